@@ -1,0 +1,1 @@
+"""The Vidur plug-in: schedulers, workloads, predictor, and everything an operator runs."""
