@@ -1,0 +1,1 @@
+"""The typed JSON configuration and its translation into simulator flags."""

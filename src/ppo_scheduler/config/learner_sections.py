@@ -1,0 +1,255 @@
+"""Config sections of the learner: what it sees, its network, its update, its controls."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from ppo_scheduler.config.section import Section, key
+
+
+class ObservationSection(Section):
+    """What the policy sees of the cluster."""
+
+    output_length: Literal["hidden", "oracle"] = key(
+        "hidden",
+        "whether the true output length is in the observation; 'oracle' runs are marked as such",
+    )
+    queue_slots: int = key(
+        2, "waiting requests described one by one, per replica", unit="requests", ge=0, le=32
+    )
+    history: bool = key(
+        True, "add per-replica and global history: deltas, moving averages, trend, variance"
+    )
+    history_alpha: float = key(
+        0.1, "weight of the newest value in the moving averages of the history", gt=0, le=1
+    )
+    clip: float = key(
+        10.0, "normalised features are clipped to [-clip, clip]", unit="standard deviations", gt=0
+    )
+
+
+class ArchitectureSection(Section):
+    """The permutation-equivariant actor-critic."""
+
+    hidden_size: int = key(64, "width of every layer", unit="units", ge=4, le=1024)
+    encoder_layers: int = key(2, "layers of the shared per-replica encoder", ge=1, le=8)
+    attention_layers: int = key(
+        1, "cross-replica attention layers; 0 scores each replica by itself", ge=0, le=8
+    )
+    attention_heads: int = key(4, "heads per attention layer; divides hidden_size", ge=1, le=16)
+    activation: Literal["tanh", "relu", "silu"] = key("silu", "activation function")
+    orthogonal_init: bool = key(
+        True, "orthogonal weights (gain 0.01 at the actor head); otherwise torch's default"
+    )
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> ArchitectureSection:
+        if self.hidden_size % self.attention_heads:
+            raise ValueError(
+                f"attention_heads={self.attention_heads} must divide hidden_size={self.hidden_size}"
+            )
+        return self
+
+
+class PPOSection(Section):
+    """Clipped PPO with generalised advantage estimation (Schulman et al. 2016, 2017)."""
+
+    rollout_len: int = key(512, "decisions per environment in one rollout", unit="steps", ge=2)
+    epochs: int = key(4, "passes over each rollout", ge=1, le=100)
+    minibatch_size: int = key(128, "decisions per gradient computation", unit="steps", ge=1)
+    learning_rate: float = key(1e-4, "AdamW step size before the schedule", gt=0, le=1)
+    weight_decay: float = key(1e-4, "AdamW decoupled weight decay", ge=0, le=1)
+    adam_eps: float = key(1e-5, "AdamW denominator constant", gt=0, le=1e-2)
+    gamma: float = key(0.99, "discount per decision", gt=0, le=1)
+    gae_lambda: float = key(0.95, "GAE lambda", ge=0, le=1)
+    clip_ratio: float = key(0.2, "probability ratios are clipped to 1 +- this", gt=0, lt=1)
+    value_clip: float | None = key(
+        0.2, "clip of the value's move per update, null for none", unit="return std", gt=0
+    )
+    value_coef: float = key(0.5, "weight of the value loss", ge=0)
+    normalize_advantages: bool = key(True, "shift and scale advantages per rollout")
+    max_grad_norm: float = key(0.5, "gradients are scaled down to this norm", gt=0)
+    target_kl: float | None = key(
+        0.02, "an update stops early when the approximate KL passes 1.5x this; null never", gt=0
+    )
+    critic_warmup_updates: int = key(
+        4, "first updates that train the value head alone, so a warm-started policy survives", ge=0
+    )
+    entropy_coef_initial: float = key(0.003, "entropy bonus at step 0", ge=0)
+    entropy_coef_final: float = key(0.0, "entropy bonus after the decay", ge=0)
+    entropy_decay_steps: int = key(40_000, "length of the entropy decay", unit="decisions", ge=1)
+    entropy_warmup_coef: float = key(0.0, "extra entropy bonus at step 0, falling to 0", ge=0)
+    entropy_warmup_steps: int = key(
+        0, "length of the entropy warm-up; 0 for none", unit="decisions", ge=0
+    )
+    action_balance_coef: float = key(
+        0.0, "weight of a penalty on uneven mean action probabilities", ge=0
+    )
+    max_nonfinite_steps: int = key(
+        10, "gradient steps in a row that may be skipped as not finite before training fails", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _minibatch_fits(self) -> PPOSection:
+        if self.minibatch_size > self.rollout_len:
+            raise ValueError(
+                f"minibatch_size={self.minibatch_size} is larger than "
+                f"rollout_len={self.rollout_len}: one rollout holds no full minibatch"
+            )
+        return self
+
+
+class RewardSection(Section):
+    """What is rewarded, per interval between two decisions."""
+
+    mode: Literal["latency", "ttft", "slo", "delta", "instant", "hybrid"] = key(
+        "latency",
+        "latency: minus the time integral of requests in the system; ttft: of requests not yet "
+        "answered; slo: completions in time minus late ones; instant, delta, hybrid: scores",
+    )
+    normalize: bool = key(True, "divide rewards by the running std of the return (never shift)")
+    clip: float = key(10.0, "scaled rewards are clipped to [-clip, clip]", gt=0)
+    throughput_weight: float = key(
+        1.0, "score modes: weight of completed requests per arrived request", ge=0
+    )
+    latency_weight: float = key(0.1, "score modes: weight of mean latency", unit="1/s", ge=0)
+    imbalance_weight: float = key(
+        0.1, "score modes: weight of the variation of outstanding requests over replicas", ge=0
+    )
+    latency_threshold_s: float = key(
+        20.0, "score modes: mean latency above this is penalised", unit="s", gt=0
+    )
+    threshold_penalty: float = key(0.5, "score modes: size of that penalty", ge=0)
+    ema_alpha: float = key(
+        0.1, "hybrid: weight of the newest value in the moving averages", gt=0, le=1
+    )
+
+
+class KLSection(Section):
+    """KL to the frozen warm-start policy."""
+
+    initial_coef: float = key(0.2, "weight of KL(policy || reference) at step 0", ge=0)
+    final_coef: float = key(0.02, "weight after the decay, kept from then on", ge=0)
+    decay_steps: int = key(40_000, "length of the decay", unit="decisions", ge=1)
+
+
+class StabilizationSection(Section):
+    """Normalizers collect before learning starts."""
+
+    collect_steps: int = key(
+        512, "decisions at the start that only feed the normalizers", unit="decisions", ge=0
+    )
+    keep_updating: bool = key(
+        False, "observation statistics go on moving after collection (or after a warm start)"
+    )
+
+
+class TemperatureSection(Section):
+    """Controller of the behaviour temperature."""
+
+    enabled: bool = key(True, "off: the temperature is base_temperature for ever")
+    base_temperature: float = key(1.0, "temperature without pressure", gt=0)
+    min_temperature: float = key(0.5, "lower clamp", gt=0)
+    max_temperature: float = key(1.5, "upper clamp; pulses may reach twice this", gt=0)
+    target_qps: float = key(24.0, "arrival rate without pressure", unit="requests/s", gt=0)
+    target_latency_s: float = key(10.0, "mean latency without pressure", unit="s", gt=0)
+    qps_sensitivity: float = key(0.1, "temperature drop per unit of rate pressure", ge=0)
+    latency_sensitivity: float = key(0.1, "temperature drop per unit of latency pressure", ge=0)
+    balance_weight: float = key(0.1, "temperature rise at complete imbalance", ge=0)
+    ema_alpha: float = key(0.1, "weight of the newest pressure in its moving average", gt=0, le=1)
+    pulse_magnitude: float = key(
+        0.5, "height of a pulse, relative to base_temperature; 0 for no pulses", ge=0
+    )
+    pulse_steps: int = key(64, "length of a pulse", unit="steps", ge=1)
+    stagnation_window: int = key(
+        8192, "steps without progress of the reward before a pulse", unit="steps", ge=2
+    )
+    stagnation_threshold: float = key(
+        0.01, "relative improvement of the mean reward that counts as progress", ge=0
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TemperatureSection:
+        if not self.min_temperature <= self.base_temperature <= self.max_temperature:
+            raise ValueError(
+                "min_temperature <= base_temperature <= max_temperature must hold, not "
+                f"{self.min_temperature}, {self.base_temperature}, {self.max_temperature}"
+            )
+        return self
+
+
+class CurriculumStage(Section):
+    """One stage of the curriculum."""
+
+    until_requests: int = key(..., "the stage ends at this many requests", unit="requests", ge=1)
+    qps_scale: float = key(1.0, "arrival rates are multiplied by this", gt=0)
+    latency_threshold_scale: float = key(
+        1.0, "reward_config.latency_threshold_s is multiplied by this", gt=0
+    )
+    penalty_scale: float = key(
+        1.0, "reward_config.threshold_penalty is multiplied by this", ge=0
+    )
+
+
+class CurriculumSection(Section):
+    """Stages by requests seen; after the last one every scale is 1."""
+
+    enabled: bool = key(False, "off: no stage applies")
+    stages: tuple[CurriculumStage, ...] = key((), "the stages, in order of until_requests")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> CurriculumSection:
+        ends = [stage.until_requests for stage in self.stages]
+        if any(later <= earlier for earlier, later in zip(ends, ends[1:], strict=False)):
+            raise ValueError(f"until_requests must ascend from stage to stage, not {ends}")
+        if self.enabled and not self.stages:
+            raise ValueError("enabled=true needs at least one stage in stages")
+        return self
+
+
+class OptimizationSection(Section):
+    """Schedules and batch shaping of the optimizer."""
+
+    lr_schedule: Literal["constant", "linear", "cosine"] = key(
+        "linear", "course of the learning rate from warm-up to training.total_requests"
+    )
+    lr_final_fraction: float = key(
+        0.1, "learning rate at the end, relative to its peak", ge=0, le=1
+    )
+    lr_warmup_steps: int = key(0, "linear rise from 0", unit="decisions", ge=0)
+    accumulation_steps: int = key(
+        1, "minibatches whose gradients are averaged per optimizer step", ge=1, le=64
+    )
+    adaptive_minibatch: bool = key(
+        False, "double the minibatch after a KL early stop, halve it after a calm update"
+    )
+    min_minibatch_size: int = key(32, "lower bound of the adaptive minibatch", ge=1)
+    max_minibatch_size: int = key(512, "upper bound of the adaptive minibatch", ge=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> OptimizationSection:
+        if self.min_minibatch_size > self.max_minibatch_size:
+            raise ValueError(
+                f"min_minibatch_size={self.min_minibatch_size} is above "
+                f"max_minibatch_size={self.max_minibatch_size}"
+            )
+        return self
+
+
+class CollapseGuardSection(Section):
+    """Watches the action shares and intervenes when one replica takes all."""
+
+    enabled: bool = key(True, "off: shares are logged, nothing is done")
+    window: int = key(2048, "decisions the shares are taken over", unit="decisions", ge=16)
+    max_share: float = key(
+        0.9, "share of one replica that counts as collapse (with 2 or more replicas)", gt=0, le=1
+    )
+    entropy_boost: float = key(
+        0.05, "entropy coefficient during an intervention (if larger than the schedule's)", ge=0
+    )
+    temperature_boost: float = key(
+        1.5, "factor on the behaviour temperature during an intervention", ge=1
+    )
+    intervention_steps: int = key(1024, "length of an intervention", unit="decisions", ge=1)

@@ -1,0 +1,235 @@
+"""Config sections of a run: budget, cluster, workload, warm start, saving, judging."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from ppo_scheduler.config.section import Section, key
+
+HEURISTICS = (
+    "random",
+    "round_robin",
+    "lor",
+    "least_outstanding",
+    "power_of_two",
+    "least_tokens",
+    "least_kv",
+    "vllm_dp",
+    "min_predicted_latency",
+    "oracle_work",
+    "always_first",
+)
+"""Every heuristic that can be named as a teacher or for the comparison."""
+
+Heuristic = Literal[
+    "random",
+    "round_robin",
+    "lor",
+    "least_outstanding",
+    "power_of_two",
+    "least_tokens",
+    "least_kv",
+    "vllm_dp",
+    "min_predicted_latency",
+    "oracle_work",
+    "always_first",
+]
+
+
+class TrainingSection(Section):
+    """Seed and budget."""
+
+    seed: int = key(0, "the only seed: every random stream is spawned from it", ge=0, lt=2**63)
+    total_requests: int = key(
+        65_536, "routing decisions to train on", unit="requests", ge=1
+    )
+    episode_requests: int = key(
+        2_048, "requests per simulation; an episode ends when all are served", unit="requests", ge=2
+    )
+    output_root: str = key(
+        "./outputs", "folder of all results; runs get their own folder below it", min_length=1
+    )
+    torch_threads: int = key(1, "threads of torch; more than 1 rarely pays here", ge=1, le=256)
+
+
+class ClusterSection(Section):
+    """The served cluster, in Vidur's terms."""
+
+    num_replicas: int = key(4, "model replicas to route to", ge=1, le=1024)
+    model_name: str = key("meta-llama/Llama-3-8B", "a model name that Vidur knows")
+    device: Literal["a40", "a100", "h100", "l40"] = key("a100", "GPU of every replica")
+    network_device: str = key("a100_dgx", "a node type that Vidur knows")
+    tensor_parallel_size: int = key(1, "GPUs per pipeline stage", ge=1, le=64)
+    num_pipeline_stages: int = key(1, "pipeline stages per replica", ge=1, le=64)
+    replica_scheduler: Literal["sarathi", "vllm", "orca"] = key(
+        "sarathi", "how a replica forms its batches"
+    )
+    batch_size_cap: int = key(128, "requests in one batch at most", unit="requests", ge=1)
+    chunk_size: int = key(
+        512, "sarathi: tokens in one batch at most", unit="tokens", ge=32, le=65_536
+    )
+    max_tokens_in_batch: int = key(
+        4096, "vllm: tokens in one batch at most", unit="tokens", ge=32, le=1_048_576
+    )
+    block_size: int = key(16, "tokens per KV block", unit="tokens", ge=1, le=1024)
+    num_blocks: int | None = key(
+        None, "KV blocks per replica; null computes them from the device's memory", ge=1
+    )
+    watermark_blocks_fraction: float = key(
+        0.01, "KV blocks kept free when a request is admitted", ge=0, lt=1
+    )
+    memory_margin_fraction: float = key(0.1, "device memory left alone", ge=0, lt=1)
+
+
+class SimulationSection(Section):
+    """The simulator's own settings."""
+
+    predictor: Literal[
+        "analytic", "random_forrest", "linear_regression",
+        "local_random_forrest", "local_linear_regression",
+    ] = key(
+        "analytic",
+        "execution-time predictor: our roofline, Vidur's (from its hub), or Vidur's from profile_dir",
+    )
+    profile_dir: str | None = key(
+        None, "folder of profile CSVs for the local_* predictors", min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _local_needs_folder(self) -> SimulationSection:
+        if self.predictor.startswith("local_") and self.profile_dir is None:
+            raise ValueError(f"predictor={self.predictor!r} needs profile_dir")
+        if not self.predictor.startswith("local_") and self.profile_dir is not None:
+            raise ValueError(f"profile_dir has no effect with predictor={self.predictor!r}")
+        return self
+
+
+class WorkloadSection(Section):
+    """The request stream."""
+
+    source: Literal["synthetic", "trace"] = key("synthetic", "where requests come from")
+    qps: float = key(24.0, "synthetic: mean arrival rate", unit="requests/s", gt=0)
+    arrival: Literal["poisson", "gamma"] = key("gamma", "synthetic: arrival process")
+    burstiness_cv: float = key(
+        2.0, "gamma: coefficient of variation of the gaps; 1 is Poisson", gt=0, le=20
+    )
+    code_fraction: float = key(
+        0.2, "synthetic: share of code-completion requests among conversations", ge=0, le=1
+    )
+    max_tokens: int = key(
+        8192, "prompt + output of a request; longer prompts are cut", unit="tokens", ge=16
+    )
+    trace_file: str | None = key(None, "trace: the file to replay", min_length=1)
+    trace_format: Literal["auto", "azure", "splitwise", "burstgpt", "mooncake"] = key(
+        "auto", "trace: its format; auto looks at the first line"
+    )
+    rate_scale: float = key(1.0, "arrival rates are multiplied by this", gt=0)
+    holdout_fraction: float = key(
+        0.2, "trace: share at its end that is kept for the comparison", gt=0, lt=1
+    )
+
+    @model_validator(mode="after")
+    def _trace_needs_file(self) -> WorkloadSection:
+        if self.source == "trace" and self.trace_file is None:
+            raise ValueError("source='trace' needs trace_file")
+        if self.source == "synthetic" and self.trace_file is not None:
+            raise ValueError("trace_file has no effect with source='synthetic'")
+        return self
+
+
+class WarmstartSection(Section):
+    """Demonstrations and behaviour cloning."""
+
+    enabled: bool = key(True, "off: PPO starts from random weights")
+    teachers: tuple[Heuristic, ...] = key(
+        ("min_predicted_latency", "least_tokens"),
+        "heuristics to imitate; those whose choice follows from the observation teach best",
+        min_length=1,
+    )
+    load_levels: tuple[float, ...] = key(
+        (0.7, 1.0), "arrival rates to demonstrate at, relative to the workload's", min_length=1
+    )
+    demo_requests: int = key(
+        4096, "demonstrated decisions per teacher and load level", unit="requests", ge=16
+    )
+    epochs: int = key(30, "passes over the demonstrations at most", ge=1)
+    patience: int = key(5, "epochs without better held-out loss before stopping", ge=1)
+    batch_size: int = key(256, "demonstrations per gradient step", ge=1)
+    learning_rate: float = key(1e-3, "AdamW step size of the cloning", gt=0, le=1)
+    holdout_fraction: float = key(
+        0.15, "share of each teacher's demonstrations that is held out", gt=0, lt=1
+    )
+
+    @model_validator(mode="after")
+    def _positive_levels(self) -> WarmstartSection:
+        if any(level <= 0 for level in self.load_levels):
+            raise ValueError(f"load_levels must all be above 0, not {list(self.load_levels)}")
+        if len(set(self.teachers)) != len(self.teachers):
+            raise ValueError(f"teachers names one heuristic twice: {list(self.teachers)}")
+        return self
+
+
+class CheckpointingSection(Section):
+    """When and where the full training state is saved."""
+
+    enable_checkpoints: bool = key(True, "off: nothing is saved and nothing can be resumed")
+    checkpoint_dir: str = key("./outputs/checkpoints", "folder of the checkpoints", min_length=1)
+    checkpoint_interval: int = key(128, "PPO steps between two checkpoints", unit="steps", ge=1)
+    max_checkpoints: int = key(5, "checkpoints kept; older ones are deleted", ge=1)
+    save_optimizer_state: bool = key(
+        True, "off: AdamW starts afresh after a resume, which is then not exact"
+    )
+    incremental_checkpoints: bool = key(
+        True, "keep a rotating series; off keeps the newest checkpoint only"
+    )
+
+
+class ParallelSection(Section):
+    """Work that is spread over processes."""
+
+    num_workers: int = key(
+        2, "processes that collect demonstrations and run the comparison", ge=1, le=256
+    )
+
+
+class EvaluationSection(Section):
+    """The comparison at the end."""
+
+    enabled: bool = key(True, "off: training ends without a comparison")
+    schedulers: tuple[Heuristic, ...] = key(
+        HEURISTICS, "heuristics that PPO is compared with", min_length=1
+    )
+    baseline: Heuristic = key("least_outstanding", "the heuristic differences are taken to")
+    num_seeds: int = key(3, "held-out workloads", ge=1, le=1000)
+    requests: int = key(2048, "requests per held-out workload", unit="requests", ge=16)
+    warmup_fraction: float = key(
+        0.1, "share of each run's first requests that is not counted", ge=0, lt=1
+    )
+    slo_ttft_s: float = key(1.0, "objective for the time to first token", unit="s", gt=0)
+    slo_tbt_s: float = key(0.1, "objective for the mean time between tokens", unit="s", gt=0)
+    bootstrap_samples: int = key(500, "resamples behind the confidence intervals", ge=10)
+
+    @model_validator(mode="after")
+    def _baseline_runs(self) -> EvaluationSection:
+        if self.baseline not in self.schedulers:
+            raise ValueError(f"baseline={self.baseline!r} must be one of schedulers")
+        return self
+
+
+class MonitoringSection(Section):
+    """What is written down while training."""
+
+    tensorboard: bool = key(True, "write TensorBoard events")
+    csv: bool = key(True, "write metrics/*.csv")
+    progress_bar: bool = key(True, "show a progress bar on a terminal")
+    log_level: Literal["debug", "info", "warning", "error"] = key(
+        "info", "what ppo_training.log and the terminal hold"
+    )
+    tail_window: int = key(
+        1000, "completed requests behind the tail latencies", unit="requests", ge=10
+    )
+    tail_alert_s: float = key(
+        60.0, "a p99 latency above this is logged as a warning", unit="s", gt=0
+    )
