@@ -32,9 +32,7 @@ def seed_sequence(
 
     All four numbers must be non-negative; equal addresses give equal streams.
     """
-    return np.random.SeedSequence(
-        entropy=seed, spawn_key=(episode, environment, int(purpose))
-    )
+    return np.random.SeedSequence(entropy=seed, spawn_key=(episode, environment, int(purpose)))
 
 
 def generator(
@@ -42,9 +40,7 @@ def generator(
 ) -> np.random.Generator:
     """Return the NumPy generator (PCG64) of one stream."""
     return np.random.Generator(
-        np.random.PCG64(
-            seed_sequence(seed, purpose, episode=episode, environment=environment)
-        )
+        np.random.PCG64(seed_sequence(seed, purpose, episode=episode, environment=environment))
     )
 
 

@@ -188,9 +188,7 @@ class CurriculumStage(Section):
     latency_threshold_scale: float = key(
         1.0, "reward_config.latency_threshold_s is multiplied by this", gt=0
     )
-    penalty_scale: float = key(
-        1.0, "reward_config.threshold_penalty is multiplied by this", ge=0
-    )
+    penalty_scale: float = key(1.0, "reward_config.threshold_penalty is multiplied by this", ge=0)
 
 
 class CurriculumSection(Section):

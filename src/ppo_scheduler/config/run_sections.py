@@ -42,9 +42,7 @@ class TrainingSection(Section):
     """Seed and budget."""
 
     seed: int = key(0, "the only seed: every random stream is spawned from it", ge=0, lt=2**63)
-    total_requests: int = key(
-        65_536, "routing decisions to train on", unit="requests", ge=1
-    )
+    total_requests: int = key(65_536, "routing decisions to train on", unit="requests", ge=1)
     episode_requests: int = key(
         2_048, "requests per simulation; an episode ends when all are served", unit="requests", ge=2
     )
@@ -87,8 +85,11 @@ class SimulationSection(Section):
     """The simulator's own settings."""
 
     predictor: Literal[
-        "analytic", "random_forrest", "linear_regression",
-        "local_random_forrest", "local_linear_regression",
+        "analytic",
+        "random_forrest",
+        "linear_regression",
+        "local_random_forrest",
+        "local_linear_regression",
     ] = key(
         "analytic",
         "execution-time predictor: our roofline, Vidur's (from its hub), or Vidur's from profile_dir",
