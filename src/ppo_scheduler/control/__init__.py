@@ -1,0 +1,1 @@
+"""What steers learning from outside the gradient: statistics, temperature, guard, curriculum."""
