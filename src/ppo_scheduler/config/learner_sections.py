@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import model_validator
@@ -111,6 +112,8 @@ class RewardSection(Section):
     )
     normalize: bool = key(True, "divide rewards by the running std of the return (never shift)")
     clip: float = key(10.0, "scaled rewards are clipped to [-clip, clip]", gt=0)
+    slo_ttft_s: float = key(1.0, "slo: objective for the time to first token", unit="s", gt=0)
+    slo_tbt_s: float = key(0.1, "slo: objective for the mean time between tokens", unit="s", gt=0)
     throughput_weight: float = key(
         1.0, "score modes: weight of completed requests per arrived request", ge=0
     )
@@ -200,7 +203,7 @@ class CurriculumSection(Section):
     @model_validator(mode="after")
     def _ascending(self) -> CurriculumSection:
         ends = [stage.until_requests for stage in self.stages]
-        if any(later <= earlier for earlier, later in zip(ends, ends[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(ends)):
             raise ValueError(f"until_requests must ascend from stage to stage, not {ends}")
         if self.enabled and not self.stages:
             raise ValueError("enabled=true needs at least one stage in stages")

@@ -38,6 +38,17 @@ Heuristic = Literal[
 ]
 
 
+Teacher = Literal[
+    "least_outstanding",
+    "power_of_two",
+    "least_tokens",
+    "least_kv",
+    "vllm_dp",
+    "min_predicted_latency",
+    "oracle_work",
+]
+
+
 class TrainingSection(Section):
     """Seed and budget."""
 
@@ -144,7 +155,7 @@ class WarmstartSection(Section):
     """Demonstrations and behaviour cloning."""
 
     enabled: bool = key(True, "off: PPO starts from random weights")
-    teachers: tuple[Heuristic, ...] = key(
+    teachers: tuple[Teacher, ...] = key(
         ("min_predicted_latency", "least_tokens"),
         "heuristics to imitate; those whose choice follows from the observation teach best",
         min_length=1,

@@ -69,8 +69,8 @@ class LearnerConfig(Section):
     monitoring: MonitoringSection = key(MonitoringSection(), "what is written while training")
 
     @classmethod
-    def flat_fields(cls) -> Iterator[tuple[str, type, Any]]:
-        """Yield (flat name, flag type, flag default) of every learner key.
+    def flat_fields(cls) -> Iterator[tuple[str, type, Any, str]]:
+        """Yield (flat name, flag type, flag default, help) of every learner key.
 
         A key whose type is no plain int, float, bool or str travels as JSON text.
         """
@@ -78,7 +78,8 @@ class LearnerConfig(Section):
             section: Section = group_field.default
             for name, field in type(section).model_fields.items():
                 flag_type = _flag_type(field.annotation)
-                yield f"{group}_{name}", flag_type, _to_flag(getattr(section, name), flag_type)
+                default = _to_flag(getattr(section, name), flag_type)
+                yield f"{group}_{name}", flag_type, default, field.description or ""
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> LearnerConfig:
@@ -98,7 +99,7 @@ class LearnerConfig(Section):
         """Return every learner key under its flat name, as ``flat_fields`` types it."""
         return {
             flat: _to_flag(_value_at(self, flat), flag_type)
-            for flat, flag_type, _ in self.flat_fields()
+            for flat, flag_type, _, _ in self.flat_fields()
         }
 
 

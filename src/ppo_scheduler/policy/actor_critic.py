@@ -1,0 +1,92 @@
+"""A permutation-equivariant actor-critic over any number of replicas."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ppo_scheduler.config.learner_sections import ArchitectureSection
+
+_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
+
+
+class ReplicaAttention(nn.Module):
+    """Pre-norm residual self-attention across replicas (Vaswani et al. 2017), no positions."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map [B, R, H] to [B, R, H]."""
+        batch, replicas, width = hidden.shape
+        packed = self.query_key_value(self.norm(hidden))
+        packed = packed.view(batch, replicas, 3, self.heads, width // self.heads)
+        query, key, value = packed.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        return hidden + self.output(mixed.transpose(1, 2).reshape(batch, replicas, width))
+
+
+class ActorCritic(nn.Module):
+    """Scores every replica with shared weights; the value is read from their mean.
+
+    Because no layer knows a replica's position or the number of replicas, permuting the
+    replicas permutes the logits, and one set of weights serves any cluster size.
+    """
+
+    def __init__(
+        self, replica_features: int, context_features: int, section: ArchitectureSection
+    ) -> None:
+        super().__init__()
+        width = section.hidden_size
+        activation = _ACTIVATIONS[section.activation]
+        self.replica_input = nn.Linear(replica_features, width)
+        self.context_input = nn.Linear(context_features, width, bias=False)
+        layers: list[nn.Module] = [activation()]
+        for _ in range(section.encoder_layers - 1):
+            layers += [nn.Linear(width, width), activation()]
+        self.encoder = nn.Sequential(*layers)
+        self.attention = nn.Sequential(
+            *(ReplicaAttention(width, section.attention_heads) for _ in range(section.attention_layers))
+        )
+        self.norm = nn.LayerNorm(width)
+        self.actor_head = nn.Linear(width, 1)
+        self.critic_head = nn.Linear(width, 1)
+
+    def initialise(self, generator: torch.Generator, orthogonal: bool) -> None:
+        """Draw all weights from ``generator``; with ``orthogonal``, near-uniform first actions."""
+        for module in self.modules():
+            if not isinstance(module, nn.Linear):
+                continue
+            bound = 1.0 / math.sqrt(module.in_features)
+            if orthogonal:
+                gain = 0.01 if module is self.actor_head else 1.0 if module is self.critic_head else math.sqrt(2)
+                nn.init.orthogonal_(module.weight, gain, generator=generator)
+            else:
+                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def encode(self, replicas: Tensor, context: Tensor) -> Tensor:
+        """Map normalised features [B, R, F] and [B, C] to hidden states [B, R, H]."""
+        hidden = self.replica_input(replicas) + self.context_input(context).unsqueeze(1)
+        encoded: Tensor = self.norm(self.attention(self.encoder(hidden)))
+        return encoded
+
+    def heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Map hidden states [B, R, H] to logits [B, R] and values [B]."""
+        logits = self.actor_head(hidden).squeeze(-1)
+        value = self.critic_head(hidden.mean(dim=1)).squeeze(-1)
+        assert logits.shape == hidden.shape[:2]
+        assert value.shape == hidden.shape[:1]
+        return logits, value
+
+    def forward(self, replicas: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits [B, R] and values [B] of normalised features [B, R, F], [B, C]."""
+        return self.heads(self.encode(replicas, context))

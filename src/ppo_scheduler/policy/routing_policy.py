@@ -1,0 +1,116 @@
+"""A policy that can be used by itself: network, feature statistics and schema in one piece."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ppo_scheduler.config.learner_sections import ArchitectureSection
+from ppo_scheduler.control.normalizer import RunningMeanStd
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.observation import Observation, ObservationSchema
+from ppo_scheduler.policy.actor_critic import ActorCritic
+from ppo_scheduler.state import StateDict
+
+Features = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+class RoutingPolicy:
+    """Maps raw observations to logits and values through stored running statistics.
+
+    Statistics are never those of the batch at hand: with one observation at a time, batch
+    statistics would turn every state into zeros.
+    """
+
+    def __init__(
+        self, schema: ObservationSchema, architecture: ArchitectureSection, clip: float
+    ) -> None:
+        self.schema = schema
+        self.architecture = architecture
+        self.clip = clip
+        self.network = ActorCritic(len(schema.replica), len(schema.context), architecture)
+        self.replica_statistics = RunningMeanStd((len(schema.replica),))
+        self.context_statistics = RunningMeanStd((len(schema.context),))
+
+    def initialise(self, torch_seed: int) -> None:
+        """Draw fresh weights."""
+        generator = torch.Generator().manual_seed(torch_seed)
+        self.network.initialise(generator, self.architecture.orthogonal_init)
+
+    def collect(self, observation: Observation) -> None:
+        """Let the feature statistics see a batch."""
+        self.replica_statistics.update(
+            observation.replicas.reshape(-1, observation.replicas.shape[-1])
+        )
+        self.context_statistics.update(observation.context)
+
+    def normalise(self, observation: Observation) -> Features:
+        """Return float32 features [B, R, F] and [B, C] as the network takes them."""
+        return (
+            self.replica_statistics.normalize(observation.replicas, self.clip),
+            self.context_statistics.normalize(observation.context, self.clip),
+        )
+
+    @torch.inference_mode()
+    def evaluate(self, features: Features) -> tuple[Tensor, NDArray[np.float64]]:
+        """Return logits [B, R] and values [B] of normalised features, without gradients."""
+        replicas, context = features
+        logits, value = self.network(torch.from_numpy(replicas), torch.from_numpy(context))
+        return logits, value.numpy().astype(np.float64)
+
+    def greedy(self, observation: Observation) -> NDArray[np.int64]:
+        """Return the most probable replica per observation [B]; ties go to the lowest index."""
+        logits, _ = self.evaluate(self.normalise(observation))
+        greedy: NDArray[np.int64] = logits.argmax(dim=-1).numpy()
+        return greedy
+
+    def frozen_network(self) -> ActorCritic:
+        """Return a copy of the network that no optimizer reaches."""
+        frozen = copy.deepcopy(self.network)
+        frozen.requires_grad_(False)
+        return frozen.eval()
+
+    def state_dict(self) -> StateDict:
+        return {
+            "schema": self.schema.digest(),
+            "architecture": self.architecture.model_dump(mode="json"),
+            "clip": self.clip,
+            "network": dict(self.network.state_dict()),
+            "replica_statistics": self.replica_statistics.state_dict(),
+            "context_statistics": self.context_statistics.state_dict(),
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore weights and statistics.
+
+        Raises:
+            UserError: the state was made for other features or another network.
+        """
+        self._check_fit(state)
+        self.network.load_state_dict(state["network"], strict=True)
+        self.replica_statistics.load_state_dict(state["replica_statistics"])
+        self.context_statistics.load_state_dict(state["context_statistics"])
+
+    def _check_fit(self, state: StateDict) -> None:
+        if state["schema"] != self.schema.digest():
+            raise UserError(
+                f"the saved policy sees other features (schema {state['schema']}, here "
+                f"{self.schema.digest()}): set the observation group of the config as it was "
+                "when the policy was trained, or train anew"
+            )
+        here = self.architecture.model_dump(mode="json")
+        other = [
+            f"{name} is {state['architecture'].get(name)} in the file and {value} here"
+            for name, value in here.items()
+            if state["architecture"].get(name) != value and name != "orthogonal_init"
+        ]
+        if other:
+            raise UserError(
+                "the saved policy has another network: "
+                + "; ".join(other)
+                + "; set actor_critic_architecture to match, or train anew"
+            )

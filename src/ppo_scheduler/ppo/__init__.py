@@ -1,0 +1,1 @@
+"""Rollout, advantages, losses, update, and the Learner that owns them."""

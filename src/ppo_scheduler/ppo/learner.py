@@ -1,0 +1,282 @@
+"""The learner: behind its one door, ``decide``, lie rollout, update and bookkeeping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ppo_scheduler.config.training_config import LearnerConfig
+from ppo_scheduler.control.collapse_guard import CollapseGuard
+from ppo_scheduler.control.normalizer import RewardScaler
+from ppo_scheduler.control.stabilization import StatisticsStabilizer
+from ppo_scheduler.control.temperature import TemperatureController
+from ppo_scheduler.monitoring.sink import MetricsSink
+from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
+from ppo_scheduler.policy.distribution import log_probabilities, sample
+from ppo_scheduler.policy.routing_policy import RoutingPolicy
+from ppo_scheduler.ppo.gae import advantages_and_returns
+from ppo_scheduler.ppo.rollout_buffer import RolloutBuffer, Transition
+from ppo_scheduler.ppo.rollout_statistics import rollout_scalars
+from ppo_scheduler.ppo.schedules import (
+    entropy_coefficient,
+    kl_coefficient,
+    learning_rate_factor,
+)
+from ppo_scheduler.ppo.update import Batch, Coefficients, PPOUpdater
+from ppo_scheduler.seeding import Purpose, generator, torch_seed
+from ppo_scheduler.state import StateDict, load_rng_state, rng_state
+
+_QPS, _LATENCY, _BALANCE = (TELEMETRY.index(name) for name in ("qps", "latency_s", "balance"))
+
+
+class Learner:
+    """Decides for B environments at once and learns from what follows.
+
+    ``global_step`` counts decisions over all environments and all resumes; ``ppo_step`` counts
+    calls of ``decide``. ``after_decision`` is called at the end of each call, when the state is
+    consistent: checkpoints are taken there.
+    """
+
+    def __init__(
+        self,
+        config: LearnerConfig,
+        schema: ObservationSchema,
+        num_replicas: int,
+        metrics: MetricsSink,
+        *,
+        num_envs: int = 1,
+        warm_start: StateDict | None = None,
+    ) -> None:
+        """Begin from random weights, or from the policy state ``warm_start`` exactly.
+
+        With a warm start a frozen copy of the policy becomes the KL reference.
+        """
+        ppo = config.ppo_config
+        seed = config.training.seed
+        self.config = config
+        self.num_replicas = num_replicas
+        self.metrics = metrics
+        self.after_decision: Callable[[], None] | None = None
+        self.on_event: Callable[[str], None] | None = None
+
+        self.policy = RoutingPolicy(
+            schema, config.actor_critic_architecture, config.observation.clip
+        )
+        self.policy.initialise(torch_seed(seed, Purpose.NETWORK_INIT))
+        if warm_start is not None:
+            self.policy.load_state_dict(warm_start)
+        self.updater = PPOUpdater(self.policy.network, ppo, config.advanced_optimization)
+        if warm_start is not None:
+            self.updater.reference = self.policy.frozen_network()
+
+        self.reward_scaler = RewardScaler(ppo.gamma, num_envs, config.reward_config.clip)
+        self.temperature = TemperatureController(config.temperature_control)
+        self.guard = CollapseGuard(config.collapse_guard, num_replicas)
+        self.stabilizer = StatisticsStabilizer(
+            config.statistics_stabilization, warm_started=warm_start is not None
+        )
+        self.rollout = RolloutBuffer(
+            ppo.rollout_len,
+            num_envs,
+            num_replicas,
+            len(schema.replica),
+            len(schema.context),
+            len(schema.telemetry),
+        )
+        self.action_log: list[list[int]] = [[] for _ in range(num_envs)]
+        self.global_step = 0
+        self.ppo_step = 0
+        self.updates = 0
+        self._num_envs = num_envs
+        self._pending: Transition | None = None
+        self._action_rng = generator(seed, Purpose.ACTION_SAMPLING)
+        self._minibatch_rng = generator(seed, Purpose.MINIBATCH_ORDER)
+        self._clock = (time.perf_counter(), 0)
+
+    def decide(
+        self, observation: Observation, reward: NDArray[np.float64], done: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """Return a replica [B] for each of B arriving requests.
+
+        Args:
+            observation: what is seen now.
+            reward: [B], earned since the previous decision; ignored at the first one.
+            done: [B], true where the previous decision was the last of its episode, so that
+                ``observation`` opens a new one.
+        """
+        if self._pending is not None:
+            self._earn(self._pending, observation, reward, done)
+        if self.stabilizer.collects_observations(self.global_step):
+            self.policy.collect(observation)
+        features = self.policy.normalise(observation)
+        if self.rollout.full:
+            _, next_value = self.policy.evaluate(features)
+            self._update(next_value)
+
+        temperature = self._behaviour_temperature(observation, reward)
+        logits, value = self.policy.evaluate(features)
+        log_probs = log_probabilities(logits, torch.from_numpy(temperature).float()).numpy()
+        action = sample(log_probs, self._action_rng)
+        chosen = log_probs[np.arange(len(action)), action].astype(np.float64)
+        self._pending = Transition(
+            *features, observation.telemetry, action, chosen, value, temperature
+        )
+        self._log_actions(action, done)
+        if self.after_decision is not None:
+            self.after_decision()
+        return action
+
+    def _earn(
+        self,
+        transition: Transition,
+        observation: Observation,
+        reward: NDArray[np.float64],
+        done: NDArray[np.bool_],
+    ) -> None:
+        scaled = (
+            self.reward_scaler.scale(reward, done)
+            if self.config.reward_config.normalize
+            else reward
+        )
+        if self.stabilizer.learning(self.global_step):
+            self.rollout.add(transition, scaled, reward, done, observation.telemetry)
+
+    def _behaviour_temperature(
+        self, observation: Observation, reward: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        telemetry = observation.telemetry
+        latency = telemetry[:, _LATENCY]
+        known = latency[~np.isnan(latency)]
+        temperature = self.temperature.update(
+            qps=float(telemetry[:, _QPS].mean()),
+            latency_s=float(known.mean()) if len(known) else float("nan"),
+            balance=float(telemetry[:, _BALANCE].mean()),
+            reward=float(reward.mean()),
+        )
+        return np.full(len(telemetry), temperature * self.guard.temperature_factor)
+
+    def _log_actions(self, action: NDArray[np.int64], done: NDArray[np.bool_]) -> None:
+        for log, choice, ended in zip(self.action_log, action.tolist(), done, strict=True):
+            if ended:
+                log.clear()
+            log.append(choice)
+        event = self.guard.observe(action)
+        if event is not None and self.on_event is not None:
+            self.on_event(event)
+        self.ppo_step += 1
+        self.global_step += len(action)
+
+    def _update(self, next_value: NDArray[np.float64]) -> None:
+        started = time.perf_counter()
+        ppo, rollout = self.config.ppo_config, self.rollout
+        advantage, target = advantages_and_returns(
+            rollout.reward, rollout.value, rollout.done, next_value, ppo.gamma, ppo.gae_lambda
+        )
+        scalars = rollout_scalars(rollout, advantage, target, self.policy.schema, self.num_replicas)
+        if ppo.normalize_advantages:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        batch = Batch.from_rollout(rollout, advantage, target)
+        if self.updates < ppo.critic_warmup_updates:
+            scalars.update(self.updater.fit_critic(batch))
+        else:
+            scalars.update(self.updater.update(batch, self._coefficients(), self._minibatch_rng))
+        rollout.clear()
+        self.updates += 1
+        scalars.update(self._control_scalars(started))
+        self.metrics.record(self.global_step, scalars)
+
+    def _coefficients(self) -> Coefficients:
+        config, step = self.config, self.global_step
+        factor = learning_rate_factor(
+            config.advanced_optimization, step, config.training.total_requests
+        )
+        return Coefficients(
+            learning_rate=config.ppo_config.learning_rate * factor,
+            entropy=self.guard.entropy_coef(entropy_coefficient(config.ppo_config, step)),
+            reference_kl=kl_coefficient(config.kl_regularization, step),
+        )
+
+    def _control_scalars(self, started: float) -> dict[str, float]:
+        now = time.perf_counter()
+        since, step = self._clock
+        self._clock = (now, self.global_step)
+        return {
+            "Training/RewardScale": self.reward_scaler.std,
+            "Control/Temperature": self.temperature.current_temperature,
+            "Control/TemperaturePulse": float(self.temperature.pulse_active),
+            "Control/CollapseInterventions": float(self.guard.interventions),
+            "Speed/UpdateSeconds": now - started,
+            "Speed/DecisionsPerSecond": (self.global_step - step) / (now - since),
+        }
+
+    def state_dict(self) -> StateDict:
+        """Return everything that changes while training."""
+        with_optimizer = self.config.checkpointing.save_optimizer_state
+        pending = self._pending
+        reference = self.updater.reference
+        return {
+            "policy": self.policy.state_dict(),
+            "reference": None if reference is None else dict(reference.state_dict()),
+            "updater": self.updater.state_dict(),
+            "optimizer": self.updater.optimizer.state_dict() if with_optimizer else None,
+            "reward_scaler": self.reward_scaler.state_dict(),
+            "temperature": self.temperature.state_dict(),
+            "guard": self.guard.state_dict(),
+            "rollout": self.rollout.state_dict(),
+            "pending": None
+            if pending is None
+            else {name: torch.from_numpy(np.asarray(row)) for name, row in vars(pending).items()},
+            "action_log": [torch.tensor(log, dtype=torch.int64) for log in self.action_log],
+            "counters": {
+                "global_step": self.global_step,
+                "ppo_step": self.ppo_step,
+                "updates": self.updates,
+            },
+            "action_rng": rng_state(self._action_rng),
+            "minibatch_rng": rng_state(self._minibatch_rng),
+            "num_replicas": self.num_replicas,
+            "num_envs": self._num_envs,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue where ``state_dict`` was taken; the config may differ in tunable values."""
+        self.policy.load_state_dict(state["policy"])
+        if state["reference"] is None:
+            self.updater.reference = None
+        else:
+            self.updater.reference = self.policy.frozen_network()
+            self.updater.reference.load_state_dict(state["reference"], strict=True)
+        self.updater.load_state_dict(state["updater"], state["optimizer"])
+        self.temperature.load_state_dict(state["temperature"])
+        if (state["num_replicas"], state["num_envs"]) == (self.num_replicas, self._num_envs):
+            self._load_episode_state(state)
+        elif self.on_event is not None:
+            self.on_event(
+                f"the checkpoint was made with {state['num_replicas']} replicas and "
+                f"{state['num_envs']} environments: its unfinished rollout does not fit "
+                f"{self.num_replicas} and {self._num_envs} and is collected anew"
+            )
+        counters = state["counters"]
+        self.global_step = counters["global_step"]
+        self.ppo_step = counters["ppo_step"]
+        self.updates = counters["updates"]
+        self._clock = (time.perf_counter(), self.global_step)
+        load_rng_state(self._action_rng, state["action_rng"])
+        load_rng_state(self._minibatch_rng, state["minibatch_rng"])
+
+    def _load_episode_state(self, state: StateDict) -> None:
+        """Restore what only makes sense for the same replicas and environments."""
+        self.reward_scaler.load_state_dict(state["reward_scaler"])
+        self.guard.load_state_dict(state["guard"])
+        self.rollout.load_state_dict(state["rollout"])
+        pending = state["pending"]
+        self._pending = (
+            None
+            if pending is None
+            else Transition(**{name: row.numpy() for name, row in pending.items()})
+        )
+        self.action_log = [log.tolist() for log in state["action_log"]]

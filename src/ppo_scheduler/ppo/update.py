@@ -1,0 +1,236 @@
+"""One PPO update: some epochs of minibatches over a rollout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ppo_scheduler.config.learner_sections import OptimizationSection, PPOSection
+from ppo_scheduler.policy.actor_critic import ActorCritic
+from ppo_scheduler.policy.distribution import entropy, kl_divergence, log_probabilities
+from ppo_scheduler.ppo.adaptive_minibatch import AdaptiveMinibatch
+from ppo_scheduler.ppo.losses import approximate_kl, balance_loss, policy_loss, value_loss
+from ppo_scheduler.ppo.rollout_buffer import RolloutBuffer
+from ppo_scheduler.state import StateDict
+
+_KL_STOP_FACTOR = 1.5
+_RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A flattened rollout, N = T * B decisions."""
+
+    replicas: Tensor
+    context: Tensor
+    action: Tensor
+    log_prob: Tensor
+    value: Tensor
+    temperature: Tensor
+    advantage: Tensor
+    target: Tensor
+
+    @classmethod
+    def from_rollout(
+        cls, rollout: RolloutBuffer, advantage: NDArray[np.float64], target: NDArray[np.float64]
+    ) -> Batch:
+        def flat(array: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
+            return torch.from_numpy(array.reshape(-1, *array.shape[2:])).to(dtype)
+
+        return cls(
+            flat(rollout.replicas, torch.float32),
+            flat(rollout.context, torch.float32),
+            flat(rollout.action, torch.int64),
+            flat(rollout.log_prob, torch.float32),
+            flat(rollout.value, torch.float32),
+            flat(rollout.temperature, torch.float32),
+            flat(advantage, torch.float32),
+            flat(target, torch.float32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    def rows(self, index: Tensor) -> Batch:
+        return Batch(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Scheduled weights that hold during one update."""
+
+    learning_rate: float
+    entropy: float
+    reference_kl: float
+
+
+class PPOUpdater:
+    """Owns the optimizer; its ``update`` reads like the algorithm of the paper."""
+
+    def __init__(
+        self, network: ActorCritic, section: PPOSection, optimization: OptimizationSection
+    ) -> None:
+        self.network = network
+        self.reference: ActorCritic | None = None
+        self.minibatch = AdaptiveMinibatch(optimization, section.minibatch_size)
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(),
+            lr=section.learning_rate,
+            eps=section.adam_eps,
+            weight_decay=section.weight_decay,
+        )
+        self._section = section
+        self._accumulation = optimization.accumulation_steps
+        self._skipped_in_a_row = 0
+
+    def fit_critic(self, batch: Batch) -> dict[str, float]:
+        """Solve the value head alone by ridge regression on the returns; the policy stays."""
+        with torch.no_grad():
+            hidden = self.network.encode(batch.replicas, batch.context).mean(dim=1).double()
+            mean = hidden.mean(dim=0)
+            centred = hidden - mean
+            target = batch.target.double()
+            gram = centred.T @ centred
+            gram += _RIDGE * len(batch) * torch.eye(len(gram), dtype=torch.float64)
+            weight = torch.linalg.solve(gram, centred.T @ (target - target.mean()))
+            self.network.critic_head.weight.copy_(weight.unsqueeze(0))
+            self.network.critic_head.bias.copy_(target.mean() - weight @ mean)
+            error = centred @ weight + target.mean() - target
+        return {"Training/ValueLoss": 0.5 * float(error.square().mean())}
+
+    def update(
+        self, batch: Batch, coefficients: Coefficients, rng: np.random.Generator
+    ) -> dict[str, float]:
+        """Run the epochs; return the means of what was seen, under their logged names.
+
+        Raises:
+            FloatingPointError: too many gradient steps in a row were not finite.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = coefficients.learning_rate
+        seen: list[dict[str, float]] = []
+        skipped = 0
+        epochs_done = 0
+        stopped = False
+        for _ in range(self._section.epochs):
+            order = torch.from_numpy(rng.permutation(len(batch)))
+            minibatches = order.split(self.minibatch.size)
+            for first in range(0, len(minibatches), self._accumulation):
+                group_of = minibatches[first : first + self._accumulation]
+                statistics, finite = self._step([batch.rows(i) for i in group_of], coefficients)
+                if finite:
+                    seen.append(statistics)
+                skipped += not finite
+                stopped = finite and self._passed_target(statistics["Training/ApproxKL"])
+                if stopped:
+                    break
+            if stopped:
+                break
+            epochs_done += 1
+        means = {name: float(np.mean([s[name] for s in seen])) for name in seen[0]} if seen else {}
+        result = {
+            **means,
+            "Training/LearningRate": coefficients.learning_rate,
+            "Training/EntropyCoef": coefficients.entropy,
+            "Training/ReferenceKLCoef": coefficients.reference_kl,
+            "Training/MinibatchSize": float(self.minibatch.size),
+            "Training/EpochsDone": float(epochs_done),
+            "Training/SkippedSteps": float(skipped),
+        }
+        self.minibatch.after_update(
+            stopped, means.get("Training/ApproxKL", 0.0), self._section.target_kl
+        )
+        return result
+
+    def _passed_target(self, approx_kl: float) -> bool:
+        target = self._section.target_kl
+        return target is not None and approx_kl > _KL_STOP_FACTOR * target
+
+    def _step(
+        self, minibatches: list[Batch], coefficients: Coefficients
+    ) -> tuple[dict[str, float], bool]:
+        """Make one optimizer step from one or more accumulated minibatches."""
+        self.optimizer.zero_grad(set_to_none=True)
+        statistics: list[dict[str, float]] = []
+        for minibatch in minibatches:
+            loss, values = self._loss(minibatch, coefficients)
+            (loss / len(minibatches)).backward()  # type: ignore[no-untyped-call]
+            statistics.append(values)
+        norm = float(
+            nn.utils.clip_grad_norm_(self.network.parameters(), self._section.max_grad_norm)
+        )
+        finite = bool(np.isfinite(norm)) and all(np.isfinite(list(s.values())).all() for s in statistics)
+        if finite:
+            self._skipped_in_a_row = 0
+            self.optimizer.step()
+        else:
+            self._skipped_in_a_row += 1
+            if self._skipped_in_a_row >= self._section.max_nonfinite_steps:
+                raise FloatingPointError(
+                    f"{self._skipped_in_a_row} gradient steps in a row were not finite; the "
+                    "weights are still those of the last finite step. Lower "
+                    "ppo_config.learning_rate or resume from an earlier checkpoint"
+                )
+        means = {name: float(np.mean([s[name] for s in statistics])) for name in statistics[0]}
+        return {**means, "Training/GradientNorm": norm}, finite
+
+    def _loss(self, batch: Batch, weights: Coefficients) -> tuple[Tensor, dict[str, float]]:
+        section = self._section
+        logits, value = self.network(batch.replicas, batch.context)
+        log_probs = log_probabilities(logits, batch.temperature)
+        log_ratio = log_probs.gather(1, batch.action.unsqueeze(1)).squeeze(1) - batch.log_prob
+        ratio = log_ratio.exp()
+
+        surrogate = policy_loss(ratio, batch.advantage, section.clip_ratio)
+        critic = value_loss(value, batch.value, batch.target, section.value_clip)
+        mean_entropy = entropy(log_probs).mean()
+        balance = balance_loss(log_probs)
+        reference_kl = self._reference_kl(batch, logits)
+        loss = (
+            surrogate
+            + section.value_coef * critic
+            - weights.entropy * mean_entropy
+            + section.action_balance_coef * balance
+            + weights.reference_kl * reference_kl
+        )
+        with torch.no_grad():
+            clipped = ((ratio - 1.0).abs() > section.clip_ratio).float().mean()
+            statistics = {
+                "Training/PolicyLoss": surrogate,
+                "Training/ValueLoss": critic,
+                "Training/Entropy": mean_entropy,
+                "Training/ActionBalance": balance,
+                "Training/ReferenceKL": reference_kl,
+                "Training/ApproxKL": approximate_kl(log_ratio),
+                "Training/ClipFraction": clipped,
+            }
+            return loss, {name: float(tensor) for name, tensor in statistics.items()}
+
+    def _reference_kl(self, batch: Batch, logits: Tensor) -> Tensor:
+        if self.reference is None:
+            return torch.zeros(())
+        one = torch.ones(())
+        with torch.no_grad():
+            reference_logits, _ = self.reference(batch.replicas, batch.context)
+            reference = log_probabilities(reference_logits, one.expand(len(batch)))
+        return kl_divergence(log_probabilities(logits, one.expand(len(batch))), reference).mean()
+
+    def state_dict(self) -> StateDict:
+        return {
+            "minibatch": self.minibatch.state_dict(),
+            "skipped_in_a_row": self._skipped_in_a_row,
+        }
+
+    def load_state_dict(self, state: StateDict, optimizer: StateDict | None) -> None:
+        """Restore; ``optimizer`` None leaves AdamW fresh. Tunable values stay the config's."""
+        self.minibatch.load_state_dict(state["minibatch"])
+        self._skipped_in_a_row = state["skipped_in_a_row"]
+        if optimizer is not None:
+            self.optimizer.load_state_dict(optimizer)
+            for group in self.optimizer.param_groups:
+                group["eps"] = self._section.adam_eps
+                group["weight_decay"] = self._section.weight_decay

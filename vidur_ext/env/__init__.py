@@ -1,0 +1,1 @@
+"""What the router sees of the cluster and what it is rewarded for."""

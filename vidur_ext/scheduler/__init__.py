@@ -1,0 +1,1 @@
+"""Schedulers that the plug-in adds to Vidur."""

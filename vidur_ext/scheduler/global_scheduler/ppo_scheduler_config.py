@@ -1,0 +1,42 @@
+"""The PPO scheduler's Vidur config: every learner key is a flag, none is written twice."""
+
+from __future__ import annotations
+
+from dataclasses import field, make_dataclass
+from typing import Any, Optional
+
+from ppo_scheduler.config.training_config import LearnerConfig
+from vidur.config import BaseGlobalSchedulerConfig
+
+from vidur_ext.scheduler.global_scheduler.scheduler_type import RoutingSchedulerType
+
+
+def _path_field(name: str, help_text: str) -> tuple[str, Any, Any]:
+    # Vidur recognises optional flags by typing.Optional, not by "str | None".
+    return name, Optional[str], field(default=None, metadata={"help": help_text})  # noqa: UP045
+
+
+def _to_learner_config(self: Any) -> LearnerConfig:
+    """Return the typed config that the flags describe."""
+    return LearnerConfig.from_flat(vars(self))
+
+
+PPOGlobalSchedulerModularConfig = make_dataclass(
+    "PPOGlobalSchedulerModularConfig",
+    [
+        *(
+            (name, flag_type, field(default=default, metadata={"help": help_text}))
+            for name, flag_type, default, help_text in LearnerConfig.flat_fields()
+        ),
+        _path_field("run_dir", "Folder of log, TensorBoard events and metrics."),
+        _path_field("pretrained_actor", "Warm-started policy to begin from."),
+        _path_field("load_checkpoint", "Checkpoint to resume from."),
+    ],
+    bases=(BaseGlobalSchedulerConfig,),
+    namespace={
+        "get_type": staticmethod(lambda: RoutingSchedulerType.PPO_MODULAR),
+        "to_learner_config": _to_learner_config,
+        "__module__": __name__,
+        "__doc__": "Flags of the global scheduler ``ppo_modular``.",
+    },
+)

@@ -1,0 +1,1 @@
+"""Running Vidur itself: flags to config, config and requests to results."""

@@ -1,0 +1,1 @@
+"""Warm start: demonstrations by heuristics, and the policy cloned from them."""

@@ -1,0 +1,145 @@
+"""Behaviour cloning: trunk and actor head learn to choose what the teachers chose."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.observation import ObservationSchema
+from ppo_scheduler.policy.routing_policy import RoutingPolicy
+from ppo_scheduler.seeding import Purpose, generator, torch_seed
+from torch import Tensor
+from torch.nn import functional
+
+from vidur_ext.warmstart.demonstrations import Demonstrations
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One pass: mean training loss, held-out loss, held-out accuracy per teacher."""
+
+    epoch: int
+    train_loss: float
+    holdout_loss: float
+    accuracy: dict[str, float]
+
+
+@dataclass
+class CloningResult:
+    """The best policy found and the way there."""
+
+    policy: RoutingPolicy
+    best_epoch: int
+    history: list[EpochReport] = field(default_factory=list)
+
+    @property
+    def best(self) -> EpochReport:
+        return self.history[self.best_epoch]
+
+
+@dataclass(frozen=True)
+class _Tensors:
+    replicas: Tensor
+    context: Tensor
+    action: Tensor
+
+
+def clone_behaviour(
+    config: TrainingConfig,
+    schema: ObservationSchema,
+    demonstrations: Demonstrations,
+    report: Callable[[EpochReport], None],
+) -> CloningResult:
+    """Return the policy of the epoch with the lowest held-out loss.
+
+    Feature statistics are those of the demonstrations; PPO goes on with them. The critic is left
+    as it was drawn: it has nothing to imitate.
+    """
+    demonstrations.check_schema(schema)
+    seed, section = config.training.seed, config.warmstart
+    policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
+    policy.initialise(torch_seed(seed, Purpose.NETWORK_INIT))
+    observation = demonstrations.observation()
+    policy.collect(observation)
+    replicas, context = policy.normalise(observation)
+    data = _Tensors(
+        torch.from_numpy(replicas),
+        torch.from_numpy(context),
+        torch.from_numpy(demonstrations.action),
+    )
+    rng = generator(seed, Purpose.BEHAVIOUR_CLONING)
+    train, holdout = split_by_teacher(demonstrations.teacher, section.holdout_fraction, rng)
+    optimizer = torch.optim.AdamW(policy.network.parameters(), lr=section.learning_rate)
+
+    result = CloningResult(policy, 0)
+    best_weights = copy.deepcopy(policy.network.state_dict())
+    best_loss = np.inf
+    for epoch in range(section.epochs):
+        train_loss = _train_epoch(policy, optimizer, data, rng.permutation(train), section.batch_size)
+        holdout_loss, accuracy = _evaluate(policy, data, holdout, demonstrations)
+        result.history.append(EpochReport(epoch, train_loss, holdout_loss, accuracy))
+        report(result.history[-1])
+        if holdout_loss < best_loss:
+            best_loss, result.best_epoch = holdout_loss, epoch
+            best_weights = copy.deepcopy(policy.network.state_dict())
+        elif epoch - result.best_epoch >= section.patience:
+            break
+    policy.network.load_state_dict(best_weights)
+    return result
+
+
+def split_by_teacher(
+    teacher: NDArray[np.int64], holdout_fraction: float, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return row numbers (train, holdout); every teacher gives the same share, at least one row."""
+    train: list[NDArray[np.int64]] = []
+    holdout: list[NDArray[np.int64]] = []
+    for index in np.unique(teacher):
+        rows = rng.permutation(np.flatnonzero(teacher == index))
+        held = max(1, round(len(rows) * holdout_fraction))
+        holdout.append(rows[:held])
+        train.append(rows[held:])
+    return np.concatenate(train), np.concatenate(holdout)
+
+
+def _train_epoch(
+    policy: RoutingPolicy,
+    optimizer: torch.optim.Optimizer,
+    data: _Tensors,
+    order: NDArray[np.int64],
+    batch_size: int,
+) -> float:
+    losses = []
+    for rows in torch.from_numpy(order).split(batch_size):
+        logits, _ = policy.network(data.replicas[rows], data.context[rows])
+        loss = functional.cross_entropy(logits, data.action[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(loss.item() * len(rows))
+    return float(np.sum(losses) / len(order))
+
+
+@torch.no_grad()
+def _evaluate(
+    policy: RoutingPolicy,
+    data: _Tensors,
+    holdout: NDArray[np.int64],
+    demonstrations: Demonstrations,
+) -> tuple[float, dict[str, float]]:
+    rows = torch.from_numpy(holdout)
+    logits, _ = policy.network(data.replicas[rows], data.context[rows])
+    loss = float(functional.cross_entropy(logits, data.action[rows]))
+    right = (logits.argmax(dim=1) == data.action[rows]).numpy()
+    teacher = demonstrations.teacher[holdout]
+    accuracy = {
+        name: float(right[teacher == index].mean())
+        for index, name in enumerate(demonstrations.teachers)
+        if (teacher == index).any()
+    }
+    return loss, accuracy

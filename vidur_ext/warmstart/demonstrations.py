@@ -1,0 +1,117 @@
+"""Demonstrations: what teachers chose, and what the policy would have seen."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.observation import Observation, ObservationSchema
+
+_FORMAT = 1
+_ARRAYS = ("replicas", "context", "action", "teacher", "load_level")
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """N decisions of R replicas.
+
+    replicas: float32 [N, R, F]; context: float32 [N, C]; action: int64 [N];
+    teacher: int64 [N], index into ``teachers``; load_level: float64 [N].
+    """
+
+    replica_features: tuple[str, ...]
+    context_features: tuple[str, ...]
+    teachers: tuple[str, ...]
+    replicas: NDArray[np.float32]
+    context: NDArray[np.float32]
+    action: NDArray[np.int64]
+    teacher: NDArray[np.int64]
+    load_level: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    @property
+    def num_replicas(self) -> int:
+        return self.replicas.shape[1]
+
+    def observation(self) -> Observation:
+        """Return all demonstrated states as one batch, without telemetry."""
+        return Observation(
+            self.replicas.astype(np.float64),
+            self.context.astype(np.float64),
+            np.zeros((len(self), 0)),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write an ``.npz`` without pickles, atomically."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staged = path.with_name(f".{path.name}.tmp")
+        with staged.open("wb") as file:
+            np.savez_compressed(
+                file,
+                format=np.array(_FORMAT),
+                replica_features=np.array(self.replica_features),
+                context_features=np.array(self.context_features),
+                teachers=np.array(self.teachers),
+                **{name: getattr(self, name) for name in _ARRAYS},
+            )
+        os.replace(staged, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Demonstrations:
+        """Read a file written by ``save``.
+
+        Raises:
+            UserError: the file is missing, damaged, or of another format.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                content: dict[str, Any] = {name: file[name] for name in file.files}
+            if int(content["format"]) != _FORMAT:
+                raise KeyError(f"format {int(content['format'])}")
+            return cls(
+                replica_features=tuple(content["replica_features"].tolist()),
+                context_features=tuple(content["context_features"].tolist()),
+                teachers=tuple(content["teachers"].tolist()),
+                **{name: content[name] for name in _ARRAYS},
+            )
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; collect demonstrations first") from None
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{path}: not a demonstration file of this version ({error}); collect anew"
+            ) from error
+
+    def check_schema(self, schema: ObservationSchema) -> None:
+        """Raise ``UserError`` unless the demonstrations show what the policy sees."""
+        if (self.replica_features, self.context_features) != (schema.replica, schema.context):
+            here = {*schema.replica, *schema.context}
+            there = {*self.replica_features, *self.context_features}
+            raise UserError(
+                "the demonstrations show other features than the configured observation: "
+                f"missing {sorted(here - there)}, unknown {sorted(there - here)}; collect them "
+                "anew or set the observation group as it was"
+            )
+
+
+def concatenate(parts: list[Demonstrations]) -> Demonstrations:
+    """Join demonstrations of one schema; teachers are told apart by name."""
+    assert parts, "nothing to join"
+    first = parts[0]
+    names = tuple(dict.fromkeys(name for part in parts for name in part.teachers))
+    renumber = [np.array([names.index(name) for name in part.teachers]) for part in parts]
+    joined = {
+        name: np.concatenate([getattr(part, name) for part in parts])
+        for name in _ARRAYS
+        if name != "teacher"
+    }
+    teacher = np.concatenate([new[part.teacher] for new, part in zip(renumber, parts, strict=True)])
+    return Demonstrations(
+        first.replica_features, first.context_features, names, teacher=teacher, **joined
+    )
