@@ -1,0 +1,1 @@
+"""Training: episodes inside Vidur, resumable at any decision, and the pipeline around them."""

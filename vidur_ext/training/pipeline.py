@@ -1,0 +1,153 @@
+"""The main job: warm start, train, compare."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from ppo_scheduler.config.loading import dump_config
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.monitoring.run_log import close_run_log, open_run_log
+from ppo_scheduler.policy.policy_file import save_policy
+from ppo_scheduler.seeding import Purpose, generator
+from rich.console import Console
+
+from vidur_ext import main as simulator
+from vidur_ext.env.observation import observation_schema
+from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.report.terminal import print_comparison
+from vidur_ext.evaluation.report.writer import ReportPaths, write_report
+from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.evaluation.runner import PPO_NAME, run_comparison
+from vidur_ext.training.run_folder import RunFolder
+from vidur_ext.versions import package_versions
+from vidur_ext.warmstart.behaviour_cloning import EpochReport, clone_behaviour
+from vidur_ext.warmstart.collect import collect_demonstrations
+from vidur_ext.workload.streams import describe_workload
+
+_LOG = logging.getLogger("ppo")
+WARMSTART_RUNS = "warmstart_training_optimized"
+BC_NAME = "behaviour_cloning"
+
+
+def run_pipeline(
+    config: TrainingConfig,
+    *,
+    load_checkpoint: str | None,
+    run_dir: Path | None,
+    quiet: bool,
+) -> RunFolder:
+    """Run the whole job in a folder of its own.
+
+    Args:
+        load_checkpoint: continue this training instead of warm-starting a new one.
+        run_dir: the run's folder; None creates one below ``training.output_root``.
+    """
+    if run_dir is None:
+        root = Path(config.training.output_root)
+        folder = RunFolder.create(root, WARMSTART_RUNS, datetime.now())
+    else:
+        folder = RunFolder.at(run_dir)
+    folder.config.write_text(dump_config(config), encoding="utf-8")
+    open_run_log(folder.log, config.monitoring.log_level, quiet)
+    try:
+        _LOG.info("run folder %s", folder.path)
+        _LOG.info("workload: %s", describe_workload(config))
+        if load_checkpoint is None and config.warmstart.enabled:
+            warm_start(config, folder)
+        train(config, folder, load_checkpoint)
+        if config.evaluation.enabled:
+            compare(config, folder, quiet)
+    finally:
+        close_run_log()
+    return folder
+
+
+def warm_start(config: TrainingConfig, folder: RunFolder) -> None:
+    """Collect demonstrations and clone them into ``pretrained_actor.pt``."""
+    teachers = ", ".join(config.warmstart.teachers)
+    _LOG.info("collecting demonstrations of %s", teachers)
+    demonstrations = collect_demonstrations(config, str(folder.simulator), _LOG.info)
+    demonstrations.save(folder.demonstrations)
+    _LOG.info("%d demonstrations in %s", len(demonstrations), folder.demonstrations)
+    schema = observation_schema(config.observation)
+    result = clone_behaviour(config, schema, demonstrations, _report_epoch)
+    save_policy(result.policy, folder.pretrained_actor)
+    history = [vars(epoch) for epoch in result.history]
+    (folder.path / "behaviour_cloning.json").write_text(
+        json.dumps({"best_epoch": result.best_epoch, "history": history}, indent=2) + "\n",
+        encoding="utf-8",
+    )
+    accuracy = ", ".join(f"{name} {share:.1%}" for name, share in result.best.accuracy.items())
+    _LOG.info("cloned in %d epochs; held-out agreement: %s", len(result.history), accuracy)
+
+
+def train(config: TrainingConfig, folder: RunFolder, load_checkpoint: str | None) -> None:
+    """Train through the very flags that ``python -m vidur_ext.main`` takes."""
+    warm = load_checkpoint is None and config.warmstart.enabled
+    simulator.run(
+        config.to_cli_flags(
+            "ppo_modular",
+            metrics_dir=str(folder.simulator),
+            run_dir=str(folder.path),
+            pretrained_actor=str(folder.pretrained_actor) if warm else None,
+            load_checkpoint=load_checkpoint,
+        )
+    )
+
+
+def compare(config: TrainingConfig, folder: RunFolder, quiet: bool) -> ReportPaths:
+    """Compare the trained policy with the heuristics on held-out workloads."""
+    policies = {PPO_NAME: folder.policy}
+    if folder.pretrained_actor.exists():
+        policies[BC_NAME] = folder.pretrained_actor
+    runs = run_comparison(config, policies, str(folder.simulator), _run_reporter())
+    section = config.evaluation
+    comparison = Comparison.from_runs(
+        runs,
+        expected_schedulers=[*policies, *section.schedulers],
+        expected_seeds=list(range(section.num_seeds)),
+        baseline=section.baseline,
+        slo_ttft_s=section.slo_ttft_s,
+        slo_tbt_s=section.slo_tbt_s,
+        warmup_fraction=section.warmup_fraction,
+        bootstrap_samples=section.bootstrap_samples,
+        rng=generator(config.training.seed, Purpose.BOOTSTRAP),
+    )
+    facts = {
+        "Workload": describe_workload(config),
+        "Cluster": f"{config.cluster.num_replicas} x {config.cluster.model_name} on "
+        f"{config.cluster.device} (TP {config.cluster.tensor_parallel_size}), "
+        f"{config.cluster.replica_scheduler}",
+        "Decisions trained": str(config.training.total_requests),
+        "Seed": str(config.training.seed),
+        "Config digest": config.digest()[:16],
+        **{f"Version of {name}": text for name, text in package_versions().items()},
+    }
+    paths = write_report(comparison, runs, folder.comparison, facts)
+    if not quiet:
+        print_comparison(comparison, Console())
+    _LOG.info("comparison in %s", paths.html)
+    return paths
+
+
+def _report_epoch(epoch: EpochReport) -> None:
+    accuracy = ", ".join(f"{name} {share:.1%}" for name, share in epoch.accuracy.items())
+    _LOG.debug(
+        "cloning epoch %d: loss %.4f, held-out %.4f (%s)",
+        epoch.epoch, epoch.train_loss, epoch.holdout_loss, accuracy,
+    )  # fmt: skip
+
+
+def _run_reporter() -> Callable[[RunResult, int, int], None]:
+    def report(run: RunResult, done: int, total: int) -> None:
+        mean = float((run.completed_at - run.arrived_at).mean())
+        _LOG.info(
+            "compared %d/%d: %s on held-out workload %d, mean E2E %.2f s",
+            done, total, run.scheduler, run.seed, mean,
+        )  # fmt: skip
+
+    return report

@@ -1,0 +1,12 @@
+"""Versions of what a result depends on."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that produce the numbers."""
+    packages = ("torch", "numpy", "vidur", "ppo-scheduler")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
