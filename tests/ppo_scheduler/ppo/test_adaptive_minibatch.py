@@ -1,0 +1,78 @@
+"""The minibatch grows after early stops, shrinks after calm updates, and keeps its bounds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppo_scheduler.config.learner_sections import OptimizationSection
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.ppo.adaptive_minibatch import AdaptiveMinibatch
+
+TARGET = 0.02
+
+
+def minibatch(initial: int = 128, **keys: Any) -> AdaptiveMinibatch:
+    return AdaptiveMinibatch(OptimizationSection(**{"adaptive_minibatch": True, **keys}), initial)
+
+
+def sizes(made: AdaptiveMinibatch, stops: list[bool], kl: float = 0.001) -> list[int]:
+    seen = []
+    for stopped in stops:
+        made.after_update(stopped, kl, TARGET)
+        seen.append(made.size)
+    return seen
+
+
+def test_adaptive_minibatch_doubles_after_a_stop_and_halves_after_a_calm_update() -> None:
+    assert sizes(minibatch(), [True, False, False]) == [256, 128, 64]
+    assert sizes(minibatch(adaptive_minibatch=False), [True, True, False]) == [128, 128, 128]
+
+
+def test_max_minibatch_size_is_the_upper_bound() -> None:
+    for bound in (200, 512):
+        assert sizes(minibatch(max_minibatch_size=bound), [True] * 5)[-1] == bound
+
+
+def test_min_minibatch_size_is_the_lower_bound() -> None:
+    for bound in (32, 50):
+        assert sizes(minibatch(min_minibatch_size=bound), [False] * 5)[-1] == bound
+
+
+@pytest.mark.parametrize("kl", [TARGET / 2, TARGET, float("nan")])
+def test_an_update_that_used_its_room_keeps_the_size(kl: float) -> None:
+    assert sizes(minibatch(), [False], kl) == [128]
+
+
+def test_without_a_target_there_is_nothing_to_adapt_to() -> None:
+    made = minibatch()
+    made.after_update(False, 0.0, None)
+    assert made.size == 128
+
+
+@pytest.mark.parametrize("initial", [16, 1024])
+def test_a_size_outside_its_bounds_is_refused_with_the_way_out(initial: int) -> None:
+    with pytest.raises(UserError, match=f"minibatch_size={initial} is outside .* 32 to 512"):
+        minibatch(initial)
+    assert minibatch(initial, adaptive_minibatch=False).size == initial
+
+
+@given(stops=st.lists(st.booleans(), max_size=20), later=st.lists(st.booleans(), max_size=20))
+def test_adapting_continues_from_its_state(stops: list[bool], later: list[bool]) -> None:
+    original, restored = minibatch(), minibatch()
+    sizes(original, stops)
+    restored.load_state_dict(original.state_dict())
+    assert restored.size == original.size
+    assert sizes(original, later) == sizes(restored, later)
+
+
+def test_bounds_and_switch_of_a_resumed_run_are_those_of_its_config() -> None:
+    grown = minibatch()
+    sizes(grown, [True, True])
+    narrower, off = minibatch(max_minibatch_size=256), minibatch(64, adaptive_minibatch=False)
+    for made in (narrower, off):
+        made.load_state_dict(grown.state_dict())
+    assert (narrower.size, off.size) == (256, 64)
