@@ -1,0 +1,1 @@
+"""Judging schedulers on equal workloads: runs, summaries, paired statistics, the report."""
