@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ppo_scheduler.control.normalizer import RewardScaler
 from ppo_scheduler.errors import UserError
@@ -16,7 +17,7 @@ from ppo_scheduler.state import StateDict
 NOT_DONE = np.array([False, False])
 
 
-def rewards(seed: int, steps: int) -> np.ndarray:
+def rewards(seed: int, steps: int) -> NDArray[np.float64]:
     return np.random.default_rng(seed).normal(-4.0, 2.0, (steps, 2))
 
 
@@ -58,7 +59,7 @@ def test_an_episode_end_forgets_the_return_of_its_environment_only() -> None:
     """The reward that comes with done still belongs to the episode that ends."""
     gamma = 0.5
     scaler, returns = RewardScaler(gamma, 2, clip=1e9), []
-    current = np.zeros(2)
+    current: NDArray[np.float64] = np.zeros(2)
     for reward, done in (([1.0, 1.0], [False, False]), ([1.0, 1.0], [True, False])):
         current = gamma * current + np.array(reward)
         returns.append(current)

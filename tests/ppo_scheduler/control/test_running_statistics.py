@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from ppo_scheduler.control.normalizer import RunningMeanStd
 from ppo_scheduler.state import StateDict
 
 
-def rows(seed: int, count: int, offset: float = 0.0) -> np.ndarray:
+def rows(seed: int, count: int, offset: float = 0.0) -> NDArray[np.float64]:
     return np.random.default_rng(seed).normal(offset, 3.0, (count, 2))
 
 
