@@ -156,7 +156,7 @@ class TemperatureSection(Section):
     base_temperature: float = key(1.0, "temperature without pressure", gt=0)
     min_temperature: float = key(0.5, "lower clamp", gt=0)
     max_temperature: float = key(1.5, "upper clamp; pulses may reach twice this", gt=0)
-    target_qps: float = key(24.0, "arrival rate without pressure", unit="requests/s", gt=0)
+    target_qps: float = key(18.0, "arrival rate without pressure", unit="requests/s", gt=0)
     target_latency_s: float = key(10.0, "mean latency without pressure", unit="s", gt=0)
     qps_sensitivity: float = key(0.1, "temperature drop per unit of rate pressure", ge=0)
     latency_sensitivity: float = key(0.1, "temperature drop per unit of latency pressure", ge=0)

@@ -122,7 +122,7 @@ class WorkloadSection(Section):
     """The request stream."""
 
     source: Literal["synthetic", "trace"] = key("synthetic", "where requests come from")
-    qps: float = key(24.0, "synthetic: mean arrival rate", unit="requests/s", gt=0)
+    qps: float = key(18.0, "synthetic: mean arrival rate", unit="requests/s", gt=0)
     arrival: Literal["poisson", "gamma"] = key("gamma", "synthetic: arrival process")
     burstiness_cv: float = key(
         2.0, "gamma: coefficient of variation of the gaps; 1 is Poisson", gt=0, le=20
