@@ -37,7 +37,7 @@ class RewardFunction:
 
     def __init__(self, section: RewardSection) -> None:
         self._section = section
-        self._scales = StageScales()
+        self._scales = StageScales(0)
         self.reset()
 
     def reset(self) -> None:
