@@ -142,7 +142,11 @@ class StabilizationSection(Section):
     """Normalizers collect before learning starts."""
 
     collect_steps: int = key(
-        512, "decisions at the start that only feed the normalizers", unit="decisions", ge=0
+        512,
+        "decisions at the start that only feed the normalizers (after a warm start the reward's "
+        "alone)",
+        unit="decisions",
+        ge=0,
     )
     keep_updating: bool = key(
         False, "observation statistics go on moving after collection (or after a warm start)"
@@ -167,10 +171,14 @@ class TemperatureSection(Section):
     )
     pulse_steps: int = key(64, "length of a pulse", unit="steps", ge=1)
     stagnation_window: int = key(
-        8192, "steps without progress of the reward before a pulse", unit="steps", ge=2
+        8192,
+        "a pulse comes when the mean reward of this many steps is no progress over that of as "
+        "many before",
+        unit="steps",
+        ge=2,
     )
     stagnation_threshold: float = key(
-        0.01, "relative improvement of the mean reward that counts as progress", ge=0
+        0.01, "rise of the mean reward, relative to its size, that counts as progress", ge=0
     )
 
     @model_validator(mode="after")
@@ -217,7 +225,7 @@ class OptimizationSection(Section):
         "linear", "course of the learning rate from warm-up to training.total_requests"
     )
     lr_final_fraction: float = key(
-        0.1, "learning rate at the end, relative to its peak", ge=0, le=1
+        0.1, "linear, cosine: learning rate at the end, relative to its peak", ge=0, le=1
     )
     lr_warmup_steps: int = key(0, "linear rise from 0", unit="decisions", ge=0)
     accumulation_steps: int = key(
@@ -253,4 +261,9 @@ class CollapseGuardSection(Section):
     temperature_boost: float = key(
         1.5, "factor on the behaviour temperature during an intervention", ge=1
     )
-    intervention_steps: int = key(1024, "length of an intervention", unit="decisions", ge=1)
+    intervention_steps: int = key(
+        1024,
+        "length of an intervention; its entropy boost reaches at least one update",
+        unit="decisions",
+        ge=1,
+    )

@@ -1,0 +1,48 @@
+"""Accumulated minibatches make the step that one minibatch of their total size would make."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ppo_scheduler.config.learner_sections import (
+    ArchitectureSection,
+    OptimizationSection,
+    PPOSection,
+)
+from ppo_scheduler.policy.actor_critic import ActorCritic
+from ppo_scheduler.ppo.update import Batch, Coefficients, PPOUpdater
+
+DECISIONS = 64
+
+
+def batch() -> Batch:
+    rng = torch.Generator().manual_seed(0)
+    return Batch(
+        replicas=torch.randn(DECISIONS, 3, 2, generator=rng),
+        context=torch.randn(DECISIONS, 1, generator=rng),
+        action=torch.randint(0, 3, (DECISIONS,), generator=rng),
+        log_prob=torch.full((DECISIONS,), -1.1),
+        value=torch.zeros(DECISIONS),
+        temperature=torch.ones(DECISIONS),
+        advantage=torch.randn(DECISIONS, generator=rng),
+        target=torch.randn(DECISIONS, generator=rng),
+    )
+
+
+def weights_after_one_epoch(minibatch_size: int, accumulation_steps: int) -> torch.Tensor:
+    network = ActorCritic(2, 1, ArchitectureSection(hidden_size=8, attention_heads=2))
+    network.initialise(torch.Generator().manual_seed(1), True)
+    section = PPOSection(minibatch_size=minibatch_size, epochs=1, target_kl=None)
+    optimization = OptimizationSection(accumulation_steps=accumulation_steps)
+    coefficients = Coefficients(learning_rate=1e-2, entropy=0.01, reference_kl=0.0)
+    updater = PPOUpdater(network, section, optimization)
+    updater.update(batch(), coefficients, np.random.default_rng(2))
+    return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
+
+
+def test_accumulation_steps_averages_minibatches_into_one_step() -> None:
+    whole = weights_after_one_epoch(64, 1)
+    torch.testing.assert_close(weights_after_one_epoch(16, 4), whole, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(weights_after_one_epoch(32, 2), whole, rtol=1e-3, atol=1e-5)
+    assert (weights_after_one_epoch(16, 1) - whole).abs().max() > 1e-3
