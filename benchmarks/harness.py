@@ -1,4 +1,4 @@
-"""What every benchmark shares: its two options, its table, its JSON file."""
+"""What every benchmark shares: its options, its table, its JSON file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from ppo_scheduler.errors import UserError
+
 Figures = dict[str, float]
 
 
@@ -19,12 +21,30 @@ def run_benchmark(description: str, measure: Callable[[bool], Mapping[str, float
 
     ``measure(quick)`` returns figures under plain keys; units are part of the key.
     """
+    run_benchmark_with_options(
+        description, lambda parser: None, lambda arguments: measure(arguments.quick)
+    )
+
+
+def run_benchmark_with_options(
+    description: str,
+    add_options: Callable[[argparse.ArgumentParser], None],
+    measure: Callable[[argparse.Namespace], Mapping[str, float]],
+) -> None:
+    """Do the same for a benchmark with options of its own; ``measure`` gets all of them.
+
+    A ``UserError`` is printed in one line and ends the program with status 2.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a smaller, noisier measurement")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    add_options(parser)
     arguments = parser.parse_args()
 
-    figures = dict(measure(arguments.quick))
+    try:
+        figures = dict(measure(arguments))
+    except UserError as error:
+        parser.error(str(error))
     table = Table("figure", "value", title=description)
     for name, value in figures.items():
         table.add_row(name, f"{value:,.6g}")

@@ -21,7 +21,7 @@ from vidur_ext.execution_time.tables import CHUNK_STEP, PredictionTables, TableL
 
 
 @lru_cache(maxsize=32)
-def _native_predictor(roofline: RooflineModel, limits: TableLimits) -> Any:
+def native_predictor(roofline: RooflineModel, limits: TableLimits) -> Any:
     """Build Vidur's C++ predictor; it is immutable, so simulations share it."""
     model = roofline.model
     return NativePredictor(
@@ -69,7 +69,7 @@ class AnalyticExecutionTimePredictor(BaseExecutionTimePredictor):
         self._limits = limits_of(predictor_config)
         self._tables = build_tables(self.roofline, self._limits)
         if predictor_config.use_native_execution_time_predictor:
-            self._native_execution_time_predictor = _native_predictor(self.roofline, self._limits)
+            self._native_execution_time_predictor = native_predictor(self.roofline, self._limits)
 
     @property
     def tables(self) -> PredictionTables:
@@ -120,7 +120,8 @@ class AnalyticExecutionTimePredictor(BaseExecutionTimePredictor):
         return self._at("attn_rope", batch.rounded_tokens)
 
     def _get_attention_kv_cache_save_execution_time(self, batch: BatchKeys) -> float:
-        return self._at("attn_kv_cache_save", batch.tokens)
+        # Like the C++ predictor, which rounds here too; Vidur's Python path does not.
+        return self._at("attn_kv_cache_save", batch.rounded_tokens)
 
     def _get_attention_decode_execution_time(self, batch: BatchKeys) -> float:
         if batch.decodes == 0:

@@ -30,8 +30,7 @@ class BatchKeys:
     def __init__(self, batch: Any, kv_granularity: int) -> None:
         q_tokens, kv_tokens = token_lists(batch)
         decode_kv = [kv for q, kv in zip(q_tokens, kv_tokens, strict=True) if q == 1]
-        self.tokens = sum(q_tokens)
-        self.rounded_tokens = round_up(self.tokens, TOKEN_STEP)
+        self.rounded_tokens = round_up(sum(q_tokens), TOKEN_STEP)
         self.decodes = len(decode_kv)
         mean_kv = sum(decode_kv) // max(len(decode_kv), 1)
         self.decode_kv = round_up(mean_kv, kv_granularity)

@@ -127,6 +127,17 @@ def error_table(profiles: Sequence[Profile], device: DeviceConstants) -> dict[st
     return table
 
 
+def layer_errors(profiles: Sequence[Profile], device: DeviceConstants) -> Floats:
+    """Return the relative errors of a layer's summed token operators (attention apart)."""
+    names = (*GEMM_OPERATORS, *(name for name in STREAM_OPERATORS if name != "emb"))
+    sums = []
+    for profile in profiles:
+        for degree in profile.degrees():
+            pairs = [_operator_pair(profile, device, name, degree) for name in names]
+            sums.append((sum(p for p, _ in pairs), sum(m for _, m in pairs)))
+    return relative_errors([(np.asarray(p), np.asarray(m)) for p, m in sums])
+
+
 def profiled_devices(profiles: Sequence[Profile]) -> dict[str, list[Profile]]:
     """Group profiles by device; a device that the roofline does not know is an error."""
     groups: dict[str, list[Profile]] = {}

@@ -25,6 +25,7 @@ BYTES = 2
 TILE_ROWS = 128
 BLOCKS_PER_SM = 2
 SERIAL_KV_TOKENS = 512
+PROFILED_HEAD_DIM = 128
 
 
 class _Scalar:
@@ -87,6 +88,11 @@ class Attention:
     num_sms: int
     constants: AttentionConstants
 
+    @property
+    def _width(self) -> float:
+        """Head width relative to the profiled one: what a block does per token grows with it."""
+        return self.head_dim / PROFILED_HEAD_DIM
+
     def decode_ms(self, batch: Values, kv: Values) -> Values:
         """Return the time to attend from ``batch`` new tokens to ``kv`` cached tokens each.
 
@@ -101,9 +107,8 @@ class Attention:
         tail = xp.where(rest > 0.0, xp.maximum(rest, c.decode_wave_tail), 0.0)
         waves = xp.where(blocks <= 1.0, blocks, full + tail)
         wave_bytes = 2 * BYTES * self.head_dim * self.num_sms * kv
-        block_ms = c.decode_block_ms + c.decode_block_ms_per_token * xp.minimum(
-            kv, SERIAL_KV_TOKENS
-        )
+        per_token = c.decode_block_ms_per_token * self._width
+        block_ms = c.decode_block_ms + per_token * xp.minimum(kv, SERIAL_KV_TOKENS)
         return xp.maximum(block_ms, c.decode_launch_ms + waves * wave_bytes / (c.decode_gb_s * 1e6))
 
     def prefill_ms(self, kv: Values, chunk: Values) -> Values:
@@ -122,14 +127,15 @@ class Attention:
         in_waves = c.prefill_launch_ms + columns * wave_flops / (c.prefill_tflops * 1e9)
 
         total = kv + chunk
-        one_block = c.prefill_launch_ms + c.prefill_block_ms_per_token * total
+        per_token = c.prefill_block_ms_per_token * self._width
+        one_block = c.prefill_launch_ms + per_token * total
         rows = chunk * self.q_heads * self.head_dim
         split = (
             c.prefill_merge_ms
             + 8.0 * rows / (c.prefill_merge_gb_s * 1e6)  # fp32 partial results out and in
             + 4.0 * rows * (kv + 0.5 * chunk) / (c.prefill_split_tflops * 1e9)
         )
-        least = c.prefill_launch_ms + c.prefill_block_ms_per_token * SERIAL_KV_TOKENS
+        least = c.prefill_launch_ms + per_token * SERIAL_KV_TOKENS
         # The profiled kernel splits even where that is slower; taking the faster of both keeps
         # the model monotone in the chunk size.
         split = xp.minimum(xp.maximum(split, least), xp.maximum(in_waves, one_block))

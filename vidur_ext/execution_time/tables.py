@@ -88,9 +88,7 @@ class PredictionTables:
         kv_step = self.limits.kv_granularity
         entries: dict[str, tuple[NativeKeys, list[float]]] = {}
         for name, values in self.tokens.items():
-            # Only the cache write is looked up by the exact token count.
-            step = 1 if name == "attn_kv_cache_save" else TOKEN_STEP
-            counts = range(step, len(values), step)
+            counts = range(TOKEN_STEP, len(values), TOKEN_STEP)
             entries[name] = ([(count, -1) for count in counts], values[counts].tolist())
         batches, kvs = (range(size) for size in self.decode.shape)
         entries["attn_decode"] = (

@@ -1,0 +1,114 @@
+"""How well the analytic predictor meets measured profiles, and what a prediction costs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from harness import Figures, run_benchmark_with_options
+from vidur.config import CacheConfig, ReplicaConfig
+from vidur.entities import Batch
+from vidur.types import ReplicaId
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.execution_time import analytic_predictor, tables
+from vidur_ext.execution_time.analytic_config import AnalyticExecutionTimePredictorConfig
+from vidur_ext.execution_time.analytic_predictor import AnalyticExecutionTimePredictor
+from vidur_ext.execution_time.devices import device_constants
+from vidur_ext.execution_time.fit import (
+    error_table,
+    fit_device,
+    gemm_pairs,
+    layer_errors,
+    profiled_devices,
+    relative_errors,
+)
+from vidur_ext.execution_time.profiles import Floats, Profile, read_profiles
+
+_VARIABLE = "VIDUR_PROFILES"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--profiles``."""
+    parser.add_argument(
+        "--profiles",
+        type=Path,
+        default=os.environ.get(_VARIABLE),
+        help=f"folder of <device>_<model>_mlp.csv and …_attention.csv (default: ${_VARIABLE})",
+    )
+
+
+def measure(arguments: argparse.Namespace) -> Figures:
+    """Return the fit's errors [%] and the predictor's costs."""
+    if arguments.profiles is None:
+        raise UserError(
+            "the fit's error needs measured profiles: give --profiles DIR (or set "
+            f"{_VARIABLE}), a folder of <device>_<model>_mlp.csv and …_attention.csv "
+            "in the format of Vidur's profiler"
+        )
+    figures: Figures = {}
+    for device, profiles in profiled_devices(read_profiles(Path(arguments.profiles))).items():
+        errors = error_table(profiles, device_constants(device))
+        errors["mlp_layer_sum"] = layer_errors(profiles, device_constants(device))
+        if len(profiles) > 1 and not arguments.quick:
+            errors["gemm_held_out_model"] = _held_out(profiles)
+        for operator, values in errors.items():
+            prefix = f"{device}_{operator}"
+            figures[f"{prefix}_median_abs_error_percent"] = 100 * float(np.median(np.abs(values)))
+            figures[f"{prefix}_p90_abs_error_percent"] = 100 * float(
+                np.percentile(np.abs(values), 90)
+            )
+    figures.update(_costs(200 if arguments.quick else 5000))
+    return figures
+
+
+def _held_out(profiles: Sequence[Profile]) -> Floats:
+    """Fit without one model, predict that model; the errors of all."""
+    errors = []
+    for held_out in profiles:
+        rest = [profile for profile in profiles if profile is not held_out]
+        fitted = fit_device(rest, device_constants(held_out.device))
+        errors.append(relative_errors(gemm_pairs([held_out], fitted)))
+    return np.concatenate(errors)
+
+
+def _costs(repeats: int) -> Figures:
+    batch = Batch(ReplicaId(0), [None] * 65, [1] * 64 + [448], [1024] * 64 + [448])
+    tables.build_tables.cache_clear()
+    analytic_predictor.native_predictor.cache_clear()
+    first_ms = _us(lambda: _predictor(native=True), 1) / 1e3
+    cached_ms = _us(lambda: _predictor(native=True), 20) / 1e3
+    native, python = _predictor(native=True), _predictor(native=False)
+    roofline = native.roofline
+    return {
+        "table_build_first_ms": first_ms,
+        "table_build_cached_ms": cached_ms,
+        "get_execution_time_native_us": _us(lambda: native.get_execution_time(batch, 0), repeats),
+        "get_execution_time_python_us": _us(lambda: python.get_execution_time(batch, 0), repeats),
+        "iteration_time_closed_form_us": _us(
+            lambda: roofline.iteration_time_s(64, 1024.0, [(0, 448)]), repeats
+        ),
+    }
+
+
+def _predictor(native: bool) -> AnalyticExecutionTimePredictor:
+    config = AnalyticExecutionTimePredictorConfig(use_native_execution_time_predictor=native)
+    replica = ReplicaConfig(
+        device="a100", network_device="a100_dgx", num_pipeline_stages=1, tensor_parallel_size=1
+    )
+    return AnalyticExecutionTimePredictor(config, replica, CacheConfig())
+
+
+def _us(call: Callable[[], object], repeats: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(repeats):
+        call()
+    return (time.perf_counter() - begin) / repeats * 1e6
+
+
+if __name__ == "__main__":
+    run_benchmark_with_options("analytic execution-time predictor", add_options, measure)

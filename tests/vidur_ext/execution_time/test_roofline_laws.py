@@ -1,0 +1,162 @@
+"""Laws that hold for every device, model and degree of parallelism."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.execution_time.devices import DATA_SHEETS, INTERCONNECTS, device_constants
+from vidur_ext.execution_time.operators import Gemm
+from vidur_ext.execution_time.roofline import ModelShape, RooflineModel
+
+LLAMA_8B = ModelShape(32, 32, 8, 4096, 14336, 128256)
+LLAMA_70B = ModelShape(80, 64, 8, 8192, 28672, 128256)
+MULTI_HEAD_7B = ModelShape(32, 32, 32, 4096, 11008, 32768)
+PHI_2 = ModelShape(32, 32, 32, 2560, 10240, 51200, gated_mlp=False, post_attention_norm=False)
+
+devices = st.sampled_from(sorted(DATA_SHEETS)).map(device_constants)
+models = st.sampled_from([LLAMA_8B, LLAMA_70B, MULTI_HEAD_7B, PHI_2])
+degrees = st.sampled_from([1, 2, 4, 8])
+rooflines = st.builds(RooflineModel, models, devices, degrees, st.sampled_from([1, 2]))
+tokens = st.integers(1, 20_000)
+contexts = st.integers(0, 40_000)
+batches = st.integers(1, 600)
+
+
+@given(rooflines, tokens, tokens)
+def test_no_operator_gets_faster_with_more_tokens(
+    roofline: RooflineModel, first: int, second: int
+) -> None:
+    few, many = float(min(first, second)), float(max(first, second))
+    for operator in roofline.token_operators.values():
+        assert operator.ms(few) <= operator.ms(many)
+    assert roofline.all_reduce(few) <= roofline.all_reduce(many)
+    assert roofline.send_recv(few) <= roofline.send_recv(many)
+    assert roofline.iteration_overhead(few) <= roofline.iteration_overhead(many)
+
+
+@given(rooflines, batches, batches, contexts, contexts)
+def test_decode_attention_grows_with_batch_and_context(
+    roofline: RooflineModel, batch_a: int, batch_b: int, kv_a: int, kv_b: int
+) -> None:
+    (small, large), (short, long) = sorted((batch_a, batch_b)), sorted((kv_a, kv_b))
+    less = roofline.attn_decode(float(small), float(short))
+    assert 0.0 < less <= roofline.attn_decode(float(large), float(long)) + 1e-12
+
+
+@given(rooflines, tokens, tokens, contexts, contexts)
+def test_prefill_attention_grows_with_chunk_and_context(
+    roofline: RooflineModel, chunk_a: int, chunk_b: int, kv_a: int, kv_b: int
+) -> None:
+    (small, large), (short, long) = sorted((chunk_a, chunk_b)), sorted((kv_a, kv_b))
+    less = roofline.attn_prefill(float(short), float(small))
+    assert 0.0 < less <= roofline.attn_prefill(float(long), float(large)) + 1e-12
+
+
+@given(models, devices, tokens, contexts, batches)
+def test_more_tensor_parallelism_never_slows_an_operator(
+    model: ModelShape, device, count: int, kv: int, batch: int
+) -> None:
+    few, many = (RooflineModel(model, device, degree, 1) for degree in (2, 4))
+    for name in few.token_operators:
+        assert many.operator_ms(name, float(count)) <= few.operator_ms(name, float(count))
+    assert many.attn_decode(float(batch), float(kv)) <= few.attn_decode(float(batch), float(kv))
+    fewer_heads = many.attn_prefill(float(kv), float(count))
+    assert fewer_heads <= few.attn_prefill(float(kv), float(count)) + 1e-12
+
+
+@given(rooflines, tokens)
+def test_no_product_beats_the_data_sheet(roofline: RooflineModel, count: int) -> None:
+    sheet = DATA_SHEETS[roofline.device.name]
+    for operator in roofline.token_operators.values():
+        if isinstance(operator, Gemm):
+            flops_ms = 2.0 * operator.k * operator.n * count / (sheet.tflops * 1e9)
+            weights_ms = 2.0 * operator.k * operator.n / (sheet.memory_gb_s * 1e6)
+            assert operator.ms(float(count)) > max(flops_ms, weights_ms)
+
+
+@given(rooflines, st.integers(1, 300), contexts)
+def test_decoding_never_beats_reading_weights_and_cache_once(
+    roofline: RooflineModel, batch: int, kv: int
+) -> None:
+    model, sheet = roofline.model, DATA_SHEETS[roofline.device.name]
+    up_and_down = 3 if model.gated_mlp else 2
+    weights = (
+        model.num_layers
+        * model.embedding_dim
+        * (2 * model.num_q_heads * model.head_dim + up_and_down * model.mlp_hidden_dim)
+    )
+    cache = 2 * batch * kv * model.num_layers * model.num_kv_heads * model.head_dim
+    bytes_per_device = 2 * (weights + cache) / roofline.tensor_parallel
+    seconds = roofline.iteration_time_s(batch, float(kv), [])
+    assert seconds > bytes_per_device / (sheet.memory_gb_s * 1e9)
+
+
+@given(rooflines, st.lists(st.tuples(batches, contexts, tokens), min_size=1, max_size=20))
+def test_arrays_and_floats_get_the_same_answer(
+    roofline: RooflineModel, points: list[tuple[int, int, int]]
+) -> None:
+    batch, kv, chunk = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
+    decode, prefill = roofline.attn_decode(batch, kv), roofline.attn_prefill(kv, chunk)
+    product = roofline.token_operators["mlp_up_proj"].ms(chunk)
+    for i, (b, c, q) in enumerate(points):
+        assert decode[i] == pytest.approx(roofline.attn_decode(float(b), float(c)), rel=1e-12)
+        assert prefill[i] == pytest.approx(roofline.attn_prefill(float(c), float(q)), rel=1e-12)
+        one = roofline.token_operators["mlp_up_proj"].ms(float(q))
+        assert product[i] == pytest.approx(one, rel=1e-12)
+
+
+def test_a_large_product_halves_when_it_is_split() -> None:
+    one, two = (RooflineModel(LLAMA_70B, device_constants("a100"), n, 1) for n in (1, 2))
+    ratio = one.operator_ms("mlp_up_proj", 8192.0) / two.operator_ms("mlp_up_proj", 8192.0)
+    assert ratio == pytest.approx(2.0, rel=0.01)
+
+
+def test_key_value_heads_fewer_than_devices_are_replicated() -> None:
+    roofline = RooflineModel(LLAMA_8B, device_constants("a100"), 16, 1)
+    assert roofline.kv_heads == 1
+
+
+def test_newer_devices_are_faster_as_a_whole() -> None:
+    times = {
+        name: RooflineModel(LLAMA_8B, device_constants(name), 1, 1).iteration_time_s(
+            32, 1024.0, [(512, 512)]
+        )
+        for name in DATA_SHEETS
+    }
+    assert times["h100"] < times["a100"] < times["l40"] < times["a40"]
+
+
+def test_an_all_reduce_over_pcie_is_slower_than_over_nvlink() -> None:
+    pairwise, dgx = (
+        RooflineModel(LLAMA_8B, device_constants("a100", node), 4, 1)
+        for node in ("a100_pairwise_nvlink", "a100_dgx")
+    )
+    assert pairwise.all_reduce(1024.0) > 4 * dgx.all_reduce(1024.0)
+    pair = replace(pairwise, tensor_parallel=2)
+    assert pair.all_reduce(1024.0) == replace(dgx, tensor_parallel=2).all_reduce(1024.0)
+
+
+def test_a_group_larger_than_a_node_uses_the_network() -> None:
+    links = INTERCONNECTS["a100_dgx"]
+    assert links.gb_s(16) == pytest.approx(links.efficiency * 25.0)
+
+
+def test_an_empty_iteration_takes_no_time() -> None:
+    assert RooflineModel(LLAMA_8B, device_constants("a100"), 1, 1).iteration_time_s(0, 0, []) == 0
+
+
+def test_unknown_names_and_indivisible_degrees_say_what_to_choose() -> None:
+    with pytest.raises(UserError, match=r"device 'v100'.*a40, a100, h100, l40"):
+        device_constants("v100")
+    with pytest.raises(UserError, match=r"node 'cloud'.*a100_dgx"):
+        device_constants("a100", "cloud")
+    with pytest.raises(UserError, match="3 does not divide the model's 32 attention heads"):
+        RooflineModel(LLAMA_8B, device_constants("a100"), 3, 1)
+    with pytest.raises(UserError, match="5 does not divide the model's 32 layers"):
+        RooflineModel(LLAMA_8B, device_constants("a100"), 1, 5)
