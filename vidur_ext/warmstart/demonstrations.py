@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class Demonstrations:
             )
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; collect demonstrations first") from None
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"{path}: not a demonstration file of this version ({error}); collect anew"
             ) from error
