@@ -24,7 +24,7 @@ from vidur_ext.execution_time.constants import (
 DATA_SHEETS = {
     "a40": DataSheet(tflops=149.7, memory_gb_s=696.0, num_sms=84),
     "a100": DataSheet(tflops=312.0, memory_gb_s=2039.0, num_sms=108),
-    "h100": DataSheet(tflops=989.4, memory_gb_s=3352.0, num_sms=132),
+    "h100": DataSheet(tflops=989.4, memory_gb_s=3350.0, num_sms=132),
     "l40": DataSheet(tflops=181.0, memory_gb_s=864.0, num_sms=142),
 }
 
@@ -121,7 +121,7 @@ def _scaled(name: str) -> DeviceConstants:
 
 _H100 = replace(
     _scaled("h100"),
-    gemm=GemmConstants(784.1, 3352.0, 0.004894, 2.275e5, 1.292),
+    gemm=GemmConstants(784.0, 3350.0, 0.004894, 2.274e5, 1.292),
     norm=StreamConstants(1441.0, 0.002571),
     add=StreamConstants(3807.0, 0.0009952),
     activation=StreamConstants(1875.0, 0.001603),
