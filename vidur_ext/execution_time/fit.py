@@ -209,20 +209,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Fit the roofline's constants to profiles.")
     parser.add_argument("--profiles", type=Path, required=True, help="folder of profile CSVs")
     options = parser.parse_args(arguments)
-    for name, profiles in profiled_devices(read_profiles(options.profiles)).items():
-        committed = device_constants(name)
-        fitted = fit_device(profiles, committed)
-        print(f"{name}: {', '.join(profile.model_name for profile in profiles)}")
-        _print_constants(committed, fitted)
-        old = error_table(profiles, committed)
-        print(f"    {'relative error [%]':24}{'points':>8}{'median':>8}{'p90':>8}{'bias':>8}")
-        for operator, errors in error_table(profiles, fitted).items():
-            size = 100.0 * np.abs(errors)
-            print(
-                f"    {operator:24}{len(errors):8d}{np.median(size):8.1f}"
-                f"{np.percentile(size, 90):8.1f}{100.0 * errors.mean():8.1f}"
-                f"   (committed: median {100.0 * np.median(np.abs(old[operator])):.1f})"
-            )
+    try:
+        groups = profiled_devices(read_profiles(options.profiles))
+        for name, profiles in groups.items():
+            _print_fit(name, profiles)
+    except UserError as error:
+        parser.error(str(error))
+
+
+def _print_fit(name: str, profiles: Sequence[Profile]) -> None:
+    committed = device_constants(name)
+    fitted = fit_device(profiles, committed)
+    print(f"{name}: {', '.join(profile.model_name for profile in profiles)}")
+    _print_constants(committed, fitted)
+    old = error_table(profiles, committed)
+    print(f"    {'relative error [%]':24}{'points':>8}{'median':>8}{'p90':>8}{'bias':>8}")
+    for operator, errors in error_table(profiles, fitted).items():
+        size = 100.0 * np.abs(errors)
+        print(
+            f"    {operator:24}{len(errors):8d}{np.median(size):8.1f}"
+            f"{np.percentile(size, 90):8.1f}{100.0 * errors.mean():8.1f}"
+            f"   (committed: median {100.0 * np.median(np.abs(old[operator])):.1f})"
+        )
 
 
 if __name__ == "__main__":

@@ -96,6 +96,15 @@ def test_the_command_prints_constants_and_errors(
     assert "committed: median" in printed
 
 
+def test_the_command_ends_with_status_2_for_a_folder_without_profiles(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        fit.main(["--profiles", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "holds no profile" in capsys.readouterr().err
+
+
 def test_unusable_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no profile"):
         read_profiles(tmp_path)
