@@ -41,6 +41,8 @@ from ppo_scheduler.config.section import Section, key
 
 SCHEDULER_FLAG_PREFIX = "p_p_o_global_scheduler_modular_config_"
 WORKLOAD_FLAG_PREFIX = "workload_request_generator_config_"
+_ORCA_TABLE_TOKENS = 262_144
+"""Orca batches whole prompts without a limit; the predictor's tables need one."""
 
 
 class LearnerConfig(Section):
@@ -196,10 +198,20 @@ class TrainingConfig(LearnerConfig):
             "execution_time_predictor_config_type": kind,
             f"{prefix}_prediction_max_batch_size": self.cluster.batch_size_cap,
             f"{prefix}_prediction_max_tokens_per_request": self.workload.max_tokens,
+            f"{prefix}_prediction_max_prefill_chunk_size": self._largest_prefill(),
         }
         if self.simulation.profile_dir is not None:
             flags[f"{prefix}_profile_dir"] = self.simulation.profile_dir
         return flags
+
+    def _largest_prefill(self) -> int:
+        """Return the most prompt tokens that one batch can hold under the replica scheduler."""
+        cluster = self.cluster
+        if cluster.replica_scheduler == "sarathi":
+            return cluster.chunk_size
+        if cluster.replica_scheduler == "vllm":
+            return cluster.max_tokens_in_batch
+        return min(cluster.batch_size_cap * self.workload.max_tokens, _ORCA_TABLE_TOKENS)
 
     def _workload_flags(self) -> dict[str, Any]:
         workload = self.workload.model_dump(exclude_none=True)

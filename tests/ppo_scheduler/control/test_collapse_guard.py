@@ -15,10 +15,17 @@ from ppo_scheduler.control.collapse_guard import CollapseGuard
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.state import StateDict
 
+KEYS = {
+    "window": 16,
+    "max_share": 0.9,
+    "entropy_boost": 0.05,
+    "temperature_boost": 1.5,
+    "intervention_steps": 8,
+}
+
 
 def guard(num_replicas: int = 4, **keys: Any) -> CollapseGuard:
-    section = CollapseGuardSection(**{"window": 16, "intervention_steps": 8, **keys})
-    return CollapseGuard(section, num_replicas)
+    return CollapseGuard(CollapseGuardSection(**{**KEYS, **keys}), num_replicas)
 
 
 def feed(made: CollapseGuard, actions: list[int]) -> list[str]:

@@ -18,7 +18,8 @@ def collects(stabilizer: StatisticsStabilizer) -> list[int]:
 def test_collect_steps_delays_learning() -> None:
     for collect_steps in (0, 3, 7):
         stabilizer = StatisticsStabilizer(
-            StabilizationSection(collect_steps=collect_steps), warm_started=False
+            StabilizationSection(collect_steps=collect_steps, keep_updating=False),
+            warm_started=False,
         )
         assert [stabilizer.learning(step) for step in STEPS] == [
             step >= collect_steps for step in STEPS
@@ -27,12 +28,14 @@ def test_collect_steps_delays_learning() -> None:
 
 def test_collect_steps_sets_how_long_a_cold_start_collects() -> None:
     for collect_steps in (3, 7):
-        section = StabilizationSection(collect_steps=collect_steps)
+        section = StabilizationSection(collect_steps=collect_steps, keep_updating=False)
         assert collects(StatisticsStabilizer(section, False)) == list(range(collect_steps))
 
 
 def test_a_warm_start_keeps_the_statistics_it_was_cloned_with() -> None:
-    stabilizer = StatisticsStabilizer(StabilizationSection(collect_steps=3), warm_started=True)
+    stabilizer = StatisticsStabilizer(
+        StabilizationSection(collect_steps=3, keep_updating=False), warm_started=True
+    )
     assert collects(stabilizer) == []
     assert not stabilizer.learning(2)
 
@@ -44,13 +47,15 @@ def test_keep_updating_collects_for_ever(warm_started: bool) -> None:
 
 
 def test_a_cold_start_that_would_never_collect_is_refused_with_the_way_out() -> None:
-    stabilizer = StatisticsStabilizer(StabilizationSection(collect_steps=0), warm_started=False)
+    stabilizer = StatisticsStabilizer(
+        StabilizationSection(collect_steps=0, keep_updating=False), warm_started=False
+    )
     with pytest.raises(UserError, match="collect_steps to 1 or more, or keep_updating to true"):
         stabilizer.collects_observations(0)
 
 
 def test_a_resumed_run_remembers_that_it_was_warm_started() -> None:
-    section = StabilizationSection(collect_steps=5)
+    section = StabilizationSection(collect_steps=5, keep_updating=False)
     resumed = StatisticsStabilizer(section, warm_started=False)
     resumed.load_state_dict(StatisticsStabilizer(section, warm_started=True).state_dict())
     assert collects(resumed) == []

@@ -15,11 +15,25 @@ from ppo_scheduler.state import StateDict
 
 NAN = float("nan")
 CALM = {"qps": 24.0, "latency_s": 10.0, "balance": 1.0, "reward": 0.0}
-"""At the default targets: no pressure, no imbalance."""
+"""At the targets of ``controller``: no pressure, no imbalance."""
+
+KEYS = {
+    "base_temperature": 1.0,
+    "min_temperature": 0.5,
+    "max_temperature": 1.5,
+    "target_qps": 24.0,
+    "target_latency_s": 10.0,
+    "qps_sensitivity": 0.1,
+    "latency_sensitivity": 0.1,
+    "balance_weight": 0.1,
+    "ema_alpha": 0.1,
+    "pulse_magnitude": 0.0,
+    "stagnation_threshold": 0.01,
+}
 
 
 def controller(**keys: Any) -> TemperatureController:
-    return TemperatureController(TemperatureSection(**{"pulse_magnitude": 0.0, **keys}))
+    return TemperatureController(TemperatureSection(**{**KEYS, **keys}))
 
 
 def after(steps: int, made: TemperatureController, **inputs: float) -> float:
@@ -172,6 +186,10 @@ def test_stagnation_threshold_is_the_rise_that_counts_as_progress() -> None:
 
 def test_falling_rewards_are_no_progress_at_any_threshold() -> None:
     assert pulsed_steps([-10.0] * 4 + [-11.0] * 4, stagnation_threshold=0.0) == [7]
+
+
+def test_progress_is_over_the_window_before_not_over_the_first() -> None:
+    assert pulsed_steps([1.0] * 4 + [2.0] * 4 + [2.0] * 4) == [11]
 
 
 def test_progress_is_of_window_means_not_of_single_rewards() -> None:

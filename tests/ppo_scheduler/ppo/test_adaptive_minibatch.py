@@ -16,7 +16,8 @@ TARGET = 0.02
 
 
 def minibatch(initial: int = 128, **keys: Any) -> AdaptiveMinibatch:
-    return AdaptiveMinibatch(OptimizationSection(**{"adaptive_minibatch": True, **keys}), initial)
+    base = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch_size": 512}
+    return AdaptiveMinibatch(OptimizationSection(**{**base, **keys}), initial)
 
 
 def sizes(made: AdaptiveMinibatch, stops: list[bool], kl: float = 0.001) -> list[int]:

@@ -19,7 +19,13 @@ STEPS = st.integers(0, 10**7)
 
 
 def entropy(step: int, **keys: Any) -> float:
-    base = {"entropy_coef_initial": 0.1, "entropy_coef_final": 0.0, "entropy_decay_steps": 100}
+    base = {
+        "entropy_coef_initial": 0.1,
+        "entropy_coef_final": 0.0,
+        "entropy_decay_steps": 100,
+        "entropy_warmup_coef": 0.0,
+        "entropy_warmup_steps": 0,
+    }
     return entropy_coefficient(PPOSection(**{**base, **keys}), step)
 
 
@@ -29,7 +35,8 @@ def kl(step: int, **keys: Any) -> float:
 
 
 def rate(step: int, total: int = 1000, **keys: Any) -> float:
-    return learning_rate_factor(OptimizationSection(**keys), step, total)
+    base = {"lr_schedule": "linear", "lr_final_fraction": 0.1, "lr_warmup_steps": 0}
+    return learning_rate_factor(OptimizationSection(**{**base, **keys}), step, total)
 
 
 def test_entropy_coef_initial_holds_at_step_0() -> None:
@@ -102,6 +109,13 @@ def test_lr_warmup_steps_is_the_length_of_the_rise_from_zero() -> None:
         assert rate(length // 2, lr_warmup_steps=length) == pytest.approx(0.5)
         assert rate(length, lr_warmup_steps=length) == 1.0
     assert rate(0, lr_warmup_steps=0) == 1.0
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_the_decay_spans_what_the_warmup_left_of_training(schedule: Any) -> None:
+    keys = {"lr_schedule": schedule, "lr_final_fraction": 0.0, "lr_warmup_steps": 600}
+    assert rate(800, **keys) == pytest.approx(0.5)
+    assert rate(1000, **keys) == 0.0
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
