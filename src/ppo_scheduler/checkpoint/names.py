@@ -1,0 +1,104 @@
+"""Names in a checkpoint folder, and the policies that need nothing but names.
+
+``checkpoint_step_00000128.pt`` holds the state after 128 PPO steps. When the same step is saved
+again, the earlier file is called ``checkpoint_step_00000128.superseded.pt`` until the new one is
+complete; it is the older of the two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+LATEST = "latest.pt"
+ARCHIVE = "archive"
+LOCK = ".lock"
+PROBE = ".probe"
+
+_PATTERN = re.compile(r"checkpoint_step_(\d{8,})(\.superseded)?\.(pt|json)")
+_STAGED = re.compile(r"\.(checkpoint_step_|latest\.|\.probe).*\.tmp")
+
+
+@dataclass(frozen=True, order=True)
+class CheckpointName:
+    """A checkpoint in its folder; names sort from the oldest to the newest."""
+
+    step: int
+    current: bool = True
+    """False for the superseded one of two of the same step."""
+
+    @property
+    def file(self) -> str:
+        return f"{self._stem}.pt"
+
+    @property
+    def manifest(self) -> str:
+        return f"{self._stem}.json"
+
+    @property
+    def superseded(self) -> CheckpointName:
+        return CheckpointName(self.step, current=False)
+
+    @property
+    def _stem(self) -> str:
+        return f"checkpoint_step_{self.step:08d}" + ("" if self.current else ".superseded")
+
+
+def parse(file: str) -> CheckpointName | None:
+    """Return the checkpoint a ``.pt`` or ``.json`` file belongs to, None for any other file."""
+    match = _PATTERN.fullmatch(file)
+    if match is None:
+        return None
+    name = CheckpointName(int(match[1]), current=match[2] is None)
+    return name if file in (name.file, name.manifest) else None
+
+
+def staged(file: str) -> str:
+    """Return the name a file has until it is whole; readers ignore it."""
+    return f".{file}.tmp"
+
+
+def is_staged(file: str) -> bool:
+    """Tell whether ``staged`` made this name for a file of a checkpoint folder."""
+    return _STAGED.fullmatch(file) is not None
+
+
+def present(files: Iterable[str]) -> list[CheckpointName]:
+    """Return every checkpoint among the files, with or without a manifest, oldest first."""
+    return sorted(name for file in files if (name := parse(file)) and file == name.file)
+
+
+def complete(files: Iterable[str]) -> list[CheckpointName]:
+    """Return the checkpoints with a manifest, oldest first."""
+    known = set(files)
+    return [name for name in present(known) if name.manifest in known]
+
+
+def orphaned_manifests(files: Iterable[str]) -> list[str]:
+    """Return the manifests without a checkpoint, which an interruption leaves behind."""
+    known = set(files)
+    names = {name for file in known if (name := parse(file))}
+    return sorted(n.manifest for n in names if n.manifest in known and n.file not in known)
+
+
+def to_prune(names: Sequence[CheckpointName], keep: int) -> list[CheckpointName]:
+    """Return what to delete so that the ``keep`` newest steps remain, oldest first.
+
+    A superseded checkpoint goes as soon as the one that replaced it is there.
+    """
+    assert keep >= 1
+    newest_of_step = sorted({name.step: name for name in sorted(names)}.values())
+    kept = set(newest_of_step[-keep:])
+    return sorted(set(names) - kept)
+
+
+def not_past_of(
+    origin: CheckpointName | None, names: Iterable[CheckpointName]
+) -> list[CheckpointName]:
+    """Return what does not belong to the past of a training that continues from ``origin``.
+
+    A training only ever counts up: later steps are another future of the same past (or were
+    skipped as damaged). None is a training that continues nothing in this folder.
+    """
+    return sorted(name for name in names if origin is None or name > origin)

@@ -1,0 +1,80 @@
+"""Atomic publication: at every moment there is a whole checkpoint, and only whole ones show.
+
+The order, and what an interruption leaves:
+
+1. checkpoint and manifest are written under dot-names and synced    -> files that readers ignore
+2. an earlier file of the same step is renamed to ``.superseded.pt`` -> it is found instead
+3. the manifest gets its name, the folder is synced                  -> a manifest alone: ignored
+4. the checkpoint gets its name, the folder is synced                -> published
+5. ``latest.pt`` is repointed                                        -> it names the one before
+6. older checkpoints are pruned, the checkpoint before its manifest  -> a manifest alone: ignored
+
+So a ``.pt`` without a manifest is never complete, and whoever sees a ``.pt`` that was published
+sees the manifest that belongs to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from ppo_scheduler.checkpoint.archive import move_aside
+from ppo_scheduler.checkpoint.disk import (
+    file_names,
+    move_checkpoint,
+    point,
+    reveal,
+    staged_path,
+    write_staged,
+)
+from ppo_scheduler.checkpoint.manifest import Manifest
+from ppo_scheduler.checkpoint.names import (
+    LATEST,
+    CheckpointName,
+    complete,
+    orphaned_manifests,
+    to_prune,
+)
+
+
+def publish(
+    folder: Path,
+    name: CheckpointName,
+    data: bytes,
+    manifest: Manifest,
+    before_it_shows: Callable[[], None],
+) -> Path:
+    """Do steps 1 to 4; ``before_it_shows`` runs between staging and the first rename."""
+    path, manifest_file = folder / name.file, folder / name.manifest
+    try:
+        write_staged(path, data)
+        write_staged(manifest_file, manifest.to_json())
+        before_it_shows()
+        if path.exists():
+            move_checkpoint(path, folder / name.superseded.file)
+        reveal(manifest_file)
+        reveal(path)
+    finally:
+        for file in (path, manifest_file):
+            staged_path(file).unlink(missing_ok=True)
+    return path
+
+
+def point_latest(folder: Path, name: CheckpointName, now: datetime) -> bool:
+    """Do step 5; False where the file system knows no symlinks.
+
+    A ``latest.pt`` that is not a link was put there by someone: it is moved aside, not replaced.
+    """
+    latest = folder / LATEST
+    if latest.exists() and not latest.is_symlink():
+        move_aside(folder, [], now, with_latest=True)
+    return point(latest, name.file)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Do step 6: leave the ``keep`` newest complete checkpoints."""
+    for name in to_prune(complete(file_names(folder)), keep):
+        (folder / name.file).unlink(missing_ok=True)
+    for manifest in orphaned_manifests(file_names(folder)):
+        (folder / manifest).unlink(missing_ok=True)

@@ -1,0 +1,218 @@
+"""The checkpoint folder as the trainer and the command line see it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ppo_scheduler.checkpoint.archive import move_aside
+from ppo_scheduler.checkpoint.disk import disk_errors, file_names, reveal, write_staged
+from ppo_scheduler.checkpoint.lock import FolderLock
+from ppo_scheduler.checkpoint.manifest import Manifest, parse_manifest
+from ppo_scheduler.checkpoint.names import (
+    PROBE,
+    CheckpointName,
+    complete,
+    is_staged,
+    not_past_of,
+    parse,
+    present,
+)
+from ppo_scheduler.checkpoint.publish import point_latest, prune, publish
+from ppo_scheduler.checkpoint.reading import LoadedCheckpoint, read_latest, read_named, read_newest
+from ppo_scheduler.checkpoint.tree import dump
+from ppo_scheduler.checkpoint.unusable import UnusableCheckpoint
+from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.state import StateDict
+
+__all__ = ["CheckpointInfo", "CheckpointStore", "LoadedCheckpoint"]
+
+_LOG = logging.getLogger("ppo.checkpoint")
+_ELSEWHERE = (
+    "Free space or rights there, choose another checkpointing.checkpoint_dir, or switch saving "
+    "off with checkpointing.enable_checkpoints=false"
+)
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """A complete checkpoint: where it is and what its manifest says."""
+
+    path: Path
+    manifest: Manifest
+
+
+def _utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class CheckpointStore:
+    """Publishes, finds and reads the checkpoints of one folder.
+
+    Reading needs no lock and changes nothing. Writing (``prepare``, ``publish``, ``set_aside``)
+    holds the folder's lock until ``close``.
+    """
+
+    def __init__(
+        self, section: CheckpointingSection, clock: Callable[[], datetime] = _utc_now
+    ) -> None:
+        """Open the folder ``section`` names; ``clock`` gives the present time in UTC."""
+        self._folder = Path(section.checkpoint_dir)
+        self._keep = section.max_checkpoints if section.incremental_checkpoints else 1
+        self._clock = clock
+        self._lock: FolderLock | None = None
+        self._origin: CheckpointName | None = None
+        self._folder_is_ours = False
+        self._told_about_links = False
+
+    def prepare(self) -> None:
+        """Create the folder, take its lock and check that files can be written and renamed.
+
+        Raises:
+            UserError: another training writes there, or the folder cannot be used.
+        """
+        if self._lock is not None:
+            return
+        with disk_errors(self._folder, "checkpoints cannot be saved there", _ELSEWHERE):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            lock = FolderLock(self._folder)
+            try:
+                self._probe()
+            except BaseException:
+                lock.release()
+                raise
+            self._lock = lock
+
+    def close(self) -> None:
+        """Let other trainings write to the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def publish(
+        self,
+        tree: StateDict,
+        *,
+        ppo_step: int,
+        global_step: int,
+        reason: str,
+        run_dir: str,
+        config_digest: str,
+        num_replicas: int,
+        versions: Mapping[str, str],
+        facts: Mapping[str, str | int | float],
+    ) -> Path:
+        """Save a tree; return the checkpoint's path once it is safe on the disk.
+
+        The first publication moves aside whatever in the folder is not the past of the checkpoint
+        that this store loaded, so that rotation never deletes another training's checkpoints.
+
+        Raises:
+            UserError: the disk refuses; earlier checkpoints are untouched.
+        """
+        self.prepare()
+        data = dump(tree)
+        now = self._clock()
+        name = CheckpointName(ppo_step)
+        manifest = Manifest(
+            file=name.file,
+            ppo_step=ppo_step,
+            global_step=global_step,
+            created_at=now.isoformat(timespec="seconds"),
+            size_bytes=len(data),
+            sha256=hashlib.sha256(data).hexdigest(),
+            versions=dict(versions),
+            config_digest=config_digest,
+            run_dir=run_dir,
+            num_replicas=num_replicas,
+            reason=reason,
+            facts=dict(facts),
+        )
+        with disk_errors(self._folder, f"{name.file} was not saved", _ELSEWHERE):
+            path = publish(self._folder, name, data, manifest, self._leave_others_alone)
+        with disk_errors(self._folder, f"{name.file} is saved, tidying up failed", _ELSEWHERE):
+            if not point_latest(self._folder, name, now):
+                self._tell_about_links()
+            prune(self._folder, self._keep)
+        return path
+
+    def set_aside(self) -> Path | None:
+        """Move all checkpoints and ``latest.pt`` into a new folder below ``archive/``.
+
+        Returns:
+            The new folder, or None if there was nothing to move.
+
+        Raises:
+            UserError: as ``prepare``, or the disk refuses.
+        """
+        self.prepare()
+        with disk_errors(self._folder, "the earlier checkpoints cannot be moved", _ELSEWHERE):
+            names = present(file_names(self._folder))
+            aside = move_aside(self._folder, names, self._clock(), with_latest=True)
+        self._folder_is_ours = True
+        return aside
+
+    def list(self) -> list[CheckpointInfo]:
+        """Return the complete checkpoints, oldest first, by their manifests alone (unverified)."""
+        found = []
+        for name in complete(file_names(self._folder)):
+            path = self._folder / name.file
+            try:
+                manifest = parse_manifest((self._folder / name.manifest).read_bytes(), path)
+            except (FileNotFoundError, UnusableCheckpoint):
+                continue  # pruned meanwhile, or for ``load`` to name
+            found.append(CheckpointInfo(path, manifest))
+        return found
+
+    def latest(self) -> CheckpointInfo | None:
+        """Return the newest good checkpoint, None without one. Bad ones are logged."""
+        newest, skipped = read_newest(self._folder)
+        for path, reason in skipped:
+            _LOG.warning("skipped %s: %s", path, reason)
+        return None if newest is None else CheckpointInfo(newest.path, newest.manifest)
+
+    def load(self, source: str | Path) -> LoadedCheckpoint:
+        """Read and verify a checkpoint, which is not modified.
+
+        Args:
+            source: a path (links are followed), or ``latest`` for the newest good one.
+
+        Raises:
+            UserError: the named one is bad, or there is no good one.
+        """
+        newest = str(source) == "latest"
+        loaded = read_latest(self._folder) if newest else read_named(Path(source))
+        inside = newest or loaded.path.parent == self._folder.resolve()
+        self._origin = parse(loaded.path.name) if inside else None
+        self._folder_is_ours = False
+        return loaded
+
+    def _probe(self) -> None:
+        """Write as a publication does; clear what an interrupted one left."""
+        for file in file_names(self._folder):
+            if is_staged(file):
+                (self._folder / file).unlink()
+        probe = self._folder / PROBE
+        write_staged(probe, b"can this folder be written?\n")
+        reveal(probe)
+        probe.unlink()
+
+    def _leave_others_alone(self) -> None:
+        if not self._folder_is_ours:
+            others = not_past_of(self._origin, present(file_names(self._folder)))
+            aside = move_aside(self._folder, others, self._clock(), with_latest=False)
+            if aside is not None:
+                _LOG.info("moved checkpoints that this training does not continue to %s", aside)
+            self._folder_is_ours = True
+
+    def _tell_about_links(self) -> None:
+        if not self._told_about_links:
+            _LOG.warning(
+                "%s: no latest.pt, the file system knows no symlinks; --resume latest works",
+                self._folder,
+            )
+            self._told_about_links = True
