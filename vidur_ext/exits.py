@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 
 from ppo_scheduler.errors import UserError
-
 from vidur_ext.training.interruption import Interrupted
 
 

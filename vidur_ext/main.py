@@ -13,7 +13,9 @@ from vidur.simulator import Simulator
 from vidur.utils.random import set_seeds
 
 from vidur_ext.exits import exit_status
-from vidur_ext.scheduler.global_scheduler import PPOGlobalSchedulerModularConfig
+from vidur_ext.scheduler.global_scheduler.ppo_scheduler_config import (
+    PPOGlobalSchedulerModularConfig,
+)
 from vidur_ext.simulation.flags import parse_simulation_config
 from vidur_ext.training.simulated_training import run_training
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
+
 from ppo_scheduler.config.training_config import LearnerConfig
 from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
 from ppo_scheduler.ppo.learner import Learner
@@ -52,7 +53,12 @@ class ToyTask:
     def observation(self) -> Observation:
         noise = self.rng.random((self.num_envs, self.num_replicas))
         telemetry = np.column_stack(
-            [np.full(self.num_envs, 10.0), np.full(self.num_envs, 5.0), np.ones(self.num_envs), self.reward]
+            [
+                np.full(self.num_envs, 10.0),
+                np.full(self.num_envs, 5.0),
+                np.ones(self.num_envs),
+                self.reward,
+            ]
         )
         return Observation(
             np.stack([self.loads, noise], axis=-1), np.ones((self.num_envs, 1)), telemetry

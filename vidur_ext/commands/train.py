@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from ppo_scheduler.config.loading import load_config
+
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 
@@ -96,7 +97,6 @@ def _run(config: TrainingConfig, resume: str, output_dir: Path | None, quiet: bo
 
 def _choice(config: TrainingConfig, resume: str) -> Choice:
     from ppo_scheduler.checkpoint.store import CheckpointStore
-
     from vidur_ext.training.resume_choice import StartAfresh, choose, local_now
 
     if not config.checkpointing.enable_checkpoints:

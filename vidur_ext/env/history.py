@@ -30,7 +30,7 @@ class MovingStatistics:
         self._slow = np.zeros(self._size)
 
     def update(self, value: Vector) -> Vector:
-        """Take a new value [size]; return the table [len(HISTORY), size] (overwritten next time)."""
+        """Take a new value [size]; return [len(HISTORY), size], reused next time."""
         table, alpha = self._table, self._alpha
         if self._last is None:
             self._last = value.copy()

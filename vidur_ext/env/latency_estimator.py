@@ -11,6 +11,7 @@ from vidur.entities import Batch
 from vidur_ext.env.snapshot import ClusterSnapshot
 
 _REFERENCE_CONTEXT_TOKENS = 2048
+_WHOLE_PROMPT_TOKENS = 1024
 _PRIOR_OUTPUT_TOKENS = 128.0
 _PRIOR_WEIGHT = 16.0
 
@@ -30,9 +31,7 @@ class LatencyEstimator:
         self._stages = replica_scheduler._num_stages
         self._replica_id = replica_scheduler._replica_id
         cap = config.batch_size_cap
-        self._prefill_tokens = getattr(config, "chunk_size", None) or getattr(
-            config, "max_tokens_in_batch", 512
-        )
+        self._prefill_tokens = _prefill_tokens(config)
         context = _REFERENCE_CONTEXT_TOKENS
         sizes = sorted({1, *range(8, cap, 8), cap})
         base = [self._seconds([1] * n, [1] * n) for n in sizes]
@@ -91,3 +90,11 @@ class LatencyEstimator:
             self._predictor.get_execution_time(batch, stage).total_time
             for stage in range(self._stages)
         )
+
+
+def _prefill_tokens(config: Any) -> int:
+    """Return how many prompt tokens a full batch advances under a replica scheduler's config."""
+    for name in ("chunk_size", "max_tokens_in_batch"):
+        if hasattr(config, name):
+            return int(getattr(config, name))
+    return _WHOLE_PROMPT_TOKENS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
-
 from vidur_ext.env.history import HISTORY, MovingStatistics
 from vidur_ext.env.latency_estimator import LatencyEstimator
 from vidur_ext.env.reward import COMPONENTS

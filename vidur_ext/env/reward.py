@@ -6,7 +6,6 @@ import math
 
 from ppo_scheduler.config.learner_sections import RewardSection
 from ppo_scheduler.control.curriculum import StageScales
-
 from vidur_ext.env.snapshot import ClusterSnapshot, Interval
 
 COMPONENTS = (

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.policy.policy_file import load_policy
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
-
 from vidur_ext.env.observation import observation_schema
 from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Interval
 from vidur_ext.evaluation.run_result import RunResult
@@ -88,9 +88,8 @@ def run_comparison(
         for seed in range(config.evaluation.num_seeds)
     ]
     results: list[RunResult | None] = [None] * len(jobs)
-    done = 0
-    for index, result in map_unordered(evaluate, jobs, config.parallel_training.num_workers):
+    finished = map_unordered(evaluate, jobs, config.parallel_training.num_workers)
+    for done, (index, result) in enumerate(finished, start=1):
         results[index] = result
-        done += 1
         report(result, done, len(jobs))
     return [result for result in results if result is not None]

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ppo_scheduler.seeding import Purpose, seed_sequence
 from vidur.entities import Batch, Cluster, Replica, Request
 from vidur.entities.batch_stage import BatchStage
 from vidur.entities.execution_time import ExecutionTime
 from vidur.events import BaseEvent, RequestArrivalEvent
 from vidur.simulator import Simulator
 
+from ppo_scheduler.seeding import Purpose, seed_sequence
 from vidur_ext.evaluation.run_result import RunResult
 from vidur_ext.workload.request_table import RequestTable
 
@@ -78,7 +78,9 @@ class VidurSimulation(Simulator):
         return np.array([self._replica_of[r.id] for r in self.requests], dtype=np.int64)
 
 
-def run_scheduler(config: Any, table: RequestTable, name: str, seed: int, oracle: bool) -> RunResult:
+def run_scheduler(
+    config: Any, table: RequestTable, name: str, seed: int, oracle: bool
+) -> RunResult:
     """Run a heuristic over ``table`` and return every request's times and replica."""
     return finished_run(VidurSimulation(config, table), name, seed, oracle)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.ppo.learner import Learner
-
 from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Completion, Interval
 
 
@@ -51,6 +51,6 @@ class LearnerRouter:
             return self._learner.decide(observation, reward, done)
         action = self._recorded[self._position]
         self._position += 1
-        if not self.replaying:
+        if self._position == len(self._recorded):
             self._on_replayed()
         return np.array([action])

@@ -9,12 +9,12 @@ from datetime import datetime
 from pathlib import Path
 
 from ppo_scheduler.config.loading import dump_config
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.monitoring.run_log import close_run_log, open_run_log
-from ppo_scheduler.policy.policy_file import save_policy
-from ppo_scheduler.seeding import Purpose, generator
 from rich.console import Console
 
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.policy.policy_file import save_policy
+from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext import main as simulator
 from vidur_ext.env.observation import observation_schema
 from vidur_ext.evaluation.comparison import Comparison

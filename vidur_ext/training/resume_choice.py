@@ -105,5 +105,3 @@ def _ask(latest: CheckpointInfo, ask: Ask, now: datetime) -> Choice:
 def local_now() -> datetime:
     """Return the present time with its zone."""
     return datetime.now(timezone.utc)
-
-

@@ -15,7 +15,6 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import ObservationSchema
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.state import StateDict
-
 from vidur_ext.env.observation import observation_schema
 from vidur_ext.env.snapshot import Completion
 from vidur_ext.scheduler.global_scheduler.ppo_scheduler_modular import EpisodeEnd

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from vidur.request_generator import RequestGeneratorRegistry
+
 from ppo_scheduler.checkpoint.store import CheckpointStore, LoadedCheckpoint
 from ppo_scheduler.config.training_config import LearnerConfig
 from ppo_scheduler.policy.policy_file import read_policy_state, save_policy
-from vidur.request_generator import RequestGeneratorRegistry
-
 from vidur_ext.training.instruments import open_instruments
 from vidur_ext.training.run_folder import RunFolder
 from vidur_ext.training.session import TrainingSession

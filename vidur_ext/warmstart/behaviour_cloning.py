@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.observation import ObservationSchema
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.seeding import Purpose, generator, torch_seed
-from torch import Tensor
-from torch.nn import functional
-
 from vidur_ext.warmstart.demonstrations import Demonstrations
 
 
@@ -80,7 +80,9 @@ def clone_behaviour(
     best_weights = copy.deepcopy(policy.network.state_dict())
     best_loss = np.inf
     for epoch in range(section.epochs):
-        train_loss = _train_epoch(policy, optimizer, data, rng.permutation(train), section.batch_size)
+        train_loss = _train_epoch(
+            policy, optimizer, data, rng.permutation(train), section.batch_size
+        )
         holdout_loss, accuracy = _evaluate(policy, data, holdout, demonstrations)
         result.history.append(EpochReport(epoch, train_loss, holdout_loss, accuracy))
         report(result.history[-1])
@@ -119,7 +121,7 @@ def _train_epoch(
         logits, _ = policy.network(data.replicas[rows], data.context[rows])
         loss = functional.cross_entropy(logits, data.action[rows])
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses.append(loss.item() * len(rows))
     return float(np.sum(losses) / len(order))

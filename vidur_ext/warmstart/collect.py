@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.seeding import Purpose, generator
-
 from vidur_ext.env.observation import observation_schema
 from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Interval
 from vidur_ext.parallel import map_unordered
@@ -63,9 +63,7 @@ def demonstrate(job: DemonstrationJob) -> Demonstrations:
     table = demonstration_table(config, job.index, config.warmstart.demo_requests, job.load_level)
     simulation = VidurSimulation(parse_simulation_config(flags), table)
     rng = generator(config.training.seed, Purpose.SCHEDULER, episode=job.index, environment=1)
-    teacher = WatchedTeacher(
-        job.teacher, RoutingContext(rng, simulation.scheduler.estimator)
-    )
+    teacher = WatchedTeacher(job.teacher, RoutingContext(rng, simulation.scheduler.estimator))
     simulation.scheduler.attach(teacher)
     simulation.run()
     count = len(teacher.actions)
@@ -96,6 +94,8 @@ def collect_demonstrations(
 
 
 def _jobs(config: TrainingConfig, metrics_dir: str) -> Iterator[DemonstrationJob]:
-    pairs = [(t, level) for t in config.warmstart.teachers for level in config.warmstart.load_levels]
+    pairs = [
+        (t, level) for t in config.warmstart.teachers for level in config.warmstart.load_levels
+    ]
     for index, (teacher, level) in enumerate(pairs):
         yield DemonstrationJob(config, teacher, level, index, metrics_dir)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Observation, ObservationSchema
 

@@ -103,7 +103,7 @@ class SimulationSection(Section):
         "local_linear_regression",
     ] = key(
         "analytic",
-        "execution-time predictor: our roofline, Vidur's (from its hub), or Vidur's from profile_dir",
+        "execution times: our roofline, or Vidur's models of its hub's or profile_dir's profiles",
     )
     profile_dir: str | None = key(
         None, "folder of profile CSVs for the local_* predictors", min_length=1

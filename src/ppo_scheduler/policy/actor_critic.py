@@ -30,7 +30,8 @@ class ReplicaAttention(nn.Module):
         packed = packed.view(batch, replicas, 3, self.heads, width // self.heads)
         query, key, value = packed.permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        return hidden + self.output(mixed.transpose(1, 2).reshape(batch, replicas, width))
+        update: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, replicas, width))
+        return hidden + update
 
 
 class ActorCritic(nn.Module):
@@ -53,7 +54,10 @@ class ActorCritic(nn.Module):
             layers += [nn.Linear(width, width), activation()]
         self.encoder = nn.Sequential(*layers)
         self.attention = nn.Sequential(
-            *(ReplicaAttention(width, section.attention_heads) for _ in range(section.attention_layers))
+            *(
+                ReplicaAttention(width, section.attention_heads)
+                for _ in range(section.attention_layers)
+            )
         )
         self.norm = nn.LayerNorm(width)
         self.actor_head = nn.Linear(width, 1)
@@ -66,7 +70,13 @@ class ActorCritic(nn.Module):
                 continue
             bound = 1.0 / math.sqrt(module.in_features)
             if orthogonal:
-                gain = 0.01 if module is self.actor_head else 1.0 if module is self.critic_head else math.sqrt(2)
+                gain = (
+                    0.01
+                    if module is self.actor_head
+                    else 1.0
+                    if module is self.critic_head
+                    else math.sqrt(2)
+                )
                 nn.init.orthogonal_(module.weight, gain, generator=generator)
             else:
                 nn.init.uniform_(module.weight, -bound, bound, generator=generator)

@@ -17,14 +17,13 @@ def log_probabilities(logits: Tensor, temperature: Tensor) -> Tensor:
     return functional.log_softmax(logits / temperature.unsqueeze(-1), dim=-1)
 
 
-def sample(
-    log_probs: NDArray[np.float32], rng: np.random.Generator
-) -> NDArray[np.int64]:
+def sample(log_probs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
     """Draw one action per row of log pi [B, R] by inverting the cumulative distribution."""
     cumulative = np.cumsum(np.exp(log_probs.astype(np.float64)), axis=1)
     draws = rng.random(len(log_probs)) * cumulative[:, -1]
     actions = (cumulative <= draws[:, None]).sum(axis=1)
-    return np.minimum(actions, log_probs.shape[1] - 1)
+    drawn: NDArray[np.int64] = np.minimum(actions, log_probs.shape[1] - 1)
+    return drawn
 
 
 def entropy(log_probs: Tensor) -> Tensor:

@@ -108,7 +108,9 @@ class Learner:
             done: [B], true where the previous decision was the last of its episode, so that
                 ``observation`` opens a new one.
         """
-        if self._pending is not None:
+        if self._pending is None:
+            reward = np.zeros_like(reward)
+        else:
             self._earn(self._pending, observation, reward, done)
         if self.stabilizer.collects_observations(self.global_step):
             self.policy.collect(observation)
@@ -207,7 +209,7 @@ class Learner:
         return {
             "Training/RewardScale": self.reward_scaler.std,
             "Control/Temperature": self.temperature.current_temperature,
-            "Control/TemperaturePulse": float(self.temperature.pulse_active),
+            "Control/TemperaturePulses": float(self.temperature.pulses),
             "Control/CollapseInterventions": float(self.guard.interventions),
             "Speed/UpdateSeconds": now - started,
             "Speed/DecisionsPerSecond": (self.global_step - step) / (now - since),
@@ -226,6 +228,7 @@ class Learner:
             "reward_scaler": self.reward_scaler.state_dict(),
             "temperature": self.temperature.state_dict(),
             "guard": self.guard.state_dict(),
+            "stabilizer": self.stabilizer.state_dict(),
             "rollout": self.rollout.state_dict(),
             "pending": None
             if pending is None
@@ -252,6 +255,9 @@ class Learner:
             self.updater.reference.load_state_dict(state["reference"], strict=True)
         self.updater.load_state_dict(state["updater"], state["optimizer"])
         self.temperature.load_state_dict(state["temperature"])
+        self.stabilizer.load_state_dict(state["stabilizer"])
+        if state["num_envs"] == self._num_envs:
+            self.reward_scaler.load_state_dict(state["reward_scaler"])
         if (state["num_replicas"], state["num_envs"]) == (self.num_replicas, self._num_envs):
             self._load_episode_state(state)
         elif self.on_event is not None:
@@ -270,7 +276,6 @@ class Learner:
 
     def _load_episode_state(self, state: StateDict) -> None:
         """Restore what only makes sense for the same replicas and environments."""
-        self.reward_scaler.load_state_dict(state["reward_scaler"])
         self.guard.load_state_dict(state["guard"])
         self.rollout.load_state_dict(state["rollout"])
         pending = state["pending"]

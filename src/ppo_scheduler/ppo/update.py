@@ -142,7 +142,7 @@ class PPOUpdater:
             "Training/SkippedSteps": float(skipped),
         }
         self.minibatch.after_update(
-            stopped, means.get("Training/ApproxKL", 0.0), self._section.target_kl
+            stopped, means.get("Training/ApproxKL", float("nan")), self._section.target_kl
         )
         return result
 
@@ -158,12 +158,14 @@ class PPOUpdater:
         statistics: list[dict[str, float]] = []
         for minibatch in minibatches:
             loss, values = self._loss(minibatch, coefficients)
-            (loss / len(minibatches)).backward()  # type: ignore[no-untyped-call]
+            (loss / len(minibatches)).backward()
             statistics.append(values)
         norm = float(
             nn.utils.clip_grad_norm_(self.network.parameters(), self._section.max_grad_norm)
         )
-        finite = bool(np.isfinite(norm)) and all(np.isfinite(list(s.values())).all() for s in statistics)
+        finite = bool(np.isfinite(norm)) and all(
+            np.isfinite(list(s.values())).all() for s in statistics
+        )
         if finite:
             self._skipped_in_a_row = 0
             self.optimizer.step()

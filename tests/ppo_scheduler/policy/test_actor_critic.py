@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from ppo_scheduler.config.learner_sections import ArchitectureSection
 from ppo_scheduler.policy.actor_critic import ActorCritic
 from ppo_scheduler.policy.distribution import entropy, kl_divergence, log_probabilities, sample

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from ppo_scheduler.policy.distribution import log_probabilities
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.ppo.rollout_buffer import RolloutBuffer
@@ -62,9 +63,7 @@ def test_same_seed_same_weights_and_another_seed_others(make_learner, make_task)
 
 
 def test_before_the_first_gradient_step_every_ratio_is_one(make_learner, make_task):
-    learner = make_learner(
-        2, temperature_control={"base_temperature": 1.3, "max_temperature": 2.0}
-    )
+    learner = make_learner(2, temperature_control={"base_temperature": 1.3, "max_temperature": 2.0})
     task = make_task(2)
     while learner.rollout.filled < 50:
         task.step(learner)
@@ -83,7 +82,9 @@ def test_logits_change_with_the_state_while_acting_on_single_observations(make_l
     learner = make_learner()
     task = make_task()
     run(learner, task, 50)
-    seen = {learner.policy.evaluate(learner.policy.normalise(task.observation()))[0].numpy().tobytes()}
+    seen = {
+        learner.policy.evaluate(learner.policy.normalise(task.observation()))[0].numpy().tobytes()
+    }
     for _ in range(5):
         task.step(learner)
         logits, _ = learner.policy.evaluate(learner.policy.normalise(task.observation()))
@@ -117,7 +118,9 @@ def test_explained_variance_rises_when_the_value_is_predictable(make_learner, si
     assert explained[-1] > 0.9
 
 
-def test_warm_start_begins_with_exactly_the_given_policy(make_learner, make_task, make_config, toy_schema, sink):
+def test_warm_start_begins_with_exactly_the_given_policy(
+    make_learner, make_task, make_config, toy_schema, sink
+):
     teacher = make_learner()
     task = make_task()
     run(teacher, task, 300)
@@ -129,7 +132,9 @@ def test_warm_start_begins_with_exactly_the_given_policy(make_learner, make_task
     assert torch.equal(expected, actual)
 
 
-def test_reference_stays_frozen_and_holds_the_policy_back(make_config, make_learner, make_task, toy_schema, sink):
+def test_reference_stays_frozen_and_holds_the_policy_back(
+    make_config, make_learner, make_task, toy_schema, sink
+):
     teacher = make_learner()
     run(teacher, make_task(), 100)
     state = teacher.policy.state_dict()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from vidur_ext.env.history import HISTORY, MovingStatistics
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from ppo_scheduler.config.learner_sections import RewardSection
 from ppo_scheduler.control.curriculum import StageScales
 from vidur_ext.env.reward import COMPONENTS, RewardFunction

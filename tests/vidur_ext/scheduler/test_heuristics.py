@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+
 from vidur_ext.env.snapshot import ROWS, ArrivingRequest, ClusterSnapshot
 from vidur_ext.scheduler.global_scheduler.heuristics import (
     ROUTING_HEURISTICS,
@@ -56,7 +57,9 @@ def test_vllm_weighs_waiting_four_times():
 def test_least_tokens_weighs_prompts_against_held_tokens():
     assert choose("least_tokens", snapshot(pending_prefill_tokens=[500, 400])) == 1
     assert (
-        choose("least_tokens", snapshot(pending_prefill_tokens=[500, 400], context_tokens=[0, 1001]))
+        choose(
+            "least_tokens", snapshot(pending_prefill_tokens=[500, 400], context_tokens=[0, 1001])
+        )
         == 0
     )
     assert (

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import ObservationSchema
@@ -86,7 +87,7 @@ def test_one_teacher_at_two_loads_stays_one_teacher():
 
 def test_other_features_are_refused_by_name():
     data = dataclasses.replace(demonstrations(), replica_features=("load", "colour"))
-    with pytest.raises(UserError, match="missing .'noise'., unknown .'colour'."):
+    with pytest.raises(UserError, match=r"missing .'noise'., unknown .'colour'."):
         clone(data)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import make_dataclass
 from typing import Any
 
-from ppo_scheduler.seeding import Purpose, generator
 from vidur.config import BaseGlobalSchedulerConfig
 
+from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Interval
 from vidur_ext.scheduler.global_scheduler.heuristics import (
     ROUTING_HEURISTICS,
@@ -25,9 +25,7 @@ class HeuristicGlobalScheduler(RoutingGlobalScheduler):
 
     def __init__(self, config: Any, replicas: Any) -> None:
         super().__init__(config, replicas)
-        self._context = RoutingContext(
-            generator(config.seed, Purpose.SCHEDULER), self.estimator
-        )
+        self._context = RoutingContext(generator(config.seed, Purpose.SCHEDULER), self.estimator)
 
     def _route(
         self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest
@@ -39,7 +37,7 @@ def _class_name(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
 
-def _config_class(name: str) -> type:
+def _config_class(name: str) -> Any:
     kind = RoutingSchedulerType.from_str(name)
     return make_dataclass(
         f"{_class_name(name)}GlobalSchedulerConfig",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import field, make_dataclass
 from typing import Any, Optional
 
-from ppo_scheduler.config.training_config import LearnerConfig
 from vidur.config import BaseGlobalSchedulerConfig
 
+from ppo_scheduler.config.training_config import LearnerConfig
 from vidur_ext.scheduler.global_scheduler.scheduler_type import RoutingSchedulerType
 
 
@@ -21,7 +21,7 @@ def _to_learner_config(self: Any) -> LearnerConfig:
     return LearnerConfig.from_flat(vars(self))
 
 
-PPOGlobalSchedulerModularConfig = make_dataclass(
+PPOGlobalSchedulerModularConfig: Any = make_dataclass(
     "PPOGlobalSchedulerModularConfig",
     [
         *(

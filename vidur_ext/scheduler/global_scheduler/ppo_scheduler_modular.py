@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Observation
-
 from vidur_ext.env.observation import ObservationBuilder
 from vidur_ext.env.reward import RewardFunction
 from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Interval
@@ -111,5 +111,3 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
 
     def _queue_slots(self) -> int:
         return int(self._observation_section.queue_slots)
-
-

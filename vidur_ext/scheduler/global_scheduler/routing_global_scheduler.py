@@ -30,7 +30,8 @@ class RoutingGlobalScheduler(BaseGlobalScheduler):
     def schedule(self) -> list[tuple[Any, Any]]:
         """Return (replica id, request) for every request that has arrived."""
         self.sort_requests()
-        arrived, self._request_queue = self._request_queue, []
+        arrived = list(self._request_queue)
+        self._request_queue.clear()
         mapping = []
         for request in arrived:
             snapshot, interval = self._tracker.observe(request._arrived_at)
