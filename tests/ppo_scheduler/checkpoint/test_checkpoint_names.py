@@ -1,0 +1,115 @@
+"""Names, and the policies on names: which is newest, what goes, what belongs to a training."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppo_scheduler.checkpoint.names import (
+    CheckpointName,
+    complete,
+    is_staged,
+    not_past_of,
+    orphaned_manifests,
+    parse,
+    present,
+    staged,
+    to_prune,
+)
+
+names = st.builds(CheckpointName, st.integers(0, 10**10), st.booleans())
+few_names = st.lists(st.builds(CheckpointName, st.integers(0, 6), st.booleans()), unique=True)
+
+
+def at(*steps: int) -> list[CheckpointName]:
+    return [CheckpointName(step) for step in steps]
+
+
+def test_a_name_holds_eight_digits():
+    assert CheckpointName(128).file == "checkpoint_step_00000128.pt"
+    assert CheckpointName(128).manifest == "checkpoint_step_00000128.json"
+
+
+@given(names)
+def test_names_are_parsed_back(name):
+    assert parse(name.file) == parse(name.manifest) == name
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "latest.pt",
+        "checkpoint_step_128.pt",
+        "checkpoint_step_000000128.pt",
+        "checkpoint_step_00000128.pt.bak",
+        "checkpoint_step_00000128.tar",
+        "my_checkpoint_step_00000128.pt",
+        ".checkpoint_step_00000128.pt.tmp",
+        "checkpoint_step_0000012８.pt",
+        "policy.pt",
+    ],
+)
+def test_stray_files_are_no_checkpoints(file):
+    assert parse(file) is None
+    assert present([file]) == []
+
+
+@given(names)
+def test_staged_names_are_dot_names_and_no_checkpoints(name):
+    assert staged(name.file).startswith(".")
+    assert is_staged(staged(name.file))
+    assert not is_staged(name.file)
+    assert parse(staged(name.file)) is None
+
+
+def test_names_sort_by_number_not_by_text():
+    large, small = CheckpointName(123_456_789), CheckpointName(99_999_999)
+    assert present([large.file, small.file]) == [small, large]
+
+
+def test_the_superseded_one_is_the_older_of_its_step():
+    name = CheckpointName(5)
+    assert sorted([CheckpointName(6), name, name.superseded]) == [
+        name.superseded,
+        name,
+        CheckpointName(6),
+    ]
+
+
+def test_only_pairs_are_complete():
+    one, two, three = at(1, 2, 3)
+    files = [one.file, one.manifest, two.file, three.manifest, "notes.txt"]
+    assert present(files) == [one, two]
+    assert complete(files) == [one]
+    assert orphaned_manifests(files) == [three.manifest]
+
+
+def test_the_newest_steps_are_kept():
+    assert to_prune(at(300, 100, 200, 400), keep=2) == at(100, 200)
+    assert to_prune(at(100, 200), keep=2) == []
+
+
+def test_a_superseded_one_stays_until_it_is_replaced():
+    one, two = at(1, 2)
+    assert to_prune([one, two.superseded], keep=2) == []
+    assert to_prune([one, two.superseded, two], keep=2) == [two.superseded]
+
+
+@given(few_names, st.integers(1, 8))
+def test_pruning_keeps_the_newest_of_each_of_the_last_steps(some, keep):
+    gone = to_prune(some, keep)
+    left = set(some) - set(gone)
+    assert set(gone) <= set(some)
+    assert {name.step for name in left} == set(sorted({name.step for name in some})[-keep:])
+    assert len(left) == len({name.step for name in left})
+    if some:
+        assert max(some) in left
+
+
+def test_later_steps_are_not_the_past_of_a_resumed_training():
+    assert not_past_of(CheckpointName(200), at(100, 200, 300)) == at(300)
+
+
+def test_nothing_is_the_past_of_a_fresh_training():
+    assert not_past_of(None, at(100, 200)) == at(100, 200)

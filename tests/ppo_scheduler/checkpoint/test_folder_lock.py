@@ -1,0 +1,84 @@
+"""One training per folder, and a folder that cannot be used is told before training."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ppo_scheduler.errors import UserError
+
+HOLDER = """
+import sys
+from pathlib import Path
+from ppo_scheduler.checkpoint.lock import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_two_trainings_cannot_share_a_folder(stores, save):
+    first, second = stores.open(), stores.open()
+    first.prepare()
+    for write in (second.prepare, second.set_aside, lambda: save(second, 1)):
+        with pytest.raises(UserError, match=rf"process {os.getpid()} is writing checkpoints there"):
+            write()
+    first.close()
+    save(second, 1)
+    assert stores.steps() == [1]
+
+
+def test_another_process_is_named_and_its_lock_dies_with_it(stores):
+    stores.folder.mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(stores.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(UserError, match=f"process {holder.pid} is writing"):
+            stores.open().prepare()
+        holder.kill()
+    stores.open().prepare()
+    assert (stores.folder / ".lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_reading_needs_no_lock(stores, save):
+    writer = stores.open()
+    save(writer, 1)
+    assert stores.latest_step() == 1
+    save(writer, 2)
+    assert stores.steps() == [1, 2]
+
+
+def test_prepare_makes_the_folder_and_leaves_only_the_lock(stores):
+    store = stores.open()
+    store.prepare()
+    store.prepare()
+    assert [path.name for path in stores.folder.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("deeper", ["", "below/it"])
+def test_a_file_in_place_of_the_folder_is_told_with_the_way_out(tmp_path, make_stores, deeper):
+    (tmp_path / "taken").write_text("a file")
+    stores = make_stores(tmp_path / "taken" / deeper)
+    with pytest.raises(UserError, match=r"cannot be saved there .*enable_checkpoints=false"):
+        stores.open().prepare()
+    with pytest.raises(UserError, match="cannot be listed"):
+        stores.open().list()
+
+
+def test_a_folder_without_room_is_told_before_training(stores, faulty_disk):
+    store = stores.open()
+    stores.folder.mkdir()
+    for fail_at in range(1, 4):
+        with (
+            faulty_disk(fail_at, kill=False),
+            pytest.raises(UserError, match="cannot be saved there"),
+        ):
+            store.prepare()
+    stores.open().prepare()
