@@ -1,0 +1,1 @@
+"""The comparison for people: terminal tables, plots, one self-contained page."""

@@ -1,0 +1,119 @@
+"""Whole distributions: latency over requests, requests over replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
+
+from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.metrics import Latency, RequestLatencies, pool
+from vidur_ext.evaluation.report import wording
+from vidur_ext.evaluation.report.bars import WIDTH_IN, figure_height, label_rows
+from vidur_ext.evaluation.report.palette import line_looks
+from vidur_ext.evaluation.roles import marked
+from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.evaluation.summary import CountedRun
+
+_PANELS: tuple[tuple[Latency, str], ...] = (
+    ("e2e", "End-to-end"),
+    ("ttft", "Time to first token"),
+    ("tbt", "Time between tokens"),
+)
+_SHARES_NAMED = 8
+_OUTLINED_REPLICAS = 64
+_LEFT_OUT = 0.005
+"""Share of the smallest latencies beyond the left edge: a few tiny requests waste decades."""
+
+
+def latency_cdf(comparison: Comparison, runs: Sequence[RunResult]) -> Figure:
+    """Return the distribution of each latency over the counted requests, time logarithmic."""
+    figure = Figure(figsize=(WIDTH_IN, 6.6), layout="constrained")
+    axes = figure.subplots(1, len(_PANELS), sharey=True)
+    looks = line_looks(comparison)
+    extents: list[list[NDArray[np.float64]]] = [[] for _ in _PANELS]
+    for one in comparison.schedulers:
+        latencies = _counted(comparison, runs, one.name)
+        look = looks[one.name]
+        for axis, extent, (latency, _) in zip(axes, extents, _PANELS, strict=True):
+            values = latencies.get(latency)
+            ranked = np.sort(values[~np.isnan(values)])
+            if not one.control:
+                extent.append(ranked[ranked > 0])
+            axis.step(
+                ranked, np.arange(1, len(ranked) + 1) / max(len(ranked), 1), where="post",
+                color=look.colour, linewidth=look.width, linestyle=look.dashes, zorder=look.order,
+                label=marked(one.name, oracle=one.uses_output_lengths),
+            )  # fmt: skip
+    for axis, extent, (_, title) in zip(axes, extents, _PANELS, strict=True):
+        _dress_cdf(axis, title, np.concatenate([np.empty(0), *extent]))
+    axes[0].set_ylabel("share of requests that took at most this long")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def replica_shares(comparison: Comparison) -> Figure:
+    """Return how the requests of each scheduler were spread over the replicas."""
+    figure = Figure(figsize=(WIDTH_IN, figure_height(comparison)), layout="constrained")
+    axis = figure.subplots()
+    replicas = comparison.num_replicas
+    colours = colormaps["cividis"](np.linspace(0.5, 1.0, replicas))
+    for row, one in enumerate(comparison.schedulers):
+        shares = np.array(one.pooled.replica_shares)
+        starts = np.cumsum(shares) - shares
+        axis.barh(
+            np.full(replicas, row), shares, left=starts, color=colours, height=0.72,
+            edgecolor="white", linewidth=1 if replicas <= _OUTLINED_REPLICAS else 0,
+        )  # fmt: skip
+        if replicas <= _SHARES_NAMED:
+            for start, share in zip(starts, shares, strict=True):
+                if share >= 0.04:
+                    axis.text(
+                        start + share / 2, row, f"{100 * share:.0f} %",
+                        ha="center", va="center", fontsize=10,
+                    )  # fmt: skip
+        axis.text(1.01, row, wording.number(one.pooled.imbalance), va="center", fontsize=11)
+    axis.set_xlim(0, 1.1)
+    axis.set_xticks(np.linspace(0, 1, 6), [f"{share} %" for share in range(0, 101, 20)])
+    axis.set_xlabel(
+        f"share of requests, replica 0 (left) to {replicas - 1} (right); "
+        "at the end: imbalance, 1 is even"
+    )
+    axis.set_title("Requests per replica")
+    axis.spines[["top", "right"]].set_visible(False)
+    label_rows(axis, comparison)
+    return figure
+
+
+def _counted(comparison: Comparison, runs: Sequence[RunResult], name: str) -> RequestLatencies:
+    return pool(
+        [
+            CountedRun.of(run, comparison.warmup_fraction, comparison.objectives).latencies
+            for run in runs
+            if run.scheduler == name
+        ]
+    )
+
+
+def _dress_cdf(axis: Axes, title: str, shown: NDArray[np.float64]) -> None:
+    """Fit the axis to what is ``shown``; controls may run out of it."""
+    axis.set_title(title)
+    axis.set_xscale("log", nonpositive="clip")
+    if shown.size:
+        axis.set_xlim(float(np.quantile(shown, _LEFT_OUT)) / 1.1, float(shown.max()) * 1.1)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.tick_params(axis="x", labelsize=10)
+    axis.set_ylim(0, 1.01)
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 0.9, 0.99], ["0", "25 %", "50 %", "75 %", "90 %", "99 %"])
+    axis.set_xlabel("seconds (log), further left is better")
+    axis.grid(color="#E5E5E5")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)

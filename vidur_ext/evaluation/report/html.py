@@ -1,0 +1,60 @@
+"""One page that holds everything: tables, plots, facts; it needs no network and no other file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.report import tables, wording
+
+_CAPTIONS = {
+    "e2e.png": "End-to-end latency with 95 % intervals.",
+    "ttft.png": "Time to first token with 95 % intervals.",
+    "slo_attainment.png": "Requests within both objectives with 95 % intervals.",
+    "latency_cdf.png": "Distributions over the counted requests; controls may leave the picture.",
+    "replica_shares.png": "Requests per replica.",
+}
+
+
+def render_page(
+    comparison: Comparison, plots: Mapping[str, bytes], facts: Mapping[str, str]
+) -> str:
+    """Return the page.
+
+    Args:
+        plots: PNG files by file name, as ``draw_plots`` returns them.
+        facts: what the reader must know about the run: workload, cluster, config digest, versions.
+    """
+    template = files("vidur_ext.evaluation.report").joinpath("page.html")
+    return Template(template.read_text(encoding="utf-8")).substitute(
+        summary=_summary(comparison),
+        baseline=escape(comparison.baseline),
+        latency=tables.latency_table(comparison),
+        differences=tables.baseline_table(comparison),
+        learned=tables.learned_table(comparison),
+        service=tables.service_table(comparison),
+        plots="\n".join(_figure(name, png) for name, png in plots.items()),
+        seeds=tables.seed_table(comparison),
+        facts=tables.facts_table(comparison, facts),
+    )
+
+
+def _summary(comparison: Comparison) -> str:
+    paragraphs = [f'<p class="headline">{escape(wording.headline(comparison))}</p>']
+    for note in wording.notes(comparison):
+        kind = "note warning" if note.startswith(wording.WARNING) else "note"
+        paragraphs.append(f'<p class="{kind}">{escape(note)}</p>')
+    return "\n".join(paragraphs)
+
+
+def _figure(name: str, png: bytes) -> str:
+    caption = escape(_CAPTIONS[name])
+    data = base64.b64encode(png).decode("ascii")
+    return (
+        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )

@@ -1,0 +1,126 @@
+"""Numbers as text, the same in the terminal and on the page. What is not known is a dash."""
+
+from __future__ import annotations
+
+from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.metrics import SLO_METRIC
+from vidur_ext.evaluation.roles import CONTROL_NOTE, LEARNED, ORACLE_NOTE, marked
+from vidur_ext.evaluation.statistics import Interval, PairedDifference
+
+NOTHING = "–"
+HEADLINE_METRIC = "e2e_mean_s"
+WARNING = "Warning:"
+
+_SHARES_SHOWN = 8
+"""With more replicas than this, text gives the range of shares instead of each."""
+
+
+def number(value: float | None) -> str:
+    """Return ``value`` with about four significant digits."""
+    if value is None:
+        return NOTHING
+    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+    return f"{value:,.{digits}f}"
+
+
+def in_unit(metric: str, value: float | None) -> str:
+    """Return the value of a compared metric: TBT in ms, SLO attainment in %, the rest in s."""
+    if value is None:
+        return NOTHING
+    if metric == SLO_METRIC:
+        return percent(value)
+    return number(value * 1000 if metric.startswith("tbt") else value)
+
+
+def interval_in_unit(metric: str, interval: Interval | None) -> str:
+    """Return ``[low, high]`` in the unit of :func:`in_unit`."""
+    if interval is None:
+        return NOTHING
+    return f"[{in_unit(metric, interval.low)}, {in_unit(metric, interval.high)}]"
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage."""
+    return f"{100 * share:.1f} %"
+
+
+def signed_percent(share: float) -> str:
+    """Return a relative change as a percentage with its sign."""
+    return f"{100 * share:+.1f} %".replace("-", "−")
+
+
+def change(metric: str, difference: PairedDifference | None) -> str:
+    """Return the relative change and its interval; in percentage points for SLO attainment."""
+    if difference is None:
+        return NOTHING
+    if metric == SLO_METRIC:
+        low, high = difference.interval.low, difference.interval.high
+        bounds = f"[{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
+        return f"{100 * difference.difference:+.1f} pp {bounds}".replace("-", "−")
+    if difference.ratio is None or difference.ratio_interval is None:
+        return NOTHING
+    low, high = difference.ratio_interval.low - 1, difference.ratio_interval.high - 1
+    bounds = f"[{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
+    return f"{signed_percent(difference.ratio - 1)} {bounds}"
+
+
+def verdict(difference: PairedDifference | None) -> str:
+    """Return whether the whole interval is on one side of zero."""
+    if difference is None:
+        return NOTHING
+    return "better" if difference.win else "worse" if difference.loss else "unclear"
+
+
+def shares(values: tuple[float, ...]) -> str:
+    """Return the share of each replica in %, or their range where there are many."""
+    if len(values) > _SHARES_SHOWN:
+        return f"{100 * min(values):.1f}–{100 * max(values):.1f} %"
+    return "/".join(f"{100 * value:.0f}" for value in values) + " %"
+
+
+def headline(comparison: Comparison) -> str:
+    """Return where the policy under test stands among the schedulers a router could be.
+
+    Oracles and controls are shown but not ranked. Without such a policy, name the best scheduler.
+    """
+    rivals = [one for one in comparison.schedulers if not (one.control or one.uses_output_lengths)]
+    if LEARNED not in {one.name for one in comparison.schedulers}:
+        best = (rivals or comparison.schedulers)[0]
+        return f"{best.name} has the lowest mean E2E: {number(best.pooled[HEADLINE_METRIC])} s."
+    learned = comparison[LEARNED]
+    rivals = [one for one in rivals if one is not learned]
+    verdicts = [verdict(learned.versus[one.name][HEADLINE_METRIC]) for one in rivals]
+    text = (
+        f"{marked(LEARNED, oracle=learned.uses_output_lengths)}: mean E2E "
+        f"{number(learned.pooled[HEADLINE_METRIC])} s; of {len(rivals)} realistic rivals clearly "
+        f"better than {verdicts.count('better')}, clearly worse than {verdicts.count('worse')}, "
+        f"not distinguishable from {verdicts.count('unclear')}"
+    )
+    if comparison.baseline == LEARNED:
+        return f"{text}."
+    difference = learned.versus[comparison.baseline][HEADLINE_METRIC]
+    against = f"{change(HEADLINE_METRIC, difference)} against {comparison.baseline}"
+    return f"{text}; {against} ({verdict(difference)})."
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return the footnotes this comparison needs."""
+    texts = [
+        f"{len(comparison.workloads)} held-out workloads, the same for every scheduler; first "
+        f"{percent(comparison.warmup_fraction)} of each run not counted; objectives: TTFT ≤ "
+        f"{number(comparison.objectives.ttft_s)} s and TBT ≤ "
+        f"{number(1000 * comparison.objectives.tbt_s)} ms; [95 % interval, "
+        f"{comparison.bootstrap_samples} resamples]."
+    ]
+    if any(one.uses_output_lengths for one in comparison.schedulers):
+        texts.append(f"{ORACLE_NOTE}.")
+    if any(one.control for one in comparison.schedulers):
+        texts.append(f"{CONTROL_NOTE}.")
+    texts.extend(
+        f"{WARNING} the control {name} is not clearly worse than {comparison.baseline}. This "
+        "workload cannot tell good schedulers from bad: raise its rate or the number of requests."
+        for name in comparison.toothless_controls
+    )
+    if len(comparison.workloads) == 1:
+        texts.append("Only one held-out workload: intervals say nothing about other workloads.")
+    return texts

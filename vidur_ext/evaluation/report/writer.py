@@ -1,0 +1,65 @@
+"""Writing the report: JSON for programs, PNG for slides, one HTML page for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.evaluation.atomic_file import write_atomically
+from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.report.html import render_page
+from vidur_ext.evaluation.report.plots import draw_plots
+from vidur_ext.evaluation.run_result import RunResult
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """Where the report lies."""
+
+    json: Path
+    html: Path
+    plots: tuple[Path, ...]
+
+
+def write_report(
+    comparison: Comparison,
+    runs: Sequence[RunResult],
+    output_dir: Path,
+    facts: Mapping[str, str],
+) -> ReportPaths:
+    """Write ``comparison.json``, ``comparison.html`` and the plots to ``output_dir``.
+
+    Every file appears whole or not at all; files of an earlier report are replaced. Nothing is
+    written before everything is rendered.
+
+    Args:
+        runs: the runs that ``comparison`` was made of; the distributions are drawn from them.
+        facts: shown on the page and kept in the JSON: workload, config digest, versions.
+
+    Raises:
+        UserError: ``output_dir`` cannot be created or written.
+    """
+    plots = draw_plots(comparison, runs)
+    page = render_page(comparison, plots, facts)
+    document = {**comparison.to_dict(), "facts": dict(facts)}
+    text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    paths = ReportPaths(
+        json=output_dir / "comparison.json",
+        html=output_dir / "comparison.html",
+        plots=tuple(output_dir / name for name in plots),
+    )
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        for path, png in zip(paths.plots, plots.values(), strict=True):
+            write_atomically(path, png)
+        write_atomically(paths.json, text.encode("utf-8"))
+        write_atomically(paths.html, page.encode("utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"cannot write the report to {output_dir}: {error.strerror}; "
+            "choose a folder that can be written"
+        ) from error
+    return paths
