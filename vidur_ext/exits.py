@@ -25,6 +25,9 @@ def exit_status(program: Callable[[], None]) -> int:
         saved = f"saved {stop.checkpoint}" if stop.checkpoint else "checkpoints are switched off"
         print(f"stopped by {name}; {saved}", file=sys.stderr)
         return 128 + stop.number
+    except EOFError:
+        print("the input ended before the question was answered; nothing done", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("stopped by SIGINT before anything was left to save", file=sys.stderr)
         return 128 + signal.SIGINT

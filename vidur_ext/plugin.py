@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vidur_ext import execution_time, workload
-from vidur_ext.scheduler import global_scheduler
+from vidur_ext.execution_time import register as register_predictors
+from vidur_ext.scheduler.global_scheduler import register as register_schedulers
+from vidur_ext.workload import register as register_streams
 
 
 def register() -> None:
@@ -12,6 +13,6 @@ def register() -> None:
     Vidur's flags follow from the subclasses of its config classes that exist when the command
     line is parsed, so this must run before.
     """
-    execution_time.register()
-    workload.register()
-    global_scheduler.register()
+    register_predictors()
+    register_streams()
+    register_schedulers()

@@ -90,7 +90,7 @@ class TrainingSession:
             learner_config,
             self.schema,
             simulation_config.cluster_config.num_replicas,
-            instruments.sink,
+            instruments,
             warm_start=warm_start,
         )
         self.learner.after_decision = self._after_decision
@@ -203,7 +203,6 @@ class TrainingSession:
     def _after_decision(self) -> None:
         """Runs inside ``Learner.decide``, when its state is whole: save and stop happen here."""
         self._position.decisions_in_episode += 1
-        self._instruments.tick(self.learner.global_step)
         if self._stop.number is not None:
             path = self.save("signal")
             raise Interrupted(self._stop.number, None if path is None else str(path))

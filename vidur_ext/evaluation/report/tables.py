@@ -133,9 +133,13 @@ def facts_table(comparison: Comparison, facts: Mapping[str, str]) -> str:
 def _difference_cells(differences: Mapping[str, PairedDifference | None]) -> list[str]:
     cells = []
     for metric in _DIFFERENCE_COLUMNS:
-        word = wording.verdict(differences[metric])
-        text = wording.change(metric, differences[metric])
-        cells.append(f'<td>{escape(text)}<small class="{word}">{escape(word)}</small></td>')
+        difference = differences[metric]
+        word = wording.verdict(difference)
+        cells.append(
+            f"<td>{escape(wording.change(metric, difference))}"
+            f"<small>{escape(wording.change_interval(metric, difference))}</small>"
+            f'<small class="{word}">{escape(word)}</small></td>'
+        )
     return cells
 
 
@@ -151,12 +155,12 @@ def _row(one: SchedulerComparison, cells: Sequence[str]) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[str]) -> str:
-    return _wrap(f"<tr><th scope=col>scheduler</th>{_headers(columns)}</tr>", rows)
+    return _wrap(f"<tr><th scope=col class=name>scheduler</th>{_headers(columns)}</tr>", rows)
 
 
 def _grouped_table(groups: Sequence[str], columns: Sequence[str], rows: Sequence[str]) -> str:
     over = "".join(f"<th scope=colgroup colspan={len(columns)}>{escape(g)}</th>" for g in groups)
-    head = f"<tr><th rowspan=2 scope=col>scheduler</th>{over}</tr>"
+    head = f"<tr><th rowspan=2 scope=col class=name>scheduler</th>{over}</tr>"
     return _wrap(f"{head}<tr>{_headers(columns) * len(groups)}</tr>", rows)
 
 

@@ -32,9 +32,10 @@ def e2e_table(comparison: Comparison) -> Table:
     table = _table("End-to-end latency [s]", [*STATISTICS, f"mean vs {comparison.baseline}"])
     for one in comparison.schedulers:
         difference = one.versus.get(comparison.baseline, {}).get(wording.HEADLINE_METRIC)
-        word = wording.verdict(difference)
         against = Text(wording.change(wording.HEADLINE_METRIC, difference))
         if difference is not None:
+            word = wording.verdict(difference)
+            against.append(f" {wording.change_interval(wording.HEADLINE_METRIC, difference)}")
             against.append(f" {word}", style=_COLOURS.get(word, ""))
         _add_row(table, one, [*_latency(one, "e2e"), against])
     return table

@@ -44,24 +44,29 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def signed_percent(share: float) -> str:
-    """Return a relative change as a percentage with its sign."""
-    return f"{100 * share:+.1f} %".replace("-", "−")
-
-
 def change(metric: str, difference: PairedDifference | None) -> str:
-    """Return the relative change and its interval; in percentage points for SLO attainment."""
+    """Return the relative change; for SLO attainment the change in percentage points."""
     if difference is None:
         return NOTHING
     if metric == SLO_METRIC:
-        low, high = difference.interval.low, difference.interval.high
-        bounds = f"[{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
-        return f"{100 * difference.difference:+.1f} pp {bounds}".replace("-", "−")
-    if difference.ratio is None or difference.ratio_interval is None:
+        return f"{_signed(difference.difference)} pp"
+    if difference.ratio is None:
         return NOTHING
-    low, high = difference.ratio_interval.low - 1, difference.ratio_interval.high - 1
-    bounds = f"[{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
-    return f"{signed_percent(difference.ratio - 1)} {bounds}"
+    return f"{_signed(difference.ratio - 1)} %"
+
+
+def change_interval(metric: str, difference: PairedDifference | None) -> str:
+    """Return the 95 % interval of :func:`change`, in its unit."""
+    if difference is None:
+        return NOTHING
+    if metric == SLO_METRIC:
+        return f"[{_signed(difference.interval.low)}, {_signed(difference.interval.high)}]"
+    bounds = difference.ratio_interval
+    return NOTHING if bounds is None else f"[{_signed(bounds.low - 1)}, {_signed(bounds.high - 1)}]"
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+,.1f}".replace("-", "−")
 
 
 def verdict(difference: PairedDifference | None) -> str:
@@ -99,8 +104,10 @@ def headline(comparison: Comparison) -> str:
     if comparison.baseline == LEARNED:
         return f"{text}."
     difference = learned.versus[comparison.baseline][HEADLINE_METRIC]
-    against = f"{change(HEADLINE_METRIC, difference)} against {comparison.baseline}"
-    return f"{text}; {against} ({verdict(difference)})."
+    against = (
+        f"{change(HEADLINE_METRIC, difference)} {change_interval(HEADLINE_METRIC, difference)}"
+    )
+    return f"{text}; {against} against {comparison.baseline} ({verdict(difference)})."
 
 
 def notes(comparison: Comparison) -> list[str]:

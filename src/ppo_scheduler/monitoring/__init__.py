@@ -1,0 +1,1 @@
+"""What a person sees while training: log, progress, TensorBoard, CSV, tail latencies."""

@@ -1,0 +1,87 @@
+"""How far training is, how fast it goes, and when it will be done."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from typing_extensions import Self
+
+_LOG = logging.getLogger("ppo")
+_LOG_EVERY_S = 10.0
+
+
+class TrainingProgress:
+    """A bar on a terminal; elsewhere a log line every ten seconds."""
+
+    def __init__(
+        self,
+        total: int,
+        console: Console,
+        *,
+        enabled: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``total`` decisions make the whole; ``enabled`` off keeps even a terminal quiet."""
+        self._total = total
+        self._clock = clock
+        self._started: tuple[float, int] | None = None
+        self._last_line = clock()
+        self._bar = (
+            Progress(
+                TextColumn("training"),
+                BarColumn(),
+                TextColumn("{task.fields[facts]}"),
+                console=console,
+                transient=False,
+            )
+            if enabled and console.is_terminal
+            else None
+        )
+        self._task = None if self._bar is None else self._bar.add_task("", total=total, facts="")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, mean_reward: float, mean_latency_s: float) -> None:
+        """Show the state after ``done`` decisions; speed counts from this process's first call."""
+        now = self._clock()
+        if self._started is None:
+            self._started = (now, done)
+        facts = self._facts(now, done, mean_reward, mean_latency_s)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, facts=facts)
+        elif now - self._last_line >= _LOG_EVERY_S or done >= self._total:
+            self._last_line = now
+            _LOG.info("training %s", facts)
+
+    def _facts(self, now: float, done: int, mean_reward: float, mean_latency_s: float) -> str:
+        assert self._started is not None
+        since, first = self._started
+        speed = (done - first) / (now - since) if now > since else 0.0
+        eta = f"{_duration((self._total - done) / speed)} left" if speed > 0.0 else "-- left"
+        return (
+            f"{done}/{self._total} decisions, {speed:.0f}/s, {eta}, "
+            f"reward {mean_reward:.3f}, latency {mean_latency_s:.2f} s"
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

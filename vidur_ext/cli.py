@@ -1,0 +1,41 @@
+"""``vidur-ppo``: everything an operator runs."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.commands import config
+from vidur_ext.commands.train import train
+from vidur_ext.exits import exit_status
+
+app = typer.Typer(
+    help="A learned request router for LLM serving clusters, trained inside Vidur.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(train)
+app.add_typer(config.app, name="config")
+
+
+def main() -> None:
+    """Entry point: user errors end in one message and status 2, signals in 128 + number."""
+    sys.exit(exit_status(_run))
+
+
+def _run() -> None:
+    # Click turns Ctrl-C and the end of input into its own Abort, and would end with status 1.
+    try:
+        app(standalone_mode=False)
+    except click.Abort as abort:
+        raise abort.__cause__ or KeyboardInterrupt from None
+    except click.UsageError as error:
+        raise UserError(f"{error.format_message()} (see --help)") from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""``vidur-ppo config``: show, check and explain the configuration."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ppo_scheduler.config.loading import dump_config, leaf_fields, load_config
+from ppo_scheduler.config.reference import config_reference
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.errors import UserError
+
+app = typer.Typer(help="Show, check and explain the configuration.", no_args_is_help=True)
+
+
+@app.command()
+def show(
+    config: Annotated[Path | None, typer.Option(help="JSON config; the defaults without")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key")
+    ] = None,
+    changed: Annotated[
+        bool, typer.Option("--changed", help="Only what differs from the defaults")
+    ] = False,
+) -> None:
+    """Print the effective configuration as JSON."""
+    effective = load_config(config, set_ or [])
+    typer.echo(json.dumps(_changes(effective), indent=2) if changed else dump_config(effective))
+
+
+@app.command()
+def validate(files: Annotated[list[Path], typer.Argument(help="JSON configs to check")]) -> None:
+    """Check configs; every problem is named and the exit status is 2."""
+    problems = []
+    for file in files:
+        try:
+            load_config(file)
+        except UserError as error:
+            problems.append(str(error))
+        else:
+            typer.echo(f"{file}: ok")
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+@app.command()
+def schema(
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="The reference page instead of JSON schema")
+    ] = False,
+) -> None:
+    """Print the JSON schema, or the reference page."""
+    if markdown:
+        typer.echo(config_reference(), nl=False)
+    else:
+        typer.echo(json.dumps(TrainingConfig.model_json_schema(), indent=2))
+
+
+def _changes(effective: TrainingConfig) -> dict[str, Any]:
+    """Return the nested keys whose values are not the defaults."""
+    tree: dict[str, Any] = {}
+    mine, default = effective.model_dump(mode="json"), TrainingConfig().model_dump(mode="json")
+    for dotted, _ in leaf_fields(TrainingConfig):
+        group, name = dotted.split(".")
+        if mine[group][name] != default[group][name]:
+            tree.setdefault(group, {})[name] = mine[group][name]
+    return tree

@@ -1,0 +1,1 @@
+"""Readers of recorded request streams, one per format."""
