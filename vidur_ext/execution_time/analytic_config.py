@@ -1,7 +1,5 @@
 """The analytic predictor's Vidur config, and what it means: a roofline and the tables' limits."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -5,8 +5,6 @@ pickled: fitted models are dropped once their tables are made, and the tables ar
 ``.npz`` under ``cache_dir``, named by a digest of the profiles and of every setting that matters.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from dataclasses import asdict, dataclass, field
