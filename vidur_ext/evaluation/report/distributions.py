@@ -104,16 +104,19 @@ def _counted(comparison: Comparison, runs: Sequence[RunResult], name: str) -> Re
 def _dress_cdf(axis: Axes, title: str, shown: NDArray[np.float64]) -> None:
     """Fit the axis to what is ``shown``; controls may run out of it."""
     axis.set_title(title)
+    axis.set_ylim(0, 1.01)
+    axis.set_yticks([0, 0.25, 0.5, 0.75, 0.9, 0.99], ["0", "25 %", "50 %", "75 %", "90 %", "99 %"])
+    axis.grid(color="#E5E5E5")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    if shown.size == 0:
+        axis.set_xticks([])
+        axis.text(0.5, 0.5, "nothing to measure", ha="center", transform=axis.transAxes)
+        return
     axis.set_xscale("log", nonpositive="clip")
-    if shown.size:
-        axis.set_xlim(float(np.quantile(shown, _LEFT_OUT)) / 1.1, float(shown.max()) * 1.1)
+    axis.set_xlim(float(np.quantile(shown, _LEFT_OUT)) / 1.1, float(shown.max()) * 1.1)
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
     axis.xaxis.set_minor_formatter(NullFormatter())
     axis.tick_params(axis="x", labelsize=10)
-    axis.set_ylim(0, 1.01)
-    axis.set_yticks([0, 0.25, 0.5, 0.75, 0.9, 0.99], ["0", "25 %", "50 %", "75 %", "90 %", "99 %"])
     axis.set_xlabel("seconds (log), further left is better")
-    axis.grid(color="#E5E5E5")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,101 @@
+"""Runs made of plain numbers, for all tests of the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.run_result import RunResult
+
+MakeRun = Callable[..., RunResult]
+Compare = Callable[..., Comparison]
+
+SLOWNESS = {"oracle_work": 0.7, "ppo": 0.8, "least_outstanding": 1.0, "always_first": 12.0}
+"""Latency of each scheduler of ``small_runs``, relative to the baseline's."""
+
+
+def tiny_run(scheduler: str = "ppo", seed: int = 0, **changes: Any) -> RunResult:
+    """Return four requests on two replicas; its figures are easily worked out by hand."""
+    fields: dict[str, Any] = {
+        "num_replicas": 2,
+        "arrived_at": np.array([0.0, 1.0, 2.0, 3.0]),
+        "scheduled_at": np.array([0.0, 1.0, 2.5, 3.0]),
+        "prefill_completed_at": np.array([0.5, 2.0, 4.0, 7.0]),
+        "completed_at": np.array([2.5, 2.0, 10.0, 8.0]),
+        "prefill_tokens": np.array([10, 20, 30, 40]),
+        "decode_tokens": np.array([5, 1, 4, 3]),
+        "replica": np.array([0, 1, 0, 0]),
+        "uses_output_lengths": False,
+        "decisions_per_second": 100.0,
+    }
+    return RunResult(scheduler=scheduler, seed=seed, **{**fields, **changes})
+
+
+def random_run(scheduler: str, seed: int, slowness: float, requests: int = 120) -> RunResult:
+    """Return a run whose requests depend on the seed and whose latencies scale with slowness."""
+    world = np.random.default_rng([seed, 1])
+    arrived = np.sort(world.uniform(0, 10, requests))
+    decode = world.integers(1, 40, requests)
+    own = np.random.default_rng([seed, *scheduler.encode()])
+    first = arrived + slowness * world.uniform(0.1, 0.4, requests) * own.uniform(0.9, 1.1, requests)
+    even = own.integers(0, 3, requests)
+    return RunResult(
+        scheduler=scheduler,
+        seed=seed,
+        num_replicas=3,
+        arrived_at=arrived,
+        scheduled_at=arrived,
+        prefill_completed_at=first,
+        completed_at=first + slowness * 0.02 * (decode - 1),
+        prefill_tokens=world.integers(1, 500, requests),
+        decode_tokens=decode,
+        replica=np.zeros_like(even) if scheduler == "always_first" else even,
+        uses_output_lengths=scheduler == "oracle_work",
+        decisions_per_second=500.0,
+    )
+
+
+def compare_runs(runs: Sequence[RunResult], **changes: Any) -> Comparison:
+    """Compare runs, expecting exactly those there are unless told otherwise."""
+    arguments: dict[str, Any] = {
+        "expected_schedulers": list(dict.fromkeys(run.scheduler for run in runs)),
+        "expected_seeds": sorted({run.seed for run in runs}),
+        "slo_ttft_s": 0.3,
+        "slo_tbt_s": 0.05,
+        "warmup_fraction": 0.1,
+        "bootstrap_samples": 60,
+        "rng": np.random.default_rng(0),
+    }
+    return Comparison.from_runs(runs, **{**arguments, **changes})
+
+
+@pytest.fixture(scope="session")
+def make_run() -> MakeRun:
+    """Return the maker of tiny runs."""
+    return tiny_run
+
+
+@pytest.fixture(scope="session")
+def compare() -> Compare:
+    """Return the comparison with small defaults."""
+    return compare_runs
+
+
+@pytest.fixture(scope="session")
+def small_runs() -> list[RunResult]:
+    """Return four schedulers on two seeds, worst first."""
+    return [
+        random_run(name, seed, slowness)
+        for name, slowness in reversed(SLOWNESS.items())
+        for seed in (0, 1)
+    ]
+
+
+@pytest.fixture(scope="session")
+def small_comparison(small_runs: list[RunResult]) -> Comparison:
+    """Return the comparison of ``small_runs``."""
+    return compare_runs(small_runs)

@@ -1,0 +1,167 @@
+"""A comparison is whole, sorted, stable in its schema, or it is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.metrics import COMPARED_METRICS
+from vidur_ext.evaluation.run_result import RunResult
+
+SUMMARY_KEYS = {
+    "requests", *COMPARED_METRICS, "requests_per_s", "output_tokens_per_s", "makespan_s",
+    "replica_shares", "imbalance", "decisions_per_second",
+}  # fmt: skip
+
+
+def test_every_missing_run_is_named(compare, small_runs: list[RunResult]) -> None:
+    lost = {("ppo", 1), ("always_first", 0)}
+    kept = [run for run in small_runs if (run.scheduler, run.seed) not in lost]
+    with pytest.raises(UserError, match="missing") as error:
+        compare(kept)
+    assert "(ppo, seed 1)" in str(error.value)
+    assert "(always_first, seed 0)" in str(error.value)
+    assert "(ppo, seed 0)" not in str(error.value)
+
+
+def test_a_scheduler_without_any_run_is_named(compare, small_runs: list[RunResult]) -> None:
+    expected = ["least_outstanding", "ppo", "oracle_work", "always_first", "lor"]
+    with pytest.raises(UserError, match=r"missing: \(lor, seed 0\), \(lor, seed 1\)"):
+        compare(small_runs, expected_schedulers=expected)
+
+
+def test_duplicates_and_strangers_are_named(compare, small_runs: list[RunResult]) -> None:
+    with pytest.raises(UserError, match=r"there more than once: \(always_first, seed 0\)"):
+        compare([*small_runs, small_runs[0]])
+    with pytest.raises(UserError, match=r"not expected: \(always_first, seed 0\)"):
+        compare(small_runs, expected_schedulers=["least_outstanding", "ppo", "oracle_work"])
+
+
+@pytest.mark.parametrize("field", ["arrived_at", "prefill_tokens", "decode_tokens"])
+def test_runs_of_one_seed_must_have_met_the_same_requests(compare, make_run, field: str) -> None:
+    changed = getattr(make_run(), field).copy()
+    changed[2] -= 1
+    changes = {field: np.sort(changed), "scheduled_at": [0.0, 1.0, 2.5, 3.0]}
+    runs = [make_run("least_outstanding"), make_run("ppo", **changes)]
+    told = rf"ppo and least_outstanding .* seed 0: {field} differs first at request"
+    with pytest.raises(UserError, match=told):
+        compare(runs)
+
+
+def test_runs_of_different_length_are_refused(compare, make_run) -> None:
+    whole = make_run("least_outstanding")
+    arrays = {
+        name: getattr(whole, name)[:3]
+        for name in (
+            "arrived_at", "scheduled_at", "prefill_completed_at", "completed_at",
+            "prefill_tokens", "decode_tokens", "replica",
+        )
+    }  # fmt: skip
+    with pytest.raises(UserError, match=r"in length \(3 and 4 requests\)"):
+        compare([whole, make_run("ppo", **arrays)])
+
+
+def test_clusters_of_different_size_are_refused(compare, make_run) -> None:
+    runs = [make_run("least_outstanding"), make_run("ppo", num_replicas=3)]
+    with pytest.raises(UserError, match="ppo on seed 0 had 3 replicas, least_outstanding"):
+        compare(runs)
+
+
+def test_a_scheduler_is_an_oracle_on_all_seeds_or_on_none(compare, make_run) -> None:
+    runs = [make_run("least_outstanding", seed) for seed in (0, 1)]
+    runs += [make_run("ppo", 0), make_run("ppo", 1, uses_output_lengths=True)]
+    with pytest.raises(UserError, match="ppo knew true output lengths on some seeds"):
+        compare(runs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"baseline": "lor"}, "baseline 'lor' must be one of"),
+        ({"warmup_fraction": 1.0}, "warmup_fraction is 1.0"),
+        ({"bootstrap_samples": 0}, "bootstrap_samples is 0"),
+        ({"expected_seeds": [0, 0]}, "must each be named once"),
+        ({"expected_seeds": []}, "at least one seed"),
+    ],
+)
+def test_impossible_arguments_are_refused(compare, small_runs, changes, told: str) -> None:
+    with pytest.raises(UserError, match=re.escape(told)):
+        compare(small_runs, **changes)
+
+
+def test_schedulers_are_sorted_by_mean_latency(small_comparison: Comparison) -> None:
+    names = [one.name for one in small_comparison.schedulers]
+    assert names == ["oracle_work", "ppo", "least_outstanding", "always_first"]
+    assert small_comparison["oracle_work"].uses_output_lengths
+    assert small_comparison["always_first"].control
+    assert small_comparison["ppo"].learned
+
+
+def test_the_policy_meets_everyone_and_everyone_meets_the_baseline(
+    small_comparison: Comparison,
+) -> None:
+    met = {one.name: set(one.versus) for one in small_comparison.schedulers}
+    assert met == {
+        "oracle_work": {"least_outstanding"},
+        "ppo": {"oracle_work", "least_outstanding", "always_first"},
+        "least_outstanding": set(),
+        "always_first": {"least_outstanding"},
+    }
+    assert small_comparison["ppo"].versus["least_outstanding"]["e2e_mean_s"].win
+    assert small_comparison["ppo"].versus["oracle_work"]["e2e_mean_s"].loss
+
+
+def test_a_control_that_does_not_lose_is_reported(compare, make_run, small_comparison) -> None:
+    assert small_comparison.toothless_controls == ()
+    equal = compare([make_run("least_outstanding"), make_run("always_first")])
+    assert equal.toothless_controls == ("always_first",)
+
+
+def test_the_order_of_the_runs_does_not_matter(compare, small_runs, small_comparison) -> None:
+    expected = list(dict.fromkeys(run.scheduler for run in small_runs))
+    shuffled = compare(small_runs[::-1], expected_schedulers=expected)
+    assert shuffled.to_dict() == small_comparison.to_dict()
+
+
+def test_the_schema_is_stable(small_comparison: Comparison) -> None:
+    tree = json.loads(json.dumps(small_comparison.to_dict(), allow_nan=False))
+    assert tree["schema_version"] == 1
+    assert set(tree) == {
+        "schema_version", "baseline", "num_replicas", "slo", "warmup_fraction", "bootstrap",
+        "toothless_controls", "workloads", "schedulers",
+    }  # fmt: skip
+    assert tree["slo"] == {"ttft_s": 0.3, "tbt_s": 0.05}
+    assert tree["bootstrap"] == {"samples": 60, "confidence": 0.95}
+    assert set(tree["workloads"][0]) == {"seed", "requests", "counted_requests", "digest"}
+    assert [(w["seed"], w["counted_requests"]) for w in tree["workloads"]] == [(0, 108), (1, 108)]
+    for scheduler in tree["schedulers"]:
+        assert set(scheduler) == {
+            "name", "learned", "control", "uses_output_lengths", "pooled", "intervals",
+            "per_seed", "versus",
+        }  # fmt: skip
+        assert set(scheduler["pooled"]) == SUMMARY_KEYS
+        assert set(scheduler["intervals"]) == set(COMPARED_METRICS)
+        assert [set(run) for run in scheduler["per_seed"]] == [SUMMARY_KEYS | {"seed"}] * 2
+        for differences in scheduler["versus"].values():
+            assert set(differences) == set(COMPARED_METRICS)
+            assert set(differences["e2e_p99_s"]) == {
+                "difference", "interval", "ratio", "ratio_interval", "win", "loss",
+            }  # fmt: skip
+
+
+def test_the_tree_holds_plain_python_only(small_comparison: Comparison) -> None:
+    def check(node: object) -> None:
+        assert type(node) in (dict, list, str, int, float, bool, type(None)), type(node)
+        if isinstance(node, dict):
+            assert all(type(key) is str for key in node)
+            node = list(node.values())
+        if isinstance(node, list):
+            for child in node:
+                check(child)
+
+    check(small_comparison.to_dict())

@@ -1,0 +1,233 @@
+"""The report holds every number, needs nothing else, and appears whole."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.metrics import COMPARED_METRICS
+from vidur_ext.evaluation.report import wording
+from vidur_ext.evaluation.report.html import render_page
+from vidur_ext.evaluation.report.plots import draw_plots
+from vidur_ext.evaluation.report.terminal import print_comparison
+from vidur_ext.evaluation.report.writer import ReportPaths, write_report
+
+PNG_NAMES = ["e2e.png", "ttft.png", "slo_attainment.png", "latency_cdf.png", "replica_shares.png"]
+
+
+class Cells(HTMLParser):
+    """Collects the text of each table row by its row header, and every src and href."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[str, list[str]] = {}
+        self.references: list[str] = []
+        self.tags: set[str] = set()
+        self._cell: str | None = None
+        self._row: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.references += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag == "tr":
+            self._row = []
+        if tag in ("td", "th"):
+            self._cell = ""
+        elif self._cell is not None:
+            self._cell += " "
+
+    def handle_data(self, data: str) -> None:
+        if self._cell is not None:
+            self._cell += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th") and self._cell is not None:
+            self._row.append(self._cell)
+            self._cell = None
+        if tag == "tr" and self._row:
+            self.rows.setdefault(self._row[0].split(" ")[0], []).extend(self._row[1:])
+
+
+@pytest.fixture(scope="module")
+def report(small_comparison, small_runs, tmp_path_factory) -> ReportPaths:
+    folder = tmp_path_factory.mktemp("report") / "new" / "comparison"
+    facts = {"Workload": "synthetic <b>24 req/s</b> & more", "Config digest": "abc123"}
+    return write_report(small_comparison, small_runs, folder, facts)
+
+
+@pytest.fixture(scope="module")
+def page(report: ReportPaths) -> str:
+    return report.html.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def cells(page: str) -> Cells:
+    parser = Cells()
+    parser.feed(page)
+    return parser
+
+
+def test_the_page_shows_every_number_of_every_scheduler(cells: Cells, small_comparison) -> None:
+    for one in small_comparison.schedulers:
+        row = " ".join(cells.rows[one.name])
+        for metric in COMPARED_METRICS:
+            assert wording.in_unit(metric, one.pooled[metric]) in row
+            assert wording.interval_in_unit(metric, one.intervals[metric]) in row
+            for summary in one.per_seed.values():
+                if metric in ("e2e_mean_s", "e2e_p99_s", "ttft_p99_s", "slo_attainment"):
+                    assert wording.in_unit(metric, summary[metric]) in row
+        assert wording.number(one.pooled.requests_per_s) in row
+        assert wording.number(one.pooled.output_tokens_per_s) in row
+        assert wording.shares(one.pooled.replica_shares) in row
+        if one.name != small_comparison.baseline:
+            difference = one.versus[small_comparison.baseline]["ttft_p99_s"]
+            assert wording.change("ttft_p99_s", difference) in row
+            assert wording.change_interval("ttft_p99_s", difference) in row
+
+
+def test_the_page_needs_nothing_but_itself(page: str, cells: Cells) -> None:
+    assert not re.search(r"https?://|//[a-z]+\.|url\(|@import", page)
+    assert cells.references
+    assert all(one.startswith("data:image/png;base64,") for one in cells.references)
+    assert not cells.tags & {"script", "link", "iframe"}
+
+
+def test_what_a_user_names_cannot_become_markup(page: str, cells: Cells) -> None:
+    assert "<b>" not in page
+    assert "synthetic <b>24 req/s</b> & more" in cells.rows["Workload"]
+
+
+def test_oracles_and_controls_are_marked_everywhere(page: str, small_comparison) -> None:
+    output = terminal(small_comparison)
+    for text in (page, output):
+        assert "oracle_work †" in text
+        assert "always_first ‡" in text
+        assert "† knows true output lengths" in text
+        assert "‡ deliberately bad control" in text
+        assert "ppo †" not in text
+
+
+def test_nan_is_never_shown(report: ReportPaths, small_comparison, make_run, compare) -> None:
+    one_token = {
+        "decode_tokens": np.ones(4, dtype=int), "completed_at": np.array([0.5, 2.0, 4.0, 7.0]),
+    }  # fmt: skip
+    runs = [make_run("least_outstanding", **one_token), make_run("ppo", **one_token)]
+    comparison = compare(runs, slo_ttft_s=0.01)
+    plots = draw_plots(comparison, runs)
+    texts = (
+        render_page(comparison, dict.fromkeys(plots, b""), {}),
+        terminal(comparison),
+        json.dumps(comparison.to_dict(), allow_nan=False),
+    )
+    for text in texts:
+        assert not re.search(r"\b(nan|inf|none)\b", text, re.IGNORECASE)
+    assert wording.NOTHING in texts[0]
+
+
+def test_the_json_is_the_comparison_and_its_facts(report: ReportPaths, small_comparison) -> None:
+    document = json.loads(report.json.read_text(encoding="utf-8"))
+    facts = document.pop("facts")
+    assert facts["Config digest"] == "abc123"
+    assert document == small_comparison.to_dict()
+
+
+def test_plots_are_1200_pixels_wide(report: ReportPaths) -> None:
+    assert [path.name for path in report.plots] == PNG_NAMES
+    for path in report.plots:
+        content = path.read_bytes()
+        assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        assert struct.unpack(">I", content[16:20]) == (1200,)
+
+
+def test_plots_repeat_to_the_byte_and_leave_no_global_figure(
+    report: ReportPaths, small_comparison, small_runs
+) -> None:
+    again = draw_plots(small_comparison, small_runs)
+    assert [path.read_bytes() for path in report.plots] == list(again.values())
+    assert plt.get_fignums() == []
+
+
+def test_nothing_but_the_report_is_left_in_the_folder(report: ReportPaths) -> None:
+    names = {path.name for path in report.html.parent.iterdir()}
+    assert names == {"comparison.html", "comparison.json", *PNG_NAMES}
+
+
+def test_a_failed_write_keeps_the_old_file(
+    tmp_path: Path, small_comparison, small_runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = tmp_path / "comparison.json"
+    old.write_text("old", encoding="utf-8")
+
+    def full_disk(source: str, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full_disk)
+    with pytest.raises(UserError, match="No space left on device"):
+        write_report(small_comparison, small_runs, tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["comparison.json"]
+    assert old.read_text(encoding="utf-8") == "old"
+
+
+def test_a_file_in_the_place_of_the_folder_is_a_user_error(
+    tmp_path: Path, small_comparison, small_runs
+) -> None:
+    (tmp_path / "taken").write_text("", encoding="utf-8")
+    with pytest.raises(UserError, match=r"cannot write the report to .*taken"):
+        write_report(small_comparison, small_runs, tmp_path / "taken", {})
+
+
+def test_the_terminal_shows_every_scheduler_within_80_columns(small_comparison) -> None:
+    lines = terminal(small_comparison).splitlines()
+    assert max(map(len, lines)) <= 80
+    for one in small_comparison.schedulers:
+        assert sum(line.startswith(one.name) for line in lines) >= 3
+        assert wording.in_unit("e2e_p99_s", one.pooled["e2e_p99_s"]) in "\n".join(lines)
+    first = [line for line in lines if line.startswith(("oracle", "ppo", "least", "always"))][:4]
+    assert [line.split()[0] for line in first] == [one.name for one in small_comparison.schedulers]
+
+
+def test_the_policy_is_highlighted_on_a_terminal(small_comparison) -> None:
+    lines = terminal(small_comparison, colour=True).splitlines()
+    assert all("\x1b[1;33m" in line for line in lines if "ppo " in line and "E2E" not in line)
+
+
+def test_the_headline_ranks_the_policy_among_realistic_rivals(small_comparison) -> None:
+    text = wording.headline(small_comparison)
+    assert "of 1 realistic rivals clearly better than 1, clearly worse than 0" in text
+    assert "against least_outstanding (better)" in text
+
+
+def test_without_a_policy_the_best_realistic_scheduler_is_named(compare, small_runs) -> None:
+    heuristics = [run for run in small_runs if run.scheduler != "ppo"]
+    comparison = compare(heuristics)
+    assert wording.headline(comparison).startswith("least_outstanding has the lowest mean E2E")
+    page = render_page(comparison, {}, {})
+    assert "against each scheduler" not in page
+
+
+def test_a_toothless_control_is_a_warning(compare, make_run) -> None:
+    comparison = compare([make_run("least_outstanding"), make_run("always_first")])
+    warning = "the control always_first is not clearly worse than least_outstanding"
+    assert warning in render_page(comparison, {}, {})
+    assert warning in " ".join(terminal(comparison).split())
+
+
+def terminal(comparison: Comparison, colour: bool = False) -> str:
+    """Return what a terminal of 80 columns shows."""
+    stream = io.StringIO()
+    system = "standard" if colour else None
+    print_comparison(
+        comparison, Console(file=stream, width=80, force_terminal=colour, color_system=system)
+    )
+    return stream.getvalue()
