@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
+
+import torch
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -13,13 +16,7 @@ Result = TypeVar("Result")
 
 def _prepare_worker() -> None:
     """One torch thread per worker: the workers themselves are the parallelism."""
-    import logging
-    import signal
-
-    import torch
-
     torch.set_num_threads(1)
-    logging.getLogger("vidur").setLevel(logging.WARNING)
     # The terminal sends Ctrl-C to the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

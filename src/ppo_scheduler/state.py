@@ -1,8 +1,8 @@
 """The one state protocol: whatever changes while training can be saved and restored.
 
-A state is a tree of dicts with string keys and lists whose leaves are torch tensors, ints, floats,
-bools, strings or None - what ``torch.load(weights_only=True)`` accepts - so that a checkpoint is
-the tree of all states and never needs a pickle.
+A state is a tree of dicts, lists and tuples whose leaves are torch tensors, ints, floats, bools,
+strings or None - what ``torch.load(weights_only=True)`` accepts - so that a checkpoint is the tree
+of all states and never needs a pickle.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from typing import Any
@@ -35,6 +36,8 @@ class VidurSimulation(Simulator):
     """
 
     def __init__(self, config: Any, table: RequestTable | None = None) -> None:
+        # Vidur announces every simulation; programs that run many have their own reports.
+        logging.getLogger("vidur").setLevel(logging.WARNING)
         reset_id_counters()
         self._table = table
         self._replica_of: dict[int, int] = {}

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from ppo_scheduler.config.loading import dump_config
-from ppo_scheduler.monitoring.run_log import close_run_log, open_run_log
 from rich.console import Console
 
+from ppo_scheduler.config.loading import dump_config
 from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.monitoring.run_log import run_log
 from ppo_scheduler.policy.policy_file import save_policy
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext import main as simulator
@@ -52,8 +52,7 @@ def run_pipeline(
     else:
         folder = RunFolder.at(run_dir)
     folder.config.write_text(dump_config(config), encoding="utf-8")
-    open_run_log(folder.log, config.monitoring.log_level, quiet)
-    try:
+    with run_log(folder.log, config.monitoring.log_level, quiet=quiet):
         _LOG.info("run folder %s", folder.path)
         _LOG.info("workload: %s", describe_workload(config))
         if load_checkpoint is None and config.warmstart.enabled:
@@ -61,8 +60,6 @@ def run_pipeline(
         train(config, folder, load_checkpoint)
         if config.evaluation.enabled:
             compare(config, folder, quiet)
-    finally:
-        close_run_log()
     return folder
 
 

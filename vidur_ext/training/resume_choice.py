@@ -54,13 +54,13 @@ def choose(resume: str, latest: CheckpointInfo | None, ask: Ask | None, now: dat
                 "--resume latest: there is no complete checkpoint to resume from; look at "
                 "checkpointing.checkpoint_dir, or start afresh with --resume never"
             )
-        return Resume(str(latest.path))
+        return Resume("latest")
     if resume not in ("ask", "auto"):
         return Resume(resume)
     if latest is None:
         return StartAfresh()
     if resume == "auto":
-        return Resume(str(latest.path))
+        return Resume("latest")
     if ask is None:
         raise UserError(
             f"there is a checkpoint ({latest.path}) and no terminal to ask whether to resume "
@@ -94,7 +94,7 @@ def _ask(latest: CheckpointInfo, ask: Ask, now: datetime) -> Choice:
         "  q) quit\n"
         "Your choice [1/2/q]: "
     )
-    answers: dict[str, Choice] = {"1": Resume(str(latest.path)), "2": StartAfresh(), "q": Quit()}
+    answers: dict[str, Choice] = {"1": Resume("latest"), "2": StartAfresh(), "q": Quit()}
     while True:
         answer = ask(question).strip().lower()
         if answer in answers:

@@ -173,7 +173,8 @@ class TrainingSession:
         self._instruments.scales = scales
         table = self._stream.window(position.requests_before_episode, count)
         simulation = VidurSimulation(self._simulation_config, table.at_rate(scales.qps_scale))
-        recorded = self.learner.action_log[0] if position.decisions_in_episode else []
+        begun = position.decisions_in_episode > 0
+        recorded = tuple(self.learner.action_log[0]) if begun else ()
         router = LearnerRouter(self.learner, recorded, self._on_completion, self._check_replay)
         simulation.scheduler.attach(router, previous_end=position.previous_end, scales=scales)
         self._simulation = simulation

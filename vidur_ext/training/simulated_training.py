@@ -14,6 +14,7 @@ from vidur.request_generator import RequestGeneratorRegistry
 
 from ppo_scheduler.checkpoint.store import CheckpointStore, LoadedCheckpoint
 from ppo_scheduler.config.training_config import LearnerConfig
+from ppo_scheduler.monitoring.run_log import run_log
 from ppo_scheduler.policy.policy_file import read_policy_state, save_policy
 from vidur_ext.training.instruments import open_instruments
 from vidur_ext.training.run_folder import RunFolder
@@ -44,37 +45,56 @@ def run_training(simulation_config: Any) -> RunFolder:
     try:
         resumed = _resumed(store, learner_config, scheduler_config.load_checkpoint)
         folder = _run_folder(scheduler_config.run_dir, learner_config, resumed)
-        resume_step = None if resumed is None else resumed.manifest.global_step
-        with open_instruments(
-            learner_config, folder, simulation_config.cluster_config.num_replicas, resume_step
-        ) as instruments:
-            session = TrainingSession(
-                simulation_config,
-                learner_config,
-                stream,
-                folder.path,
-                instruments,
-                store,
-                config_digest=settings_digest(simulation_config),
-                warm_start=_warm_start(scheduler_config.pretrained_actor, resumed),
-            )
-            if resumed is not None:
-                for path, reason in resumed.skipped:
-                    _LOG.warning("skipped %s: %s", path, reason)
-                session.load_state_dict(resumed.tree)
-                _LOG.info(
-                    "[Resume] PPO训练恢复 %s (global_step %d, %d requests done)",
-                    resumed.path, session.learner.global_step, session.requests_done,
-                )  # fmt: skip
-            elif store is not None and (aside := store.set_aside()) is not None:
-                _LOG.info("moved the checkpoints of an earlier training to %s", aside)
-            session.run()
-            save_policy(session.learner.policy, folder.policy)
-            _LOG.info("trained %d decisions, policy in %s", session.requests_done, folder.policy)
+        with run_log(folder.log, learner_config.monitoring.log_level):
+            _train(simulation_config, learner_config, stream, folder, store, resumed)
     finally:
         if store is not None:
             store.close()
     return folder
+
+
+def _train(
+    simulation_config: Any,
+    learner_config: LearnerConfig,
+    stream: RequestStream,
+    folder: RunFolder,
+    store: CheckpointStore | None,
+    resumed: LoadedCheckpoint | None,
+) -> None:
+    """Run the session, begun afresh or continued from ``resumed``, and export its policy."""
+    scheduler_config = simulation_config.cluster_config.global_scheduler_config
+    num_replicas = simulation_config.cluster_config.num_replicas
+    resume_step = None if resumed is None else resumed.manifest.global_step
+    with open_instruments(learner_config, folder, num_replicas, resume_step) as instruments:
+        session = TrainingSession(
+            simulation_config,
+            learner_config,
+            stream,
+            folder.path,
+            instruments,
+            store,
+            config_digest=settings_digest(simulation_config),
+            warm_start=_warm_start(scheduler_config.pretrained_actor, resumed),
+        )
+        if resumed is not None:
+            _resume(session, resumed)
+        elif store is not None and (aside := store.set_aside()) is not None:
+            _LOG.info("moved the checkpoints of an earlier training to %s", aside)
+        session.run()
+        save_policy(session.learner.policy, folder.policy)
+        _LOG.info("trained %d decisions, policy in %s", session.requests_done, folder.policy)
+
+
+def _resume(session: TrainingSession, resumed: LoadedCheckpoint) -> None:
+    for path, reason in resumed.skipped:
+        _LOG.warning("skipped %s: %s", path, reason)
+    session.load_state_dict(resumed.tree)
+    _LOG.info(
+        "[Resume] PPO训练恢复 %s (global_step %d, %d requests done)",
+        resumed.path,
+        session.learner.global_step,
+        session.requests_done,
+    )
 
 
 def settings_digest(simulation_config: Any) -> str:

@@ -60,10 +60,10 @@ class PPOSection(Section):
     rollout_len: int = key(512, "decisions per environment in one rollout", unit="steps", ge=2)
     epochs: int = key(4, "passes over each rollout", ge=1, le=100)
     minibatch_size: int = key(128, "decisions per gradient computation", unit="steps", ge=1)
-    learning_rate: float = key(1e-4, "AdamW step size before the schedule", gt=0, le=1)
+    learning_rate: float = key(5e-4, "AdamW step size before the schedule", gt=0, le=1)
     weight_decay: float = key(1e-4, "AdamW decoupled weight decay", ge=0, le=1)
     adam_eps: float = key(1e-5, "AdamW denominator constant", gt=0, le=1e-2)
-    gamma: float = key(0.99, "discount per decision", gt=0, le=1)
+    gamma: float = key(0.97, "discount per decision", gt=0, le=1)
     gae_lambda: float = key(0.95, "GAE lambda", ge=0, le=1)
     clip_ratio: float = key(0.2, "probability ratios are clipped to 1 +- this", gt=0, lt=1)
     value_clip: float | None = key(
@@ -78,7 +78,7 @@ class PPOSection(Section):
     critic_warmup_updates: int = key(
         4, "first updates that train the value head alone, so a warm-started policy survives", ge=0
     )
-    entropy_coef_initial: float = key(0.003, "entropy bonus at step 0", ge=0)
+    entropy_coef_initial: float = key(0.001, "entropy bonus at step 0", ge=0)
     entropy_coef_final: float = key(0.0, "entropy bonus after the decay", ge=0)
     entropy_decay_steps: int = key(40_000, "length of the entropy decay", unit="decisions", ge=1)
     entropy_warmup_coef: float = key(0.0, "extra entropy bonus at step 0, falling to 0", ge=0)
@@ -133,8 +133,8 @@ class RewardSection(Section):
 class KLSection(Section):
     """KL to the frozen warm-start policy."""
 
-    initial_coef: float = key(0.2, "weight of KL(policy || reference) at step 0", ge=0)
-    final_coef: float = key(0.02, "weight after the decay, kept from then on", ge=0)
+    initial_coef: float = key(0.05, "weight of KL(policy || reference) at step 0", ge=0)
+    final_coef: float = key(0.005, "weight after the decay, kept from then on", ge=0)
     decay_steps: int = key(40_000, "length of the decay", unit="decisions", ge=1)
 
 

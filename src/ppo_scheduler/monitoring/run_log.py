@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 
 from ppo_scheduler.errors import UserError
@@ -13,44 +16,52 @@ from ppo_scheduler.errors import UserError
 LOGGER = "ppo"
 
 
-def open_run_log(path: Path, level: str, quiet: bool) -> logging.Logger:
+@contextmanager
+def run_log(path: Path, level: str, *, quiet: bool = False) -> Iterator[None]:
     """Send the logger ``ppo`` to ``path`` and to the terminal (warnings only if quiet).
 
-    The file is UTF-8 whatever the locale. Opening again replaces the handlers.
+    The file is UTF-8 whatever the locale. Inside another ``run_log`` this changes nothing: a
+    training that is part of a larger job writes into that job's log.
+
+    Raises:
+        UserError: the file cannot be written.
     """
-    close_run_log()
     logger = logging.getLogger(LOGGER)
+    if logger.handlers:
+        yield
+        return
+    handlers = [_file_handler(path), _terminal_handler(logging.WARNING if quiet else level.upper())]
     logger.setLevel(level.upper())
     logger.propagate = False
+    for handler in handlers:
+        logger.addHandler(handler)
     try:
-        file = logging.FileHandler(path, encoding="utf-8")
+        yield
+    finally:
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()
+
+
+def _file_handler(path: Path) -> logging.Handler:
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot write the log ({error.strerror})") from error
-    file.setFormatter(
+    handler.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
     )
-    terminal = RichHandler(
+    return handler
+
+
+def _terminal_handler(level: int | str) -> logging.Handler:
+    handler = RichHandler(
         console=Console(stderr=True),
         show_path=False,
         show_level=False,
         log_time_format="%H:%M:%S",
         omit_repeated_times=False,
-        highlighter=None,
+        highlighter=NullHighlighter(),
     )
-    terminal.setLevel(logging.WARNING if quiet else level.upper())
-    logger.addHandler(file)
-    logger.addHandler(terminal)
-    return logger
-
-
-def log_is_open() -> bool:
-    """Return whether ``open_run_log`` is in force."""
-    return bool(logging.getLogger(LOGGER).handlers)
-
-
-def close_run_log() -> None:
-    """Close the handlers of ``open_run_log``."""
-    logger = logging.getLogger(LOGGER)
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
+    handler.setLevel(level)
+    return handler

@@ -20,7 +20,10 @@ def save_policy(policy: RoutingPolicy, path: Path) -> None:
     """Write the policy's state atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.tmp")
-    torch.save({"kind": _KIND, "policy": policy.state_dict()}, staged)
+    with staged.open("wb") as file:
+        torch.save({"kind": _KIND, "policy": policy.state_dict()}, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(staged, path)
 
 

@@ -86,6 +86,12 @@ def compare() -> Compare:
 
 
 @pytest.fixture(scope="session")
+def make_random_run() -> MakeRun:
+    """Return the maker of larger runs: scheduler, seed, slowness."""
+    return random_run
+
+
+@pytest.fixture(scope="session")
 def small_runs() -> list[RunResult]:
     """Return four schedulers on two seeds, worst first."""
     return [

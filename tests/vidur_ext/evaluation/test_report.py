@@ -18,6 +18,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.metrics import COMPARED_METRICS
 from vidur_ext.evaluation.report import wording
+from vidur_ext.evaluation.report.bars import latency_bars
 from vidur_ext.evaluation.report.html import render_page
 from vidur_ext.evaluation.report.plots import draw_plots
 from vidur_ext.evaluation.report.terminal import print_comparison
@@ -150,6 +151,30 @@ def test_plots_are_1200_pixels_wide(report: ReportPaths) -> None:
         assert struct.unpack(">I", content[16:20]) == (1200,)
 
 
+def test_bars_intervals_and_labels_stay_inside_the_plot(compare, make_random_run) -> None:
+    slowness = {
+        "ppo": (1, 1),
+        "least_outstanding": (1, 1),
+        "lor": (0.5, 6),
+        "always_first": (9, 99),
+    }
+    runs = [
+        make_random_run(name, seed, factor)
+        for name, factors in slowness.items()
+        for seed, factor in enumerate(factors)
+    ]
+    figure = latency_bars(compare(runs), "ttft", "Time to first token")
+    for axis in figure.axes:
+        left, right = axis.get_xlim()
+        lines = [segment for lines in axis.collections for segment in lines.get_segments()]
+        assert len(lines) == 3, "three whole bars have an interval, the cut one has none"
+        assert all(left <= x <= right for segment in lines for x in segment[:, 0])
+        assert max(bar.get_width() for bar in axis.patches) < right
+        texts = [text.get_text() for text in axis.texts]
+        assert sum("cut" in text for text in texts) == 1
+        assert all(text.get_position()[0] < right for text in axis.texts)
+
+
 def test_plots_repeat_to_the_byte_and_leave_no_global_figure(
     report: ReportPaths, small_comparison, small_runs
 ) -> None:
@@ -199,7 +224,9 @@ def test_the_terminal_shows_every_scheduler_within_80_columns(small_comparison) 
 
 def test_the_policy_is_highlighted_on_a_terminal(small_comparison) -> None:
     lines = terminal(small_comparison, colour=True).splitlines()
-    assert all("\x1b[1;33m" in line for line in lines if "ppo " in line and "E2E" not in line)
+    highlighted = [line for line in lines if "\x1b[1;33m" in line]
+    assert len(highlighted) == 3
+    assert all("ppo" in line for line in highlighted)
 
 
 def test_the_headline_ranks_the_policy_among_realistic_rivals(small_comparison) -> None:

@@ -80,8 +80,8 @@ def _draw_bars(axis: Axes, comparison: Comparison, metric: str) -> None:
         )  # fmt: skip
         end = min(value, limit)
         if interval is not None and not cut:
-            axis.hlines(row, interval.low, interval.high, color="black", linewidth=1.6)
-            end = max(end, interval.high)
+            axis.hlines(row, interval.low, min(interval.high, limit), color="black", linewidth=1.6)
+            end = max(end, min(interval.high, limit))
         text = wording.in_unit(metric, value) + (" ▸ (cut)" if cut else "")
         axis.text(end + 0.015 * limit, row, text, va="center", fontsize=11)
     axis.set_xlim(0, 1.22 * limit)
@@ -91,15 +91,18 @@ def _draw_bars(axis: Axes, comparison: Comparison, metric: str) -> None:
 
 
 def _axis_limit(comparison: Comparison, metric: str) -> float:
-    """Return the longest bar to be drawn whole."""
+    """Return the longest bar, interval included, to be drawn whole."""
     if metric == SLO_METRIC:
         return 1.0
-    pooled = [one.pooled[metric] for one in comparison.schedulers]
-    values = np.array([value for value in pooled if value is not None])
-    if values.size == 0 or values.max() == 0:
+    bars = []
+    for one in comparison.schedulers:
+        value, interval = one.pooled[metric], one.intervals[metric]
+        if value is not None:
+            bars.append((value, value if interval is None else max(value, interval.high)))
+    if not bars or max(bars)[0] == 0:
         return 1.0
-    shown = values[values <= _CUT_AT_MEDIANS * np.median(values)]
-    return float(shown.max()) * 1.05
+    cut = _CUT_AT_MEDIANS * float(np.median([value for value, _ in bars]))
+    return 1.05 * max(end for value, end in bars if value <= cut)
 
 
 def _add_legend(figure: Figure, comparison: Comparison) -> None:
