@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from ppo_scheduler.config.loading import dump_config
@@ -52,6 +53,7 @@ def run_pipeline(
     else:
         folder = RunFolder.at(run_dir)
     folder.config.write_text(dump_config(config), encoding="utf-8")
+    torch.set_num_threads(config.training.torch_threads)
     with run_log(folder.log, config.monitoring.log_level, quiet=quiet):
         _LOG.info("run folder %s", folder.path)
         _LOG.info("workload: %s", describe_workload(config))

@@ -27,7 +27,7 @@ def run_log(path: Path, level: str, *, quiet: bool = False) -> Iterator[None]:
         UserError: the file cannot be written.
     """
     logger = logging.getLogger(LOGGER)
-    if logger.handlers:
+    if any(isinstance(handler, logging.FileHandler) for handler in logger.handlers):
         yield
         return
     handlers = [_file_handler(path), _terminal_handler(logging.WARNING if quiet else level.upper())]
@@ -41,6 +41,7 @@ def run_log(path: Path, level: str, *, quiet: bool = False) -> Iterator[None]:
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
+        logger.propagate = True
 
 
 def _file_handler(path: Path) -> logging.Handler:
@@ -55,13 +56,20 @@ def _file_handler(path: Path) -> logging.Handler:
 
 
 def _terminal_handler(level: int | str) -> logging.Handler:
-    handler = RichHandler(
-        console=Console(stderr=True),
-        show_path=False,
-        show_level=False,
-        log_time_format="%H:%M:%S",
-        omit_repeated_times=False,
-        highlighter=NullHighlighter(),
-    )
+    console = Console(stderr=True)
+    handler: logging.Handler
+    if console.is_terminal:
+        # Rich keeps the lines above a progress bar that is being drawn.
+        handler = RichHandler(
+            console=console,
+            show_path=False,
+            show_level=False,
+            log_time_format="%H:%M:%S",
+            omit_repeated_times=False,
+            highlighter=NullHighlighter(),
+        )
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.setLevel(level)
     return handler
