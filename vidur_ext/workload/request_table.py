@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +13,17 @@ from numpy.typing import NDArray
 from ppo_scheduler.errors import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RequestTable:
-    """N requests in the order of their arrival.
+    """N requests in the order of their arrival; the columns are read-only copies.
 
-    arrived_at: float64 [N], seconds, not descending; prefill_tokens, decode_tokens: int64 [N], at
-    least 1 each.
+    Attributes:
+        arrived_at: float64 [N], seconds, finite, not negative and not descending.
+        prefill_tokens: int64 [N], prompt tokens, at least 1 each.
+        decode_tokens: int64 [N], output tokens, at least 1 each.
+
+    Raises:
+        UserError: the columns do not describe requests; the text names the first bad one.
     """
 
     arrived_at: NDArray[np.float64]
@@ -24,41 +31,87 @@ class RequestTable:
     decode_tokens: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        count = len(self.arrived_at)
-        if not len(self.prefill_tokens) == len(self.decode_tokens) == count:
-            raise UserError("the columns of a request table differ in length")
-        if count and (np.diff(self.arrived_at) < 0).any():
-            raise UserError("arrival times descend")
-        if count and min(self.prefill_tokens.min(), self.decode_tokens.min()) < 1:
-            raise UserError("every request needs at least one prompt and one output token")
+        for name, kind in (
+            ("arrived_at", np.float64),
+            ("prefill_tokens", np.int64),
+            ("decode_tokens", np.int64),
+        ):
+            self._freeze(name, np.dtype(kind))
+        self._check_times()
+        self._check_tokens("prefill_tokens")
+        self._check_tokens("decode_tokens")
 
     def __len__(self) -> int:
+        """Return the number of requests N."""
         return len(self.arrived_at)
 
     @classmethod
     def from_rows(cls, rows: Sequence[tuple[float, int, int]]) -> RequestTable:
         """Build a table of (arrival [s], prompt tokens, output tokens) rows."""
+        times, prompts, outputs = zip(*rows, strict=True) if rows else ((), (), ())
         return cls(
-            np.array([row[0] for row in rows], dtype=np.float64),
-            np.array([row[1] for row in rows], dtype=np.int64),
-            np.array([row[2] for row in rows], dtype=np.int64),
+            np.array(times, dtype=np.float64),
+            np.array(prompts, dtype=np.int64),
+            np.array(outputs, dtype=np.int64),
         )
 
     def at_rate(self, scale: float) -> RequestTable:
-        """Return the same requests arriving ``scale`` times as fast."""
+        """Return the same requests arriving ``scale`` times as fast.
+
+        Raises:
+            UserError: ``scale`` is not a finite number above 0.
+        """
+        if not (np.isfinite(scale) and scale > 0.0):
+            raise UserError(f"a rate scale must be a finite number above 0, not {scale}")
         return RequestTable(self.arrived_at / scale, self.prefill_tokens, self.decode_tokens)
 
-    def rows(self, start: int, stop: int) -> RequestTable:
-        """Return rows [start, stop), times as they are."""
+    def slice(self, start: int, stop: int) -> RequestTable:
+        """Return requests [start, stop) with their times as they are."""
         part = slice(start, stop)
         return RequestTable(
             self.arrived_at[part], self.prefill_tokens[part], self.decode_tokens[part]
         )
 
+    def digest(self) -> str:
+        """Return a sha256 that is equal for equal arrival times and token counts."""
+        content = hashlib.sha256()
+        for column in (self.arrived_at, self.prefill_tokens, self.decode_tokens):
+            content.update(column.tobytes())
+        return content.hexdigest()
 
-def fit_into(
-    prefill: NDArray[np.int64], decode: NDArray[np.int64], max_tokens: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cut requests to ``max_tokens``: outputs to max_tokens - 1, then prompts to the rest."""
-    decode = np.clip(decode, 1, max_tokens - 1)
-    return np.clip(prefill, 1, max_tokens - decode), decode
+    def _freeze(self, name: str, dtype: np.dtype[Any]) -> None:
+        given = np.asarray(getattr(self, name))
+        if given.shape != np.shape(self.arrived_at) or given.ndim != 1:
+            raise UserError(
+                f"the columns of a request table must have one length: arrived_at has shape "
+                f"{np.shape(self.arrived_at)}, {name} has {given.shape}"
+            )
+        if dtype.kind == "i" and given.dtype.kind not in "iu":
+            raise UserError(f"{name} of a request table must hold integers, not {given.dtype}")
+        column = np.array(given, dtype=dtype)
+        column.setflags(write=False)
+        object.__setattr__(self, name, column)
+
+    def _check_times(self) -> None:
+        times = self.arrived_at
+        wrong = np.flatnonzero(~(np.isfinite(times) & (times >= 0.0)))
+        if len(wrong):
+            raise UserError(
+                f"request {wrong[0]} arrives at {times[wrong[0]]} s; arrival times must be finite "
+                "and not negative"
+            )
+        late = np.flatnonzero(np.diff(times) < 0.0)
+        if len(late):
+            first = int(late[0])
+            raise UserError(
+                f"request {first + 1} arrives at {times[first + 1]} s, before request {first} at "
+                f"{times[first]} s; sort requests by arrival"
+            )
+
+    def _check_tokens(self, name: str) -> None:
+        column: NDArray[np.int64] = getattr(self, name)
+        wrong = np.flatnonzero(column < 1)
+        if len(wrong):
+            raise UserError(
+                f"request {wrong[0]} has {column[wrong[0]]} {name}; at least 1 is needed"
+            )

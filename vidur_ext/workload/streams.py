@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
-from vidur_ext.workload.request_generator import build_stream
+from vidur_ext.workload.request_generator import (
+    WorkloadRequestGeneratorConfig,
+    build_stream,
+    read_trace,
+)
 from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.stream import RequestStream
 
 
 def workload_stream(config: TrainingConfig, purpose: Purpose, variant: int = 0) -> RequestStream:
-    """Return the stream that a purpose draws from."""
-    flags = SimpleNamespace(**config.workload.model_dump(), seed=config.training.seed)
-    stream: RequestStream = build_stream(flags, purpose, variant)
-    return stream
+    """Return the stream that a purpose draws from.
+
+    Of a trace, the comparison sees the held-out part and everything else the training part, which
+    starts again at its end; synthetic streams are told apart by their seeds.
+    """
+    return build_stream(_generator_config(config, purpose, variant))
+
+
+def _generator_config(
+    config: TrainingConfig, purpose: Purpose, variant: int = 0
+) -> WorkloadRequestGeneratorConfig:
+    return WorkloadRequestGeneratorConfig(
+        **config.workload.model_dump(),
+        seed=config.training.seed,
+        part="holdout" if purpose is Purpose.EVALUATION_WORKLOAD else "train",
+        purpose=int(purpose),
+        variant=variant,
+    )
 
 
 def demonstration_table(
@@ -65,7 +81,9 @@ def describe_workload(config: TrainingConfig) -> str:
     workload = config.workload
     held_out = f"{config.evaluation.num_seeds} x {evaluation_requests(config)} requests held out"
     if workload.source == "trace":
-        return f"trace {workload.trace_file} at {workload.rate_scale:g} x its rate, {held_out}"
+        notes = read_trace(_generator_config(config, Purpose.WORKLOAD)).notes
+        trace = f"trace {workload.trace_file} at {workload.rate_scale:g} x its rate"
+        return ", ".join([trace, *notes, held_out])
     process = (
         "Poisson arrivals"
         if workload.arrival == "poisson"

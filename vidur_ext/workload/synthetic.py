@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.workload.lengths import draw_lengths
-from vidur_ext.workload.request_table import RequestTable, fit_into
+from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.stream import check_window, to_seconds, to_ticks
+from vidur_ext.workload.token_limit import Tokens, limit_tokens
 
 _BLOCK = 1024
 
 
+class _Block(NamedTuple):
+    gap_ticks: NDArray[np.int64]
+    prefill: Tokens
+    decode: Tokens
+
+
 @dataclass(frozen=True)
 class SyntheticStream:
-    """Poisson or Gamma arrivals, conversation and code lengths.
+    """Poisson or Gamma arrivals; lengths of Azure conversations mixed with code requests.
 
-    Requests are drawn in blocks, each from a seed of its own, so a window costs its own blocks
-    only and every window sees the same requests.
+    Requests are drawn in blocks of 1024, each from a seed of its own (seed, purpose, block,
+    variant): a window costs its own blocks only, and a stream has no state to save. Another rate
+    or limit leaves the drawn numbers alone: the same requests arrive faster, or are cut shorter.
 
-    qps: mean arrivals per second; burstiness_cv: coefficient of variation of the gaps (Gamma
-    only; Poisson has 1); variant: tells streams of one purpose apart.
+    Attributes:
+        qps: mean arrival rate [requests/s].
+        arrival: ``poisson``, or ``gamma``: gaps with coefficient of variation ``burstiness_cv``
+            (shape cv^-2; above 1 is burstier than Poisson), which Poisson arrivals do not use.
+        code_fraction: share of code requests, 0 to 1.
+        max_tokens: prompt + output at most; see :func:`limit_tokens`.
+        variant: tells streams of one seed and purpose apart.
+
+    Raises:
+        UserError: a value is out of its range.
     """
 
     seed: int
@@ -33,26 +54,48 @@ class SyntheticStream:
     max_tokens: int
     variant: int = 0
 
+    def __post_init__(self) -> None:
+        finite_rate = math.isfinite(self.qps) and self.qps > 0.0
+        for name, valid, expected in (
+            ("seed", self.seed >= 0, "an integer >= 0"),
+            ("variant", self.variant >= 0, "an integer >= 0"),
+            ("qps", finite_rate, "a number of requests per second above 0"),
+            ("arrival", self.arrival in ("poisson", "gamma"), "poisson or gamma"),
+            ("burstiness_cv", 0.0 < self.burstiness_cv <= 20.0, "a number above 0, at most 20"),
+            ("code_fraction", 0.0 <= self.code_fraction <= 1.0, "a share from 0 to 1"),
+            ("max_tokens", self.max_tokens >= 2, "an integer >= 2"),
+        ):
+            if not valid:
+                raise UserError(f"workload {name}={getattr(self, name)!r}: expected {expected}")
+
     @property
     def num_requests(self) -> int | None:
+        """None: the stream has no end."""
         return None
 
     def window(self, start: int, count: int) -> RequestTable:
+        """Return requests [start, start + count); time 0 is the arrival of request start - 1.
+
+        At start 0 it is one gap before the first request.
+        """
+        check_window(start, count, self.num_requests)
         first, last = start // _BLOCK, (start + count - 1) // _BLOCK
         blocks = [self._block(index) for index in range(first, last + 1)]
-        part = slice(start - first * _BLOCK, start - first * _BLOCK + count)
-        gaps, prefill, decode = (
-            np.concatenate(columns)[part] for columns in zip(*blocks, strict=True)
+        offset = start - first * _BLOCK
+        gap_ticks, prefill, decode = (
+            np.concatenate(columns)[offset : offset + count]
+            for columns in zip(*blocks, strict=True)
         )
-        return RequestTable(np.cumsum(gaps), prefill, decode)
+        return RequestTable(to_seconds(np.cumsum(gap_ticks)), prefill, decode)
 
-    def _block(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
-        """Return gaps [s], prompt and output tokens of one block."""
+    def _block(self, index: int) -> _Block:
         rng = generator(self.seed, self.purpose, episode=index, environment=self.variant)
+        # Lengths first: how many numbers the gaps consume depends on their distribution.
+        prefill, decode = draw_lengths(rng, _BLOCK, self.code_fraction)
         if self.arrival == "poisson":
-            gaps = rng.exponential(1.0 / self.qps, _BLOCK)
+            unit_gaps = rng.standard_exponential(_BLOCK)
         else:
             variance = self.burstiness_cv**2
-            gaps = rng.gamma(1.0 / variance, variance / self.qps, _BLOCK)
-        prefill, decode = draw_lengths(rng, _BLOCK, self.code_fraction)
-        return gaps, *fit_into(prefill, decode, self.max_tokens)
+            unit_gaps = rng.standard_gamma(1.0 / variance, _BLOCK) * variance
+        limited = limit_tokens(prefill, decode, self.max_tokens)
+        return _Block(to_ticks(unit_gaps / self.qps), limited.prefill, limited.decode)

@@ -1,1 +1,1 @@
-"""Readers of recorded request streams, one per format."""
+"""Readers of recorded request streams, one per format; ``load.load_trace`` chooses."""

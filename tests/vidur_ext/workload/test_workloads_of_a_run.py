@@ -1,0 +1,68 @@
+"""Training, demonstrations and comparison of one run see different requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ppo_scheduler.config.run_sections import EvaluationSection, WorkloadSection
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.seeding import Purpose
+from vidur_ext.workload.streams import (
+    demonstration_table,
+    describe_workload,
+    evaluation_table,
+    workload_stream,
+)
+
+SYNTHETIC = TrainingConfig(workload=WorkloadSection(qps=18.0))
+
+
+def recorded(tmp_path: Path, count: int, max_tokens: int = 8192) -> TrainingConfig:
+    path = tmp_path / "trace.csv"
+    rows = "".join(f"{i * 0.5},{100 + i},{i + 1}\n" for i in range(count))
+    path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows)
+    return TrainingConfig(
+        workload=WorkloadSection(source="trace", trace_file=str(path), max_tokens=max_tokens),
+        evaluation=EvaluationSection(num_seeds=2),
+    )
+
+
+def test_synthetic_purposes_and_seeds_are_different_streams() -> None:
+    tables = [
+        workload_stream(SYNTHETIC, Purpose.WORKLOAD).window(0, 64),
+        demonstration_table(SYNTHETIC, 0, 64, 1.0),
+        demonstration_table(SYNTHETIC, 1, 64, 1.0),
+        evaluation_table(SYNTHETIC, 0).slice(0, 64),
+        evaluation_table(SYNTHETIC, 1).slice(0, 64),
+    ]
+    assert len({table.digest() for table in tables}) == len(tables)
+
+
+def test_the_load_level_scales_the_rate_of_demonstrations() -> None:
+    full, half = (demonstration_table(SYNTHETIC, 0, 64, level) for level in (1.0, 0.5))
+    assert half.arrived_at.tolist() == (full.arrived_at * 2.0).tolist()
+
+
+def test_a_trace_is_judged_on_requests_that_nobody_trained_on(tmp_path: Path) -> None:
+    config = recorded(tmp_path, 500)
+    judged = [set(evaluation_table(config, seed).prefill_tokens.tolist()) for seed in (0, 1)]
+    trained = workload_stream(config, Purpose.WORKLOAD).window(0, 3000).prefill_tokens.tolist()
+    shown = demonstration_table(config, 3, 200, 1.0).prefill_tokens.tolist()
+    assert judged[0].isdisjoint(judged[1])
+    assert (judged[0] | judged[1]).isdisjoint(trained)
+    assert (judged[0] | judged[1]).isdisjoint(shown)
+    assert len(judged[0]) == len(judged[1]) == 50
+
+
+def test_a_trace_too_short_to_judge_on_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="its held-out part has 20 requests"):
+        evaluation_table(recorded(tmp_path, 100), 0)
+
+
+def test_the_description_states_what_was_cut(tmp_path: Path) -> None:
+    config = recorded(tmp_path, 500, max_tokens=1000)
+    assert "50 of 500 requests were cut to max_tokens=1000" in describe_workload(config)
+    assert "18 requests/s, Gamma arrivals (cv 2)" in describe_workload(SYNTHETIC)
