@@ -56,7 +56,7 @@ def refusal(tmp_path: Path, content: str | bytes, trace_format: str = "auto") ->
         ),
         (
             AZURE + "\n2023-11-16 18:15:45.6805900,396,1\n",
-            "trace.csv, line 4: column TIMESTAMP: expected a time not before that of line 2, "
+            "trace.csv, line 4, column TIMESTAMP: expected a time not before that of line 2, "
             "found one 1 s earlier; sort the file by TIMESTAMP",
         ),
         (
@@ -87,7 +87,7 @@ def refusal(tmp_path: Path, content: str | bytes, trace_format: str = "auto") ->
         ),
         (
             BURSTGPT + "4,GPT-4,10,0\n",
-            "trace.csv, line 3: column Timestamp: expected a time not before that of line 2, "
+            "trace.csv, line 3, column Timestamp: expected a time not before that of line 2, "
             "found one 1 s earlier; sort the file by Timestamp",
         ),
         (
@@ -126,7 +126,7 @@ def refusal(tmp_path: Path, content: str | bytes, trace_format: str = "auto") ->
         ),
         (
             MOONCAKE + '{"timestamp": 1, "input_length": 1, "output_length": 9}\n',
-            "trace.csv, line 2: column timestamp: expected a time not before that of line 1, "
+            "trace.csv, line 2, column timestamp: expected a time not before that of line 1, "
             "found one 0.004 s earlier; sort the file by timestamp",
         ),
     ],

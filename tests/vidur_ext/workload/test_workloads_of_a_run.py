@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,12 +21,12 @@ from vidur_ext.workload.streams import (
 SYNTHETIC = TrainingConfig(workload=WorkloadSection(qps=18.0))
 
 
-def recorded(tmp_path: Path, count: int, max_tokens: int = 8192) -> TrainingConfig:
+def recorded(tmp_path: Path, count: int, **keys: Any) -> TrainingConfig:
     path = tmp_path / "trace.csv"
     rows = "".join(f"{i * 0.5},{100 + i},{i + 1}\n" for i in range(count))
     path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows)
     return TrainingConfig(
-        workload=WorkloadSection(source="trace", trace_file=str(path), max_tokens=max_tokens),
+        workload=WorkloadSection(source="trace", trace_file=str(path), **keys),
         evaluation=EvaluationSection(num_seeds=2),
     )
 
@@ -57,6 +58,21 @@ def test_a_trace_is_judged_on_requests_that_nobody_trained_on(tmp_path: Path) ->
     assert len(judged[0]) == len(judged[1]) == 50
 
 
+@pytest.mark.parametrize(("fraction", "first"), [(0.2, 500), (0.5, 350)])
+def test_the_holdout_fraction_moves_the_border(tmp_path: Path, fraction: float, first: int) -> None:
+    config = recorded(tmp_path, 500, holdout_fraction=fraction)
+    assert evaluation_table(config, 0).prefill_tokens[0] == first
+
+
+def test_the_rate_scale_of_the_config_speeds_a_trace_up(tmp_path: Path) -> None:
+    usual, doubled = (
+        workload_stream(recorded(tmp_path, 100, rate_scale=scale), Purpose.WORKLOAD).window(0, 50)
+        for scale in (1.0, 2.0)
+    )
+    assert usual.arrived_at[-1] == 49 * 0.5
+    assert doubled.arrived_at[-1] == 49 * 0.25
+
+
 def test_a_trace_too_short_to_judge_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="its held-out part has 20 requests"):
         evaluation_table(recorded(tmp_path, 100), 0)
@@ -65,4 +81,10 @@ def test_a_trace_too_short_to_judge_on_is_refused(tmp_path: Path) -> None:
 def test_the_description_states_what_was_cut(tmp_path: Path) -> None:
     config = recorded(tmp_path, 500, max_tokens=1000)
     assert "50 of 500 requests were cut to max_tokens=1000" in describe_workload(config)
+    assert "2 x 50 requests held out" in describe_workload(config)
+
+
+def test_the_description_states_rate_and_arrivals() -> None:
     assert "18 requests/s, Gamma arrivals (cv 2)" in describe_workload(SYNTHETIC)
+    poisson = TrainingConfig(workload=WorkloadSection(qps=3.0, arrival="poisson"))
+    assert "3 requests/s, Poisson arrivals" in describe_workload(poisson)

@@ -19,9 +19,14 @@ def line_error(path: Path, line: int, text: str) -> UserError:
     return UserError(f"{path}, line {line}: {text}")
 
 
+def column_error(path: Path, line: int, column: str, text: str) -> UserError:
+    """Return the error about one column of a line."""
+    return UserError(f"{path}, line {line}, column {column}: {text}")
+
+
 def value_error(path: Path, line: int, column: str, expected: str, found: object) -> UserError:
     """Return the error about one value."""
     shown = repr(found)
     if len(shown) > _SHOWN:
         shown = f"{shown[:_SHOWN]}…"
-    return UserError(f"{path}, line {line}, column {column}: expected {expected}, found {shown}")
+    return column_error(path, line, column, f"expected {expected}, found {shown}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vidur_ext.workload.request_table import RequestTable
-from vidur_ext.workload.traces.errors import file_error, line_error, value_error
+from vidur_ext.workload.traces.errors import column_error, file_error, value_error
 
 _MOST_TOKENS = 2**31 - 1
 
@@ -36,11 +36,12 @@ class TraceRows:
         """Note that line ``line`` arrives at ``seconds``, whether its request counts or not."""
         earlier, above = self._previous
         if seconds < earlier:
-            raise line_error(
+            raise column_error(
                 self.path,
                 line,
-                f"column {self.time_column}: expected a time not before that of line {above}, "
-                f"found one {earlier - seconds:g} s earlier; sort the file by {self.time_column}",
+                self.time_column,
+                f"expected a time not before that of line {above}, found one "
+                f"{earlier - seconds:g} s earlier; sort the file by {self.time_column}",
             )
         self._previous = (seconds, line)
 
