@@ -6,6 +6,7 @@ import sys
 
 import click
 import typer
+from click.exceptions import NoArgsIsHelpError
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.commands import config
@@ -33,6 +34,8 @@ def _run() -> None:
         app(standalone_mode=False)
     except click.Abort as abort:
         raise abort.__cause__ or KeyboardInterrupt from None
+    except NoArgsIsHelpError:  # the help stands on the terminal already
+        sys.exit(2)
     except click.UsageError as error:
         raise UserError(f"{error.format_message()} (see --help)") from None
 

@@ -6,6 +6,8 @@ import signal
 import sys
 from collections.abc import Callable
 
+from rich.console import Console
+
 from ppo_scheduler.errors import UserError
 from vidur_ext.training.interruption import Interrupted
 
@@ -18,7 +20,7 @@ def exit_status(program: Callable[[], None]) -> int:
     try:
         program()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(f"error: {error}")
         return 2
     except Interrupted as stop:
         name = signal.Signals(stop.number).name
@@ -32,3 +34,9 @@ def exit_status(program: Callable[[], None]) -> int:
         print("stopped by SIGINT before anything was left to save", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def _print_error(text: str) -> None:
+    # Rich knows when colour is unwanted: no terminal, NO_COLOR, TERM=dumb.
+    console = Console(stderr=True)
+    console.print(text, style="red", markup=False, highlight=False, emoji=False, soft_wrap=True)

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ppo_scheduler.config.loading import dump_config, leaf_fields, load_config
+from ppo_scheduler.config.fields import leaf_fields
+from ppo_scheduler.config.loading import dump_config, load_config
 from ppo_scheduler.config.reference import config_reference
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
@@ -28,7 +29,10 @@ def show(
 ) -> None:
     """Print the effective configuration as JSON."""
     effective = load_config(config, set_ or [])
-    typer.echo(json.dumps(_changes(effective), indent=2) if changed else dump_config(effective))
+    if changed:
+        typer.echo(json.dumps(_changes(effective), indent=2, ensure_ascii=False))
+    else:
+        typer.echo(dump_config(effective), nl=False)
 
 
 @app.command()

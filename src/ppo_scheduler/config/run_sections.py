@@ -1,4 +1,4 @@
-"""Config sections of a run: budget, cluster, workload, warm start, saving, judging."""
+"""Config sections of a run: budget, workload, warm start, saving, judging."""
 
 from __future__ import annotations
 
@@ -63,35 +63,6 @@ class TrainingSection(Section):
     torch_threads: int = key(1, "threads of torch; more than 1 rarely pays here", ge=1, le=256)
 
 
-class ClusterSection(Section):
-    """The served cluster, in Vidur's terms."""
-
-    num_replicas: int = key(4, "model replicas to route to", ge=1, le=1024)
-    model_name: str = key("meta-llama/Llama-3-8B", "a model name that Vidur knows")
-    device: Literal["a40", "a100", "h100", "l40"] = key("a100", "GPU of every replica")
-    network_device: str = key("a100_dgx", "a node type that Vidur knows")
-    tensor_parallel_size: int = key(1, "GPUs per pipeline stage", ge=1, le=64)
-    num_pipeline_stages: int = key(1, "pipeline stages per replica", ge=1, le=64)
-    replica_scheduler: Literal["sarathi", "vllm", "orca"] = key(
-        "sarathi", "how a replica forms its batches"
-    )
-    batch_size_cap: int = key(128, "requests in one batch at most", unit="requests", ge=1)
-    chunk_size: int = key(
-        512, "sarathi: tokens in one batch at most", unit="tokens", ge=32, le=65_536
-    )
-    max_tokens_in_batch: int = key(
-        4096, "vllm: tokens in one batch at most", unit="tokens", ge=32, le=1_048_576
-    )
-    block_size: int = key(16, "tokens per KV block", unit="tokens", ge=1, le=1024)
-    num_blocks: int | None = key(
-        None, "KV blocks per replica; null computes them from the device's memory", ge=1
-    )
-    watermark_blocks_fraction: float = key(
-        0.01, "KV blocks kept free when a request is admitted", ge=0, lt=1
-    )
-    memory_margin_fraction: float = key(0.1, "device memory left alone", ge=0, lt=1)
-
-
 class SimulationSection(Section):
     """The simulator's own settings."""
 
@@ -111,6 +82,7 @@ class SimulationSection(Section):
 
     @model_validator(mode="after")
     def _local_needs_folder(self) -> SimulationSection:
+        """`profile_dir` is given with a `local_*` predictor, and only then."""
         if self.predictor.startswith("local_") and self.profile_dir is None:
             raise ValueError(f"predictor={self.predictor!r} needs profile_dir")
         if not self.predictor.startswith("local_") and self.profile_dir is not None:
@@ -122,7 +94,7 @@ class WorkloadSection(Section):
     """The request stream."""
 
     source: Literal["synthetic", "trace"] = key("synthetic", "where requests come from")
-    qps: float = key(18.0, "synthetic: mean arrival rate", unit="requests/s", gt=0)
+    qps: float = key(22.0, "synthetic: mean arrival rate", unit="requests/s", gt=0)
     arrival: Literal["poisson", "gamma"] = key("gamma", "synthetic: arrival process")
     burstiness_cv: float = key(
         2.0, "gamma: coefficient of variation of the gaps; 1 is Poisson", gt=0, le=20
@@ -144,6 +116,7 @@ class WorkloadSection(Section):
 
     @model_validator(mode="after")
     def _trace_needs_file(self) -> WorkloadSection:
+        """`trace_file` is given with `source` "trace", and only then."""
         if self.source == "trace" and self.trace_file is None:
             raise ValueError("source='trace' needs trace_file")
         if self.source == "synthetic" and self.trace_file is not None:
@@ -176,6 +149,7 @@ class WarmstartSection(Section):
 
     @model_validator(mode="after")
     def _positive_levels(self) -> WarmstartSection:
+        """`load_levels` are above 0, `teachers` names each once."""
         if any(level <= 0 for level in self.load_levels):
             raise ValueError(f"load_levels must all be above 0, not {list(self.load_levels)}")
         if len(set(self.teachers)) != len(self.teachers):
@@ -225,6 +199,9 @@ class EvaluationSection(Section):
 
     @model_validator(mode="after")
     def _baseline_runs(self) -> EvaluationSection:
+        """`schedulers` names each once and contains `baseline`."""
+        if len(set(self.schedulers)) != len(self.schedulers):
+            raise ValueError(f"schedulers names one heuristic twice: {list(self.schedulers)}")
         if self.baseline not in self.schedulers:
             raise ValueError(f"baseline={self.baseline!r} must be one of schedulers")
         return self

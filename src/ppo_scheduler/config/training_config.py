@@ -10,10 +10,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from typing_extensions import Self
+
+from ppo_scheduler.config.cluster_section import ClusterSection
+from ppo_scheduler.config.fields import leaf_fields
+from ppo_scheduler.config.flat_values import (
+    SCHEDULER_FLAG_PREFIX,
+    flag_at,
+    flag_texts,
+    flag_type,
+    from_flag,
+    to_flag,
+)
 from ppo_scheduler.config.learner_sections import (
     ArchitectureSection,
     CollapseGuardSection,
@@ -26,9 +39,9 @@ from ppo_scheduler.config.learner_sections import (
     StabilizationSection,
     TemperatureSection,
 )
+from ppo_scheduler.config.problems import describe_problems, join_problems
 from ppo_scheduler.config.run_sections import (
     CheckpointingSection,
-    ClusterSection,
     EvaluationSection,
     MonitoringSection,
     ParallelSection,
@@ -38,8 +51,8 @@ from ppo_scheduler.config.run_sections import (
     WorkloadSection,
 )
 from ppo_scheduler.config.section import Section, key
+from ppo_scheduler.errors import UserError
 
-SCHEDULER_FLAG_PREFIX = "p_p_o_global_scheduler_modular_config_"
 WORKLOAD_FLAG_PREFIX = "workload_request_generator_config_"
 _ORCA_TABLE_TOKENS = 262_144
 """Orca batches whole prompts without a limit; the predictor's tables need one."""
@@ -70,39 +83,57 @@ class LearnerConfig(Section):
     checkpointing: CheckpointingSection = key(CheckpointingSection(), "saving the training state")
     monitoring: MonitoringSection = key(MonitoringSection(), "what is written while training")
 
+    @model_validator(mode="after")
+    def _minibatch_adapts_within_bounds(self) -> Self:
+        """With `advanced_optimization.adaptive_minibatch`, `ppo_config.minibatch_size` begins
+        within `min_minibatch_size` and `max_minibatch_size`."""
+        shape, initial = self.advanced_optimization, self.ppo_config.minibatch_size
+        low, high = shape.min_minibatch_size, shape.max_minibatch_size
+        if shape.adaptive_minibatch and not low <= initial <= high:
+            raise ValueError(
+                f"ppo_config.minibatch_size={initial} is outside the bounds of the adaptive "
+                f"minibatch, advanced_optimization.min_minibatch_size={low} and "
+                f"max_minibatch_size={high}; change one of them, or switch adaptive_minibatch off"
+            )
+        return self
+
     @classmethod
     def flat_fields(cls) -> Iterator[tuple[str, type, Any, str]]:
-        """Yield (flat name, flag type, flag default, help) of every learner key.
-
-        A key whose type is no plain int, float, bool or str travels as JSON text.
-        """
-        for group, group_field in LearnerConfig.model_fields.items():
-            section: Section = group_field.default
-            for name, field in type(section).model_fields.items():
-                flag_type = _flag_type(field.annotation)
-                default = _to_flag(getattr(section, name), flag_type)
-                yield f"{group}_{name}", flag_type, default, field.description or ""
+        """Yield (flat name, flag type, flag default, help) of every learner key."""
+        for group, name, field in cls._keys():
+            default = to_flag(field.default, field.annotation)
+            yield f"{group}_{name}", flag_type(field.annotation), default, field.description or ""
 
     @classmethod
     def from_flat(cls, values: Mapping[str, Any]) -> LearnerConfig:
-        """Build the learner's config from flat names; the inverse of ``flat_values``."""
+        """Build the learner's config from flat names; the inverse of ``flat_values``.
+
+        Raises:
+            UserError: naming every flag whose value is not allowed.
+        """
         tree: dict[str, dict[str, Any]] = {}
-        for group, group_field in LearnerConfig.model_fields.items():
-            section: Section = group_field.default
-            tree[group] = {}
-            for name, field in type(section).model_fields.items():
-                value = values[f"{group}_{name}"]
-                if _flag_type(field.annotation) is str and not _is_text(field.annotation):
-                    value = json.loads(value)
-                tree[group][name] = value
-        return LearnerConfig.model_validate_json(json.dumps(tree))
+        for group, name, field in cls._keys():
+            flat = f"{group}_{name}"
+            tree.setdefault(group, {})[name] = from_flag(flat, values[flat], field.annotation)
+        try:
+            return LearnerConfig.model_validate_json(json.dumps(tree))
+        except ValidationError as error:
+            lines = describe_problems(error, LearnerConfig, flag_at)
+            raise UserError(join_problems(lines)) from None
 
     def flat_values(self) -> dict[str, Any]:
         """Return every learner key under its flat name, as ``flat_fields`` types it."""
         return {
-            flat: _to_flag(_value_at(self, flat), flag_type)
-            for flat, flag_type, _, _ in self.flat_fields()
+            f"{group}_{name}": to_flag(getattr(getattr(self, group), name), field.annotation)
+            for group, name, field in self._keys()
         }
+
+    @staticmethod
+    def _keys() -> Iterator[tuple[str, str, FieldInfo]]:
+        """Yield (group, key, field) of every learner key, in the order of declaration."""
+        for path, field in leaf_fields(LearnerConfig):
+            group, name = path.split(".")
+            yield group, name, field
 
 
 class TrainingConfig(LearnerConfig):
@@ -114,6 +145,19 @@ class TrainingConfig(LearnerConfig):
     warmstart: WarmstartSection = key(WarmstartSection(), "demonstrations and cloning")
     parallel_training: ParallelSection = key(ParallelSection(), "work spread over processes")
     evaluation: EvaluationSection = key(EvaluationSection(), "the comparison at the end")
+
+    @model_validator(mode="after")
+    def _teachers_can_be_followed(self) -> Self:
+        """`warmstart.teachers` contains `oracle_work` only if `observation.output_length` is
+        "oracle": what the policy does not see it cannot imitate."""
+        hidden = self.observation.output_length == "hidden"
+        if self.warmstart.enabled and hidden and "oracle_work" in self.warmstart.teachers:
+            raise ValueError(
+                "warmstart.teachers contains oracle_work, whose choice follows from true output "
+                'lengths, but observation.output_length is "hidden"; choose another teacher, or '
+                'observation.output_length "oracle"'
+            )
+        return self
 
     def digest(self) -> str:
         """Return the sha256 of the canonical JSON text: equal settings, equal digest."""
@@ -165,7 +209,7 @@ class TrainingConfig(LearnerConfig):
             text
             for name, value in values.items()
             if value is not None
-            for text in _flag_texts(name, value)
+            for text in flag_texts(name, value)
         ]
 
     def _cluster_flags(self) -> dict[str, Any]:
@@ -221,34 +265,3 @@ class TrainingConfig(LearnerConfig):
             WORKLOAD_FLAG_PREFIX + "seed": self.training.seed,
             WORKLOAD_FLAG_PREFIX + "num_requests": self.training.total_requests,
         }
-
-
-def _value_at(config: LearnerConfig, flat: str) -> Any:
-    for group in LearnerConfig.model_fields:
-        name = flat.removeprefix(f"{group}_")
-        section = getattr(config, group)
-        if name != flat and name in type(section).model_fields:
-            return getattr(section, name)
-    raise AssertionError(f"{flat} names no learner key")
-
-
-def _flag_type(annotation: Any) -> type:
-    return annotation if annotation in (int, float, bool) else str
-
-
-def _is_text(annotation: Any) -> bool:
-    return annotation is str or typing.get_origin(annotation) is typing.Literal
-
-
-def _to_flag(value: Any, flag_type: type) -> Any:
-    if flag_type is not str or isinstance(value, str):
-        return flag_type(value)
-    if isinstance(value, tuple):
-        value = [item.model_dump() if isinstance(item, Section) else item for item in value]
-    return json.dumps(value)
-
-
-def _flag_texts(name: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", str(value)]
