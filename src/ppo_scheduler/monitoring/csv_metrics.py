@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
-from collections.abc import Mapping, Sequence
+import io
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from ppo_scheduler.checkpoint.disk import reveal, write_staged
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.monitoring.metrics_disk import metrics_disk_errors
 
 _STEP = "global_step"
 
@@ -16,45 +19,76 @@ class CsvSink:
     """One row per record under a header that never grows; a missing value is an empty cell."""
 
     def __init__(self, path: Path, columns: Sequence[str], resume_step: int | None) -> None:
-        """Open for appending; a resume drops the rows after ``resume_step``.
+        """Open for appending.
+
+        Args:
+            columns: the names of all scalars that will ever be recorded, in order.
+            resume_step: ``global_step`` of the checkpoint that a resume continues from. Rows from
+                that step on are dropped: the learner records an update before it counts the
+                decision that made the rollout full, so they are from after the checkpoint. None
+                begins a new file; an earlier one is kept as ``NAME.1``, ``NAME.2``, ...
 
         Raises:
-            UserError: the existing file has other columns.
+            UserError: the file has other columns, is no such CSV, or cannot be written.
         """
         self._columns = tuple(columns)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and resume_step is not None:
-            _cut(path, (_STEP, *self._columns), resume_step)
+        self._path = path
+        header = (_STEP, *self._columns)
+        rows: list[list[str]] = []
+        with metrics_disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                if resume_step is None:
+                    _set_aside(path)
+                else:
+                    rows = _rows_before(path, header, resume_step)
+            write_staged(path, _csv_text([header, *rows]).encode())
+            reveal(path)
             self._file = path.open("a", newline="", encoding="utf-8")
-            self._writer = csv.writer(self._file, lineterminator="\n")
-        else:
-            self._file = path.open("w", newline="", encoding="utf-8")
-            self._writer = csv.writer(self._file, lineterminator="\n")
-            self._writer.writerow((_STEP, *self._columns))
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
+        """Append a row; after the call a killed process does not lose it any more."""
         unknown = scalars.keys() - set(self._columns)
         assert not unknown, f"scalars that are not in the schema: {sorted(unknown)}"
-        cells = [str(scalars.get(name, "")) for name in self._columns]
-        self._writer.writerow((global_step, *cells))
-        self._file.flush()
+        cells = [scalars.get(name, "") for name in self._columns]
+        with metrics_disk_errors(self._path):
+            self._file.write(_csv_text([(global_step, *cells)]))
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        with metrics_disk_errors(self._path):
+            self._file.close()
 
 
-def _cut(path: Path, header: tuple[str, ...], last_step: int) -> None:
-    """Rewrite the file without the rows after ``last_step``, atomically."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    if not rows or tuple(rows[0]) != header:
+def _rows_before(path: Path, header: tuple[str, ...], step: int) -> list[list[str]]:
+    """Return the rows of an earlier process whose ``global_step`` is below ``step``."""
+    # What follows the last line end is a row that a crash cut short.
+    whole = path.read_bytes().rpartition(b"\n")[0].decode("utf-8", errors="replace")
+    found, *rows = list(csv.reader(io.StringIO(whole))) or [[]]
+    if tuple(found) != header:
         raise UserError(
             f"{path}: has other columns than this training writes (other replicas or another "
             "version?); move it away, or choose another --output-dir"
         )
-    # The last line may be cut short by a crash; a row of another length is none.
-    kept = [row for row in rows[1:] if len(row) == len(header) and int(row[0]) <= last_step]
-    staged = path.with_name(f".{path.name}.tmp")
-    with staged.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *kept])
-    os.replace(staged, path)
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header) or not row[0].isdecimal():
+            raise UserError(
+                f"{path}: line {number} is not a row of {len(header)} cells that begins with a "
+                "global_step; repair it or move the file away"
+            )
+    return [row for row in rows if int(row[0]) < step]
+
+
+def _set_aside(path: Path) -> None:
+    """Rename the file of another training to the next free name."""
+    for number in itertools.count(1):
+        kept = path.with_name(f"{path.name}.{number}")
+        if not kept.exists():
+            path.rename(kept)
+            return
+
+
+def _csv_text(rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

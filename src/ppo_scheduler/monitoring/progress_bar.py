@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -16,7 +17,11 @@ _LOG_EVERY_S = 10.0
 
 
 class TrainingProgress:
-    """A bar on a terminal; elsewhere a log line every ten seconds."""
+    """A bar on a terminal; elsewhere a log line at most every ten seconds, and one at the end.
+
+    A context manager. Leaving it without an exception means that all decisions were made; leaving
+    it in any way gives the terminal its cursor back.
+    """
 
     def __init__(
         self,
@@ -26,11 +31,19 @@ class TrainingProgress:
         enabled: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``total`` decisions make the whole; ``enabled`` off keeps even a terminal quiet."""
+        """Begin at no decisions.
+
+        Args:
+            total: decisions that make the whole, over all resumes.
+            console: the one that log lines go to, so that they stay above the bar.
+            enabled: off writes log lines on a terminal, too.
+            clock: seconds since some moment.
+        """
         self._total = total
         self._clock = clock
         self._started: tuple[float, int] | None = None
         self._last_line = clock()
+        self._last_means: tuple[float, float] | None = None
         self._bar = (
             Progress(
                 TextColumn("training"),
@@ -55,18 +68,30 @@ class TrainingProgress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # Learning goes on by whole rollouts: the last update comes before the last decision.
+        if error is None and self._last_means is not None:
+            self._show(self._clock(), self._total, *self._last_means)
         if self._bar is not None:
             self._bar.stop()
 
     def update(self, done: int, mean_reward: float, mean_latency_s: float) -> None:
-        """Show the state after ``done`` decisions; speed counts from this process's first call."""
+        """Show the state after ``done`` decisions.
+
+        Speed and remaining time are measured from this process's first call on, so decisions of
+        before a resume do not count. ``mean_latency_s`` is NaN before any request completed.
+        """
         now = self._clock()
         if self._started is None:
             self._started = (now, done)
+        self._last_means = (mean_reward, mean_latency_s)
+        if self._bar is not None or now - self._last_line >= _LOG_EVERY_S:
+            self._show(now, done, mean_reward, mean_latency_s)
+
+    def _show(self, now: float, done: int, mean_reward: float, mean_latency_s: float) -> None:
         facts = self._facts(now, done, mean_reward, mean_latency_s)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, facts=facts)
-        elif now - self._last_line >= _LOG_EVERY_S or done >= self._total:
+        else:
             self._last_line = now
             _LOG.info("training %s", facts)
 
@@ -74,10 +99,14 @@ class TrainingProgress:
         assert self._started is not None
         since, first = self._started
         speed = (done - first) / (now - since) if now > since else 0.0
-        eta = f"{_duration((self._total - done) / speed)} left" if speed > 0.0 else "-- left"
+        if done >= self._total:
+            left = "done"
+        else:
+            left = f"{_duration((self._total - done) / speed)} left" if speed > 0.0 else "-- left"
+        latency = "--" if math.isnan(mean_latency_s) else f"{mean_latency_s:.2f}"
         return (
-            f"{done}/{self._total} decisions, {speed:.0f}/s, {eta}, "
-            f"reward {mean_reward:.3f}, latency {mean_latency_s:.2f} s"
+            f"{done}/{self._total} decisions, {speed:.0f}/s, {left}, "
+            f"reward {mean_reward:.3f}, latency {latency} s"
         )
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.monitoring.terminal import terminal
 
 LOGGER = "ppo"
 
@@ -46,7 +46,8 @@ def run_log(path: Path, level: str, *, quiet: bool = False) -> Iterator[None]:
 
 def _file_handler(path: Path) -> logging.Handler:
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        # A path may hold bytes that are no text: they are logged escaped.
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"{path}: cannot write the log ({error.strerror})") from error
     handler.setFormatter(
@@ -56,12 +57,10 @@ def _file_handler(path: Path) -> logging.Handler:
 
 
 def _terminal_handler(level: int | str) -> logging.Handler:
-    console = Console(stderr=True)
     handler: logging.Handler
-    if console.is_terminal:
-        # Rich keeps the lines above a progress bar that is being drawn.
+    if terminal().is_terminal:
         handler = RichHandler(
-            console=console,
+            console=terminal(),
             show_path=False,
             show_level=False,
             log_time_format="%H:%M:%S",

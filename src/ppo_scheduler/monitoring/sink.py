@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Protocol
 
 
 class MetricsSink(Protocol):
-    """Takes scalars; x is always ``global_step``, the number of routing decisions."""
+    """Takes scalars; x is always ``global_step``, the number of routing decisions.
+
+    When ``record`` returns, the operating system has the record, so a checkpoint that is taken
+    afterwards never knows of an update that a crash could still take away.
+    """
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None: ...
 
@@ -25,5 +30,7 @@ class FanOut:
             sink.record(global_step, scalars)
 
     def close(self) -> None:
-        for sink in self._sinks:
-            sink.close()
+        """Close all sinks, also when one of them cannot be."""
+        with ExitStack() as stack:
+            for sink in self._sinks:
+                stack.callback(sink.close)

@@ -1,4 +1,7 @@
-"""TensorBoard events with ``global_step`` as x."""
+"""TensorBoard events with ``global_step`` as x.
+
+Importing this takes over a second: do so only where events are wanted.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,36 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from ppo_scheduler.monitoring.metrics_disk import metrics_disk_errors
+
 
 class TensorBoardSink:
-    """Writes events; after a resume, points later than ``purge_step`` are hidden."""
+    """Writes one event per scalar into a folder that ``tensorboard --logdir`` reads."""
 
-    def __init__(self, log_dir: Path, purge_step: int | None) -> None:
-        # TensorBoard hides what an earlier process wrote at or after the purge step.
-        purge = None if purge_step is None else purge_step + 1
-        self._writer = SummaryWriter(str(log_dir), purge_step=purge, flush_secs=10)
+    def __init__(self, log_dir: Path, resume_step: int | None) -> None:
+        """Open a new events file.
+
+        Args:
+            resume_step: ``global_step`` of the checkpoint that a resume continues from. TensorBoard
+                hides what earlier processes wrote at that step and later: the learner records an
+                update before it counts the decision that made the rollout full, so it is from after
+                the checkpoint. None is a new training, which hides all that the folder held.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        self._log_dir = log_dir
+        with metrics_disk_errors(log_dir):
+            self._writer = SummaryWriter(str(log_dir), purge_step=resume_step or 0)
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
-        for name, value in scalars.items():
-            self._writer.add_scalar(name, value, global_step)
+        """Write the events; after the call a killed process does not lose them any more."""
+        with metrics_disk_errors(self._log_dir):
+            for name, value in scalars.items():
+                self._writer.add_scalar(name, value, global_step)
+            # Unflushed, events of before the checkpoint would be missing after a crash.
+            self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
+        with metrics_disk_errors(self._log_dir):
+            self._writer.close()

@@ -1,0 +1,136 @@
+"""The log file is complete, UTF-8 and written once; the terminal shows what was asked for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.monitoring.run_log import run_log
+
+LOG = logging.getLogger("ppo")
+RESUMED = "[Resume] PPO训练恢复"
+LEVELS = ("debug", "info", "warning", "error")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "ppo_training.log"
+
+
+def log_all() -> None:
+    for level in LEVELS:
+        getattr(LOG, level)("at %s", level)
+
+
+def shown_levels(text: str) -> list[str]:
+    return re.findall(r"at (\w+)$", text, re.M)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_file_and_terminal_hold_the_asked_level_and_above(path, capsys, level):
+    with run_log(path, level):
+        log_all()
+    expected = list(LEVELS[LEVELS.index(level) :])
+    assert shown_levels(path.read_text(encoding="utf-8")) == expected
+    assert shown_levels(capsys.readouterr().err) == expected
+
+
+def test_quiet_shows_warnings_only_and_the_file_still_has_all(path, capsys):
+    with run_log(path, "debug", quiet=True):
+        log_all()
+    assert shown_levels(path.read_text(encoding="utf-8")) == list(LEVELS)
+    captured = capsys.readouterr()
+    assert shown_levels(captured.err) == ["warning", "error"]
+    assert captured.out == ""
+
+
+def test_a_line_has_time_level_and_text(path):
+    with run_log(path, "info"):
+        LOG.warning("slow")
+    pattern = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4} WARNING slow\n"
+    assert re.fullmatch(pattern, path.read_text(encoding="utf-8"))
+
+
+def test_a_log_inside_a_log_doubles_nothing(path, tmp_path, capsys):
+    with run_log(path, "info"):
+        with run_log(tmp_path / "inner.log", "debug"):
+            LOG.info("once")
+        LOG.info("still open")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == ["once", "still open"]
+    assert capsys.readouterr().err.count("once") == 1
+    assert not (tmp_path / "inner.log").exists()
+
+
+def test_a_later_run_appends(path):
+    for text in ("first", "second"):
+        with run_log(path, "info"):
+            LOG.info(text)
+    assert [line.split()[-1] for line in path.read_text(encoding="utf-8").splitlines()] == [
+        "first",
+        "second",
+    ]
+
+
+def test_an_error_closes_the_log(path):
+    with pytest.raises(KeyboardInterrupt), run_log(path, "info"):
+        raise KeyboardInterrupt
+    assert LOG.handlers == []
+    assert LOG.propagate
+
+
+def test_square_brackets_and_long_lines_stay_as_they_are(path, capsys):
+    text = f"{RESUMED} [bold]x[/bold] " + "word " * 60 + "end"
+    with run_log(path, "info"):
+        LOG.info(text)
+    assert text in path.read_text(encoding="utf-8")
+    assert text in capsys.readouterr().err
+
+
+def test_a_log_that_cannot_be_written_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="cannot write the log"), run_log(tmp_path, "info"):
+        pass
+    assert LOG.handlers == []
+
+
+_PROGRAM = """
+import logging, sys
+from pathlib import Path
+from ppo_scheduler.monitoring.run_log import run_log
+with run_log(Path(sys.argv[1]), "info"):
+    logging.getLogger("ppo").info({text})
+"""
+
+
+def log_in_c_locale(path: Path, text: str, encoding: str) -> str:
+    """Log ``text`` in a process without a locale; return what its terminal got."""
+    variables = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    shown = subprocess.run(
+        [sys.executable, "-c", _PROGRAM.format(text=ascii(text)), str(path)],
+        env={**os.environ, **variables, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    return shown.stderr.decode(encoding).rstrip()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_chinese_is_logged_in_any_locale(path, encoding):
+    shown = log_in_c_locale(path, RESUMED, encoding)
+    assert path.read_bytes().decode("utf-8").rstrip().endswith(RESUMED)
+    expected = RESUMED.encode(encoding, errors="backslashreplace").decode(encoding)
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d {re.escape(expected)}", shown)
+
+
+def test_a_path_that_is_no_text_is_logged_escaped(path):
+    shown = log_in_c_locale(path, "run folder out\udcff", "utf-8")
+    assert path.read_text(encoding="utf-8").endswith("run folder out\\udcff\n")
+    assert shown.endswith("run folder out\\udcff")
+    assert "Logging error" not in shown

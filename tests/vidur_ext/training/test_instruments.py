@@ -1,0 +1,97 @@
+"""Every monitoring key shows in what a training writes."""
+
+from __future__ import annotations
+
+import csv
+import logging
+
+import pytest
+
+from ppo_scheduler.monitoring.run_log import run_log
+from vidur_ext.training.instruments import Instruments, open_instruments
+from vidur_ext.training.run_folder import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path) -> RunFolder:
+    return RunFolder.at(tmp_path / "run")
+
+
+@pytest.fixture
+def open_with(make_config, folder):
+    """Open the instruments of a small training with some monitoring keys."""
+
+    def open_(resume_step: int | None = None, **keys: object):
+        return open_instruments(make_config(monitoring=keys), folder, 3, resume_step)
+
+    return open_
+
+
+def complete(instruments: Instruments, latencies_s) -> list[str]:
+    alerts = [instruments.tail.add(e2e_s, e2e_s / 2) for e2e_s in latencies_s]
+    return [alert for alert in alerts if alert is not None]
+
+
+def last_row(folder: RunFolder) -> dict[str, str]:
+    with (folder.metrics / "training.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))[-1]
+
+
+@pytest.mark.parametrize("tensorboard", [False, True])
+@pytest.mark.parametrize("csv_file", [False, True])
+def test_tensorboard_and_csv_are_written_where_asked(open_with, folder, tensorboard, csv_file):
+    with open_with(tensorboard=tensorboard, csv=csv_file) as instruments:
+        instruments.record(32, {"Rollout/RewardMean": -0.5})
+    assert bool(list(folder.path.rglob("events.out.tfevents.*"))) == tensorboard
+    assert (folder.metrics / "training.csv").exists() == csv_file
+
+
+def test_a_record_carries_what_only_the_simulation_knows(open_with, folder):
+    with open_with(tensorboard=False) as instruments:
+        complete(instruments, [4.0] * 10)
+        instruments.checkpoint_seconds = 0.25
+        instruments.record(32, {"Rollout/RewardMean": -0.5})
+    row = last_row(folder)
+    assert (row["global_step"], row["Rollout/RewardMean"]) == ("32", "-0.5")
+    assert (row["tail_latency/latency_p99"], row["tail_latency/ttft_p50"]) == ("4.0", "2.0")
+    assert (row["curriculum/Stage"], row["curriculum/QpsScale"]) == ("0.0", "1.0")
+    assert row["Speed/CheckpointSeconds"] == "0.25"
+
+
+@pytest.mark.parametrize(("window", "median"), [(10, "9.0"), (40, "1.0")])
+def test_tail_window_is_what_percentiles_look_back_on(open_with, folder, window, median):
+    with open_with(tensorboard=False, tail_window=window) as instruments:
+        complete(instruments, [1.0] * 30 + [9.0] * 10)
+        instruments.record(32, {"Rollout/RewardMean": -0.5})
+    assert last_row(folder)["tail_latency/latency_p50"] == median
+
+
+@pytest.mark.parametrize(("threshold", "count"), [(5.0, 1), (10.0, 0)])
+def test_tail_alert_s_is_where_the_alert_begins(open_with, threshold, count):
+    with open_with(tensorboard=False, csv=False, tail_alert_s=threshold) as instruments:
+        assert len(complete(instruments, [9.0] * 100)) == count
+
+
+@pytest.mark.parametrize("level", ["info", "warning"])
+def test_log_level_is_what_the_log_holds(make_config, folder, level):
+    with run_log(folder.log, make_config(monitoring={"log_level": level}).monitoring.log_level):
+        logging.getLogger("ppo").info("detail")
+    assert ("detail" in folder.log.read_text(encoding="utf-8")) == (level == "info")
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_progress_bar_is_drawn_where_asked(open_with, monkeypatch, capsys, enabled):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # Rich then takes standard error for a terminal.
+    with open_with(tensorboard=False, csv=False, progress_bar=enabled) as instruments:
+        instruments.record(32, {"Rollout/RewardMean": -0.5})
+    assert ("240/240 decisions" in capsys.readouterr().err) == enabled
+
+
+def test_the_tail_is_part_of_the_state(open_with):
+    with (
+        open_with(tensorboard=False, csv=False) as saved,
+        open_with(tensorboard=False, csv=False) as restored,
+    ):
+        complete(saved, range(20))
+        restored.load_state_dict(saved.state_dict())
+        assert restored.tail.scalars() == saved.tail.scalars()
