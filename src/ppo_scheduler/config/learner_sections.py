@@ -47,6 +47,7 @@ class ArchitectureSection(Section):
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> ArchitectureSection:
+        """`attention_heads` divides `hidden_size`."""
         if self.hidden_size % self.attention_heads:
             raise ValueError(
                 f"attention_heads={self.attention_heads} must divide hidden_size={self.hidden_size}"
@@ -94,6 +95,7 @@ class PPOSection(Section):
 
     @model_validator(mode="after")
     def _minibatch_fits(self) -> PPOSection:
+        """`minibatch_size` is at most `rollout_len`."""
         if self.minibatch_size > self.rollout_len:
             raise ValueError(
                 f"minibatch_size={self.minibatch_size} is larger than "
@@ -183,6 +185,7 @@ class TemperatureSection(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> TemperatureSection:
+        """`min_temperature` <= `base_temperature` <= `max_temperature`."""
         if not self.min_temperature <= self.base_temperature <= self.max_temperature:
             raise ValueError(
                 "min_temperature <= base_temperature <= max_temperature must hold, not "
@@ -210,6 +213,7 @@ class CurriculumSection(Section):
 
     @model_validator(mode="after")
     def _ascending(self) -> CurriculumSection:
+        """`until_requests` ascends from stage to stage; `enabled` needs a stage."""
         ends = [stage.until_requests for stage in self.stages]
         if any(later <= earlier for earlier, later in pairwise(ends)):
             raise ValueError(f"until_requests must ascend from stage to stage, not {ends}")
@@ -239,6 +243,7 @@ class OptimizationSection(Section):
 
     @model_validator(mode="after")
     def _ordered(self) -> OptimizationSection:
+        """`min_minibatch_size` is at most `max_minibatch_size`."""
         if self.min_minibatch_size > self.max_minibatch_size:
             raise ValueError(
                 f"min_minibatch_size={self.min_minibatch_size} is above "
