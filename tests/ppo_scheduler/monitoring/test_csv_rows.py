@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
+from ppo_scheduler.monitoring.sink import FanOut
 
 COLUMNS = ("Training/PolicyLoss", "Rollout/RewardMean", "Reward/latency")
 
@@ -135,6 +136,7 @@ import resource, sys
 from pathlib import Path
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
+from ppo_scheduler.monitoring.sink import FanOut
 sink = CsvSink(Path(sys.argv[1]), ["a"], None)
 resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
 try:
@@ -151,3 +153,21 @@ def test_a_full_disk_is_the_users_error(path):
     )
     assert "training.csv: metrics cannot be written" in shown.stdout
     assert "Free some space" in shown.stdout
+
+
+def test_all_sinks_are_closed_although_one_cannot_be(path):
+    class Broken:
+        def record(self, global_step: int, scalars: dict[str, float]) -> None:
+            """Takes everything."""
+
+        def close(self) -> None:
+            raise UserError("cannot be closed")
+
+    last = CsvSink(path, COLUMNS, None)
+    fan_out = FanOut([Broken(), last, Broken()])
+    fan_out.record(64, {COLUMNS[0]: 1.0})
+    with pytest.raises(UserError, match="cannot be closed"):
+        fan_out.close()
+    assert steps_in(path) == [64]
+    with pytest.raises(ValueError, match="closed file"):
+        last.record(128, {})

@@ -9,8 +9,10 @@ import pytest
 from rich.console import Console
 
 from ppo_scheduler.monitoring.progress_bar import TrainingProgress
+from ppo_scheduler.monitoring.run_log import run_log
+from ppo_scheduler.monitoring.terminal import terminal
 
-SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
+SHOW_CURSOR, HIDE_CURSOR, ERASE_LINE = "\x1b[?25h", "\x1b[?25l", "\x1b[2K"
 
 
 class Clock:
@@ -39,7 +41,7 @@ def plain() -> Console:
     return Console(file=io.StringIO(), force_terminal=False)
 
 
-def terminal() -> Console:
+def screen_console() -> Console:
     return Console(file=io.StringIO(), force_terminal=True, width=120, legacy_windows=False)
 
 
@@ -125,7 +127,7 @@ def test_a_training_without_an_update_tells_nothing(clock, lines):
 
 
 def test_a_terminal_gets_a_bar_and_the_log_no_lines(clock, lines):
-    console = terminal()
+    console = screen_console()
     with TrainingProgress(1000, console, enabled=True, clock=clock) as progress:
         progress.update(0, 0.0, 1.0)
         clock.now += 20.0
@@ -135,7 +137,7 @@ def test_a_terminal_gets_a_bar_and_the_log_no_lines(clock, lines):
 
 
 def test_switched_off_a_terminal_gets_lines(clock, lines):
-    console = terminal()
+    console = screen_console()
     with TrainingProgress(1000, console, enabled=False, clock=clock) as progress:
         clock.now += 20.0
         progress.update(500, 0.0, 1.0)
@@ -144,7 +146,20 @@ def test_switched_off_a_terminal_gets_lines(clock, lines):
 
 
 def test_an_interrupt_gives_the_cursor_back(clock):
-    console = terminal()
+    console = screen_console()
     interrupt(TrainingProgress(240, console, enabled=True, clock=clock))
     assert HIDE_CURSOR in screen(console)
     assert screen(console).rindex(SHOW_CURSOR) > screen(console).rindex(HIDE_CURSOR)
+
+
+def test_the_bar_makes_way_for_log_lines(tmp_path, clock, monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # Rich then takes standard error for a terminal.
+    monkeypatch.setenv("TERM", "xterm")
+    with (
+        run_log(tmp_path / "ppo_training.log", "info"),
+        TrainingProgress(1000, terminal(), enabled=True, clock=clock) as progress,
+    ):
+        progress.update(10, 0.0, 1.0)
+        logging.getLogger("ppo").info("hello")
+    before, _ = capsys.readouterr().err.split("hello")
+    assert before.rindex(ERASE_LINE) > before.rindex("training")

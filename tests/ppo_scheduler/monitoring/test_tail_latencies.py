@@ -13,11 +13,19 @@ from hypothesis import strategies as st
 
 from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
 
-SECONDS = st.floats(0.0, 1e6, allow_nan=False)
-REQUESTS = st.lists(st.tuples(SECONDS, SECONDS), min_size=1, max_size=60)
+Requests = list[tuple[float, float]]
 
 
-def filled(requests, window: int = 20, alert_s: float = 1e9) -> TailLatencyTracker:
+def drawn(count: int, seed: int) -> Requests:
+    """Return ``count`` requests' end-to-end latency and time to first token."""
+    seconds = np.random.default_rng(seed).exponential(3.0, (count, 2))
+    return [(e2e_s, ttft_s) for e2e_s, ttft_s in seconds.tolist()]
+
+
+REQUESTS = st.builds(drawn, st.integers(1, 60), st.integers(0, 2**32))
+
+
+def filled(requests: Requests, window: int = 20, alert_s: float = 1e9) -> TailLatencyTracker:
     tracker = TailLatencyTracker(window, alert_s)
     for e2e_s, ttft_s in requests:
         tracker.add(e2e_s, ttft_s)

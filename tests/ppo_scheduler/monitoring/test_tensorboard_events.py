@@ -61,10 +61,12 @@ def test_a_new_training_hides_all_that_was_there(tmp_path):
     assert points(tmp_path) == [(96, 2.0)]
 
 
-def test_a_point_is_on_disk_before_the_sink_is_closed(tmp_path):
+def test_a_record_is_on_disk_before_training_goes_on(tmp_path):
     sink = TensorBoardSink(tmp_path, None)
-    sink.record(64, {NAME: 1.0, **{f"Actions/Replica_{i}": 0.0 for i in range(50)}})
-    assert points(tmp_path) == [(64, 1.0)]
+    (file,) = tmp_path.iterdir()
+    for step in range(20):
+        sink.record(step, {**{f"Actions/Replica_{i}": 0.0 for i in range(8)}, f"Last/{step}": 0.0})
+        assert f"Last/{step}".encode() in file.read_bytes()
     sink.close()
 
 
