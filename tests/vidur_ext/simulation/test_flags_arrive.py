@@ -1,0 +1,58 @@
+"""Every learner key goes through Vidur's own flag parser and arrives unchanged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from ppo_scheduler.config.fields import choices, leaf_fields
+from ppo_scheduler.config.learner_sections import CurriculumStage
+from ppo_scheduler.config.training_config import LearnerConfig, TrainingConfig
+from vidur_ext.simulation.flags import parse_simulation_config
+
+STAGES = (CurriculumStage(until_requests=9), CurriculumStage(until_requests=12, qps_scale=0.5))
+
+
+def other_than_default(field: FieldInfo) -> Any:
+    """Return an allowed value that is not the key's default."""
+    default = field.default
+    if choices(field.annotation):
+        return next(value for value in choices(field.annotation) if value != default)
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, int):
+        return default + 1
+    if isinstance(default, float):
+        return default * 0.9 or 0.25
+    return STAGES if default == () else f"{default} moved"
+
+
+def everything_changed() -> LearnerConfig:
+    tree: dict[str, dict[str, Any]] = {}
+    for path, field in leaf_fields(LearnerConfig):
+        group, name = path.split(".")
+        tree.setdefault(group, {})[name] = other_than_default(field)
+    return LearnerConfig.model_validate(tree)
+
+
+def parsed(config: TrainingConfig, folder: str) -> Any:
+    flags = config.to_cli_flags("ppo_modular", metrics_dir=folder)
+    return parse_simulation_config(flags).cluster_config.global_scheduler_config
+
+
+def test_every_changed_key_arrives(tmp_path) -> None:
+    learner = everything_changed()
+    for path, field in leaf_fields(LearnerConfig):
+        group, name = path.split(".")
+        assert getattr(getattr(learner, group), name) != field.default, path
+    config = TrainingConfig(
+        **{group: getattr(learner, group) for group in type(learner).model_fields}
+    )
+    assert parsed(config, str(tmp_path)).to_learner_config() == learner
+
+
+def test_absent_values_arrive_as_absent(tmp_path) -> None:
+    tree = {"ppo_config": {"target_kl": None, "value_clip": None}}
+    config = TrainingConfig.model_validate(tree)
+    assert parsed(config, str(tmp_path)).to_learner_config() == config.learner()
