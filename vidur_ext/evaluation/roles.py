@@ -14,9 +14,7 @@ ORACLE_MARK = "†"
 CONTROL_MARK = "‡"
 """Put after controls."""
 
-ORACLE_NOTE = (
-    f"{ORACLE_MARK} knows true output lengths, which no real router does: not a rival"
-)
+ORACLE_NOTE = f"{ORACLE_MARK} knows true output lengths, which no real router does: not a rival"
 CONTROL_NOTE = (
     f"{CONTROL_MARK} deliberately bad control: a workload on which it does not lose proves nothing"
 )

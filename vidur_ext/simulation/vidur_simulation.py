@@ -18,6 +18,7 @@ from vidur.simulator import Simulator
 from ppo_scheduler.seeding import Purpose, seed_sequence
 from vidur_ext.evaluation.run_result import RunResult
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.restartable_request import RestartableRequest
 
 _COUNTED_FROM_MINUS_ONE = (Batch, BatchStage, Cluster, ExecutionTime, Replica, Request)
 
@@ -59,7 +60,7 @@ class VidurSimulation(Simulator):
                 self._table.decode_tokens.tolist(),
                 strict=True,
             )
-            self.requests = [Request(*row) for row in rows]
+            self.requests = [RestartableRequest(*row) for row in rows]
         self._lengths = [(r.num_prefill_tokens, r.num_decode_tokens) for r in self.requests]
         for request in self.requests:
             self._add_event(RequestArrivalEvent(request.arrived_at, request))

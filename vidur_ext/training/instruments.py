@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from rich.console import Console
-
 from ppo_scheduler.config.training_config import LearnerConfig
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
@@ -14,6 +12,7 @@ from ppo_scheduler.monitoring.names import scalar_names
 from ppo_scheduler.monitoring.progress_bar import TrainingProgress
 from ppo_scheduler.monitoring.sink import FanOut, MetricsSink
 from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
+from ppo_scheduler.monitoring.terminal import terminal
 from ppo_scheduler.state import StateDict
 from vidur_ext.env.reward import COMPONENTS
 from vidur_ext.training.run_folder import RunFolder
@@ -74,7 +73,7 @@ def open_instruments(
         columns = scalar_names(num_replicas, COMPONENTS)
         sinks.append(CsvSink(folder.metrics / "training.csv", columns, resume_step))
     tail = TailLatencyTracker(monitoring.tail_window, monitoring.tail_alert_s)
-    console = Console(stderr=True)
+    console = terminal()
     total = config.training.total_requests
     with TrainingProgress(total, console, enabled=monitoring.progress_bar) as progress:
         instruments = Instruments(FanOut(sinks), tail, progress)

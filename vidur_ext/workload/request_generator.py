@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 from vidur.config import BaseRequestGeneratorConfig
-from vidur.entities import Request
 from vidur.request_generator.base_request_generator import BaseRequestGenerator
 from vidur.types import BaseIntEnum
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
+from vidur_ext.workload.restartable_request import RestartableRequest
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.synthetic import SyntheticStream
 from vidur_ext.workload.trace_stream import TraceStream
@@ -125,4 +125,5 @@ class WorkloadRequestGenerator(BaseRequestGenerator):
             self.config.first_request, self.config.num_requests
         )
         columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
-        return [Request(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [RestartableRequest(*row) for row in rows]

@@ -58,10 +58,10 @@ class ArchitectureSection(Section):
 class PPOSection(Section):
     """Clipped PPO with generalised advantage estimation (Schulman et al. 2016, 2017)."""
 
-    rollout_len: int = key(512, "decisions per environment in one rollout", unit="steps", ge=2)
+    rollout_len: int = key(1024, "decisions per environment in one rollout", unit="steps", ge=2)
     epochs: int = key(4, "passes over each rollout", ge=1, le=100)
-    minibatch_size: int = key(128, "decisions per gradient computation", unit="steps", ge=1)
-    learning_rate: float = key(5e-4, "AdamW step size before the schedule", gt=0, le=1)
+    minibatch_size: int = key(256, "decisions per gradient computation", unit="steps", ge=1)
+    learning_rate: float = key(2e-4, "AdamW step size before the schedule", gt=0, le=1)
     weight_decay: float = key(1e-4, "AdamW decoupled weight decay", ge=0, le=1)
     adam_eps: float = key(1e-5, "AdamW denominator constant", gt=0, le=1e-2)
     gamma: float = key(0.97, "discount per decision", gt=0, le=1)
@@ -79,7 +79,7 @@ class PPOSection(Section):
     critic_warmup_updates: int = key(
         4, "first updates that train the value head alone, so a warm-started policy survives", ge=0
     )
-    entropy_coef_initial: float = key(0.001, "entropy bonus at step 0", ge=0)
+    entropy_coef_initial: float = key(0.0005, "entropy bonus at step 0", ge=0)
     entropy_coef_final: float = key(0.0, "entropy bonus after the decay", ge=0)
     entropy_decay_steps: int = key(40_000, "length of the entropy decay", unit="decisions", ge=1)
     entropy_warmup_coef: float = key(0.0, "extra entropy bonus at step 0, falling to 0", ge=0)
@@ -135,8 +135,8 @@ class RewardSection(Section):
 class KLSection(Section):
     """KL to the frozen warm-start policy."""
 
-    initial_coef: float = key(0.05, "weight of KL(policy || reference) at step 0", ge=0)
-    final_coef: float = key(0.005, "weight after the decay, kept from then on", ge=0)
+    initial_coef: float = key(0.2, "weight of KL(policy || reference) at step 0", ge=0)
+    final_coef: float = key(0.05, "weight after the decay, kept from then on", ge=0)
     decay_steps: int = key(40_000, "length of the decay", unit="decisions", ge=1)
 
 
@@ -162,8 +162,8 @@ class TemperatureSection(Section):
     base_temperature: float = key(1.0, "temperature without pressure", gt=0)
     min_temperature: float = key(0.5, "lower clamp", gt=0)
     max_temperature: float = key(1.5, "upper clamp; pulses may reach twice this", gt=0)
-    target_qps: float = key(18.0, "arrival rate without pressure", unit="requests/s", gt=0)
-    target_latency_s: float = key(10.0, "mean latency without pressure", unit="s", gt=0)
+    target_qps: float = key(22.0, "arrival rate without pressure", unit="requests/s", gt=0)
+    target_latency_s: float = key(6.0, "mean latency without pressure", unit="s", gt=0)
     qps_sensitivity: float = key(0.1, "temperature drop per unit of rate pressure", ge=0)
     latency_sensitivity: float = key(0.1, "temperature drop per unit of latency pressure", ge=0)
     balance_weight: float = key(0.1, "temperature rise at complete imbalance", ge=0)

@@ -54,7 +54,7 @@ from ppo_scheduler.config.section import Section, key
 from ppo_scheduler.errors import UserError
 
 WORKLOAD_FLAG_PREFIX = "workload_request_generator_config_"
-_ORCA_TABLE_TOKENS = 262_144
+_ORCA_TABLE_TOKENS = 131_072
 """Orca batches whole prompts without a limit; the predictor's tables need one."""
 
 
