@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import click
@@ -29,15 +30,18 @@ def main() -> None:
 
 
 def _run() -> None:
-    # Click turns Ctrl-C and the end of input into its own Abort, and would end with status 1.
+    # Left alone, Typer would print errors its own way. Not left alone, it hides two things: a
+    # Ctrl-C becomes the result 130, and the end of input becomes the cause of an Abort.
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except click.Abort as abort:
         raise abort.__cause__ or KeyboardInterrupt from None
     except NoArgsIsHelpError:  # the help stands on the terminal already
         sys.exit(2)
     except click.UsageError as error:
         raise UserError(f"{error.format_message()} (see --help)") from None
+    if status == 128 + signal.SIGINT:
+        raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
