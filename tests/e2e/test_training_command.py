@@ -72,10 +72,10 @@ def manifest(folder: Path) -> dict[str, object]:
     return json.loads(latest.with_suffix(".json").read_text(encoding="utf-8"))
 
 
-def tensorboard_steps(run_folder: Path) -> list[int]:
+def tensorboard_steps(run_folder: Path, name: str = "Rollout/RewardMean") -> list[int]:
     events = EventAccumulator(str(run_folder / "tensorboard"))
     events.Reload()
-    return [event.step for event in events.Scalars("Rollout/RewardMean")]
+    return [event.step for event in events.Scalars(name)]
 
 
 @pytest.fixture
@@ -102,8 +102,9 @@ def test_a_training_leaves_everything_behind(trained):
 
 def test_tensorboard_counts_decisions(trained):
     (run_folder,) = run_folders(trained)
-    # 16 decisions collect statistics, then every 32 make an update.
-    assert tensorboard_steps(run_folder) == [48 + 1 + 32 * i - 1 for i in range(5)]
+    # Statistics are collected for 16 decisions, every 32 further ones make an update.
+    assert tensorboard_steps(run_folder) == [47, 79, 111, 143, 175]
+    assert tensorboard_steps(run_folder, "tail_latency/latency_p99")[-1] == 200
 
 
 def test_without_a_terminal_an_unanswered_question_is_an_error(trained):
@@ -217,7 +218,10 @@ def test_an_unusable_output_folder_is_named(folder):
     ("arguments", "message"),
     [
         (["--set", "ppo_config.clip_ratoi=1"], "did you mean ppo_config.clip_ratio"),
-        (["--trace", "nowhere.csv", "--resume", "never"], "nowhere.csv: cannot read the trace"),
+        (
+            ["--trace", "nowhere.csv", "--resume", "never"],
+            "nowhere.csv: there is no such trace file",
+        ),
         (["--quick-test"], "--quick-test brings its own config"),
         (["--force-warmstart", "--resume", "latest"], "contradicts"),
         (["--qps", "fast"], "--qps"),

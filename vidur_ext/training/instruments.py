@@ -31,7 +31,16 @@ class Instruments:
         self._progress = progress
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
-        extra = {
+        self._sink.record(global_step, {**scalars, **self._surroundings()})
+        self._progress.update(global_step, scalars["Rollout/RewardMean"], self.tail.mean_latency_s)
+
+    def record_end(self, global_step: int) -> None:
+        """Mark the end of training: the last point of every curve is the last decision."""
+        self._sink.record(global_step, self._surroundings())
+
+    def _surroundings(self) -> dict[str, float]:
+        """Return what only the simulation and the session know."""
+        scalars = {
             **self.tail.scalars(),
             "curriculum/Stage": float(self.scales.index),
             "curriculum/QpsScale": self.scales.qps_scale,
@@ -39,9 +48,8 @@ class Instruments:
             "curriculum/PenaltyScale": self.scales.penalty_scale,
         }
         if self.checkpoint_seconds is not None:
-            extra["Speed/CheckpointSeconds"] = self.checkpoint_seconds
-        self._sink.record(global_step, {**scalars, **extra})
-        self._progress.update(global_step, scalars["Rollout/RewardMean"], self.tail.mean_latency_s)
+            scalars["Speed/CheckpointSeconds"] = self.checkpoint_seconds
+        return scalars
 
     def close(self) -> None:
         self._sink.close()

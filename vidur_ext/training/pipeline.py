@@ -47,6 +47,7 @@ def run_pipeline(
         load_checkpoint: continue this training instead of warm-starting a new one.
         run_dir: the run's folder; None creates one below ``training.output_root``.
     """
+    workload = describe_workload(config)
     if run_dir is None:
         root = Path(config.training.output_root)
         folder = RunFolder.create(root, WARMSTART_RUNS, datetime.now())
@@ -56,7 +57,7 @@ def run_pipeline(
     torch.set_num_threads(config.training.torch_threads)
     with run_log(folder.log, config.monitoring.log_level, quiet=quiet):
         _LOG.info("run folder %s", folder.path)
-        _LOG.info("workload: %s", describe_workload(config))
+        _LOG.info("workload: %s", workload)
         if load_checkpoint is None and config.warmstart.enabled:
             warm_start(config, folder)
         train(config, folder, load_checkpoint)

@@ -116,6 +116,7 @@ class TrainingSession:
             while self.requests_done < total:
                 self._run_episode(total)
             self.save("end")
+        self._instruments.record_end(self.learner.global_step)
 
     def save(self, reason: str) -> Path | None:
         """Publish the full state; return the checkpoint's path (None when switched off)."""
