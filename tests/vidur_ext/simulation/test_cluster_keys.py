@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ppo_scheduler.errors import UserError
 from vidur_ext.simulation.vidur_simulation import finished_run
 
 SARATHI = {"replica_scheduler": "sarathi"}
@@ -69,3 +70,9 @@ def test_simulations_of_one_process_do_not_influence_each_other(completed_at):
     first = completed_at()
     completed_at(num_replicas=2)
     np.testing.assert_array_equal(first, completed_at())
+
+
+def test_a_model_that_does_not_fit_is_refused(make_config, build_simulation, make_requests):
+    config = make_config(cluster={"model_name": "meta-llama/Llama-3-70B"})
+    with pytest.raises(UserError, match=r"raise cluster\.tensor_parallel_size"):
+        build_simulation(config, "round_robin", make_requests(5))
