@@ -71,10 +71,16 @@ class LatencyEstimator:
         iteration = self._chunk_s + self._slope * snapshot.row("context_tokens")
         return np.ceil(backlog / room) * iteration
 
+    def ttft_and_latency_s(
+        self, snapshot: ClusterSnapshot, prompt_tokens: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the predicted times to first token and end to end, per replica [R]."""
+        ttft = self.ttft_s(snapshot, prompt_tokens)
+        return ttft, ttft + self.mean_output_tokens * self.decode_iteration_s(snapshot)
+
     def latency_s(self, snapshot: ClusterSnapshot, prompt_tokens: int) -> NDArray[np.float64]:
         """Return the predicted end-to-end latency per replica [R]."""
-        decode = self.mean_output_tokens * self.decode_iteration_s(snapshot)
-        return self.ttft_s(snapshot, prompt_tokens) + decode
+        return self.ttft_and_latency_s(snapshot, prompt_tokens)[1]
 
     def remaining_work_s(self, snapshot: ClusterSnapshot) -> NDArray[np.float64]:
         """Return the work left on each replica [R] [s]. Oracle: uses true output lengths."""

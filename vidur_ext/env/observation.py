@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,38 +12,38 @@ from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
 from vidur_ext.env.history import HISTORY, MovingStatistics
 from vidur_ext.env.latency_estimator import LatencyEstimator
 from vidur_ext.env.reward import COMPONENTS
-from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Interval
+from vidur_ext.env.snapshot import ROWS, ArrivingRequest, ClusterSnapshot, Interval
 
-_BASE = (
+_PLAIN = (
     "waiting",
     "running",
-    "outstanding_gap",
     "decoding",
-    "pending_prefill_ktokens",
-    "pending_prefill_gap",
-    "context_ktokens",
-    "context_gap",
-    "generated_per_request",
-    "kv_used_fraction",
-    "kv_gap",
-    "kv_total_kblocks",
-    "kv_fraction_after_prompt",
+    "pending_prefill_tokens",
+    "context_tokens",
+    "kv_blocks_total",
     "restarts",
     "oldest_wait_s",
     "mean_wait_s",
-    "batch_fill",
-    "predicted_ttft_s",
-    "predicted_ttft_gap",
-    "predicted_latency_gap",
 )
-_SLOT = ("age_s", "prompt_ktokens", "processed_ktokens", "remaining_ktokens")
-_ORACLE = ("remaining_output_ktokens", "remaining_output_gap")
+_DERIVED = ("generated_per_request", "kv_fraction_after_prompt", "batch_fill")
+_COMPARED = (
+    "outstanding",
+    "pending_prefill",
+    "context",
+    "kv_fraction",
+    "predicted_ttft_s",
+    "predicted_latency_s",
+)
+_PLAIN_ROWS = [ROWS.index(name) for name in _PLAIN]
+_PENDING, _LATENCY = _COMPARED.index("pending_prefill"), _COMPARED.index("predicted_latency_s")
+_SLOT = ("age_s", "prompt_tokens", "processed_tokens", "remaining_tokens")
+_ORACLE = ("remaining_output_tokens", "remaining_output_gap")
 _CONTEXT = (
-    "prompt_ktokens",
+    "prompt_tokens",
     "log_prompt",
     "outstanding_per_replica",
     "waiting_per_replica",
-    "min_pending_prefill_ktokens",
+    "min_pending_prefill_tokens",
     "min_predicted_latency_s",
     "qps",
     "latency_s",
@@ -55,11 +57,11 @@ _RECENT = 0.05
 
 def observation_schema(section: ObservationSection) -> ObservationSchema:
     """Return the names of all columns under this config."""
-    replica = list(_BASE)
+    replica = [*_PLAIN, *_DERIVED, *_COMPARED, *(f"{name}_gap" for name in _COMPARED)]
     context = list(_CONTEXT)
     if section.output_length == "oracle":
         replica += _ORACLE
-        context += ["output_ktokens"]
+        context += ["output_tokens"]
     if section.history:
         replica += [f"outstanding_{name}" for name in HISTORY]
         context += [f"qps_{name}" for name in _CONTEXT_HISTORY]
@@ -110,31 +112,35 @@ class ObservationBuilder:
         """Return what the policy sees when ``request`` arrives, and its telemetry."""
         self._remember(interval)
         outstanding = snapshot.outstanding
+        loads = outstanding.tolist()
         qps = 1.0 / self._gap_s if self._gap_s > 0.0 else 0.0
-        balance = _balance(outstanding)
-        latency_s = self._estimator.latency_s(snapshot, request.prompt_tokens)
-        replicas = self._replica_rows(snapshot, request, outstanding, latency_s)
+        balance = _balance(loads)
+        compared = np.array(self._compared_rows(snapshot, request, outstanding))
+        least = compared.min(axis=1, keepdims=True)
+        replicas = self._replica_features(snapshot, request, compared, least)
         context = [
-            request.prompt_tokens / 1e3,
-            float(np.log(request.prompt_tokens)),
-            float(outstanding.mean()),
-            float(snapshot.row("waiting").mean()),
-            float(snapshot.row("pending_prefill_tokens").min()) / 1e3,
-            float(latency_s.min()),
+            request.prompt_tokens,
+            math.log(request.prompt_tokens),
+            sum(loads) / len(loads),
+            sum(snapshot.row("waiting").tolist()) / len(loads),
+            float(least[_PENDING, 0]),
+            float(least[_LATENCY, 0]),
             qps,
-            0.0 if np.isnan(self._latency_s) else self._latency_s,
-            0.0 if np.isnan(self._ttft_s) else self._ttft_s,
+            0.0 if math.isnan(self._latency_s) else self._latency_s,
+            0.0 if math.isnan(self._ttft_s) else self._ttft_s,
             self._completions,
             balance,
         ]
         if self._section.output_length == "oracle":
-            context.append(request.output_tokens / 1e3)
+            context.append(request.output_tokens)
         if self._section.history:
             history = self._qps_history.update(np.array([qps]))
             context += [float(history[HISTORY.index(name), 0]) for name in _CONTEXT_HISTORY]
         telemetry = [qps, self._latency_s, balance, *components]
         return Observation(
-            replicas[np.newaxis], np.array([context]), np.array([telemetry], dtype=np.float64)
+            replicas[np.newaxis],
+            np.array([context], dtype=np.float64),
+            np.array([telemetry], dtype=np.float64),
         )
 
     def _remember(self, interval: Interval) -> None:
@@ -144,58 +150,55 @@ class ObservationBuilder:
         self._gap_s += _RECENT * (interval.duration_s - self._gap_s)
         self._completions += _RECENT * (len(interval.completions) - self._completions)
         for completion in interval.completions:
-            if np.isnan(self._latency_s):
+            if math.isnan(self._latency_s):
                 self._latency_s, self._ttft_s = completion.e2e_s, completion.ttft_s
             self._latency_s += _RECENT * (completion.e2e_s - self._latency_s)
             self._ttft_s += _RECENT * (completion.ttft_s - self._ttft_s)
 
-    def _replica_rows(
+    def _compared_rows(
         self,
         snapshot: ClusterSnapshot,
         request: ArrivingRequest,
         outstanding: NDArray[np.float64],
-        latency_s: NDArray[np.float64],
+    ) -> list[NDArray[np.float64]]:
+        """Return what replicas are compared by, in the order of ``_COMPARED``, [R] each."""
+        return [
+            outstanding,
+            snapshot.row("pending_prefill_tokens"),
+            snapshot.row("context_tokens"),
+            snapshot.kv_used_fraction,
+            *self._estimator.ttft_and_latency_s(snapshot, request.prompt_tokens),
+        ]
+
+    def _replica_features(
+        self,
+        snapshot: ClusterSnapshot,
+        request: ArrivingRequest,
+        compared: NDArray[np.float64],
+        least: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """Return the features [R, F] in the order of the schema."""
-        pending = snapshot.row("pending_prefill_tokens") / 1e3
-        context = snapshot.row("context_tokens") / 1e3
         running = snapshot.row("running")
-        used = snapshot.row("kv_blocks_used")
-        total = snapshot.row("kv_blocks_total")
-        fraction = used / total
-        ttft_s = self._estimator.ttft_s(snapshot, request.prompt_tokens)
-        prompt_fraction = request.prompt_tokens / (self._block_size * total)
-        rows = [
-            snapshot.row("waiting"),
-            running,
-            outstanding - outstanding.min(),
-            snapshot.row("decoding"),
-            pending,
-            pending - pending.min(),
-            context,
-            context - context.min(),
+        prompt_blocks = request.prompt_tokens / self._block_size
+        derived = [
             snapshot.row("generated_tokens") / np.maximum(running, 1.0),
-            fraction,
-            fraction - fraction.min(),
-            total / 1e3,
-            fraction + prompt_fraction,
-            snapshot.row("restarts"),
-            snapshot.row("oldest_wait_s"),
-            snapshot.row("mean_wait_s"),
+            (snapshot.row("kv_blocks_used") + prompt_blocks) / snapshot.row("kv_blocks_total"),
             running / snapshot.row("batch_capacity"),
-            ttft_s,
-            ttft_s - ttft_s.min(),
-            latency_s - latency_s.min(),
+        ]
+        blocks: list[NDArray[np.float64]] = [
+            snapshot.table[_PLAIN_ROWS],
+            np.array(derived),
+            compared,
+            compared - least,
         ]
         if self._section.output_length == "oracle":
-            remaining = snapshot.row("remaining_output_tokens") / 1e3
-            rows += [remaining, remaining - remaining.min()]
+            remaining = snapshot.row("remaining_output_tokens")
+            blocks.append(np.array([remaining, remaining - remaining.min()]))
         if self._section.history:
-            rows += list(self._outstanding.update(outstanding))
-        table = np.array(rows)
+            blocks.append(self._outstanding.update(compared[_COMPARED.index("outstanding")]))
         if self._section.queue_slots:
-            table = np.concatenate([table, self._queue_rows(snapshot)])
-        return table.T
+            blocks.append(self._queue_rows(snapshot))
+        return np.concatenate(blocks).T
 
     def _queue_rows(self, snapshot: ClusterSnapshot) -> NDArray[np.float64]:
         """Return the first waiting requests [slots * 4, R]; absent ones are zeros."""
@@ -206,18 +209,17 @@ class ObservationBuilder:
                 first = slot * len(_SLOT)
                 rows[first : first + len(_SLOT), replica] = (
                     waiting.age_s,
-                    waiting.prompt_tokens / 1e3,
-                    waiting.processed_tokens / 1e3,
-                    waiting.remaining_tokens / 1e3,
+                    waiting.prompt_tokens,
+                    waiting.processed_tokens,
+                    waiting.remaining_tokens,
                 )
         return rows
 
 
-def _balance(outstanding: NDArray[np.float64]) -> float:
+def _balance(loads: list[float]) -> float:
     """Return 1 for even loads, 0 when one replica holds everything."""
-    total = float(outstanding.sum())
-    replicas = len(outstanding)
-    if total == 0.0 or replicas == 1:
+    total = sum(loads)
+    if total == 0.0 or len(loads) == 1:
         return 1.0
-    even = 1.0 / replicas
-    return 1.0 - (float(outstanding.max()) / total - even) / (1.0 - even)
+    even = 1.0 / len(loads)
+    return 1.0 - (max(loads) / total - even) / (1.0 - even)

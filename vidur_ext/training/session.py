@@ -138,7 +138,7 @@ class TrainingSession:
             run_dir=str(self._run_dir),
             config_digest=self._config_digest,
             num_replicas=self.learner.num_replicas,
-            versions=package_versions(),
+            versions=dict(package_versions()),
             facts={"episode": self._position.episode, "requests_done": self.requests_done},
         )
         self._instruments.checkpoint_seconds = time.perf_counter() - started

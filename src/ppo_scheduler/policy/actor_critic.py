@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,20 @@ from torch.nn import functional
 
 from ppo_scheduler.config.learner_sections import ArchitectureSection
 
-_ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": functional.relu,
+    "silu": functional.silu,
+}
+
+
+def _linear(layer: Any, inputs: Tensor) -> Tensor:
+    """Apply a linear layer. With a batch of one, a module call costs more than its arithmetic."""
+    return functional.linear(inputs, layer.weight, layer.bias)
+
+
+def _norm(layer: nn.LayerNorm, inputs: Tensor) -> Tensor:
+    return functional.layer_norm(inputs, layer.normalized_shape, layer.weight, layer.bias)
 
 
 class ReplicaAttention(nn.Module):
@@ -26,12 +41,12 @@ class ReplicaAttention(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Map [B, R, H] to [B, R, H]."""
         batch, replicas, width = hidden.shape
-        packed = self.query_key_value(self.norm(hidden))
+        packed = _linear(self.query_key_value, _norm(self.norm, hidden))
         packed = packed.view(batch, replicas, 3, self.heads, width // self.heads)
         query, key, value = packed.permute(2, 0, 3, 1, 4)
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        update: Tensor = self.output(mixed.transpose(1, 2).reshape(batch, replicas, width))
-        return hidden + update
+        joined = mixed.transpose(1, 2).reshape(batch, replicas, width)
+        return hidden + _linear(self.output, joined)
 
 
 class ActorCritic(nn.Module):
@@ -46,18 +61,15 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         width = section.hidden_size
-        activation = _ACTIVATIONS[section.activation]
+        self._activate = _ACTIVATIONS[section.activation]
         self.replica_input = nn.Linear(replica_features, width)
         self.context_input = nn.Linear(context_features, width, bias=False)
-        layers: list[nn.Module] = [activation()]
-        for _ in range(section.encoder_layers - 1):
-            layers += [nn.Linear(width, width), activation()]
-        self.encoder = nn.Sequential(*layers)
-        self.attention = nn.Sequential(
-            *(
-                ReplicaAttention(width, section.attention_heads)
-                for _ in range(section.attention_layers)
-            )
+        self.encoder = nn.ModuleList(
+            nn.Linear(width, width) for _ in range(section.encoder_layers - 1)
+        )
+        self.attention = nn.ModuleList(
+            ReplicaAttention(width, section.attention_heads)
+            for _ in range(section.attention_layers)
         )
         self.norm = nn.LayerNorm(width)
         self.actor_head = nn.Linear(width, 1)
@@ -85,14 +97,19 @@ class ActorCritic(nn.Module):
 
     def encode(self, replicas: Tensor, context: Tensor) -> Tensor:
         """Map normalised features [B, R, F] and [B, C] to hidden states [B, R, H]."""
-        hidden = self.replica_input(replicas) + self.context_input(context).unsqueeze(1)
-        encoded: Tensor = self.norm(self.attention(self.encoder(hidden)))
-        return encoded
+        hidden = _linear(self.replica_input, replicas)
+        hidden = hidden + _linear(self.context_input, context).unsqueeze(1)
+        hidden = self._activate(hidden)
+        for layer in self.encoder:
+            hidden = self._activate(_linear(layer, hidden))
+        for block in self.attention:
+            hidden = block.forward(hidden)
+        return _norm(self.norm, hidden)
 
     def heads(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Map hidden states [B, R, H] to logits [B, R] and values [B]."""
-        logits = self.actor_head(hidden).squeeze(-1)
-        value = self.critic_head(hidden.mean(dim=1)).squeeze(-1)
+        logits = _linear(self.actor_head, hidden).squeeze(-1)
+        value = _linear(self.critic_head, hidden.mean(dim=1)).squeeze(-1)
         assert logits.shape == hidden.shape[:2]
         assert value.shape == hidden.shape[:1]
         return logits, value

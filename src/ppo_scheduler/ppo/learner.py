@@ -151,12 +151,14 @@ class Learner:
         self, observation: Observation, reward: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         telemetry = observation.telemetry
-        latency = telemetry[:, _LATENCY]
-        known = latency[~np.isnan(latency)]
+        measured = telemetry[:, : len(TELEMETRY)]
+        # Environments without a completed request report NaN as their latency.
+        known = measured[~np.isnan(measured[:, _LATENCY])]
+        means = measured.mean(axis=0).tolist()
         temperature = self.temperature.update(
-            qps=float(telemetry[:, _QPS].mean()),
-            latency_s=float(known.mean()) if len(known) else float("nan"),
-            balance=float(telemetry[:, _BALANCE].mean()),
+            qps=means[_QPS],
+            latency_s=float(known[:, _LATENCY].mean()) if len(known) else float("nan"),
+            balance=means[_BALANCE],
             reward=float(reward.mean()),
         )
         return np.full(len(telemetry), temperature * self.guard.temperature_factor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppo_scheduler.config.learner_sections import ArchitectureSection
@@ -28,6 +28,7 @@ def features(replicas: int, batch: int = 4) -> tuple[torch.Tensor, torch.Tensor]
     )
 
 
+@settings(deadline=None)
 @given(replicas=st.integers(1, 12), seed=st.integers(0, 1000))
 def test_permuting_replicas_permutes_logits_and_keeps_the_value(replicas, seed):
     built = network()
