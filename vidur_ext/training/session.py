@@ -112,7 +112,13 @@ class TrainingSession:
             Interrupted: a signal asked to stop; the state has been saved.
         """
         total = self._config.training.total_requests
-        if total <= self._config.ppo_config.rollout_len:
+        if self.requests_done >= total:
+            _LOG.info(
+                "all %d requests are trained already; raise training.total_requests "
+                "(--ppo-requests) to go on",
+                total,
+            )
+        elif total <= self._config.ppo_config.rollout_len:
             _LOG.warning(
                 "training.total_requests=%d does not fill one rollout of ppo_config.rollout_len=%d:"
                 " the policy will not be updated",
