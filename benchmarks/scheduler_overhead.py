@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 from harness import run_benchmark
-from vidur_ext.workload.request_generator import build_stream
 
 from ppo_scheduler.config.training_config import TrainingConfig
 from vidur_ext import main as simulator
 from vidur_ext.simulation.flags import parse_simulation_config
 from vidur_ext.simulation.vidur_simulation import VidurSimulation
+from vidur_ext.workload.request_generator import build_stream
 
 _REQUESTS = 2048
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from ppo_scheduler.config.loading import load_config
 
+from ppo_scheduler.config.loading import load_config
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 
