@@ -175,6 +175,9 @@ class TrainingSession:
             )
         self.learner.load_state_dict(state["learner"])
         self._position = Position.from_state(state["position"])
+        if state["learner"]["num_replicas"] != self.learner.num_replicas:
+            # The unfinished episode cannot be replayed on another cluster: go on behind it.
+            self._position = Position(self._position.episode + 1, self.requests_done)
         self._instruments.load_state_dict(state["instruments"])
         self._replayed_digest = state["simulation_digest"]
 

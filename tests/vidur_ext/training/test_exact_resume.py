@@ -142,6 +142,17 @@ def test_a_changed_workload_cannot_continue_an_episode(make_config, tmp_path, st
         train(other, tmp_path / "run", load_checkpoint="latest")
 
 
+def test_another_cluster_size_goes_on_with_the_next_request(make_config, tmp_path, stop_at):
+    stop_at(57)
+    with pytest.raises(Interrupted):
+        train(make_config(), tmp_path / "run")
+    larger = make_config(cluster={"num_replicas": 5}, monitoring={"csv": False})
+    train(larger, tmp_path / "run", load_checkpoint="latest")
+    manifest = CheckpointStore(larger.checkpointing).latest().manifest
+    assert manifest.num_replicas == 5
+    assert manifest.global_step == manifest.facts["requests_done"] == 240
+
+
 def test_a_second_training_cannot_share_the_folder(make_config, tmp_path):
     config = make_config()
     holder = CheckpointStore(config.checkpointing)
