@@ -46,6 +46,11 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def _hear_ctrl_c() -> None:
+    """A shell that runs the tests in the background makes them, and all below, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def terminal(folder: Path, *arguments: str) -> pexpect.spawn:
     return pexpect.spawn(
         COMMAND,
@@ -54,6 +59,7 @@ def terminal(folder: Path, *arguments: str) -> pexpect.spawn:
         encoding="utf-8",
         timeout=60,
         dimensions=(40, 160),
+        preexec_fn=_hear_ctrl_c,
     )
 
 
@@ -61,15 +67,6 @@ def finished(child: pexpect.spawn) -> int:
     child.expect(pexpect.EOF)
     child.close()
     return child.exitstatus
-
-
-def interrupted(child: pexpect.spawn) -> int:
-    """Press Ctrl-C until it is obeyed: one that meets the instant before a read begins waits."""
-    for _ in range(5):
-        child.sendintr()
-        if child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=5) == 0:
-            break
-    return finished(child)
 
 
 def run_folders(folder: Path) -> list[Path]:
@@ -163,7 +160,8 @@ def test_answer_q_leaves(trained):
 def test_ctrl_c_at_the_question_leaves(trained):
     child = terminal(trained)
     child.expect(r"\[1/2/q\]")
-    assert interrupted(child) == 130
+    child.sendintr()
+    assert finished(child) == 130
     assert len(run_folders(trained)) == 1
 
 
