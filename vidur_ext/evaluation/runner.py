@@ -22,8 +22,6 @@ from vidur_ext.simulation.flags import parse_simulation_config
 from vidur_ext.simulation.vidur_simulation import VidurSimulation, finished_run
 from vidur_ext.workload.streams import evaluation_table
 
-PPO_NAME = "ppo"
-
 
 @dataclass(frozen=True)
 class EvaluationJob:

@@ -82,13 +82,6 @@ class VidurSimulation(Simulator):
         return np.array([self._replica_of[r.id] for r in self.requests], dtype=np.int64)
 
 
-def run_scheduler(
-    config: Any, table: RequestTable, name: str, seed: int, oracle: bool
-) -> RunResult:
-    """Run a heuristic over ``table`` and return every request's times and replica."""
-    return finished_run(VidurSimulation(config, table), name, seed, oracle)
-
-
 def finished_run(simulation: VidurSimulation, name: str, seed: int, oracle: bool) -> RunResult:
     """Run ``simulation`` to its end and collect what each request experienced."""
     started = time.perf_counter()

@@ -22,7 +22,8 @@ from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 from vidur_ext.evaluation.run_result import RunResult
-from vidur_ext.evaluation.runner import PPO_NAME, run_comparison
+from vidur_ext.evaluation.roles import LEARNED
+from vidur_ext.evaluation.runner import run_comparison
 from vidur_ext.training.run_folder import RunFolder
 from vidur_ext.versions import package_versions
 from vidur_ext.warmstart.behaviour_cloning import EpochReport, clone_behaviour
@@ -101,7 +102,7 @@ def train(config: TrainingConfig, folder: RunFolder, load_checkpoint: str | None
 
 def compare(config: TrainingConfig, folder: RunFolder, quiet: bool) -> ReportPaths:
     """Compare the trained policy with the heuristics on held-out workloads."""
-    policies = {PPO_NAME: folder.policy}
+    policies = {LEARNED: folder.policy}
     if folder.pretrained_actor.exists():
         policies[BC_NAME] = folder.pretrained_actor
     runs = run_comparison(config, policies, str(folder.simulator), _run_reporter())

@@ -38,10 +38,6 @@ class Demonstrations:
     def __len__(self) -> int:
         return len(self.action)
 
-    @property
-    def num_replicas(self) -> int:
-        return self.replicas.shape[1]
-
     def observation(self) -> Observation:
         """Return all demonstrated states as one batch, without telemetry."""
         return Observation(

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import model_validator
 
 from ppo_scheduler.config.section import Section, key
-
-HEURISTICS = (
-    "random",
-    "round_robin",
-    "lor",
-    "least_outstanding",
-    "power_of_two",
-    "least_tokens",
-    "least_kv",
-    "vllm_dp",
-    "min_predicted_latency",
-    "oracle_work",
-    "always_first",
-)
-"""Every heuristic that can be named as a teacher or for the comparison."""
 
 Heuristic = Literal[
     "random",
@@ -37,6 +22,8 @@ Heuristic = Literal[
     "always_first",
 ]
 
+HEURISTICS: tuple[Heuristic, ...] = get_args(Heuristic)
+"""Every heuristic that can be named for the comparison."""
 
 Teacher = Literal[
     "least_outstanding",

@@ -119,5 +119,3 @@ ROUTING_HEURISTICS = {
     )
 }
 """The heuristics this plug-in adds; ``random``, ``round_robin`` and ``lor`` are Vidur's own."""
-
-VIDUR_HEURISTICS = ("random", "round_robin", "lor")
