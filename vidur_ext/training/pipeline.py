@@ -21,8 +21,8 @@ from vidur_ext.env.observation import observation_schema
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
-from vidur_ext.evaluation.run_result import RunResult
 from vidur_ext.evaluation.roles import LEARNED
+from vidur_ext.evaluation.run_result import RunResult
 from vidur_ext.evaluation.runner import run_comparison
 from vidur_ext.training.run_folder import RunFolder
 from vidur_ext.versions import package_versions
