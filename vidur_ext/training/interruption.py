@@ -19,6 +19,10 @@ class Interrupted(BaseException):
         super().__init__(signal.Signals(number).name)
 
 
+class ChunkFinished(BaseException):
+    """Training stops here to be resumed: the requests of this chunk are routed and saved."""
+
+
 class StopRequest:
     """Remembers the first signal. A second Ctrl-C falls through to Python's own handling."""
 

@@ -20,7 +20,7 @@ from vidur_ext.env.snapshot import Completion
 from vidur_ext.scheduler.global_scheduler.ppo_scheduler_modular import EpisodeEnd
 from vidur_ext.simulation.vidur_simulation import VidurSimulation
 from vidur_ext.training.instruments import Instruments
-from vidur_ext.training.interruption import Interrupted, StopRequest
+from vidur_ext.training.interruption import ChunkFinished, Interrupted, StopRequest
 from vidur_ext.training.learner_router import LearnerRouter
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.stream import RequestStream
@@ -73,7 +73,13 @@ class TrainingSession:
         *,
         config_digest: str,
         warm_start: StateDict | None = None,
+        stop_at_requests: int | None = None,
     ) -> None:
+        """Args beyond the obvious:
+
+        stop_at_requests: end the session behind this request of the budget, inside an episode if
+            need be; a later session resumes there. None trains the whole budget.
+        """
         self._simulation_config = simulation_config
         self._config = learner_config
         self._stream = stream
@@ -81,6 +87,9 @@ class TrainingSession:
         self._instruments = instruments
         self._store = store
         self._config_digest = config_digest
+        total = learner_config.training.total_requests
+        inside = stop_at_requests is not None and stop_at_requests < total
+        self._chunk_end = stop_at_requests if inside else None
         self._curriculum = Curriculum(learner_config.curriculum_learning)
         self._position = Position()
         self._simulation: VidurSimulation | None = None
@@ -106,7 +115,7 @@ class TrainingSession:
         return self._position.requests_before_episode + self._position.decisions_in_episode
 
     def run(self) -> None:
-        """Train to the end of the budget, then save.
+        """Train to the end of the budget or of this chunk, then save.
 
         Raises:
             Interrupted: a signal asked to stop; the state has been saved.
@@ -125,10 +134,17 @@ class TrainingSession:
                 total,
                 self._config.ppo_config.rollout_len,
             )
+        if self._chunk_end is not None and self.requests_done >= self._chunk_end:
+            _LOG.info("the %d requests of this chunk are trained already", self._chunk_end)
+            return
         with self._stop.listening():
-            while self.requests_done < total:
-                self._run_episode(total)
-            self.save("end")
+            try:
+                while self.requests_done < total:
+                    self._run_episode(total)
+            except ChunkFinished:
+                self.save("chunk_end")
+            else:
+                self.save("end")
         self._instruments.record_end(self.learner.global_step)
 
     def save(self, reason: str) -> Path | None:
@@ -224,5 +240,7 @@ class TrainingSession:
         if self._stop.number is not None:
             path = self.save("signal")
             raise Interrupted(self._stop.number, None if path is None else str(path))
+        if self.requests_done == self._chunk_end:
+            raise ChunkFinished
         if self.learner.ppo_step % self._config.checkpointing.checkpoint_interval == 0:
             self.save("interval")

@@ -25,7 +25,13 @@ from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.trace_stream import TraceStream
 
 _LOG = logging.getLogger("ppo")
-_NOT_SETTINGS = ("_output_dir", "_run_dir", "_load_checkpoint", "_pretrained_actor")
+_NOT_SETTINGS = (
+    "_output_dir",
+    "_run_dir",
+    "_load_checkpoint",
+    "_pretrained_actor",
+    "_stop_at_requests",
+)
 
 
 def run_training(simulation_config: Any) -> RunFolder:
@@ -75,6 +81,7 @@ def _train(
             store,
             config_digest=settings_digest(simulation_config),
             warm_start=_warm_start(scheduler_config.pretrained_actor, resumed),
+            stop_at_requests=scheduler_config.stop_at_requests,
         )
         if resumed is not None:
             _resume(session, resumed)

@@ -72,9 +72,10 @@ def point_latest(folder: Path, name: CheckpointName, now: datetime) -> bool:
     return point(latest, name.file)
 
 
-def prune(folder: Path, keep: int) -> None:
+def prune(folder: Path, keep: int | None) -> None:
     """Do step 6: leave the ``keep`` newest complete checkpoints."""
-    for name in to_prune(complete(file_names(folder)), keep):
+    outdated = [] if keep is None else to_prune(complete(file_names(folder)), keep)
+    for name in outdated:
         (folder / name.file).unlink(missing_ok=True)
     for manifest in orphaned_manifests(file_names(folder)):
         (folder / manifest).unlink(missing_ok=True)

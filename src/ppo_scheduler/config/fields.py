@@ -14,7 +14,14 @@ from pydantic.fields import FieldInfo
 Location = Sequence[str | int]
 """Where something stands: names of keys and, in lists, positions from 0."""
 
-_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "of length >="}
+_BOUNDS = {
+    "ge": ">=",
+    "gt": ">",
+    "le": "<=",
+    "lt": "<",
+    "min_length": "of length >=",
+    "pattern": "matching",
+}
 _TYPES = {int: "integer", float: "number", bool: "true or false", str: "text"}
 
 
@@ -92,7 +99,8 @@ def type_text(annotation: Any) -> str:
     """Return a type in a JSON user's words."""
     origin = typing.get_origin(annotation)
     if origin is typing.Literal:
-        return "one of " + ", ".join(json.dumps(value) for value in choices(annotation))
+        several = "one of " if len(choices(annotation)) > 1 else ""
+        return several + ", ".join(json.dumps(value) for value in choices(annotation))
     if origin in (typing.Union, types.UnionType):
         return " or ".join(type_text(part) for part in typing.get_args(annotation))
     if origin is tuple:
@@ -105,6 +113,12 @@ def type_text(annotation: Any) -> str:
 def is_text(annotation: Any) -> bool:
     """Return whether any text is a value of this type."""
     return annotation is str or str in typing.get_args(annotation)
+
+
+def is_choice(value: object, annotation: Any) -> bool:
+    """Return whether a value is spelled out in a type, alone or beside other types."""
+    parts = typing.get_args(annotation)
+    return value in choices(annotation) or any(value in choices(part) for part in parts)
 
 
 def _plural(annotation: Any) -> str:

@@ -23,7 +23,7 @@ def flag_type(annotation: Any) -> type:
 def to_flag(value: Any, annotation: Any) -> Any:
     """Return a key's value as its flag carries it."""
     kind = flag_type(annotation)
-    if kind is not str or isinstance(value, str):
+    if kind is not str or _is_plain_text(annotation):
         return kind(value)
     if isinstance(value, tuple):
         value = [item.model_dump() if isinstance(item, Section) else item for item in value]
@@ -36,7 +36,7 @@ def from_flag(flat: str, carried: Any, annotation: Any) -> Any:
     Raises:
         UserError: the flag should carry JSON and does not.
     """
-    if flag_type(annotation) is not str or annotation is str or choices(annotation):
+    if flag_type(annotation) is not str or _is_plain_text(annotation):
         return carried
     try:
         return json.loads(carried)
@@ -56,3 +56,7 @@ def flag_texts(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     return [f"--{name}", str(value)]
+
+
+def _is_plain_text(annotation: Any) -> bool:
+    return annotation is str or bool(choices(annotation))

@@ -21,7 +21,7 @@ _COMMAND_LINE = "command line"
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> TrainingConfig:
     """Return the validated config of a JSON file (None: the defaults) with overrides applied.
 
-    Paths inside the config stay as written: relative ones count from the working directory.
+    Variables in paths are replaced; relative paths count from the working directory.
 
     Args:
         overrides: texts ``a.b=value``; the value is JSON, or plain text if it is no JSON.
@@ -37,7 +37,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> TrainingCon
 
     try:
         text = json.dumps(tree, ensure_ascii=False).encode("utf-8")
-        return TrainingConfig.model_validate_json(text)
+        return TrainingConfig.model_validate_json(text).with_paths()
     except UnicodeEncodeError as error:
         raise UserError(
             f"{origin(())}: {error.object[error.start]!a} is half of a character; write all of it"

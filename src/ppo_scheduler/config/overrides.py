@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ppo_scheduler.config.fields import is_text, leaf_fields
+from ppo_scheduler.config.fields import is_choice, is_text, leaf_fields
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 
@@ -48,5 +48,6 @@ def _value(dotted: str, text: str) -> Any:
     except (ValueError, RecursionError):
         return text
     key = dict(leaf_fields(TrainingConfig)).get(dotted)
-    holds_text = key is not None and is_text(key.annotation)
-    return text if holds_text and not isinstance(value, str | None) else value
+    if key is None or isinstance(value, str | None) or is_choice(value, key.annotation):
+        return value
+    return text if is_text(key.annotation) else value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
+from ppo_scheduler.config.path_variables import ROOT_VARIABLES, VARIABLES, checked
 from ppo_scheduler.config.section import Section, key
 
 Heuristic = Literal[
@@ -39,6 +40,11 @@ Teacher = Literal[
 class TrainingSection(Section):
     """Seed and budget."""
 
+    exp_name: str = key(
+        "ppo_warmstart",
+        "name of the experiment; `${exp_name}` in the paths of the config stands for it",
+        pattern=r"^\w[\w.+-]*$",
+    )
     seed: int = key(0, "the only seed: every random stream is spawned from it", ge=0, lt=2**63)
     total_requests: int = key(65_536, "routing decisions to train on", unit="requests", ge=1)
     episode_requests: int = key(
@@ -48,6 +54,11 @@ class TrainingSection(Section):
         "./outputs", "folder of all results; runs get their own folder below it", min_length=1
     )
     torch_threads: int = key(1, "threads of torch; more than 1 rarely pays here", ge=1, le=256)
+
+    @field_validator("output_root")
+    @classmethod
+    def _variables_are_known(cls, path: str) -> str:
+        return checked(path, ROOT_VARIABLES)
 
 
 class SimulationSection(Section):
@@ -145,18 +156,79 @@ class WarmstartSection(Section):
 
 
 class CheckpointingSection(Section):
-    """When and where the full training state is saved."""
+    """When and where the full training state is saved, what is kept, and what is continued."""
 
     enable_checkpoints: bool = key(True, "off: nothing is saved and nothing can be resumed")
     checkpoint_dir: str = key("./outputs/checkpoints", "folder of the checkpoints", min_length=1)
     checkpoint_interval: int = key(128, "PPO steps between two checkpoints", unit="steps", ge=1)
-    max_checkpoints: int = key(5, "checkpoints kept; older ones are deleted", ge=1)
+    checkpoint_interval_s: float | None = key(
+        None, "save also when this much time has passed since the last save", unit="s", gt=0
+    )
+    checkpoint_on_start: bool = key(False, "save before the first decision, as step 0")
+    save_async: bool = key(True, "write in the background while the training goes on")
     save_optimizer_state: bool = key(
         True, "off: AdamW starts afresh after a resume, which is then not exact"
     )
     incremental_checkpoints: bool = key(
         True, "keep a rotating series; off keeps the newest checkpoint only"
     )
+    checkpoint_strategy: Literal["last_n", "top_k_val"] = key(
+        "last_n",
+        "keep the newest `max_checkpoints`, or those with the best validation and the newest",
+    )
+    max_checkpoints: int | None = key(
+        5, "checkpoints kept, older or worse ones are deleted; null keeps all", ge=1
+    )
+    keep_every: int | None = key(
+        None, "checkpoints at multiples of this PPO step are never deleted", unit="steps", ge=1
+    )
+    validation_freq: int | None = key(
+        None, "updates between two validations on workloads of their own", unit="updates", ge=1
+    )
+    validation_seeds: int = key(1, "workloads per validation", ge=1, le=1000)
+    validation_requests: int = key(512, "requests per validation workload", unit="requests", ge=16)
+    resume_from_checkpoint: Literal[False] | str = key(
+        False, "checkpoint to continue (a path, or latest); `--resume` has the last word"
+    )
+    fork_from_checkpoint: str | None = key(
+        None, "checkpoint that a new run, with a folder of its own, goes on from"
+    )
+    resume_step: int | None = key(
+        None, "continue from this PPO step of `checkpoint_dir`", unit="steps", ge=0
+    )
+    on_incompatible: Literal["abort", "fresh"] = key(
+        "abort",
+        "when a checkpoint does not fit this training: stop, or move it aside and start afresh",
+    )
+
+    @field_validator("checkpoint_dir", "resume_from_checkpoint", "fork_from_checkpoint")
+    @classmethod
+    def _variables_are_known(cls, path: str | Literal[False] | None) -> object:
+        return checked(path, VARIABLES) if isinstance(path, str) else path
+
+    @model_validator(mode="after")
+    def _validation_is_on_where_it_decides(self) -> CheckpointingSection:
+        """`checkpoint_strategy` "top_k_val" needs `validation_freq`."""
+        if self.checkpoint_strategy == "top_k_val" and self.validation_freq is None:
+            raise ValueError(
+                'checkpoint_strategy="top_k_val" keeps the best by validation, and '
+                "validation_freq is null: set it, or choose last_n"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> CheckpointingSection:
+        """At most one of `resume_from_checkpoint`, `resume_step` and `fork_from_checkpoint` is
+        set."""
+        origins = {
+            "resume_from_checkpoint": self.resume_from_checkpoint or None,
+            "resume_step": self.resume_step,
+            "fork_from_checkpoint": self.fork_from_checkpoint,
+        }
+        given = [f"{name}={value!r}" for name, value in origins.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} each name where to go on from: set one")
+        return self
 
 
 class ParallelSection(Section):
@@ -199,6 +271,10 @@ class MonitoringSection(Section):
 
     tensorboard: bool = key(True, "write TensorBoard events")
     csv: bool = key(True, "write metrics/*.csv")
+    wandb: Literal["off", "offline", "online"] = key(
+        "off", "also log to Weights & Biases; offline writes below the run folder only"
+    )
+    wandb_project: str = key("ppo-scheduler", "Weights & Biases project", min_length=1)
     progress_bar: bool = key(True, "show a progress bar on a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = key(
         "info", "what ppo_training.log and the terminal hold"

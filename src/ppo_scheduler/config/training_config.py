@@ -39,6 +39,7 @@ from ppo_scheduler.config.learner_sections import (
     StabilizationSection,
     TemperatureSection,
 )
+from ppo_scheduler.config.path_variables import expand
 from ppo_scheduler.config.problems import describe_problems, join_problems
 from ppo_scheduler.config.run_sections import (
     CheckpointingSection,
@@ -116,10 +117,28 @@ class LearnerConfig(Section):
             flat = f"{group}_{name}"
             tree.setdefault(group, {})[name] = from_flag(flat, values[flat], field.annotation)
         try:
-            return LearnerConfig.model_validate_json(json.dumps(tree))
+            return LearnerConfig.model_validate_json(json.dumps(tree)).with_paths()
         except ValidationError as error:
             lines = describe_problems(error, LearnerConfig, flag_at)
             raise UserError(join_problems(lines)) from None
+
+    def with_paths(self) -> Self:
+        """Return the config with the variables of its paths replaced."""
+        training, saving = self.training, self.checkpointing
+        values: dict[str, object] = {"exp_name": training.exp_name, "seed": training.seed}
+        root = expand(training.output_root, values)
+        values["output_root"] = root
+        paths = {
+            name: expand(path, values)
+            for name in ("checkpoint_dir", "resume_from_checkpoint", "fork_from_checkpoint")
+            if isinstance(path := getattr(saving, name), str)
+        }
+        return self.model_copy(
+            update={
+                "training": training.model_copy(update={"output_root": root}),
+                "checkpointing": saving.model_copy(update=paths),
+            }
+        )
 
     def flat_values(self) -> dict[str, Any]:
         """Return every learner key under its flat name, as ``flat_fields`` types it."""
@@ -176,6 +195,7 @@ class TrainingConfig(LearnerConfig):
         run_dir: str | None = None,
         pretrained_actor: str | None = None,
         load_checkpoint: str | None = None,
+        stop_at_requests: int | None = None,
     ) -> list[str]:
         """Return the flags of ``python -m vidur_ext.main`` for one scheduler.
 
@@ -185,6 +205,8 @@ class TrainingConfig(LearnerConfig):
             run_dir: ``ppo_modular`` only: folder of log, TensorBoard events and metrics.
             pretrained_actor: ``ppo_modular`` only: warm-started policy to begin from.
             load_checkpoint: ``ppo_modular`` only: checkpoint to resume from.
+            stop_at_requests: ``ppo_modular`` only: end behind this request of the stream, to be
+                resumed; None trains to ``training.total_requests``.
         """
         values = {
             **self._cluster_flags(),
@@ -203,6 +225,7 @@ class TrainingConfig(LearnerConfig):
                 "run_dir": run_dir,
                 "pretrained_actor": pretrained_actor,
                 "load_checkpoint": load_checkpoint,
+                "stop_at_requests": stop_at_requests,
             }
             values.update({SCHEDULER_FLAG_PREFIX + name: value for name, value in learner.items()})
         return [

@@ -45,7 +45,10 @@ def values_of(annotation: Any, limits: dict[str, float]) -> st.SearchStrategy[An
 
 
 def values_of_key(field: FieldInfo) -> st.SearchStrategy[Any]:
-    limits = {sign: float(number) for sign, _, number in (b.rpartition(" ") for b in bounds(field))}
+    ranges = dict(text.rsplit(" ", 1) for text in bounds(field))
+    if "matching" in ranges:
+        return st.from_regex(ranges["matching"], fullmatch=True)
+    limits = {sign: float(number) for sign, number in ranges.items()}
     return values_of(field.annotation, limits)
 
 
@@ -65,7 +68,7 @@ def configs(draw: st.DrawFn) -> TrainingConfig:
 
 @given(configs())
 def test_the_learners_part_comes_back_from_its_flat_values(config) -> None:
-    assert LearnerConfig.from_flat(config.flat_values()) == config.learner()
+    assert LearnerConfig.from_flat(config.flat_values()) == config.learner().with_paths()
 
 
 @given(configs())

@@ -20,12 +20,13 @@ from vidur_ext.training.simulated_training import run_training
 _CLOCK_COLUMNS = ("Speed/DecisionsPerSecond", "Speed/UpdateSeconds", "Speed/CheckpointSeconds")
 
 
-def train(config, run_dir: Path, load_checkpoint: str | None = None):
+def train(config, run_dir: Path, load_checkpoint: str | None = None, stop_at: int | None = None):
     flags = config.to_cli_flags(
         "ppo_modular",
         metrics_dir=str(run_dir / "vidur"),
         run_dir=str(run_dir),
         load_checkpoint=load_checkpoint,
+        stop_at_requests=stop_at,
     )
     return run_training(parse_simulation_config(flags))
 
@@ -77,6 +78,21 @@ def test_stopped_and_resumed_is_bit_identical(make_config, tmp_path, stop_at, st
 
     assert equal(weights(tmp_path / "straight"), weights(tmp_path / "resumed"))
     assert metrics(tmp_path / "straight") == metrics(tmp_path / "resumed")
+
+
+def test_training_in_chunks_is_bit_identical(make_config, tmp_path):
+    straight = make_config(checkpointing={"checkpoint_dir": str(tmp_path / "straight_ckpt")})
+    train(straight, tmp_path / "straight")
+
+    config = make_config()
+    done = []
+    for stop_at in (70, 140, 200, 240):
+        train(config, tmp_path / "chunks", "latest" if done else None, stop_at)
+        done.append(CheckpointStore(config.checkpointing).latest().manifest)
+    assert [manifest.global_step for manifest in done] == [70, 140, 200, 240]
+    assert [manifest.reason for manifest in done] == [*["chunk_end"] * 3, "end"]
+    assert equal(weights(tmp_path / "straight"), weights(tmp_path / "chunks"))
+    assert metrics(tmp_path / "straight") == metrics(tmp_path / "chunks")
 
 
 def test_a_checkpoint_counts_every_decision_once(make_config, tmp_path):

@@ -11,9 +11,9 @@ from ppo_scheduler.config.training_config import LearnerConfig
 from vidur_ext.scheduler.global_scheduler.scheduler_type import RoutingSchedulerType
 
 
-def _path_field(name: str, help_text: str) -> tuple[str, Any, Any]:
+def _optional_field(name: str, kind: Any, help_text: str) -> tuple[str, Any, Any]:
     # Vidur recognises optional flags by typing.Optional, not by "str | None".
-    return name, Optional[str], field(default=None, metadata={"help": help_text})  # noqa: UP045
+    return name, Optional[kind], field(default=None, metadata={"help": help_text})  # noqa: UP045
 
 
 def _to_learner_config(self: Any) -> LearnerConfig:
@@ -28,9 +28,10 @@ PPOGlobalSchedulerModularConfig: Any = make_dataclass(
             (name, flag_type, field(default=default, metadata={"help": help_text}))
             for name, flag_type, default, help_text in LearnerConfig.flat_fields()
         ),
-        _path_field("run_dir", "Folder of log, TensorBoard events and metrics."),
-        _path_field("pretrained_actor", "Warm-started policy to begin from."),
-        _path_field("load_checkpoint", "Checkpoint to resume from."),
+        _optional_field("run_dir", str, "Folder of log, TensorBoard events and metrics."),
+        _optional_field("pretrained_actor", str, "Warm-started policy to begin from."),
+        _optional_field("load_checkpoint", str, "Checkpoint to resume from."),
+        _optional_field("stop_at_requests", int, "End behind this request, to be resumed."),
     ],
     bases=(BaseGlobalSchedulerConfig,),
     namespace={
