@@ -1,7 +1,8 @@
-"""What saving costs: publication and verified loading of a 1 MB tree, on the disk of the outputs.
+"""What saving costs: the stall of a save, a durable publication, a verified load, and the whole.
 
-A publication includes three syncs of the folder and two of files, so the disk decides. The folder
-is below ``--folder``: a temporary folder in memory would measure nothing.
+The state is that of a learner with the default network, a full rollout and a log of actions. The
+folder is below ``--folder``: a temporary folder in memory would measure nothing. The slowdown of a
+training is measured against one that saves nothing, turn by turn in one run.
 """
 
 from __future__ import annotations
@@ -10,75 +11,135 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from harness import run_benchmark_with_options
 
+from ppo_scheduler.checkpoint.manifest import Description
+from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.checkpoint.store import CheckpointStore
-from ppo_scheduler.checkpoint.tree import dump
 from ppo_scheduler.config.run_sections import CheckpointingSection
-
-_TENSORS = 50
-_NUMBERS = 5_000  # per tensor; float32, so that all of them are 1 MB
-
-
-def _tree() -> dict[str, object]:
-    generator = torch.Generator().manual_seed(0)
-    return {
-        "weights": {
-            f"layer_{i}": torch.randn(_NUMBERS, generator=generator) for i in range(_TENSORS)
-        },
-        "counters": {"ppo_step": 0, "global_step": 0},
-    }
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.observation import Observation
+from ppo_scheduler.ppo.learner import Learner
+from vidur_ext.env.observation import observation_schema
+from vidur_ext.simulation.flags import parse_simulation_config
+from vidur_ext.training.simulated_training import run_training
 
 
-def _publish(store: CheckpointStore, tree: dict[str, object], step: int) -> Path:
-    return store.publish(
-        tree,
+class _NoMetrics:
+    def record(self, global_step: int, scalars: object) -> None:
+        """Nothing is watched here."""
+
+
+def _learner(config: TrainingConfig) -> Learner:
+    """Return a learner of the default network that has updated once and filled half a rollout."""
+    schema = observation_schema(config.observation)
+    replicas = config.cluster.num_replicas
+    learner = Learner(config.learner(), schema, replicas, _NoMetrics())
+    learner.updater.reference = learner.policy.frozen_network()
+    rng = np.random.default_rng(0)
+    steps = config.statistics_stabilization.collect_steps + int(1.5 * config.ppo_config.rollout_len)
+    for _ in range(steps):
+        observation = Observation(
+            rng.normal(size=(1, replicas, len(schema.replica))),
+            rng.normal(size=(1, len(schema.context))),
+            np.abs(rng.normal(size=(1, len(schema.telemetry)))),
+        )
+        learner.decide(observation, rng.normal(size=1), np.array([False]))
+    for parameter in learner.policy.network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    learner.updater.optimizer.step()
+    return learner
+
+
+def _description(step: int) -> Description:
+    return Description(
         ppo_step=step,
         global_step=step,
         reason="interval",
         run_dir="benchmark",
         config_digest="0" * 64,
         num_replicas=4,
+        val_score=None,
         versions={"torch": str(torch.__version__)},
-        facts={},
+        facts={"episode": 0, "requests_done": step},
+        settings=TrainingConfig().settings(),
     )
 
 
-def _milliseconds(started: float) -> float:
+def _ms(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
     return 1e3 * (time.perf_counter() - started)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, float]:
-    """Return medians and the slowest publication [ms], and the size of a checkpoint."""
-    torch.set_num_threads(1)
-    repetitions = 20 if arguments.quick else 200
-    tree = _tree()
-    publish_ms, load_ms, dump_ms = [], [], []
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        store = CheckpointStore(CheckpointingSection(checkpoint_dir=folder))
-        size = _publish(store, tree, 0).stat().st_size
-        for step in range(1, repetitions + 1):
-            started = time.perf_counter()
-            dump(tree)
-            dump_ms.append(_milliseconds(started))
-            started = time.perf_counter()
-            _publish(store, tree, step)
-            publish_ms.append(_milliseconds(started))
-            started = time.perf_counter()
-            store.load("latest")
-            load_ms.append(_milliseconds(started))
-        store.close()
+def _costs_of_one(folder: Path, repetitions: int) -> dict[str, float]:
+    learner = _learner(TrainingConfig())
+    stall, publish, load = [], [], []
+    store = CheckpointStore(CheckpointingSection(checkpoint_dir=str(folder)))
+    size = store.publish(learner.state_dict(), _description(0)).stat().st_size
+    with Saver(store, background=True) as saver:
+        for step in range(1, 2 * repetitions, 2):
+            said, later = _description(step), _description(step + 1)
+            stall.append(_ms(lambda said=said: saver.save(learner.state_dict, said)))  # type: ignore[misc]
+            saver.wait()
+            publish.append(_ms(lambda said=later: saver.save_now(learner.state_dict, said)))  # type: ignore[misc]
+            load.append(_ms(lambda: store.load("latest")))
+    store.close()
     return {
-        "publish_ms": statistics.median(publish_ms),
-        "publish_max_ms": max(publish_ms),
-        "dump_ms": statistics.median(dump_ms),
-        "load_ms": statistics.median(load_ms),
+        "stall_ms": statistics.median(stall),
+        "stall_max_ms": max(stall),
+        "publish_ms": statistics.median(publish),
+        "publish_max_ms": max(publish),
+        "load_ms": statistics.median(load),
         "size_mb": size / 1e6,
     }
+
+
+def _training_seconds(folder: Path, requests: int, **saving: object) -> float:
+    """Return how long the default training takes over so many requests."""
+    tree = {
+        "training": {"total_requests": requests},
+        "checkpointing": {"checkpoint_dir": str(folder / "checkpoints"), **saving},
+        "monitoring": {"progress_bar": False, "log_level": "error"},
+    }
+    config = TrainingConfig.model_validate(tree)
+    flags = config.to_cli_flags(
+        "ppo_modular", metrics_dir=str(folder / "vidur"), run_dir=str(folder / "run")
+    )
+    started = time.perf_counter()
+    run_training(parse_simulation_config(flags))
+    return time.perf_counter() - started
+
+
+def _slowdown(folder: Path, requests: int, pairs: int) -> dict[str, float]:
+    """Return the median over pairs of what saving adds to a training [%]."""
+    kinds: dict[str, dict[str, object]] = {
+        "slowdown_percent": {"save_async": True},
+        "slowdown_sync_percent": {"save_async": False},
+    }
+    added: dict[str, list[float]] = {name: [] for name in kinds}
+    for number in range(pairs):
+        place = folder / f"pair_{number}"
+        off = _training_seconds(place / "off", requests, enable_checkpoints=False)
+        for name, saving in kinds.items():
+            on = _training_seconds(place / name, requests, **saving)
+            added[name].append(100.0 * (on / off - 1.0))
+    return {name: statistics.median(values) for name, values in added.items()}
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, float]:
+    """Return medians [ms], the size of a checkpoint, and what saving adds to a training."""
+    torch.set_num_threads(1)
+    repetitions, requests, pairs = (20, 1024, 1) if arguments.quick else (200, 8192, 7)
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        one = _costs_of_one(Path(folder) / "one", repetitions)
+        return {**one, **_slowdown(Path(folder), requests, pairs)}
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -88,4 +149,4 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    run_benchmark_with_options("Cost of a checkpoint of 1 MB", _add_options, measure)
+    run_benchmark_with_options("Cost of checkpoints", _add_options, measure)

@@ -1,4 +1,4 @@
-"""The one error a user can cause."""
+"""The errors a user can cause."""
 
 from __future__ import annotations
 
@@ -8,3 +8,7 @@ class UserError(ValueError):
 
     Command line entry points print it in one line and exit with status 2.
     """
+
+
+class IncompatibleState(UserError):
+    """A saved state that is whole but was made for another network, observation or seed."""

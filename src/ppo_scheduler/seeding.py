@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     MINIBATCH_ORDER = 7
     BEHAVIOUR_CLONING = 8
     BOOTSTRAP = 9
+    VALIDATION_WORKLOAD = 10
 
 
 def seed_sequence(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ppo_scheduler.config.training_config import LearnerConfig
 from ppo_scheduler.control.curriculum import StageScales
+from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
+from ppo_scheduler.monitoring.history import MetricsHistory
 from ppo_scheduler.monitoring.names import scalar_names
 from ppo_scheduler.monitoring.progress_bar import TrainingProgress
 from ppo_scheduler.monitoring.sink import FanOut, MetricsSink
@@ -17,26 +20,51 @@ from ppo_scheduler.state import StateDict
 from vidur_ext.env.reward import COMPONENTS
 from vidur_ext.training.run_folder import RunFolder
 
+_LOG = logging.getLogger("ppo")
+
 
 class Instruments:
-    """The learner's metrics sink: adds what only the simulation knows, then fans out."""
+    """The learner's metrics sink: adds what only the simulation knows, then fans out.
+
+    What the disk refuses is warned about and counted, and does not end the training: the history
+    in the checkpoints keeps it.
+    """
 
     def __init__(
-        self, sink: MetricsSink, tail: TailLatencyTracker, progress: TrainingProgress
+        self,
+        sink: MetricsSink,
+        tail: TailLatencyTracker,
+        progress: TrainingProgress,
+        history: MetricsHistory,
+        wandb_run: str | None = None,
     ) -> None:
         self.tail = tail
         self.scales = StageScales(0)
         self.checkpoint_seconds: float | None = None
+        self.failed: list[str] = []
         self._sink = sink
         self._progress = progress
+        self._history = history
+        self._wandb_run = wandb_run
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
-        self._sink.record(global_step, {**scalars, **self._surroundings()})
+        self._record(global_step, {**scalars, **self._surroundings()})
         self._progress.update(global_step, scalars["Rollout/RewardMean"], self.tail.mean_latency_s)
+
+    def record_validation(self, global_step: int, mean_latency_s: float) -> None:
+        self._record(global_step, {"Validation/MeanLatency": mean_latency_s})
 
     def record_end(self, global_step: int) -> None:
         """Mark the end of training: the last point of every curve is the last decision."""
-        self._sink.record(global_step, self._surroundings())
+        self._record(global_step, self._surroundings())
+
+    def _record(self, global_step: int, scalars: Mapping[str, float]) -> None:
+        self._history.append(global_step, scalars)
+        try:
+            self._sink.record(global_step, scalars)
+        except UserError as error:
+            self.failed.append(str(error))
+            _LOG.warning("metrics of step %d were not written: %s", global_step, error)
 
     def _surroundings(self) -> dict[str, float]:
         """Return what only the simulation and the session know."""
@@ -51,41 +79,80 @@ class Instruments:
             scalars["Speed/CheckpointSeconds"] = self.checkpoint_seconds
         return scalars
 
-    def close(self) -> None:
-        self._sink.close()
+    def raise_failures(self) -> None:
+        """End a training whose metrics were not all written with an error.
+
+        Raises:
+            UserError: naming how many were not, and why the last one was not.
+        """
+        if self.failed:
+            raise UserError(
+                f"{len(self.failed)} metrics records were not written; the last one because of "
+                f"{self.failed[-1]}. The checkpoints hold them: resume with another --output-dir"
+            )
 
     def state_dict(self) -> StateDict:
-        return {"tail": self.tail.state_dict()}
+        return {
+            "tail": self.tail.state_dict(),
+            "history": self._history.state_dict(),
+            "wandb_run": self._wandb_run,
+        }
 
     def load_state_dict(self, state: StateDict) -> None:
+        """Restore what goes on; history and W&B run were given when the sinks were opened."""
         self.tail.load_state_dict(state["tail"])
 
 
 @contextmanager
 def open_instruments(
-    config: LearnerConfig, folder: RunFolder, num_replicas: int, resume_step: int | None
+    config: LearnerConfig,
+    folder: RunFolder,
+    num_replicas: int,
+    resume_step: int | None,
+    saved: StateDict | None,
+    *,
+    same_run: bool,
 ) -> Iterator[Instruments]:
-    """Open TensorBoard, CSV and progress as configured; all are closed at the end.
+    """Open TensorBoard, CSV, W&B and progress as configured; all are closed at the end.
 
     Args:
         resume_step: ``global_step`` that a resume continues from; later points are dropped.
+        saved: state of the instruments in the resumed checkpoint.
+        same_run: the resumed training goes on in its run; False is a fork, or a new training.
     """
     monitoring = config.monitoring
+    columns = scalar_names(num_replicas, COMPONENTS)
+    history = MetricsHistory(columns)
+    if saved is not None and saved["history"] is not None:
+        history.load_state_dict(saved["history"])
     sinks: list[MetricsSink] = []
+    wandb_run: str | None = saved["wandb_run"] if saved is not None and same_run else None
     if monitoring.tensorboard:
         # TensorBoard takes a second to import: only when it is wanted.
         from ppo_scheduler.monitoring.tensorboard import TensorBoardSink
 
-        sinks.append(TensorBoardSink(folder.tensorboard, resume_step))
+        sinks.append(TensorBoardSink(folder.tensorboard, resume_step, history.rows()))
     if monitoring.csv:
-        columns = scalar_names(num_replicas, COMPONENTS)
-        sinks.append(CsvSink(folder.metrics / "training.csv", columns, resume_step))
+        table = folder.metrics / "training.csv"
+        sinks.append(CsvSink(table, columns, resume_step, history.rows()))
+    if monitoring.wandb != "off":
+        from ppo_scheduler.monitoring.wandb_run import WandbSink
+
+        run = WandbSink(
+            folder.path,
+            mode=monitoring.wandb,
+            project=monitoring.wandb_project,
+            name=config.training.exp_name,
+            run_id=wandb_run,
+            history=history.rows(),
+        )
+        wandb_run = run.run_id
+        sinks.append(run)
     tail = TailLatencyTracker(monitoring.tail_window, monitoring.tail_alert_s)
-    console = terminal()
+    sink = FanOut(sinks)
     total = config.training.total_requests
-    with TrainingProgress(total, console, enabled=monitoring.progress_bar) as progress:
-        instruments = Instruments(FanOut(sinks), tail, progress)
+    with TrainingProgress(total, terminal(), enabled=monitoring.progress_bar) as progress:
         try:
-            yield instruments
+            yield Instruments(sink, tail, progress, history, wandb_run)
         finally:
-            instruments.close()
+            sink.close()

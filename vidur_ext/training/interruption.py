@@ -1,4 +1,4 @@
-"""Stopping at a consistent point: signals are noted, and obeyed between two decisions."""
+"""Signals: they are noted when they come, and obeyed between two decisions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+_SAVE = signal.SIGUSR1
 
 
 class Interrupted(BaseException):
@@ -23,23 +24,36 @@ class ChunkFinished(BaseException):
     """Training stops here to be resumed: the requests of this chunk are routed and saved."""
 
 
-class StopRequest:
-    """Remembers the first signal. A second Ctrl-C falls through to Python's own handling."""
+class SignalRequests:
+    """Remembers what signals asked for: SIGINT and SIGTERM to stop, SIGUSR1 to save.
+
+    A second Ctrl-C falls through to Python's own handling.
+    """
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.stop: int | None = None
+        self._save = False
+
+    def take_save(self) -> bool:
+        """Return whether a save was asked for since the last call."""
+        asked, self._save = self._save, False
+        return asked
 
     @contextmanager
-    def listening(self) -> Iterator[StopRequest]:
-        """Catch SIGINT and SIGTERM inside the block."""
-        previous = {number: signal.signal(number, self._note) for number in _SIGNALS}
+    def listening(self) -> Iterator[None]:
+        """Catch the signals inside the block."""
+        handlers = {**dict.fromkeys(_STOPS, self._note_stop), _SAVE: self._note_save}
+        previous = {number: signal.signal(number, call) for number, call in handlers.items()}
         try:
-            yield self
+            yield
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:
+    def _note_stop(self, number: int, frame: FrameType | None) -> None:
+        if self.stop is not None:
             raise KeyboardInterrupt
-        self.number = number
+        self.stop = number
+
+    def _note_save(self, number: int, frame: FrameType | None) -> None:
+        self._save = True

@@ -26,12 +26,23 @@ class LearnerRouter:
         recorded: Sequence[int],
         on_completion: Callable[[Completion], None],
         on_replayed: Callable[[], None],
+        before_change: Callable[[], None],
     ) -> None:
+        """Begin at the start of an episode.
+
+        Args:
+            learner: decides behind the recorded actions.
+            recorded: actions taken so far in this episode.
+            on_completion: called with each request that completes behind them.
+            on_replayed: called when the last recorded action has been replayed.
+            before_change: called before anything changes that a checkpoint holds.
+        """
         self._learner = learner
         self._recorded = recorded
         self._position = 0
         self._on_completion = on_completion
         self._on_replayed = on_replayed
+        self._before_change = before_change
 
     @property
     def replaying(self) -> bool:
@@ -41,6 +52,7 @@ class LearnerRouter:
         self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest | None
     ) -> None:
         if not self.replaying:
+            self._before_change()
             for completion in interval.completions:
                 self._on_completion(completion)
 

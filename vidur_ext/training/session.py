@@ -4,59 +4,32 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ppo_scheduler.checkpoint.store import CheckpointStore
+from ppo_scheduler.checkpoint.manifest import Description
+from ppo_scheduler.checkpoint.saver import Saver
+from ppo_scheduler.config.resume_rules import Difference, Effect
 from ppo_scheduler.config.training_config import LearnerConfig
 from ppo_scheduler.control.curriculum import Curriculum
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.observation import ObservationSchema
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.state import StateDict
 from vidur_ext.env.observation import observation_schema
 from vidur_ext.env.snapshot import Completion
-from vidur_ext.scheduler.global_scheduler.ppo_scheduler_modular import EpisodeEnd
 from vidur_ext.simulation.vidur_simulation import VidurSimulation
 from vidur_ext.training.instruments import Instruments
-from vidur_ext.training.interruption import ChunkFinished, Interrupted, StopRequest
+from vidur_ext.training.interruption import ChunkFinished, Interrupted, SignalRequests
 from vidur_ext.training.learner_router import LearnerRouter
+from vidur_ext.training.position import Position
+from vidur_ext.training.save_schedule import SaveSchedule
+from vidur_ext.training.settings import settings_digest, settings_of
+from vidur_ext.training.validation import Validation
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.stream import RequestStream
 
 _LOG = logging.getLogger("ppo")
-
-
-@dataclass
-class Position:
-    """Where in the request stream training is."""
-
-    episode: int = 0
-    requests_before_episode: int = 0
-    decisions_in_episode: int = 0
-    previous_end: EpisodeEnd | None = None
-
-    def state_dict(self) -> StateDict:
-        end = self.previous_end
-        return {
-            "episode": self.episode,
-            "requests_before_episode": self.requests_before_episode,
-            "decisions_in_episode": self.decisions_in_episode,
-            "previous_end": None
-            if end is None
-            else {"reward": end.reward, "components": list(end.components)},
-        }
-
-    @classmethod
-    def from_state(cls, state: StateDict) -> Position:
-        end = state["previous_end"]
-        return cls(
-            state["episode"],
-            state["requests_before_episode"],
-            state["decisions_in_episode"],
-            None if end is None else EpisodeEnd(end["reward"], list(end["components"])),
-        )
 
 
 class TrainingSession:
@@ -69,35 +42,44 @@ class TrainingSession:
         stream: RequestStream,
         run_dir: Path,
         instruments: Instruments,
-        store: CheckpointStore | None,
+        saver: Saver | None,
         *,
-        config_digest: str,
         warm_start: StateDict | None = None,
         stop_at_requests: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args beyond the obvious:
+        """Begin at the first request.
 
-        stop_at_requests: end the session behind this request of the budget, inside an episode if
-            need be; a later session resumes there. None trains the whole budget.
+        Args:
+            saver: saves checkpoints; None saves nothing.
+            warm_start: state of the policy to begin from.
+            stop_at_requests: end behind this request of the budget, inside an episode if need be;
+                a later session resumes there. None trains the whole budget.
+            clock: seconds that only go forward, for ``checkpoint_interval_s``.
         """
+        saving = learner_config.checkpointing
         self._simulation_config = simulation_config
         self._config = learner_config
         self._stream = stream
         self._run_dir = run_dir
         self._instruments = instruments
-        self._store = store
-        self._config_digest = config_digest
-        total = learner_config.training.total_requests
-        inside = stop_at_requests is not None and stop_at_requests < total
-        self._chunk_end = stop_at_requests if inside else None
+        self._saver = saver
+        self._schedule = SaveSchedule(saving, clock)
+        self._validation = (
+            Validation(simulation_config, saving) if saving.validation_freq is not None else None
+        )
+        self._chunk_end = stop_at_requests
+        self._settings = settings_of(simulation_config)
+        self._config_digest = settings_digest(simulation_config)
         self._curriculum = Curriculum(learner_config.curriculum_learning)
         self._position = Position()
         self._simulation: VidurSimulation | None = None
         self._replayed_digest: str | None = None
-        self._stop = StopRequest()
+        self._signals = SignalRequests()
+        self._consistent = True
         self.learner = Learner(
             learner_config,
-            self.schema,
+            observation_schema(learner_config.observation),
             simulation_config.cluster_config.num_replicas,
             instruments,
             warm_start=warm_start,
@@ -106,13 +88,9 @@ class TrainingSession:
         self.learner.on_event = _LOG.warning
 
     @property
-    def schema(self) -> ObservationSchema:
-        return observation_schema(self._config.observation)
-
-    @property
     def requests_done(self) -> int:
         """Requests routed so far, over all resumes."""
-        return self._position.requests_before_episode + self._position.decisions_in_episode
+        return self._position.requests_done
 
     def run(self) -> None:
         """Train to the end of the budget or of this chunk, then save.
@@ -121,7 +99,11 @@ class TrainingSession:
             Interrupted: a signal asked to stop; the state has been saved.
         """
         total = self._config.training.total_requests
-        if self.requests_done >= total:
+        if self._chunk_end is not None and self._chunk_end < total:
+            if self.requests_done >= self._chunk_end:
+                _LOG.info("the %d requests of this chunk are trained already", self._chunk_end)
+                return
+        elif self.requests_done >= total:
             _LOG.info(
                 "all %d requests are trained already; raise training.total_requests "
                 "(--ppo-requests) to go on",
@@ -134,68 +116,80 @@ class TrainingSession:
                 total,
                 self._config.ppo_config.rollout_len,
             )
-        if self._chunk_end is not None and self.requests_done >= self._chunk_end:
-            _LOG.info("the %d requests of this chunk are trained already", self._chunk_end)
-            return
-        with self._stop.listening():
-            try:
-                while self.requests_done < total:
-                    self._run_episode(total)
-            except ChunkFinished:
-                self.save("chunk_end")
-            else:
-                self.save("end")
+        with self._signals.listening():
+            self._run_and_save(total)
         self._instruments.record_end(self.learner.global_step)
 
-    def save(self, reason: str) -> Path | None:
-        """Publish the full state; return the checkpoint's path (None when switched off)."""
-        if self._store is None:
+    def save(self, reason: str, val_score: float | None = None) -> None:
+        """Save the full state as the config says: in the background, or at once.
+
+        This is the manual save: call it between two decisions, or from ``after_decision``.
+        """
+        if self._saver is not None:
+            started = time.perf_counter()
+            self._saver.save(self.state_dict, self._describe(reason, val_score))
+            self._instruments.checkpoint_seconds = time.perf_counter() - started
+
+    def save_now(self, reason: str) -> Path | None:
+        """Save and return the checkpoint's path; None when saving is off, or failed."""
+        if self._saver is None:
             return None
-        started = time.perf_counter()
-        path = self._store.publish(
-            self.state_dict(),
-            ppo_step=self.learner.ppo_step,
-            global_step=self.learner.global_step,
-            reason=reason,
-            run_dir=str(self._run_dir),
-            config_digest=self._config_digest,
-            num_replicas=self.learner.num_replicas,
-            versions=dict(package_versions()),
-            facts={"episode": self._position.episode, "requests_done": self.requests_done},
-        )
-        self._instruments.checkpoint_seconds = time.perf_counter() - started
-        _LOG.debug("saved %s (%s)", path, reason)
-        return path
+        return self._saver.save_now(self.state_dict, self._describe(reason, None))
 
     def state_dict(self) -> StateDict:
+        """Return the parts of a checkpoint; it is complete only with all of them."""
         simulation = self._simulation
         return {
-            "learner": self.learner.state_dict(),
-            "position": self._position.state_dict(),
-            "instruments": self._instruments.state_dict(),
-            "simulation_digest": None if simulation is None else simulation.scheduler.digest(),
-            "seed": self._config.training.seed,
+            **self.learner.state_dict(),
+            "simulation": {
+                "position": self._position.state_dict(),
+                "digest": None if simulation is None else simulation.scheduler.digest(),
+                "seed": self._config.training.seed,
+            },
+            "metrics": self._instruments.state_dict(),
         }
 
-    def load_state_dict(self, state: StateDict) -> None:
+    def load_state_dict(self, state: StateDict, changed: Sequence[Difference] = ()) -> None:
         """Continue where the state was saved, also in the middle of an episode.
 
+        Args:
+            changed: settings that are others than when the state was saved.
+
         Raises:
-            UserError: the state belongs to another seed, observation or network.
+            IncompatibleState: the state belongs to another observation or network.
         """
-        if state["seed"] != self._config.training.seed:
-            raise UserError(
-                f"the checkpoint was trained with training.seed={state['seed']}, the config says "
-                f"{self._config.training.seed}: its request stream cannot be continued under "
-                "another seed. Set the seed back, or start afresh with --resume never"
+        self.learner.load_state_dict(state)
+        self._position = Position.from_state(state["simulation"]["position"])
+        self._instruments.load_state_dict(state["metrics"])
+        self._replayed_digest = state["simulation"]["digest"]
+        replayable = len(self.learner.action_log[0]) >= self._position.decisions_in_episode
+        another_world = [d.name for d in changed if d.rule.effect is Effect.NEXT_EPISODE]
+        if self._position.decisions_in_episode > 0 and (another_world or not replayable):
+            _LOG.info(
+                "the unfinished episode %d cannot be replayed (%s): going on with request %d",
+                self._position.episode,
+                ", ".join(another_world) or "its actions do not fit this cluster",
+                self.requests_done,
             )
-        self.learner.load_state_dict(state["learner"])
-        self._position = Position.from_state(state["position"])
-        if state["learner"]["num_replicas"] != self.learner.num_replicas:
-            # The unfinished episode cannot be replayed on another cluster: go on behind it.
-            self._position = Position(self._position.episode + 1, self.requests_done)
-        self._instruments.load_state_dict(state["instruments"])
-        self._replayed_digest = state["simulation_digest"]
+            self._position = self._position.behind_unfinished_episode()
+            self.learner.abandon_episodes()
+
+    def _run_and_save(self, total: int) -> None:
+        self._schedule.start(self.learner.updates)
+        try:
+            if self._config.checkpointing.checkpoint_on_start and self.learner.ppo_step == 0:
+                self.save("start")
+            while self.requests_done < total:
+                self._run_episode(total)
+        except ChunkFinished:
+            self.save_now("chunk_end")
+        except Exception:
+            if self._consistent and self.learner.ppo_step > 0:
+                path = self.save_now("exception")
+                _LOG.warning("an error ends the training; its state before it: %s", path)
+            raise
+        else:
+            self.save_now("end")
 
     def _run_episode(self, total: int) -> None:
         position = self._position
@@ -207,8 +201,13 @@ class TrainingSession:
         table = self._stream.window(position.requests_before_episode, count)
         simulation = VidurSimulation(self._simulation_config, table.at_rate(scales.qps_scale))
         begun = position.decisions_in_episode > 0
-        recorded = tuple(self.learner.action_log[0]) if begun else ()
-        router = LearnerRouter(self.learner, recorded, self._on_completion, self._check_replay)
+        router = LearnerRouter(
+            self.learner,
+            tuple(self.learner.action_log[0]) if begun else (),
+            on_completion=self._on_completion,
+            on_replayed=self._check_replay,
+            before_change=self._before_change,
+        )
         simulation.scheduler.attach(router, previous_end=position.previous_end, scales=scales)
         self._simulation = simulation
         simulation.run()
@@ -217,6 +216,7 @@ class TrainingSession:
         self._position = Position(
             position.episode + 1, position.requests_before_episode + count, 0, end
         )
+        self._consistent = True
 
     def _check_replay(self) -> None:
         """The replayed beginning must have led to the very state that was saved."""
@@ -229,6 +229,9 @@ class TrainingSession:
                 "of the checkpoint. Restore them, or start afresh with --resume never"
             )
 
+    def _before_change(self) -> None:
+        self._consistent = False
+
     def _on_completion(self, completion: Completion) -> None:
         alert = self._instruments.tail.add(completion.e2e_s, completion.ttft_s)
         if alert is not None:
@@ -237,10 +240,38 @@ class TrainingSession:
     def _after_decision(self) -> None:
         """Runs inside ``Learner.decide``, when its state is whole: save and stop happen here."""
         self._position.decisions_in_episode += 1
-        if self._stop.number is not None:
-            path = self.save("signal")
-            raise Interrupted(self._stop.number, None if path is None else str(path))
-        if self.requests_done == self._chunk_end:
+        self._consistent = True
+        stop = self._signals.stop
+        if stop is not None:
+            path = self.save_now("signal")
+            raise Interrupted(stop, None if path is None else str(path))
+        if self.requests_done == self._chunk_end != self._config.training.total_requests:
             raise ChunkFinished
-        if self.learner.ppo_step % self._config.checkpointing.checkpoint_interval == 0:
-            self.save("interval")
+        reason = self._schedule.due(
+            self.learner.ppo_step, self.learner.updates, self._signals.take_save()
+        )
+        if reason is not None:
+            self.save(reason, self._validated() if reason == "validation" else None)
+
+    def _validated(self) -> float:
+        """Return the validation score: minus the mean latency [s], so that greater is better."""
+        assert self._validation is not None
+        latency = self._validation.mean_latency_s(self.learner.policy)
+        _LOG.info("validation after %d updates: %.3f s", self.learner.updates, latency)
+        # The decision at hand is counted already, but the validation belongs to its past.
+        self._instruments.record_validation(self.learner.global_step - 1, latency)
+        return -latency
+
+    def _describe(self, reason: str, val_score: float | None) -> Description:
+        return Description(
+            ppo_step=self.learner.ppo_step,
+            global_step=self.learner.global_step,
+            reason=reason,
+            run_dir=str(self._run_dir),
+            config_digest=self._config_digest,
+            num_replicas=self.learner.num_replicas,
+            val_score=val_score,
+            versions=dict(package_versions()),
+            facts={"episode": self._position.episode, "requests_done": self.requests_done},
+            settings=self._settings,
+        )

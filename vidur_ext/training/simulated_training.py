@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,33 +12,32 @@ from typing import Any
 import torch
 from vidur.request_generator import RequestGeneratorRegistry
 
+from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.checkpoint.store import CheckpointStore, LoadedCheckpoint
+from ppo_scheduler.config.resume_rules import Effect, differences
 from ppo_scheduler.config.training_config import LearnerConfig
+from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.run_log import run_log
 from ppo_scheduler.policy.policy_file import read_policy_state, save_policy
 from vidur_ext.training.instruments import open_instruments
+from vidur_ext.training.origin import Origin, find_origin, misfits
 from vidur_ext.training.run_folder import RunFolder
 from vidur_ext.training.session import TrainingSession
+from vidur_ext.training.settings import settings_of
 from vidur_ext.workload.request_generator import WorkloadRequestGeneratorConfig, build_stream
 from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.trace_stream import TraceStream
 
 _LOG = logging.getLogger("ppo")
-_NOT_SETTINGS = (
-    "_output_dir",
-    "_run_dir",
-    "_load_checkpoint",
-    "_pretrained_actor",
-    "_stop_at_requests",
-)
 
 
 def run_training(simulation_config: Any) -> RunFolder:
     """Train as the flags say and leave checkpoints, events, metrics and ``policy.pt``.
 
     Raises:
-        UserError: a folder, file or checkpoint cannot be used as asked.
+        UserError: a folder, file or checkpoint cannot be used as asked, or something was not
+            saved.
         Interrupted: a signal asked to stop; the state has been saved.
     """
     scheduler_config = simulation_config.cluster_config.global_scheduler_config
@@ -47,16 +46,39 @@ def run_training(simulation_config: Any) -> RunFolder:
     learner_config = _with_budget(learner_config, total)
     torch.set_num_threads(learner_config.training.torch_threads)
 
-    store = _open_store(learner_config)
-    try:
-        resumed = _resumed(store, learner_config, scheduler_config.load_checkpoint)
-        folder = _run_folder(scheduler_config.run_dir, learner_config, resumed)
-        with run_log(folder.log, learner_config.monitoring.log_level):
-            _train(simulation_config, learner_config, stream, folder, store, resumed)
-    finally:
+    with ExitStack() as stack:
+        store = _open_store(learner_config)
         if store is not None:
-            store.close()
+            stack.callback(store.close)
+        origin = find_origin(store, learner_config.checkpointing, scheduler_config.load_checkpoint)
+        folder = _run_folder(scheduler_config.run_dir, learner_config, origin)
+        stack.enter_context(run_log(folder.log, learner_config.monitoring.log_level))
+        origin = _fitting(origin, simulation_config, learner_config)
+        _train(simulation_config, learner_config, stream, folder, store, origin)
     return folder
+
+
+def _fitting(
+    origin: Origin | None, simulation_config: Any, learner_config: LearnerConfig
+) -> Origin | None:
+    """Return the origin if it fits this training, None to start afresh as the config allows.
+
+    Raises:
+        UserError: it does not fit, and ``checkpointing.on_incompatible`` is "abort".
+    """
+    problems = [] if origin is None else misfits(origin.loaded, simulation_config, learner_config)
+    if origin is None or not problems:
+        return origin
+    listed = "\n".join(f"  {problem}" for problem in problems)
+    if learner_config.checkpointing.on_incompatible == "abort":
+        raise UserError(
+            f"{origin.loaded.path}: does not fit this training:\n{listed}\nRestore these "
+            "settings, name another checkpoint, start afresh with --resume never, or set "
+            'checkpointing.on_incompatible to "fresh"'
+        )
+    _LOG.warning("%s does not fit this training:\n%s", origin.loaded.path, listed)
+    _LOG.warning("[PPO:checkpoint] Continuing with fresh training state")
+    return None
 
 
 def _train(
@@ -65,53 +87,64 @@ def _train(
     stream: RequestStream,
     folder: RunFolder,
     store: CheckpointStore | None,
-    resumed: LoadedCheckpoint | None,
+    origin: Origin | None,
 ) -> None:
-    """Run the session, begun afresh or continued from ``resumed``, and export its policy."""
+    """Run the session, begun afresh or continued from ``origin``, and export its policy."""
     scheduler_config = simulation_config.cluster_config.global_scheduler_config
-    num_replicas = simulation_config.cluster_config.num_replicas
-    resume_step = None if resumed is None else resumed.manifest.global_step
-    with open_instruments(learner_config, folder, num_replicas, resume_step) as instruments:
+    loaded = None if origin is None else origin.loaded
+    with ExitStack() as stack:
+        instruments = stack.enter_context(
+            open_instruments(
+                learner_config,
+                folder,
+                simulation_config.cluster_config.num_replicas,
+                None if loaded is None else loaded.manifest.global_step,
+                None if loaded is None else loaded.tree["metrics"],
+                same_run=origin is not None and not origin.fork,
+            )
+        )
+        background = learner_config.checkpointing.save_async
+        saver = None if store is None else stack.enter_context(Saver(store, background=background))
         session = TrainingSession(
             simulation_config,
             learner_config,
             stream,
             folder.path,
             instruments,
-            store,
-            config_digest=settings_digest(simulation_config),
-            warm_start=_warm_start(scheduler_config.pretrained_actor, resumed),
+            saver,
+            warm_start=_warm_start(scheduler_config.pretrained_actor, loaded),
             stop_at_requests=scheduler_config.stop_at_requests,
         )
-        if resumed is not None:
-            _resume(session, resumed)
+        if loaded is not None:
+            _resume(session, loaded, settings_of(simulation_config))
         elif store is not None and (aside := store.set_aside()) is not None:
             _LOG.info("moved the checkpoints of an earlier training to %s", aside)
+        if store is not None:
+            store.check_space(session.state_dict())
         session.run()
         save_policy(session.learner.policy, folder.policy)
         _LOG.info("trained %d decisions, policy in %s", session.requests_done, folder.policy)
+    if saver is not None:
+        saver.raise_failures()
+    instruments.raise_failures()
 
 
-def _resume(session: TrainingSession, resumed: LoadedCheckpoint) -> None:
-    for path, reason in resumed.skipped:
+def _resume(
+    session: TrainingSession, loaded: LoadedCheckpoint, settings: Mapping[str, Any]
+) -> None:
+    for path, reason in loaded.skipped:
         _LOG.warning("skipped %s: %s", path, reason)
-    session.load_state_dict(resumed.tree)
+    changed = differences(loaded.manifest.settings, settings)
+    for difference in changed:
+        if difference.rule.effect is not Effect.NONE:
+            _LOG.info("changed since the checkpoint: %s", difference)
+    session.load_state_dict(loaded.tree, changed)
     _LOG.info(
         "[Resume] PPO训练恢复 %s (global_step %d, %d requests done)",
-        resumed.path,
+        loaded.path,
         session.learner.global_step,
         session.requests_done,
     )
-
-
-def settings_digest(simulation_config: Any) -> str:
-    """Return a digest of all flags that are settings (not places) of a run."""
-    flags = {
-        name: value
-        for name, value in simulation_config.to_dict().items()
-        if not name.endswith(_NOT_SETTINGS)
-    }
-    return hashlib.sha256(json.dumps(flags, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _stream(simulation_config: Any, learner_config: LearnerConfig) -> tuple[RequestStream, int]:
@@ -141,27 +174,16 @@ def _open_store(config: LearnerConfig) -> CheckpointStore | None:
     return store
 
 
-def _resumed(
-    store: CheckpointStore | None, config: LearnerConfig, path: str | None
-) -> LoadedCheckpoint | None:
-    if path is None:
-        return None
-    reader = store or CheckpointStore(config.checkpointing)
-    return reader.load(path)
-
-
-def _run_folder(
-    run_dir: str | None, config: LearnerConfig, resumed: LoadedCheckpoint | None
-) -> RunFolder:
+def _run_folder(run_dir: str | None, config: LearnerConfig, origin: Origin | None) -> RunFolder:
     if run_dir is not None:
         return RunFolder.at(Path(run_dir))
-    if resumed is not None:
-        return RunFolder.at(Path(resumed.manifest.run_dir))
+    if origin is not None and not origin.fork:
+        return RunFolder.at(Path(origin.loaded.manifest.run_dir))
     return RunFolder.create(Path(config.training.output_root), "simulated_training", datetime.now())
 
 
-def _warm_start(path: str | None, resumed: LoadedCheckpoint | None) -> dict[str, Any] | None:
+def _warm_start(path: str | None, loaded: LoadedCheckpoint | None) -> dict[str, Any] | None:
     """Return the policy to begin from; a resumed training brings its own along."""
-    if resumed is not None or path is None:
+    if loaded is not None or path is None:
         return None
     return read_policy_state(Path(path))

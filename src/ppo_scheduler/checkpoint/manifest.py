@@ -6,43 +6,56 @@ import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
+from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION, migrate_manifest
 from ppo_scheduler.checkpoint.unusable import UnusableCheckpoint
 
-SCHEMA_VERSION = 1
+_CHECKSUM = "manifest_sha256"
 
 
-class Manifest(BaseModel):
-    """What a checkpoint holds and where it comes from."""
+class Description(BaseModel):
+    """What a training says of the state it saves."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    schema_version: Literal[1] = 1
-    """Version of this manifest and of the tree in the checkpoint."""
-    file: str
-    """Name the checkpoint was published under."""
     ppo_step: int = Field(ge=0)
     """``Learner.decide`` calls so far, over all resumes."""
     global_step: int = Field(ge=0)
     """Routing decisions so far, over all environments and resumes: TensorBoard's x."""
+    reason: str
+    """Why it was saved: start, interval, time, validation, manual, chunk_end, signal, exception,
+    end."""
+    run_dir: str
+    """Folder of the run: its log, events and metrics."""
+    config_digest: str
+    """Digest of all settings the training ran with."""
+    num_replicas: int = Field(ge=1)
+    val_score: float | None
+    """Validation at this very step, greater is better; None without one."""
+    versions: dict[str, str]
+    """Versions of Python and of the packages the numbers depend on."""
+    facts: dict[str, str | int | float]
+    """Whatever else the training wants a person to know."""
+    settings: dict[str, JsonValue]
+    """The settings by name, for people and for deciding what a resume may change."""
+
+
+class Manifest(Description):
+    """What a checkpoint holds and where it comes from."""
+
+    schema_version: int = Field(ge=1, le=SCHEMA_VERSION)
+    """Version the checkpoint was written in; older ones are migrated when they are read."""
+    file: str
+    """Name the checkpoint was published under."""
     created_at: str
     """UTC time of the publication, ISO 8601 with its offset."""
     size_bytes: int = Field(ge=0)
     sha256: str
-    versions: dict[str, str]
-    """Versions of Python and of the packages the numbers depend on."""
-    config_digest: str
-    """Digest of the settings the training ran with."""
-    run_dir: str
-    """Folder of the run: its log, events and metrics."""
-    num_replicas: int = Field(ge=1)
-    reason: str
-    """Why it was saved: interval, end, signal, …"""
-    facts: dict[str, str | int | float]
-    """Whatever else the training wants a person to know."""
+    parts: list[str]
+    """Names of the parts of the tree; a checkpoint without one of them is not complete."""
 
     @field_validator("created_at")
     @classmethod
@@ -52,8 +65,11 @@ class Manifest(BaseModel):
         return text
 
     def to_json(self) -> bytes:
-        """Return the content of the manifest's file."""
-        return (self.model_dump_json(indent=2) + "\n").encode()
+        """Return the content of the manifest's file, which carries its own checksum."""
+        document = self.model_dump(mode="json")
+        settings = document.pop("settings")
+        first = {"schema_version": self.schema_version, "file": self.file}
+        return _sealed({**first, **document, "settings": settings})
 
     def misfit(self, data: bytes) -> str | None:
         """Return why ``data`` is not what the manifest describes, None if it is."""
@@ -70,28 +86,54 @@ def manifest_path(checkpoint: Path) -> Path:
 
 
 def parse_manifest(content: bytes, checkpoint: Path) -> Manifest:
-    """Return the manifest in ``content``; ``checkpoint`` is for the error.
+    """Return the manifest in ``content``, migrated; ``checkpoint`` is for the error.
 
     Raises:
-        UnusableCheckpoint: it is not a manifest, or one of a newer version.
+        UnusableCheckpoint: it is no manifest, damaged, or one of a newer version.
     """
     name = manifest_path(checkpoint).name
+
+    def unusable(reason: str) -> UnusableCheckpoint:
+        return UnusableCheckpoint(checkpoint, f"{name} beside it {reason}")
+
     try:
         document = json.loads(content)
-    except ValueError as error:
-        raise UnusableCheckpoint(checkpoint, f"{name} beside it is not JSON ({error})") from error
+        intact = isinstance(document, dict) and _is_sealed(document, content)
+    except (ValueError, RecursionError) as error:
+        raise unusable(f"is not JSON ({error})") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise UnusableCheckpoint(
-            checkpoint,
-            f"{name} beside it has schema_version {version}, this program reads up to "
-            f"{SCHEMA_VERSION}: use the newer program that wrote it",
+    if not isinstance(version, int):
+        raise unusable("is not a manifest (schema_version: missing)")
+    if version > SCHEMA_VERSION:
+        raise unusable(
+            f"has schema_version {version}, this program reads up to {SCHEMA_VERSION}: use the "
+            "newer program that wrote it"
         )
+    if version >= 2 and not intact:
+        raise unusable(f"is damaged or was edited: its {_CHECKSUM} is another")
     try:
-        return Manifest.model_validate_json(content)
+        document = migrate_manifest({**document}, version)
+        document.pop(_CHECKSUM, None) if version >= 2 else None
+        return Manifest.model_validate_json(json.dumps(document))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise UnusableCheckpoint(
-            checkpoint, f"{name} beside it is not a manifest ({where}: {first['msg']})"
-        ) from error
+        raise unusable(f"is not a manifest ({where}: {first['msg']})") from error
+
+
+def _sealed(document: dict[str, Any]) -> bytes:
+    """Return the text of a document, its last key the checksum of the text without that key."""
+    checksum = hashlib.sha256(_text(document)).hexdigest()
+    return _text({**document, _CHECKSUM: checksum})
+
+
+def _is_sealed(document: dict[str, Any], content: bytes) -> bool:
+    """Tell whether ``content`` is, bit for bit, what ``_sealed`` wrote.
+
+    Bits, not values: a number may lose a bit and still be read as the same number.
+    """
+    return content == _sealed({key: document[key] for key in document if key != _CHECKSUM})
+
+
+def _text(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()

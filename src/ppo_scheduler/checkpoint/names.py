@@ -8,7 +8,7 @@ complete; it is the older of the two.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 LATEST = "latest.pt"
@@ -80,17 +80,6 @@ def orphaned_manifests(files: Iterable[str]) -> list[str]:
     known = set(files)
     names = {name for file in known if (name := parse(file))}
     return sorted(n.manifest for n in names if n.manifest in known and n.file not in known)
-
-
-def to_prune(names: Sequence[CheckpointName], keep: int) -> list[CheckpointName]:
-    """Return what to delete so that the ``keep`` newest steps remain, oldest first.
-
-    A superseded checkpoint goes as soon as the one that replaced it is there.
-    """
-    assert keep >= 1
-    newest_of_step = sorted({name.step: name for name in sorted(names)}.values())
-    kept = set(newest_of_step[-keep:])
-    return sorted(set(names) - kept)
 
 
 def not_past_of(

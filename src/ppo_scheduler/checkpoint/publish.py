@@ -16,6 +16,7 @@ sees the manifest that belongs to it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -28,14 +29,15 @@ from ppo_scheduler.checkpoint.disk import (
     staged_path,
     write_staged,
 )
-from ppo_scheduler.checkpoint.manifest import Manifest
+from ppo_scheduler.checkpoint.manifest import Manifest, parse_manifest
 from ppo_scheduler.checkpoint.names import (
     LATEST,
     CheckpointName,
     complete,
     orphaned_manifests,
-    to_prune,
 )
+from ppo_scheduler.checkpoint.retention import Retention
+from ppo_scheduler.checkpoint.unusable import UnusableCheckpoint
 
 
 def publish(
@@ -72,10 +74,26 @@ def point_latest(folder: Path, name: CheckpointName, now: datetime) -> bool:
     return point(latest, name.file)
 
 
-def prune(folder: Path, keep: int | None) -> None:
-    """Do step 6: leave the ``keep`` newest complete checkpoints."""
-    outdated = [] if keep is None else to_prune(complete(file_names(folder)), keep)
-    for name in outdated:
+def prune(folder: Path, retention: Retention) -> list[CheckpointName]:
+    """Do step 6: delete what ``retention`` does not keep; return it, oldest first."""
+    gone = outdated(folder, retention)
+    for name in gone:
         (folder / name.file).unlink(missing_ok=True)
     for manifest in orphaned_manifests(file_names(folder)):
         (folder / manifest).unlink(missing_ok=True)
+    return gone
+
+
+def outdated(folder: Path, retention: Retention) -> list[CheckpointName]:
+    """Return what ``prune`` would delete, oldest first."""
+    return retention.outdated(_scores(folder, retention))
+
+
+def _scores(folder: Path, retention: Retention) -> dict[CheckpointName, float | None]:
+    """Return the score of every complete checkpoint; one that cannot be read has none."""
+    scores: dict[CheckpointName, float | None] = dict.fromkeys(complete(file_names(folder)))
+    for name in scores if retention.needs_scores else ():
+        with suppress(FileNotFoundError, UnusableCheckpoint):
+            content = (folder / name.manifest).read_bytes()
+            scores[name] = parse_manifest(content, folder / name.file).val_score
+    return scores

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ppo_scheduler.checkpoint.disk import file_names
 from ppo_scheduler.checkpoint.manifest import Manifest, manifest_path, parse_manifest
-from ppo_scheduler.checkpoint.names import present
+from ppo_scheduler.checkpoint.migrations import migrate_tree
+from ppo_scheduler.checkpoint.names import parse, present
 from ppo_scheduler.checkpoint.tree import load
 from ppo_scheduler.checkpoint.unusable import UnusableCheckpoint
 from ppo_scheduler.errors import UserError
@@ -49,6 +50,19 @@ def read_named(path: Path) -> LoadedCheckpoint:
             f"{path}: cannot be read ({error.strerror}); name another checkpoint"
         ) from error
     return LoadedCheckpoint(tree, manifest, real, [])
+
+
+def read_step(folder: Path, step: int) -> LoadedCheckpoint:
+    """Read the checkpoint of a PPO step.
+
+    Raises:
+        UserError: the folder has none of that step, or it cannot be used.
+    """
+    names = {name.step: name for name in present(file_names(folder))}
+    if step not in names:
+        steps = ", ".join(map(str, names)) or "none at all"
+        raise UserError(f"{folder}: no checkpoint of PPO step {step}; there are: {steps}")
+    return read_named(folder / names[step].file)
 
 
 def read_latest(folder: Path) -> LoadedCheckpoint:
@@ -122,10 +136,29 @@ def _parse(path: Path, description: bytes | None) -> tuple[StateDict, Manifest]:
             "of both files; copy both",
         )
     manifest = parse_manifest(description, path)
+    name = parse(path.name)
+    if name is not None and name.step != manifest.ppo_step:
+        raise UnusableCheckpoint(
+            path, f"renamed: its manifest says PPO step {manifest.ppo_step}. Rename both files back"
+        )
     data = _content(path)
     if (misfit := manifest.misfit(data)) is not None:
         raise UnusableCheckpoint(path, misfit)
-    return load(data, path), manifest
+    return _complete_tree(load(data, path), manifest, path), manifest
+
+
+def _complete_tree(tree: StateDict, manifest: Manifest, path: Path) -> StateDict:
+    """Return the tree in the present layout, with every part its manifest names."""
+    try:
+        tree = migrate_tree(tree, manifest.schema_version)
+    except (LookupError, TypeError, ValueError) as error:
+        raise UnusableCheckpoint(
+            path, f"incomplete for schema_version {manifest.schema_version}: lacks {error}"
+        ) from error
+    missing = sorted(set(manifest.parts) - set(tree))
+    if missing:
+        raise UnusableCheckpoint(path, f"incomplete: lacks the part {', '.join(missing)}")
+    return tree
 
 
 def _content(path: Path) -> bytes:

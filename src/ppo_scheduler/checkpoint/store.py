@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,7 +13,8 @@ from pathlib import Path
 from ppo_scheduler.checkpoint.archive import move_aside
 from ppo_scheduler.checkpoint.disk import disk_errors, file_names, reveal, write_staged
 from ppo_scheduler.checkpoint.lock import FolderLock
-from ppo_scheduler.checkpoint.manifest import Manifest, parse_manifest
+from ppo_scheduler.checkpoint.manifest import Description, Manifest, parse_manifest
+from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.checkpoint.names import (
     PROBE,
     CheckpointName,
@@ -22,11 +24,19 @@ from ppo_scheduler.checkpoint.names import (
     parse,
     present,
 )
-from ppo_scheduler.checkpoint.publish import point_latest, prune, publish
-from ppo_scheduler.checkpoint.reading import LoadedCheckpoint, read_latest, read_named, read_newest
+from ppo_scheduler.checkpoint.publish import outdated, point_latest, prune, publish
+from ppo_scheduler.checkpoint.reading import (
+    LoadedCheckpoint,
+    read_latest,
+    read_named,
+    read_newest,
+    read_step,
+)
+from ppo_scheduler.checkpoint.retention import Retention
 from ppo_scheduler.checkpoint.tree import dump
 from ppo_scheduler.checkpoint.unusable import UnusableCheckpoint
 from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.errors import UserError
 from ppo_scheduler.state import StateDict
 
 __all__ = ["CheckpointInfo", "CheckpointStore", "LoadedCheckpoint"]
@@ -36,6 +46,8 @@ _ELSEWHERE = (
     "Free space or rights there, choose another checkpointing.checkpoint_dir, or switch saving "
     "off with checkpointing.enable_checkpoints=false"
 )
+_SERIES = 5
+"""Checkpoints there must be room for before a training starts, if so many are kept."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class CheckpointStore:
     ) -> None:
         """Open the folder ``section`` names; ``clock`` gives the present time in UTC."""
         self._folder = Path(section.checkpoint_dir)
-        self._keep = section.max_checkpoints if section.incremental_checkpoints else 1
+        self._retention = Retention.of(section)
         self._clock = clock
         self._lock: FolderLock | None = None
         self._origin: CheckpointName | None = None
@@ -93,19 +105,7 @@ class CheckpointStore:
             self._lock.release()
             self._lock = None
 
-    def publish(
-        self,
-        tree: StateDict,
-        *,
-        ppo_step: int,
-        global_step: int,
-        reason: str,
-        run_dir: str,
-        config_digest: str,
-        num_replicas: int,
-        versions: Mapping[str, str],
-        facts: Mapping[str, str | int | float],
-    ) -> Path:
+    def publish(self, tree: StateDict, description: Description) -> Path:
         """Save a tree; return the checkpoint's path once it is safe on the disk.
 
         The first publication moves aside whatever in the folder is not the past of the checkpoint
@@ -117,28 +117,53 @@ class CheckpointStore:
         self.prepare()
         data = dump(tree)
         now = self._clock()
-        name = CheckpointName(ppo_step)
+        name = CheckpointName(description.ppo_step)
         manifest = Manifest(
+            **dict(description),
+            schema_version=SCHEMA_VERSION,
             file=name.file,
-            ppo_step=ppo_step,
-            global_step=global_step,
             created_at=now.isoformat(timespec="seconds"),
             size_bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
-            versions=dict(versions),
-            config_digest=config_digest,
-            run_dir=run_dir,
-            num_replicas=num_replicas,
-            reason=reason,
-            facts=dict(facts),
+            parts=list(tree),
         )
         with disk_errors(self._folder, f"{name.file} was not saved", _ELSEWHERE):
             path = publish(self._folder, name, data, manifest, self._leave_others_alone)
         with disk_errors(self._folder, f"{name.file} is saved, tidying up failed", _ELSEWHERE):
             if not point_latest(self._folder, name, now):
                 self._tell_about_links()
-            prune(self._folder, self._keep)
+            prune(self._folder, self._retention)
         return path
+
+    def outdated(self, retention: Retention) -> list[Path]:
+        """Return what ``prune`` would delete, oldest first. Nothing is changed."""
+        return [self._folder / name.file for name in outdated(self._folder, retention)]
+
+    def prune(self, retention: Retention) -> list[Path]:
+        """Delete what ``retention`` does not keep; return its paths, oldest first.
+
+        Raises:
+            UserError: as ``prepare``, or the disk refuses.
+        """
+        self.prepare()
+        with disk_errors(self._folder, "old checkpoints cannot be deleted", _ELSEWHERE):
+            names = prune(self._folder, retention)
+        return [self._folder / name.file for name in names]
+
+    def check_space(self, tree: StateDict) -> None:
+        """Check that the disk has room for checkpoints of this tree's size.
+
+        Raises:
+            UserError: it has not: the first save, or an early one, would fail.
+        """
+        self.prepare()
+        needed = len(dump(tree)) * (1 + min(self._retention.keep or _SERIES, _SERIES))
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise UserError(
+                f"{self._folder}: {free / 1e6:.1f} MB are free, the checkpoints need "
+                f"{needed / 1e6:.1f} MB. {_ELSEWHERE}"
+            )
 
     def set_aside(self) -> Path | None:
         """Move all checkpoints and ``latest.pt`` into a new folder below ``archive/``.
@@ -175,21 +200,25 @@ class CheckpointStore:
             _LOG.warning("skipped %s: %s", path, reason)
         return None if newest is None else CheckpointInfo(newest.path, newest.manifest)
 
-    def load(self, source: str | Path) -> LoadedCheckpoint:
+    def load(self, source: str | Path | int) -> LoadedCheckpoint:
         """Read and verify a checkpoint, which is not modified.
 
         Args:
-            source: a path (links are followed), or ``latest`` for the newest good one.
+            source: a path (links are followed), ``latest`` for the newest good one, or a PPO step.
 
         Raises:
             UserError: the named one is bad, or there is no good one.
         """
-        newest = str(source) == "latest"
-        loaded = read_latest(self._folder) if newest else read_named(Path(source))
-        inside = newest or loaded.path.parent == self._folder.resolve()
+        loaded = self._read(source)
+        inside = loaded.path.resolve().parent == self._folder.resolve()
         self._origin = parse(loaded.path.name) if inside else None
         self._folder_is_ours = False
         return loaded
+
+    def _read(self, source: str | Path | int) -> LoadedCheckpoint:
+        if isinstance(source, int):
+            return read_step(self._folder, source)
+        return read_latest(self._folder) if str(source) == "latest" else read_named(Path(source))
 
     def _probe(self) -> None:
         """Write as a publication does; clear what an interrupted one left."""

@@ -59,6 +59,30 @@ _ORCA_TABLE_TOKENS = 131_072
 """Orca batches whole prompts without a limit; the predictor's tables need one."""
 
 
+def cluster_flags(replica_scheduler: str) -> dict[str, str]:
+    """Return the simulator's flag of each key of ``cluster`` that a replica scheduler obeys."""
+    own = {
+        "sarathi": {"chunk_size": "sarathi_scheduler_config_chunk_size"},
+        "vllm": {"max_tokens_in_batch": "vllm_scheduler_config_max_tokens_in_batch"},
+        "orca": {},
+    }
+    return {
+        "num_replicas": "cluster_config_num_replicas",
+        "model_name": "replica_config_model_name",
+        "device": "replica_config_device",
+        "network_device": "replica_config_network_device",
+        "tensor_parallel_size": "replica_config_tensor_parallel_size",
+        "num_pipeline_stages": "replica_config_num_pipeline_stages",
+        "block_size": "cache_config_block_size",
+        "num_blocks": "cache_config_num_blocks",
+        "watermark_blocks_fraction": "cache_config_watermark_blocks_fraction",
+        "memory_margin_fraction": "cache_config_memory_margin_fraction",
+        "replica_scheduler": "replica_scheduler_config_type",
+        "batch_size_cap": f"{replica_scheduler}_scheduler_config_batch_size_cap",
+        **own[replica_scheduler],
+    }
+
+
 class LearnerConfig(Section):
     """Everything the learner needs, whatever simulates the cluster."""
 
@@ -139,6 +163,13 @@ class LearnerConfig(Section):
                 "checkpointing": saving.model_copy(update=paths),
             }
         )
+
+    def settings(self) -> dict[str, Any]:
+        """Return every key by its dotted name, with JSON values."""
+        tree = self.model_dump(mode="json")
+        return {
+            f"{group}.{name}": value for group, keys in tree.items() for name, value in keys.items()
+        }
 
     def flat_values(self) -> dict[str, Any]:
         """Return every learner key under its flat name, as ``flat_fields`` types it."""
@@ -236,27 +267,9 @@ class TrainingConfig(LearnerConfig):
         ]
 
     def _cluster_flags(self) -> dict[str, Any]:
-        cluster = self.cluster
-        kind = cluster.replica_scheduler
-        flags: dict[str, Any] = {
-            "cluster_config_num_replicas": cluster.num_replicas,
-            "replica_config_model_name": cluster.model_name,
-            "replica_config_device": cluster.device,
-            "replica_config_network_device": cluster.network_device,
-            "replica_config_tensor_parallel_size": cluster.tensor_parallel_size,
-            "replica_config_num_pipeline_stages": cluster.num_pipeline_stages,
-            "cache_config_block_size": cluster.block_size,
-            "cache_config_num_blocks": cluster.num_blocks,
-            "cache_config_watermark_blocks_fraction": cluster.watermark_blocks_fraction,
-            "cache_config_memory_margin_fraction": cluster.memory_margin_fraction,
-            "replica_scheduler_config_type": kind,
-            f"{kind}_scheduler_config_batch_size_cap": cluster.batch_size_cap,
-        }
-        if kind == "sarathi":
-            flags["sarathi_scheduler_config_chunk_size"] = cluster.chunk_size
-        if kind == "vllm":
-            flags["vllm_scheduler_config_max_tokens_in_batch"] = cluster.max_tokens_in_batch
-        return flags
+        kind = self.cluster.replica_scheduler
+        flags = cluster_flags(kind)
+        return {flag: getattr(self.cluster, name) for name, flag in flags.items()}
 
     def _predictor_flags(self) -> dict[str, Any]:
         kind = self.simulation.predictor

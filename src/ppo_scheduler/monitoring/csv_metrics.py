@@ -11,6 +11,7 @@ from pathlib import Path
 from ppo_scheduler.checkpoint.disk import reveal, write_staged
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.metrics_disk import metrics_disk_errors
+from ppo_scheduler.monitoring.sink import Row
 
 _STEP = "global_step"
 
@@ -18,7 +19,13 @@ _STEP = "global_step"
 class CsvSink:
     """One row per record under a header that never grows; a missing value is an empty cell."""
 
-    def __init__(self, path: Path, columns: Sequence[str], resume_step: int | None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        resume_step: int | None,
+        history: Iterable[Row] = (),
+    ) -> None:
         """Open for appending.
 
         Args:
@@ -27,21 +34,24 @@ class CsvSink:
                 that step on are dropped: the learner records an update before it counts the
                 decision that made the rollout full, so they are from after the checkpoint. None
                 begins a new file; an earlier one is kept as ``NAME.1``, ``NAME.2``, ...
+            history: what the resumed training has recorded. It is written again where there is no
+                file, or one with other columns (of other replicas), which is kept as above.
 
         Raises:
-            UserError: the file has other columns, is no such CSV, or cannot be written.
+            UserError: the file is no such CSV, or cannot be written.
         """
         self._columns = tuple(columns)
         self._path = path
         header = (_STEP, *self._columns)
-        rows: list[list[str]] = []
+        rows: Sequence[Sequence[object]]
         with metrics_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                if resume_step is None:
-                    _set_aside(path)
-                else:
-                    rows = _rows_before(path, header, resume_step)
+            continued = resume_step is not None and _columns_of(path) == header
+            if resume_step is not None and continued:
+                rows = _rows_before(path, resume_step)
+            else:
+                _set_aside(path)
+                rows = [[step, *self._cells(scalars)] for step, scalars in history]
             write_staged(path, _csv_text([header, *rows]).encode())
             reveal(path)
             self._file = path.open("a", newline="", encoding="utf-8")
@@ -50,26 +60,31 @@ class CsvSink:
         """Append a row; after the call a killed process does not lose it any more."""
         unknown = scalars.keys() - set(self._columns)
         assert not unknown, f"scalars that are not in the schema: {sorted(unknown)}"
-        cells = [scalars.get(name, "") for name in self._columns]
         with metrics_disk_errors(self._path):
-            self._file.write(_csv_text([(global_step, *cells)]))
+            self._file.write(_csv_text([(global_step, *self._cells(scalars))]))
             self._file.flush()
+
+    def _cells(self, scalars: Mapping[str, float]) -> list[object]:
+        return [scalars.get(name, "") for name in self._columns]
 
     def close(self) -> None:
         with metrics_disk_errors(self._path):
             self._file.close()
 
 
-def _rows_before(path: Path, header: tuple[str, ...], step: int) -> list[list[str]]:
+def _columns_of(path: Path) -> tuple[str, ...] | None:
+    """Return the header of the file, None without a file."""
+    if not path.exists():
+        return None
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        return tuple(next(csv.reader(file), ()))
+
+
+def _rows_before(path: Path, step: int) -> list[list[str]]:
     """Return the rows of an earlier process whose ``global_step`` is below ``step``."""
     # What follows the last line end is a row that a crash cut short.
     whole = path.read_bytes().rpartition(b"\n")[0].decode("utf-8", errors="replace")
-    found, *rows = list(csv.reader(io.StringIO(whole))) or [[]]
-    if tuple(found) != header:
-        raise UserError(
-            f"{path}: has other columns than this training writes (other replicas or another "
-            "version?); move it away, or choose another --output-dir"
-        )
+    header, *rows = csv.reader(io.StringIO(whole))
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header) or not row[0].isdecimal():
             raise UserError(
@@ -80,7 +95,9 @@ def _rows_before(path: Path, header: tuple[str, ...], step: int) -> list[list[st
 
 
 def _set_aside(path: Path) -> None:
-    """Rename the file of another training to the next free name."""
+    """Rename the file of another training, if there is one, to the next free name."""
+    if not path.exists():
+        return
     for number in itertools.count(1):
         kept = path.with_name(f"{path.name}.{number}")
         if not kept.exists():

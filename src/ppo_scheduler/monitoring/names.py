@@ -33,6 +33,7 @@ _ROLLOUT = (
 )
 _CONTROL = ("Temperature", "TemperaturePulses", "CollapseInterventions")
 _CURRICULUM = ("Stage", "QpsScale", "LatencyThresholdScale", "PenaltyScale")
+_VALIDATION = ("MeanLatency",)
 _SPEED = ("DecisionsPerSecond", "UpdateSeconds", "CheckpointSeconds")
 TAIL_PERCENTILES = {"latency": (50, 90, 95, 99), "ttft": (50, 90, 99)}
 
@@ -48,6 +49,7 @@ def scalar_names(num_replicas: int, reward_components: Sequence[str]) -> tuple[s
         "tail_latency": tail,
         "Control": _CONTROL,
         "curriculum": _CURRICULUM,
+        "Validation": _VALIDATION,
         "Speed": _SPEED,
     }
     return tuple(f"{group}/{name}" for group, names in groups.items() for name in names)

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
+Row = tuple[int, Mapping[str, float]]
+"""``global_step`` and the scalars recorded at it."""
 
-class MetricsSink(Protocol):
+
+class MetricsRecorder(Protocol):
     """Takes scalars; x is always ``global_step``, the number of routing decisions.
 
     When ``record`` returns, the operating system has the record, so a checkpoint that is taken
@@ -15,6 +18,10 @@ class MetricsSink(Protocol):
     """
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None: ...
+
+
+class MetricsSink(MetricsRecorder, Protocol):
+    """A recorder that is closed at the end."""
 
     def close(self) -> None: ...
 

@@ -5,18 +5,19 @@ Importing this takes over a second: do so only where events are wanted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
 from ppo_scheduler.monitoring.metrics_disk import metrics_disk_errors
+from ppo_scheduler.monitoring.sink import Row
 
 
 class TensorBoardSink:
     """Writes one event per scalar into a folder that ``tensorboard --logdir`` reads."""
 
-    def __init__(self, log_dir: Path, resume_step: int | None) -> None:
+    def __init__(self, log_dir: Path, resume_step: int | None, history: Iterable[Row] = ()) -> None:
         """Open a new events file.
 
         Args:
@@ -24,13 +25,19 @@ class TensorBoardSink:
                 hides what earlier processes wrote at that step and later: the learner records an
                 update before it counts the decision that made the rollout full, so it is from after
                 the checkpoint. None is a new training, which hides all that the folder held.
+            history: what the resumed training has recorded; a folder without events gets it again.
 
         Raises:
             UserError: the folder cannot be written.
         """
         self._log_dir = log_dir
         with metrics_disk_errors(log_dir):
+            earlier = _events_files(log_dir)
             self._writer = SummaryWriter(str(log_dir), purge_step=resume_step or 0)
+            _name_behind(earlier, log_dir)
+        if not earlier:
+            for step, scalars in history:
+                self.record(step, scalars)
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
         """Write the events; after the call a killed process does not lose them any more."""
@@ -43,3 +50,20 @@ class TensorBoardSink:
     def close(self) -> None:
         with metrics_disk_errors(self._log_dir):
             self._writer.close()
+
+
+def _events_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("events.out.tfevents.*"))
+
+
+def _name_behind(earlier: list[Path], folder: Path) -> None:
+    """Let the newest events file be the last one by name, whatever the clock says.
+
+    TensorBoard reads the files of a folder in the order of their names, which begin with the time
+    in seconds; what a resume hides must have been read before.
+    """
+    for new in set(_events_files(folder)) - set(earlier):
+        if earlier and new < earlier[-1]:
+            *prefix, _, rest = new.name.split(".", maxsplit=4)
+            later = int(earlier[-1].name.split(".")[3]) + 1
+            new.rename(folder / ".".join([*prefix, f"{later:010d}", rest]))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ppo_scheduler.config.learner_sections import ArchitectureSection
 from ppo_scheduler.control.normalizer import RunningMeanStd
-from ppo_scheduler.errors import UserError
+from ppo_scheduler.errors import IncompatibleState
 from ppo_scheduler.observation import Observation, ObservationSchema
 from ppo_scheduler.policy.actor_critic import ActorCritic
 from ppo_scheduler.state import StateDict
@@ -88,7 +88,7 @@ class RoutingPolicy:
         """Restore weights and statistics.
 
         Raises:
-            UserError: the state was made for other features or another network.
+            IncompatibleState: the state was made for other features or another network.
         """
         self._check_fit(state)
         self.network.load_state_dict(state["network"], strict=True)
@@ -97,7 +97,7 @@ class RoutingPolicy:
 
     def _check_fit(self, state: StateDict) -> None:
         if state["schema"] != self.schema.digest():
-            raise UserError(
+            raise IncompatibleState(
                 f"the saved policy sees other features (schema {state['schema']}, here "
                 f"{self.schema.digest()}): set the observation group of the config as it was "
                 "when the policy was trained, or train anew"
@@ -109,7 +109,7 @@ class RoutingPolicy:
             if state["architecture"].get(name) != value and name != "orthogonal_init"
         ]
         if other:
-            raise UserError(
+            raise IncompatibleState(
                 "the saved policy has another network: "
                 + "; ".join(other)
                 + "; set actor_critic_architecture to match, or train anew"

@@ -14,7 +14,7 @@ from ppo_scheduler.control.collapse_guard import CollapseGuard
 from ppo_scheduler.control.normalizer import RewardScaler
 from ppo_scheduler.control.stabilization import StatisticsStabilizer
 from ppo_scheduler.control.temperature import TemperatureController
-from ppo_scheduler.monitoring.sink import MetricsSink
+from ppo_scheduler.monitoring.sink import MetricsRecorder
 from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
 from ppo_scheduler.policy.distribution import log_probabilities, sample
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
@@ -46,7 +46,7 @@ class Learner:
         config: LearnerConfig,
         schema: ObservationSchema,
         num_replicas: int,
-        metrics: MetricsSink,
+        metrics: MetricsRecorder,
         *,
         num_envs: int = 1,
         warm_start: StateDict | None = None,
@@ -131,6 +131,14 @@ class Learner:
         if self.after_decision is not None:
             self.after_decision()
         return action
+
+    def abandon_episodes(self) -> None:
+        """Let the next decisions open new episodes, although the last ones have not ended."""
+        self._pending = None
+        if self.rollout.filled:
+            self.rollout.done[self.rollout.filled - 1] = True
+        for log in self.action_log:
+            log.clear()
 
     def _earn(
         self,
@@ -218,9 +226,32 @@ class Learner:
         }
 
     def state_dict(self) -> StateDict:
-        """Return everything that changes while training."""
+        """Return everything that changes while training, in two parts: what learns, what acts."""
+        return {"learner": self._learning_state(), "rollout": self._rollout_state()}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """Continue where ``state_dict`` was taken; the config may differ in tunable values.
+
+        Raises:
+            IncompatibleState: the state was made for other features or another network.
+        """
+        learner, rollout = state["learner"], state["rollout"]
+        same_envs = rollout["num_envs"] == self._num_envs
+        same_cluster = rollout["num_replicas"] == self.num_replicas
+        self._load_learning_state(learner, same_envs=same_envs, same_cluster=same_cluster)
+        load_rng_state(self._action_rng, rollout["action_rng"])
+        if same_envs and same_cluster and rollout["buffer"]["filled"] <= self.rollout.length:
+            self._load_rollout_state(rollout)
+        elif self.on_event is not None:
+            self.on_event(
+                f"the checkpoint's unfinished rollout ({rollout['num_replicas']} replicas, "
+                f"{rollout['num_envs']} environments, {rollout['buffer']['filled']} steps) does "
+                f"not fit {self.num_replicas} replicas, {self._num_envs} environments and "
+                f"ppo_config.rollout_len={self.rollout.length}: it is collected anew"
+            )
+
+    def _learning_state(self) -> StateDict:
         with_optimizer = self.config.checkpointing.save_optimizer_state
-        pending = self._pending
         reference = self.updater.reference
         return {
             "policy": self.policy.state_dict(),
@@ -231,24 +262,18 @@ class Learner:
             "temperature": self.temperature.state_dict(),
             "guard": self.guard.state_dict(),
             "stabilizer": self.stabilizer.state_dict(),
-            "rollout": self.rollout.state_dict(),
-            "pending": None
-            if pending is None
-            else {name: torch.from_numpy(np.asarray(row)) for name, row in vars(pending).items()},
-            "action_log": [torch.tensor(log, dtype=torch.int64) for log in self.action_log],
+            "schedules": vars(self._coefficients()),
             "counters": {
                 "global_step": self.global_step,
                 "ppo_step": self.ppo_step,
                 "updates": self.updates,
             },
-            "action_rng": rng_state(self._action_rng),
             "minibatch_rng": rng_state(self._minibatch_rng),
-            "num_replicas": self.num_replicas,
-            "num_envs": self._num_envs,
         }
 
-    def load_state_dict(self, state: StateDict) -> None:
-        """Continue where ``state_dict`` was taken; the config may differ in tunable values."""
+    def _load_learning_state(
+        self, state: StateDict, *, same_envs: bool, same_cluster: bool
+    ) -> None:
         self.policy.load_state_dict(state["policy"])
         if state["reference"] is None:
             self.updater.reference = None
@@ -258,28 +283,33 @@ class Learner:
         self.updater.load_state_dict(state["updater"], state["optimizer"])
         self.temperature.load_state_dict(state["temperature"])
         self.stabilizer.load_state_dict(state["stabilizer"])
-        if state["num_envs"] == self._num_envs:
+        if same_envs:
             self.reward_scaler.load_state_dict(state["reward_scaler"])
-        if (state["num_replicas"], state["num_envs"]) == (self.num_replicas, self._num_envs):
-            self._load_episode_state(state)
-        elif self.on_event is not None:
-            self.on_event(
-                f"the checkpoint was made with {state['num_replicas']} replicas and "
-                f"{state['num_envs']} environments: its unfinished rollout does not fit "
-                f"{self.num_replicas} and {self._num_envs} and is collected anew"
-            )
+        if same_cluster:
+            self.guard.load_state_dict(state["guard"])
         counters = state["counters"]
         self.global_step = counters["global_step"]
         self.ppo_step = counters["ppo_step"]
         self.updates = counters["updates"]
         self._clock = (time.perf_counter(), self.global_step)
-        load_rng_state(self._action_rng, state["action_rng"])
         load_rng_state(self._minibatch_rng, state["minibatch_rng"])
 
-    def _load_episode_state(self, state: StateDict) -> None:
+    def _rollout_state(self) -> StateDict:
+        pending = self._pending
+        return {
+            "buffer": self.rollout.state_dict(),
+            "pending": None
+            if pending is None
+            else {name: torch.from_numpy(np.asarray(row)) for name, row in vars(pending).items()},
+            "action_log": [torch.tensor(log, dtype=torch.int64) for log in self.action_log],
+            "action_rng": rng_state(self._action_rng),
+            "num_replicas": self.num_replicas,
+            "num_envs": self._num_envs,
+        }
+
+    def _load_rollout_state(self, state: StateDict) -> None:
         """Restore what only makes sense for the same replicas and environments."""
-        self.guard.load_state_dict(state["guard"])
-        self.rollout.load_state_dict(state["rollout"])
+        self.rollout.load_state_dict(state["buffer"])
         pending = state["pending"]
         self._pending = (
             None

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from ppo_scheduler.checkpoint import disk
+from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.config.run_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
@@ -37,18 +38,21 @@ def step_in(tree: StateDict) -> int:
 
 def publish(store: CheckpointStore, step: int, content: int | None = None, **keys: Any) -> Path:
     """Publish ``tree_of(content)`` (the step's own by default) at a step."""
+    tree = keys.pop("tree", tree_of(step if content is None else content))
     described: dict[str, Any] = {
-        "tree": tree_of(step if content is None else content),
+        "ppo_step": step,
         "global_step": step,
         "reason": "interval",
         "run_dir": "runs/a",
         "config_digest": "d" * 64,
         "num_replicas": 4,
+        "val_score": None,
         "versions": {"python": "3.11.7"},
         "facts": {"episode": 2},
+        "settings": {"training.seed": 0},
         **keys,
     }
-    return store.publish(ppo_step=step, **described)
+    return store.publish(tree, Description(**described))
 
 
 class Stores:

@@ -108,12 +108,21 @@ def test_a_new_training_keeps_the_rows_of_earlier_ones(path):
     assert steps_in(path.with_name("training.csv.2")) == [2]
 
 
-def test_other_columns_are_refused_and_the_file_stays(path):
+def test_a_file_with_other_columns_is_kept_and_the_history_written_anew(path):
     write(path, [64])
     before = path.read_bytes()
-    with pytest.raises(UserError, match=r"training\.csv: has other columns.*move it away"):
-        CsvSink(path, (*COLUMNS, "Actions/Replica_9"), 128)
-    assert path.read_bytes() == before
+    history = [(64, {"Rollout/RewardMean": -0.5, "Actions/Replica_9": 0.1})]
+    CsvSink(path, (*COLUMNS, "Actions/Replica_0"), 128, history).close()
+    assert path.with_name("training.csv.1").read_bytes() == before
+    assert path.read_text(encoding="utf-8").splitlines() == [
+        "global_step,Training/PolicyLoss,Rollout/RewardMean,Reward/latency,Actions/Replica_0",
+        "64,,-0.5,,",
+    ]
+
+
+def test_a_resume_in_a_new_folder_begins_with_the_history(path):
+    CsvSink(path, COLUMNS, 128, [(64, {"Reward/latency": -1.25})]).close()
+    assert steps_in(path) == [64]
 
 
 @pytest.mark.parametrize("row", ["sixty-four,,,", "64,1.0", "64,,,,,", "-1,,,"])

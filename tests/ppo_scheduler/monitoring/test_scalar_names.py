@@ -22,9 +22,10 @@ tail_latency/latency_p50 tail_latency/latency_p90 tail_latency/latency_p95 tail_
 tail_latency/ttft_p50 tail_latency/ttft_p90 tail_latency/ttft_p99
 Control/Temperature Control/TemperaturePulses Control/CollapseInterventions
 curriculum/Stage curriculum/QpsScale curriculum/LatencyThresholdScale curriculum/PenaltyScale
+Validation/MeanLatency
 Speed/DecisionsPerSecond Speed/UpdateSeconds Speed/CheckpointSeconds
 """
-_FROM_THE_SIMULATION = ("curriculum/", "tail_latency/", "Speed/CheckpointSeconds")
+_FROM_THE_SIMULATION = ("curriculum/", "tail_latency/", "Validation/", "Speed/CheckpointSeconds")
 
 
 def test_names_are_fixed_in_text_and_order():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.errors import UserError
 from vidur_ext.simulation.flags import parse_simulation_config
@@ -145,28 +146,52 @@ def test_a_fresh_training_moves_the_old_lineage_aside(make_config, tmp_path):
 def test_another_seed_is_refused(make_config, tmp_path):
     train(make_config(), tmp_path / "run")
     other = make_config(training={"seed": 5, "total_requests": 400})
-    with pytest.raises(UserError, match=r"training\.seed=0, the config says 5"):
+    with pytest.raises(UserError, match=r"training\.seed: 0 in the checkpoint, 5 now"):
         train(other, tmp_path / "run", load_checkpoint="latest")
 
 
-def test_a_changed_workload_cannot_continue_an_episode(make_config, tmp_path, stop_at):
+def test_a_changed_workload_goes_on_with_its_next_request(make_config, tmp_path, stop_at):
     stop_at(57)
     with pytest.raises(Interrupted):
         train(make_config(), tmp_path / "run")
-    other = make_config(workload={"qps": 9.0})
-    with pytest.raises(UserError, match="replaying the unfinished episode"):
-        train(other, tmp_path / "run", load_checkpoint="latest")
-
-
-def test_another_cluster_size_goes_on_with_the_next_request(make_config, tmp_path, stop_at):
-    stop_at(57)
-    with pytest.raises(Interrupted):
-        train(make_config(), tmp_path / "run")
-    larger = make_config(cluster={"num_replicas": 5}, monitoring={"csv": False})
-    train(larger, tmp_path / "run", load_checkpoint="latest")
-    manifest = CheckpointStore(larger.checkpointing).latest().manifest
-    assert manifest.num_replicas == 5
+    other = make_config(workload={"qps": 9.0}, monitoring={"log_level": "info"})
+    train(other, tmp_path / "run", load_checkpoint="latest")
+    manifest = CheckpointStore(other.checkpointing).latest().manifest
     assert manifest.global_step == manifest.facts["requests_done"] == 240
+    log = (tmp_path / "run" / "ppo_training.log").read_text(encoding="utf-8")
+    assert "workload.qps: 22.0 in the checkpoint, 9.0 now" in log
+    assert "going on with request 57" in log
+
+
+def test_what_the_settings_do_not_show_is_found_by_the_replay(make_config, tmp_path, stop_at):
+    stop_at(57)
+    with pytest.raises(Interrupted):
+        train(make_config(), tmp_path / "run")
+    store = CheckpointStore(make_config().checkpointing)
+    loaded = store.load("latest")
+    loaded.tree["simulation"]["digest"] = "0" * 32
+    store.publish(
+        loaded.tree,
+        Description(**loaded.manifest.model_dump(include=set(Description.model_fields))),
+    )
+    store.close()
+    with pytest.raises(UserError, match="replaying the unfinished episode"):
+        train(make_config(), tmp_path / "run", load_checkpoint="latest")
+
+
+@pytest.mark.parametrize("num_replicas", [2, 5])
+def test_another_cluster_size_goes_on_with_the_next_request(
+    make_config, tmp_path, stop_at, num_replicas
+):
+    stop_at(57)
+    with pytest.raises(Interrupted):
+        train(make_config(), tmp_path / "run")
+    other = make_config(cluster={"num_replicas": num_replicas})
+    train(other, tmp_path / "run", load_checkpoint="latest")
+    manifest = CheckpointStore(other.checkpointing).latest().manifest
+    assert manifest.num_replicas == num_replicas
+    assert manifest.global_step == manifest.facts["requests_done"] == 240
+    assert metrics(tmp_path / "run")[0]["global_step"] == "47"
 
 
 def test_a_second_training_cannot_share_the_folder(make_config, tmp_path):

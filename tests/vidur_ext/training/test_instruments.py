@@ -21,8 +21,10 @@ def folder(tmp_path) -> RunFolder:
 def open_with(make_config, folder):
     """Open the instruments of a small training with some monitoring keys."""
 
-    def open_(resume_step: int | None = None, **keys: object):
-        return open_instruments(make_config(monitoring=keys), folder, 3, resume_step)
+    def open_(saved=None, same_run: bool = True, num_replicas: int = 3, to=folder, **keys: object):
+        step = None if saved is None else 1000
+        config = make_config(monitoring=keys)
+        return open_instruments(config, to, num_replicas, step, saved, same_run=same_run)
 
     return open_
 

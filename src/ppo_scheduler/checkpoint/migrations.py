@@ -1,0 +1,64 @@
+"""Reading what older versions wrote.
+
+Every version keeps one step to the next here, and a golden file among the tests; what is read is
+migrated in memory, files stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ppo_scheduler.state import StateDict
+
+SCHEMA_VERSION = 2
+"""Version of the manifest and of the tree that this program writes."""
+
+
+def migrate_manifest(document: dict[str, Any], version: int) -> dict[str, Any]:
+    """Return a manifest's document of ``version`` with the fields of the present one.
+
+    ``schema_version`` stays: it says which version the tree beside it has.
+    """
+    for migrate in _MANIFEST_STEPS[version - 1 :]:
+        document = migrate(document)
+    return document
+
+
+def migrate_tree(tree: StateDict, version: int) -> StateDict:
+    """Return a state tree of ``version`` in the present layout.
+
+    Raises:
+        LookupError: it lacks something that trees of that version have.
+    """
+    for migrate in _TREE_STEPS[version - 1 :]:
+        tree = migrate(tree)
+    return tree
+
+
+def _manifest_from_1(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 had neither settings, validation scores nor named parts."""
+    parts = ["learner", "rollout", "simulation", "metrics"]
+    return {**document, "settings": {}, "val_score": None, "parts": parts}
+
+
+def _tree_from_1(tree: StateDict) -> StateDict:
+    """Version 1 kept the rollout inside the learner, and no history of the metrics."""
+    learner = dict(tree["learner"])
+    rollout = {
+        name: learner.pop(name)
+        for name in ("pending", "action_log", "action_rng", "num_replicas", "num_envs")
+    }
+    rollout["buffer"] = learner.pop("rollout")
+    simulation = {
+        "position": tree["position"],
+        "digest": tree["simulation_digest"],
+        "seed": tree["seed"],
+    }
+    metrics = {"tail": tree["instruments"]["tail"], "history": None, "wandb_run": None}
+    return {"learner": learner, "rollout": rollout, "simulation": simulation, "metrics": metrics}
+
+
+_MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_manifest_from_1]
+_TREE_STEPS: list[Callable[[StateDict], StateDict]] = [_tree_from_1]
+assert len(_MANIFEST_STEPS) == len(_TREE_STEPS) == SCHEMA_VERSION - 1

@@ -1,0 +1,70 @@
+"""The same scalars as a Weights & Biases run.
+
+Importing this starts nothing but takes seconds: do so only where the run is wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Literal
+
+import wandb
+
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.monitoring.sink import Row
+
+
+class WandbSink:
+    """One W&B run; a resumed training continues the run whose id its checkpoint holds."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        mode: Literal["offline", "online"],
+        project: str,
+        name: str,
+        run_id: str | None,
+        history: Iterable[Row] = (),
+    ) -> None:
+        """Open the run.
+
+        Args:
+            folder: the run's files go to ``wandb/`` below it.
+            run_id: the run to continue; None begins a new one, which gets ``history`` first.
+
+        Raises:
+            UserError: W&B cannot be reached, or there is no login for it.
+        """
+        try:
+            self._run = wandb.init(
+                dir=str(folder),
+                mode=mode,
+                project=project,
+                name=name,
+                id=run_id,
+                resume=None if run_id is None else "allow",
+                settings=wandb.Settings(console="off", silent=True),
+            )
+        except wandb.Error as error:
+            raise UserError(
+                f"W&B: {error}. Log in with `wandb login`, or set monitoring.wandb to offline "
+                "or off"
+            ) from error
+        # W&B wants its own step to grow for ever; a resume goes back to its checkpoint's.
+        self._run.define_metric("*", step_metric="global_step")
+        if run_id is None:
+            for step, scalars in history:
+                self.record(step, scalars)
+
+    @property
+    def run_id(self) -> str:
+        """Id under which a later process can continue the run."""
+        return str(self._run.id)
+
+    def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
+        self._run.log({"global_step": global_step, **scalars})
+
+    def close(self) -> None:
+        self._run.finish()
