@@ -6,7 +6,6 @@ import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
@@ -69,7 +68,8 @@ class Manifest(Description):
         document = self.model_dump(mode="json")
         settings = document.pop("settings")
         first = {"schema_version": self.schema_version, "file": self.file}
-        return _sealed({**first, **document, "settings": settings})
+        text = json.dumps({**first, **document, "settings": settings}, indent=2, ensure_ascii=False)
+        return _sealed(text.removesuffix("\n}").encode())
 
     def misfit(self, data: bytes) -> str | None:
         """Return why ``data`` is not what the manifest describes, None if it is."""
@@ -98,7 +98,6 @@ def parse_manifest(content: bytes, checkpoint: Path) -> Manifest:
 
     try:
         document = json.loads(content)
-        intact = isinstance(document, dict) and _is_sealed(document, content)
     except (ValueError, RecursionError) as error:
         raise unusable(f"is not JSON ({error})") from error
     version = document.get("schema_version") if isinstance(document, dict) else None
@@ -109,31 +108,28 @@ def parse_manifest(content: bytes, checkpoint: Path) -> Manifest:
             f"has schema_version {version}, this program reads up to {SCHEMA_VERSION}: use the "
             "newer program that wrote it"
         )
-    if version >= 2 and not intact:
-        raise unusable(f"is damaged or was edited: its {_CHECKSUM} is another")
+    if version >= 2:
+        if not _is_sealed(content):
+            raise unusable("is damaged or was edited: its manifest_sha256 is another")
+        del document[_CHECKSUM]
     try:
-        document = migrate_manifest({**document}, version)
-        document.pop(_CHECKSUM, None) if version >= 2 else None
-        return Manifest.model_validate_json(json.dumps(document))
+        return Manifest.model_validate_json(json.dumps(migrate_manifest(document, version)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise unusable(f"is not a manifest ({where}: {first['msg']})") from error
 
 
-def _sealed(document: dict[str, Any]) -> bytes:
-    """Return the text of a document, its last key the checksum of the text without that key."""
-    checksum = hashlib.sha256(_text(document)).hexdigest()
-    return _text({**document, _CHECKSUM: checksum})
+def _sealed(body: bytes) -> bytes:
+    """Return a JSON object whose end is missing with its checksum as the last key, and the end."""
+    checksum = hashlib.sha256(body).hexdigest()
+    return b'%b,\n  "%b": "%b"\n}\n' % (body, _CHECKSUM.encode(), checksum.encode())
 
 
-def _is_sealed(document: dict[str, Any], content: bytes) -> bool:
-    """Tell whether ``content`` is, bit for bit, what ``_sealed`` wrote.
+def _is_sealed(content: bytes) -> bool:
+    """Tell whether ``_sealed`` wrote this, bit for bit.
 
     Bits, not values: a number may lose a bit and still be read as the same number.
     """
-    return content == _sealed({key: document[key] for key in document if key != _CHECKSUM})
-
-
-def _text(document: dict[str, Any]) -> bytes:
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+    body, _, _ = content.rpartition(b',\n  "%b"' % _CHECKSUM.encode())
+    return content == _sealed(body)
