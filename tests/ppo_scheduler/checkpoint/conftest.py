@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import pathlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -62,9 +63,9 @@ class Stores:
         self.folder = folder
         self._open: list[CheckpointStore] = []
 
-    def open(self, **keys: Any) -> CheckpointStore:
+    def open(self, clock: Callable[[], datetime] = lambda: NOW, **keys: Any) -> CheckpointStore:
         section = CheckpointingSection(checkpoint_dir=str(self.folder), **keys)
-        store = CheckpointStore(section, clock=lambda: NOW)
+        store = CheckpointStore(section, clock)
         self._open.append(store)
         return store
 
@@ -138,7 +139,10 @@ class FaultyDisk:
         self.calls: list[tuple[str, str]] = []
         self._fail_at, self._kill = fail_at, kill
         for name in ("replace", "fsync", "symlink", "unlink", "mkdir"):
-            patch.setattr(os, name, self._faulty(name, getattr(os, name)))
+            faulty = self._faulty(name, getattr(os, name))
+            patch.setattr(os, name, faulty)
+            if hasattr(pathlib, "_NormalAccessor"):  # Python 3.10 keeps references of its own
+                patch.setattr(pathlib._NormalAccessor, name, staticmethod(faulty), raising=False)
         patch.setattr(disk, "open", self._open, raising=False)
 
     @property

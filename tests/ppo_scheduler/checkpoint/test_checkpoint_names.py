@@ -1,4 +1,4 @@
-"""Names, and the policies on names: which is newest, what goes, what belongs to a training."""
+"""Names, and the policies on names: which is newest, which are whole, whose they are."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from ppo_scheduler.checkpoint.names import (
     parse,
     present,
     staged,
-    to_prune,
 )
 
 names = st.builds(CheckpointName, st.integers(0, 10**10), st.booleans())
-few_names = st.lists(st.builds(CheckpointName, st.integers(0, 6), st.booleans()), unique=True)
 
 
 def at(*steps: int) -> list[CheckpointName]:
@@ -83,28 +81,6 @@ def test_only_pairs_are_complete():
     assert present(files) == [one, two]
     assert complete(files) == [one]
     assert orphaned_manifests(files) == [three.manifest]
-
-
-def test_the_newest_steps_are_kept():
-    assert to_prune(at(300, 100, 200, 400), keep=2) == at(100, 200)
-    assert to_prune(at(100, 200), keep=2) == []
-
-
-def test_a_superseded_one_stays_until_it_is_replaced():
-    one, two = at(1, 2)
-    assert to_prune([one, two.superseded], keep=2) == []
-    assert to_prune([one, two.superseded, two], keep=2) == [two.superseded]
-
-
-@given(few_names, st.integers(1, 8))
-def test_pruning_keeps_the_newest_of_each_of_the_last_steps(some, keep):
-    gone = to_prune(some, keep)
-    left = set(some) - set(gone)
-    assert set(gone) <= set(some)
-    assert {name.step for name in left} == set(sorted({name.step for name in some})[-keep:])
-    assert len(left) == len({name.step for name in left})
-    if some:
-        assert max(some) in left
 
 
 def test_later_steps_are_not_the_past_of_a_resumed_training():

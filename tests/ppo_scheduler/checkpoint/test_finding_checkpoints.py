@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from ppo_scheduler.checkpoint import reading
+from ppo_scheduler.checkpoint.manifest import parse_manifest
 from ppo_scheduler.errors import UserError
 
 
@@ -37,13 +37,42 @@ def tear_the_manifest(path) -> None:
     truncate(path.with_suffix(".json"))
 
 
+def edit_the_manifest(path) -> None:
+    manifest = path.with_suffix(".json")
+    manifest.write_text(manifest.read_text().replace('"interval"', '"end"'))
+
+
+def lose_a_part(path) -> None:
+    tree = torch.load(path, weights_only=True)
+    del tree["counters"]
+    torch.save(tree, path)
+    certify(path)
+
+
+def take_the_place_of_another(path) -> None:
+    """Somebody renamed the pair of step 2."""
+    for suffix in (".pt", ".json"):
+        shutil.copy(path.with_name(f"checkpoint_step_00000002{suffix}"), path.with_suffix(suffix))
+
+
 DAMAGES = [
     (flip_a_bit, "SHA-256"),
     (truncate, "bytes, its manifest says"),
     (make_empty, "it has 0 bytes"),
     (lose_the_manifest, r"checkpoint_step_00000003\.json is not beside it"),
     (tear_the_manifest, "is not JSON"),
+    (edit_the_manifest, "was edited: its manifest_sha256 is another"),
+    (lose_a_part, "incomplete: lacks the part counters"),
+    (take_the_place_of_another, "renamed: its manifest says PPO step 2"),
 ]
+
+
+def certify(path, **changes) -> None:
+    """Let the manifest beside a file describe it."""
+    data = path.read_bytes()
+    manifest = parse_manifest(path.with_suffix(".json").read_bytes(), path)
+    changes |= {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    path.with_suffix(".json").write_bytes(manifest.model_copy(update=changes).to_json())
 
 
 def path_of(stores, step):
@@ -171,10 +200,7 @@ def test_a_malicious_checkpoint_is_refused_though_its_manifest_fits(stores, tmp_
     stores.with_steps(1, 2)
     path = path_of(stores, 2)
     torch.save({"weights": Intruder()}, path)
-    manifest = json.loads(path.with_suffix(".json").read_text())
-    data = path.read_bytes()
-    manifest |= {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    path.with_suffix(".json").write_text(json.dumps(manifest))
+    certify(path)
     with pytest.raises(UserError, match=r"00000002\.pt: refused"):
         stores.open().load(path)
     assert stores.open().load("latest").manifest.ppo_step == 1
@@ -213,3 +239,30 @@ def test_a_reader_whose_checkpoint_is_pruned_finds_the_newer_one(stores, save, m
     monkeypatch.setattr(reading, "file_names", list_and_be_overtaken)
     assert stores.latest_step() == 2
     assert len(calls) == 2
+
+
+def test_a_step_can_be_named(stores):
+    stores.with_steps(9, 10, 100)
+    loaded = stores.open().load(10)
+    assert (loaded.path.name, loaded.manifest.ppo_step) == ("checkpoint_step_00000010.pt", 10)
+
+
+def test_a_step_that_is_not_there_is_an_error_that_names_those_that_are(stores):
+    with pytest.raises(UserError, match="no checkpoint of PPO step 3; there are: none at all"):
+        stores.open().load(3)
+    stores.with_steps(9, 10)
+    with pytest.raises(UserError, match="no checkpoint of PPO step 3; there are: 9, 10"):
+        stores.open().load(3)
+
+
+def test_a_step_whose_replacement_was_interrupted_is_found(stores):
+    stores.with_steps(9, 10)
+    for suffix in (".pt", ".json"):
+        path = path_of(stores, 10).with_suffix(suffix)
+        path.rename(path.with_name(f"{path.stem}.superseded{suffix}"))
+    assert step_of(stores.open().load(10)) == 10
+    assert stores.latest_step() == 10
+
+
+def step_of(loaded) -> int:
+    return int(loaded.tree["counters"]["ppo_step"])
