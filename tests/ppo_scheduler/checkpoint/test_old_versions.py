@@ -1,0 +1,158 @@
+"""Checkpoints of every version there ever was are read, whole; what we write keeps its names.
+
+``golden/schema_N`` holds a checkpoint that the program of that time wrote. These files never
+change: a new layout gets a new version, a migration and a golden checkpoint of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ppo_scheduler.checkpoint.manifest import Manifest
+from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION, migrate_manifest, migrate_tree
+from ppo_scheduler.checkpoint.reading import read_named
+from ppo_scheduler.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden"
+VERSIONS = range(1, SCHEMA_VERSION + 1)
+PARTS = ["learner", "rollout", "simulation", "metrics"]
+
+
+def golden(version: int) -> Path:
+    [path] = (GOLDEN / f"schema_{version}").glob("*.pt")
+    return path
+
+
+def raw_tree(version: int):
+    return torch.load(golden(version), weights_only=True)
+
+
+def tensors(node) -> list[torch.Tensor]:
+    if isinstance(node, dict):
+        return [leaf for child in node.values() for leaf in tensors(child)]
+    if isinstance(node, list | tuple):
+        return [leaf for child in node for leaf in tensors(child)]
+    return [node] if isinstance(node, torch.Tensor) else []
+
+
+def names(node, depth: int, where: str = "") -> set[str]:
+    """Return the dotted names of a tree's string keys down to a depth."""
+    if not isinstance(node, dict) or depth == 0:
+        return set()
+    found = set()
+    for key, child in node.items():
+        if isinstance(key, str):
+            found |= {f"{where}{key}"} | names(child, depth - 1, f"{where}{key}.")
+    return found
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_it_is_read_with_all_of_todays_parts(version):
+    loaded = read_named(golden(version))
+    assert loaded.manifest.schema_version == version
+    assert loaded.manifest.parts == PARTS
+    assert list(loaded.tree) == PARTS
+    assert loaded.tree["learner"]["counters"]["ppo_step"] == loaded.manifest.ppo_step > 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_no_tensor_is_lost_or_changed(version):
+    before, after = tensors(raw_tree(version)), tensors(read_named(golden(version)).tree)
+    assert len(before) == len(after) > 50
+    left = list(after)
+    for tensor in before:
+        match = next(i for i, other in enumerate(left) if same(tensor, other))
+        del left[match]
+
+
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(one.nan_to_num(), other.nan_to_num())
+
+
+def test_version_1_keeps_all_it_says():
+    old, new = raw_tree(1), read_named(golden(1)).tree
+    moved = {"pending", "action_log", "action_rng", "num_replicas", "num_envs", "rollout"}
+    assert set(new["learner"]) == set(old["learner"]) - moved
+    assert new["rollout"]["action_rng"] == old["learner"]["action_rng"]
+    assert new["rollout"]["buffer"]["filled"] == old["learner"]["rollout"]["filled"]
+    assert new["rollout"]["action_log"][0].tolist() == old["learner"]["action_log"][0].tolist()
+    assert new["simulation"] == {
+        "position": old["position"],
+        "digest": old["simulation_digest"],
+        "seed": old["seed"],
+    }
+    assert new["metrics"]["tail"]["count"] == old["instruments"]["tail"]["count"]
+    assert (new["metrics"]["history"], new["metrics"]["wandb_run"]) == (None, None)
+
+
+def test_version_1_says_what_it_did_not_know():
+    manifest = read_named(golden(1)).manifest
+    assert (manifest.settings, manifest.val_score) == ({}, None)
+    assert manifest.facts == {"episode": 0, "requests_done": 57}
+
+
+def test_files_of_old_versions_stay_as_they_are(tmp_path, make_stores, save):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(GOLDEN / "schema_1", folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    stores = make_stores(folder)
+    store = stores.open()
+    store.load("latest")
+    save(store, 58)
+    assert stores.steps() == [57, 58]
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_without_one_of_its_parts_it_is_refused(version, tmp_path):
+    for part in raw_tree(version):
+        tree = raw_tree(version)
+        del tree[part]
+        path = tmp_path / golden(version).name
+        torch.save(tree, path)
+        path.with_suffix(".json").write_bytes(certificate(version, path.read_bytes()))
+        with pytest.raises(UserError, match=rf"incomplete.*lacks .*{part}"):
+            read_named(path)
+
+
+def certificate(version: int, data: bytes) -> bytes:
+    """Return the golden manifest as its version would write it beside other data."""
+    document = json.loads(golden(version).with_suffix(".json").read_text())
+    document |= {"size_bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    if version == 1:
+        return json.dumps(document).encode()
+    del document["manifest_sha256"]
+    return Manifest.model_validate(document).to_json()
+
+
+def test_what_is_of_the_present_version_is_not_migrated():
+    tree = {"anything": 1}
+    assert migrate_tree(tree, SCHEMA_VERSION) is tree
+    assert migrate_manifest(tree, SCHEMA_VERSION) is tree
+
+
+def test_the_manifest_we_write_has_the_names_of_its_version():
+    document = json.loads(golden(SCHEMA_VERSION).with_suffix(".json").read_text())
+    assert set(document) == {*Manifest.model_fields, "manifest_sha256"}
+
+
+def test_the_learner_we_save_has_the_names_of_its_version(make_learner, make_task):
+    learner, task = make_learner(), make_task()
+    for _ in range(150):
+        task.step(learner)
+    state, saved = learner.state_dict(), raw_tree(SCHEMA_VERSION)
+    assert set(saved) - set(state) == {"simulation", "metrics"}
+    assert names(state, 3) - network_names(state) == (
+        names({part: saved[part] for part in state}, 3) - network_names(saved)
+    )
+
+
+def network_names(tree) -> set[str]:
+    """The names of layers depend on the network, not on the version."""
+    return {f"learner.reference.{name}" for name in tree["learner"]["reference"] or ()}

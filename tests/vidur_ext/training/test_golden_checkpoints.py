@@ -1,0 +1,57 @@
+"""Trainings saved by earlier versions of the program are taken up by the present one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
+from ppo_scheduler.checkpoint.reading import read_named
+from ppo_scheduler.config.learner_sections import ObservationSection
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.monitoring.sink import FanOut
+from ppo_scheduler.observation import Observation
+from ppo_scheduler.ppo.learner import Learner
+from vidur_ext.env.observation import observation_schema
+
+GOLDEN = Path(__file__).parents[2] / "ppo_scheduler" / "checkpoint" / "golden"
+
+
+OBSERVED = {
+    1: ObservationSection(queue_slots=0, history=False),
+    2: ObservationSection(),
+}
+"""What the policies in the golden checkpoints see."""
+assert len(OBSERVED) == SCHEMA_VERSION
+
+
+@pytest.mark.parametrize(("version", "observed"), OBSERVED.items())
+def test_a_learner_goes_on_from_every_version(version, observed):
+    [path] = (GOLDEN / f"schema_{version}").glob("*.pt")
+    tree = read_named(path).tree
+    config = TrainingConfig.model_validate(
+        {
+            "observation": observed,
+            "actor_critic_architecture": tree["learner"]["policy"]["architecture"],
+            "ppo_config": {"rollout_len": 16, "minibatch_size": 16},
+            "statistics_stabilization": {"collect_steps": 16},
+        }
+    )
+    schema = observation_schema(config.observation)
+    learner = Learner(config, schema, tree["rollout"]["num_replicas"], FanOut([]))
+    learner.load_state_dict(tree)
+    steps, updates = learner.global_step, learner.updates
+    assert steps == tree["learner"]["counters"]["global_step"]
+    for name, value in learner.policy.network.state_dict().items():
+        assert torch.equal(value, tree["learner"]["policy"]["network"][name])
+    replicas = np.ones((1, learner.num_replicas, len(schema.replica)))
+    seen = Observation(
+        replicas, np.ones((1, len(schema.context))), np.ones((1, len(schema.telemetry)))
+    )
+    for _ in range(20):
+        learner.decide(seen, np.zeros(1), np.zeros(1, dtype=bool))
+    assert learner.global_step == steps + 20
+    assert learner.updates > updates
