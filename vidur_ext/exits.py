@@ -17,6 +17,8 @@ def exit_status(program: Callable[[], None]) -> int:
 
     Anything else is a bug and keeps its traceback.
     """
+    # It asks a training to save; where none listens yet, or any more, it must not kill.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         program()
     except UserError as error:
@@ -24,8 +26,7 @@ def exit_status(program: Callable[[], None]) -> int:
         return 2
     except Interrupted as stop:
         name = signal.Signals(stop.number).name
-        saved = f"saved {stop.checkpoint}" if stop.checkpoint else "checkpoints are switched off"
-        print(f"stopped by {name}; {saved}", file=sys.stderr)
+        print(f"stopped by {name}; {stop.outcome}", file=sys.stderr)
         return 128 + stop.number
     except EOFError:
         print("the input ended before the question was answered; nothing done", file=sys.stderr)

@@ -241,6 +241,49 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     f"{TRAINING}/test_exact_resume.py::test_without_increments_only_the_newest_is_kept": (
         "checkpointing.incremental_checkpoints",
     ),
+    "ppo_scheduler/config/test_path_variables.py::test_variables_stand_for_their_values": (
+        "training.exp_name",
+    ),
+    f"{TRAINING}/test_when_it_saves.py::test_interval_s_saves_by_the_clock": (
+        "checkpointing.checkpoint_interval_s",
+    ),
+    f"{TRAINING}/test_when_it_saves.py::test_on_start_step_0_is_saved": (
+        "checkpointing.checkpoint_on_start",
+    ),
+    f"{TRAINING}/test_when_it_saves.py::test_save_async_changes_when_it_is_written_not_what": (
+        "checkpointing.save_async",
+    ),
+    f"{TRAINING}/test_when_it_saves.py::test_keep_every_is_permanent": (
+        "checkpointing.keep_every",
+    ),
+    f"{TRAINING}/test_validation_while_training.py::test_top_k_val_keeps_the_best_and_the_newest": (
+        "checkpointing.checkpoint_strategy",
+    ),
+    f"{TRAINING}/test_validation_while_training.py::test_every_validation_is_saved_with_its_score": (
+        "checkpointing.validation_freq",
+    ),
+    f"{TRAINING}/test_validation_while_training.py::test_validation_requests_and_seeds_are_the_workloads": (
+        "checkpointing.validation_seeds",
+        "checkpointing.validation_requests",
+    ),
+    f"{TRAINING}/test_what_is_continued.py::test_resume_from_checkpoint_names_a_path_or_latest": (
+        "checkpointing.resume_from_checkpoint",
+    ),
+    f"{TRAINING}/test_what_is_continued.py::test_resume_step_names_a_checkpoint_of_the_folder": (
+        "checkpointing.resume_step",
+    ),
+    f"{TRAINING}/test_what_is_continued.py::test_a_fork_is_a_new_run_and_leaves_the_other_as_it_was": (
+        "checkpointing.fork_from_checkpoint",
+    ),
+    f"{TRAINING}/test_what_is_continued.py::test_fresh_moves_the_old_lineage_aside_and_says_so": (
+        "checkpointing.on_incompatible",
+    ),
+    f"{TRAINING}/test_instruments.py::test_wandb_continues_its_run_unless_the_training_is_forked": (
+        "monitoring.wandb",
+    ),
+    f"{TRAINING}/test_instruments.py::test_wandb_project_is_what_the_run_belongs_to": (
+        "monitoring.wandb_project",
+    ),
     f"{TRAINING}/test_instruments.py::test_tensorboard_and_csv_are_written_where_asked": (
         "monitoring.tensorboard",
         "monitoring.csv",

@@ -12,11 +12,14 @@ _SAVE = signal.SIGUSR1
 
 
 class Interrupted(BaseException):
-    """Training was stopped by a signal after saving its state. Exit status is 128 + number."""
+    """Training was stopped by a signal; ``outcome`` says what was saved before.
 
-    def __init__(self, number: int, checkpoint: str | None) -> None:
+    Exit status is 128 + number.
+    """
+
+    def __init__(self, number: int, outcome: str) -> None:
         self.number = number
-        self.checkpoint = checkpoint
+        self.outcome = outcome
         super().__init__(signal.Signals(number).name)
 
 

@@ -77,6 +77,7 @@ class TrainingSession:
         self._replayed_digest: str | None = None
         self._signals = SignalRequests()
         self._consistent = True
+        self._score: tuple[int, float | None] = (-1, None)
         self.learner = Learner(
             learner_config,
             observation_schema(learner_config.observation),
@@ -120,21 +121,21 @@ class TrainingSession:
             self._run_and_save(total)
         self._instruments.record_end(self.learner.global_step)
 
-    def save(self, reason: str, val_score: float | None = None) -> None:
+    def save(self, reason: str) -> None:
         """Save the full state as the config says: in the background, or at once.
 
         This is the manual save: call it between two decisions, or from ``after_decision``.
         """
         if self._saver is not None:
             started = time.perf_counter()
-            self._saver.save(self.state_dict, self._describe(reason, val_score))
+            self._saver.save(self.state_dict, self._describe(reason))
             self._instruments.checkpoint_seconds = time.perf_counter() - started
 
     def save_now(self, reason: str) -> Path | None:
         """Save and return the checkpoint's path; None when saving is off, or failed."""
         if self._saver is None:
             return None
-        return self._saver.save_now(self.state_dict, self._describe(reason, None))
+        return self._saver.save_now(self.state_dict, self._describe(reason))
 
     def state_dict(self) -> StateDict:
         """Return the parts of a checkpoint; it is complete only with all of them."""
@@ -241,28 +242,36 @@ class TrainingSession:
         """Runs inside ``Learner.decide``, when its state is whole: save and stop happen here."""
         self._position.decisions_in_episode += 1
         self._consistent = True
-        stop = self._signals.stop
-        if stop is not None:
-            path = self.save_now("signal")
-            raise Interrupted(stop, None if path is None else str(path))
-        if self.requests_done == self._chunk_end != self._config.training.total_requests:
-            raise ChunkFinished
         reason = self._schedule.due(
             self.learner.ppo_step, self.learner.updates, self._signals.take_save()
         )
+        if reason == "validation":
+            self._validate()
+        stop = self._signals.stop
+        if stop is not None:
+            raise Interrupted(stop, self._saved_for_signal())
+        if self.requests_done == self._chunk_end != self._config.training.total_requests:
+            raise ChunkFinished
         if reason is not None:
-            self.save(reason, self._validated() if reason == "validation" else None)
+            self.save(reason)
 
-    def _validated(self) -> float:
-        """Return the validation score: minus the mean latency [s], so that greater is better."""
+    def _saved_for_signal(self) -> str:
+        if self._saver is None:
+            return "checkpoints are switched off, nothing is saved"
+        path = self.save_now("signal")
+        return f"saved {path}" if path is not None else f"NOT saved: {self._saver.failed[-1]}"
+
+    def _validate(self) -> None:
+        """Score the policy of this step: minus the mean latency [s], so that greater is better."""
         assert self._validation is not None
         latency = self._validation.mean_latency_s(self.learner.policy)
         _LOG.info("validation after %d updates: %.3f s", self.learner.updates, latency)
         # The decision at hand is counted already, but the validation belongs to its past.
         self._instruments.record_validation(self.learner.global_step - 1, latency)
-        return -latency
+        self._score = (self.learner.ppo_step, -latency)
 
-    def _describe(self, reason: str, val_score: float | None) -> Description:
+    def _describe(self, reason: str) -> Description:
+        scored_step, score = self._score
         return Description(
             ppo_step=self.learner.ppo_step,
             global_step=self.learner.global_step,
@@ -270,7 +279,7 @@ class TrainingSession:
             run_dir=str(self._run_dir),
             config_digest=self._config_digest,
             num_replicas=self.learner.num_replicas,
-            val_score=val_score,
+            val_score=score if scored_step == self.learner.ppo_step else None,
             versions=dict(package_versions()),
             facts={"episode": self._position.episode, "requests_done": self.requests_done},
             settings=self._settings,

@@ -5,6 +5,7 @@ Importing this takes over a second: do so only where events are wanted.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -32,9 +33,9 @@ class TensorBoardSink:
         """
         self._log_dir = log_dir
         with metrics_disk_errors(log_dir):
-            earlier = _events_files(log_dir)
+            earlier = sorted(log_dir.glob("events.out.tfevents.*"))
+            _name_before(int(time.time()), earlier)
             self._writer = SummaryWriter(str(log_dir), purge_step=resume_step or 0)
-            _name_behind(earlier, log_dir)
         if not earlier:
             for step, scalars in history:
                 self.record(step, scalars)
@@ -52,18 +53,14 @@ class TensorBoardSink:
             self._writer.close()
 
 
-def _events_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("events.out.tfevents.*"))
-
-
-def _name_behind(earlier: list[Path], folder: Path) -> None:
-    """Let the newest events file be the last one by name, whatever the clock says.
+def _name_before(second: int, files: list[Path]) -> None:
+    """Rename events files, oldest first, if one of them would not sort before a new one.
 
     TensorBoard reads the files of a folder in the order of their names, which begin with the time
-    in seconds; what a resume hides must have been read before.
+    in seconds; what a resume hides must have been read before, whatever the clock says.
     """
-    for new in set(_events_files(folder)) - set(earlier):
-        if earlier and new < earlier[-1]:
-            *prefix, _, rest = new.name.split(".", maxsplit=4)
-            later = int(earlier[-1].name.split(".")[3]) + 1
-            new.rename(folder / ".".join([*prefix, f"{later:010d}", rest]))
+    if not any(int(file.name.split(".")[3]) >= second for file in files):
+        return
+    for earlier, file in enumerate(reversed(files), start=1):
+        *prefix, _, rest = file.name.split(".", maxsplit=4)
+        file.rename(file.with_name(".".join([*prefix, f"{second - earlier:010d}", rest])))

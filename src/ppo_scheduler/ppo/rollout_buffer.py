@@ -90,10 +90,11 @@ class RolloutBuffer:
         self.filled = 0
 
     def state_dict(self) -> StateDict:
-        """Return the filled rows only: after an update a checkpoint carries an empty rollout."""
-        rows = {
-            name: torch.from_numpy(getattr(self, name)[: self.filled].copy()) for name in self._ROWS
-        }
+        """Return the filled rows only: after an update a checkpoint carries an empty rollout.
+
+        Like those of a torch module, the tensors are the live ones.
+        """
+        rows = {name: torch.from_numpy(getattr(self, name)[: self.filled]) for name in self._ROWS}
         return {"filled": self.filled, "rows": rows}
 
     def load_state_dict(self, state: StateDict) -> None:

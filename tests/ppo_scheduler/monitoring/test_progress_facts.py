@@ -155,6 +155,7 @@ def test_an_interrupt_gives_the_cursor_back(clock):
 def test_the_bar_makes_way_for_log_lines(tmp_path, clock, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # Rich then takes standard error for a terminal.
     monkeypatch.setenv("TERM", "xterm")
+    terminal.cache_clear()  # Another test may have made the console, for another terminal.
     with (
         run_log(tmp_path / "ppo_training.log", "info"),
         TrainingProgress(1000, terminal(), enabled=True, clock=clock) as progress,

@@ -86,3 +86,25 @@ def test_without_this_sink_tensorboard_is_not_imported():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert shown.stdout.strip() == "False"
+
+
+def test_a_new_folder_begins_with_the_history(tmp_path):
+    history = [(64, {NAME: 1.0}), (128, {NAME: 2.0})]
+    TensorBoardSink(tmp_path, 192, history).close()
+    write(tmp_path, [192], 3.0, resume_step=192)
+    assert points(tmp_path) == [(64, 1.0), (128, 2.0), (192, 3.0)]
+
+
+def test_a_folder_with_events_gets_no_history(tmp_path):
+    write(tmp_path, [64], 1.0)
+    TensorBoardSink(tmp_path, 128, [(64, {NAME: 9.0})]).close()
+    assert points(tmp_path) == [(64, 1.0)]
+
+
+def test_a_clock_that_was_set_back_does_not_mix_the_curves(tmp_path):
+    write(tmp_path, [64, 128, 192], 1.0)
+    (file,) = tmp_path.iterdir()
+    prefix, rest = file.name[:20], file.name[30:]
+    file.rename(tmp_path / f"{prefix}4102444800{rest}")  # the clock was in the year 2100
+    write(tmp_path, [128, 256], 2.0, resume_step=128)
+    assert points(tmp_path) == [(64, 1.0), (128, 2.0), (256, 2.0)]

@@ -97,3 +97,45 @@ def test_the_tail_is_part_of_the_state(open_with):
         complete(saved, range(20))
         restored.load_state_dict(saved.state_dict())
         assert restored.tail.scalars() == saved.tail.scalars()
+
+
+def saved_by(open_with, **keys):
+    """Return the state of instruments that recorded one update."""
+    with open_with(**keys) as instruments:
+        instruments.record(32, {"Rollout/RewardMean": -0.5})
+        return instruments.state_dict()
+
+
+def test_a_new_folder_gets_the_history_of_a_resumed_training(open_with, tmp_path):
+    saved = saved_by(open_with, tensorboard=False)
+    elsewhere = RunFolder.at(tmp_path / "elsewhere")
+    with open_with(saved, to=elsewhere, tensorboard=False):
+        pass
+    assert last_row(elsewhere)["Rollout/RewardMean"] == "-0.5"
+
+
+def test_a_training_without_history_goes_on_with_the_file_it_finds(open_with, folder):
+    saved = {**saved_by(open_with, tensorboard=False), "history": None}
+    with open_with(saved, tensorboard=False):
+        pass
+    assert last_row(folder)["Rollout/RewardMean"] == "-0.5"
+
+
+@pytest.mark.parametrize("same_run", [False, True])
+def test_wandb_continues_its_run_unless_the_training_is_forked(open_with, folder, same_run):
+    keys = {"tensorboard": False, "csv": False, "wandb": "offline", "wandb_project": "routing"}
+    saved = saved_by(open_with, **keys)
+    with open_with(saved, same_run=same_run, **keys) as instruments:
+        assert (instruments.state_dict()["wandb_run"] == saved["wandb_run"]) == same_run
+    assert len(list(folder.path.glob("wandb/offline-run-*"))) == 2
+
+
+def test_wandb_is_off_by_default(open_with, folder):
+    assert saved_by(open_with)["wandb_run"] is None
+    assert not (folder.path / "wandb").exists()
+
+
+def test_wandb_project_is_what_the_run_belongs_to(open_with, folder):
+    saved_by(open_with, tensorboard=False, wandb="offline", wandb_project="night shift")
+    (file,) = folder.path.rglob("*.wandb")
+    assert b"night shift" in file.read_bytes()

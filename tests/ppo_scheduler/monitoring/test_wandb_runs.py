@@ -1,0 +1,88 @@
+"""An offline W&B run continues under its id, and nothing leaves the run folder."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from wandb.proto.wandb_internal_pb2 import Record
+
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.monitoring.wandb_run import WandbSink
+
+
+@pytest.fixture(autouse=True)
+def no_home_settings(monkeypatch, tmp_path):
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+
+
+def open_sink(folder: Path, run_id: str | None = None, history=()) -> WandbSink:
+    return WandbSink(
+        folder, mode="offline", project="routing", name="night", run_id=run_id, history=history
+    )
+
+
+def records(file: Path) -> Iterator[Record]:
+    """Yield what a run's file holds: a LevelDB log (7 bytes of header, then records of checksum,
+    length, type and data) that fits into one block."""
+    content = file.read_bytes()
+    assert len(content) < 32_768
+    position = 7
+    while position < len(content):
+        _, length, kind = struct.unpack_from("<IHB", content, position)
+        position += 7
+        assert kind == 1, "a whole record"
+        record = Record()
+        record.ParseFromString(content[position : position + length])
+        yield record
+        position += length
+
+
+def logged(file: Path) -> list[dict[str, str]]:
+    """Return the history rows in a run's file, values as JSON texts."""
+    rows = []
+    for record in records(file):
+        if record.HasField("history"):
+            items = record.history.item
+            row = {item.key or ".".join(item.nested_key): item.value_json for item in items}
+            rows.append({key: value for key, value in row.items() if not key.startswith("_")})
+    return rows
+
+
+def test_a_resume_continues_the_run_under_its_id(tmp_path):
+    first = open_sink(tmp_path)
+    first.record(128, {"Rollout/RewardMean": -0.5})
+    first.close()
+    second = open_sink(tmp_path, first.run_id)
+    second.record(256, {"Rollout/RewardMean": -0.25})
+    second.close()
+    assert second.run_id == first.run_id
+    files = sorted(tmp_path.rglob(f"run-{first.run_id}.wandb"))
+    rows = [row for file in files for row in logged(file)]
+    assert rows == [
+        {"global_step": "128", "Rollout/RewardMean": "-0.5"},
+        {"global_step": "256", "Rollout/RewardMean": "-0.25"},
+    ]
+
+
+def test_a_new_run_begins_with_the_history(tmp_path):
+    sink = open_sink(tmp_path, history=[(64, {"Rollout/RewardMean": -1.5})])
+    sink.close()
+    (file,) = tmp_path.rglob(f"run-{sink.run_id}.wandb")
+    assert logged(file) == [{"global_step": "64", "Rollout/RewardMean": "-1.5"}]
+
+
+def test_files_go_below_the_run_folder(tmp_path):
+    sink = open_sink(tmp_path / "run")
+    sink.close()
+    assert list((tmp_path / "run").rglob(f"run-{sink.run_id}.wandb"))
+
+
+def test_online_without_a_login_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
+    with pytest.raises(UserError, match=r"W&B: .*wandb login.*offline or off"):
+        WandbSink(tmp_path, mode="online", project="routing", name="night", run_id=None, history=())

@@ -1,0 +1,137 @@
+"""A disk that refuses a save does not end a training, and is not passed over in silence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+import shutil
+from contextlib import contextmanager
+
+import pytest
+
+from ppo_scheduler.checkpoint import store as store_module
+from ppo_scheduler.checkpoint.saver import SavesFailed
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.monitoring.csv_metrics import CsvSink
+from vidur_ext.training.interruption import Interrupted
+
+_SMALLER_THAN_A_CHECKPOINT = 40_000
+
+
+@contextmanager
+def full_disk():
+    """Let every file end at a size that policies, metrics and logs stay below."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_SMALLER_THAN_A_CHECKPOINT, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_training_goes_on_and_ends_with_an_error(make_config, train, left_by, background):
+    config = make_config(
+        checkpointing={"checkpoint_interval": 80, "save_async": background},
+        monitoring={"log_level": "warning"},
+    )
+    with full_disk(), pytest.raises(SavesFailed, match=r"^4 of 4 saves failed.*File too large"):
+        train(config)
+    left = left_by(config)
+    assert left.steps == []
+    assert (left.run / "policy.pt").exists()
+    assert re.findall(r"WARNING saving PPO step (\d+) failed", left.log) == [
+        "80", "160", "240", "240",
+    ]  # fmt: skip
+
+
+def test_earlier_checkpoints_survive_and_can_be_resumed(make_config, train, left_by, at_step):
+    straight = train(
+        make_config(checkpointing={"checkpoint_dir": make_config().training.output_root + "_s"}),
+        "straight",
+    )
+    config = make_config(checkpointing={"checkpoint_interval": 80})
+    limit = full_disk()
+    at_step(100, lambda session: limit.__enter__())
+    try:
+        with pytest.raises(SavesFailed, match=r"^3 of 4 saves failed"):
+            train(config)
+    finally:
+        limit.__exit__(None, None, None)
+    assert left_by(config).steps == [80]
+    assert train(config, load_checkpoint="latest").has_weights_of(straight)
+
+
+def test_a_disk_that_recovers_gets_the_next_save(make_config, train, left_by, at_step):
+    limit = full_disk()
+    at_step(70, lambda session: limit.__enter__())
+    config = make_config(checkpointing={"checkpoint_interval": 80, "save_async": False})
+
+    def recovered(session):
+        limit.__exit__(None, None, None)
+
+    try:
+        at_step(100, recovered)
+        with pytest.raises(SavesFailed, match=r"^1 of 4 saves failed"):
+            train(config)
+    finally:
+        recovered(None)
+    assert left_by(config).steps == [160, 240]
+
+
+def test_a_signal_on_a_full_disk_says_what_was_not_saved(make_config, train, stop_at):
+    stop_at(57)
+    with full_disk(), pytest.raises(Interrupted) as stop:
+        train(make_config())
+    assert stop.value.outcome.startswith("NOT saved: ")
+    assert "File too large" in stop.value.outcome
+
+
+def test_a_disk_without_room_is_found_before_training_starts(
+    make_config, train, left_by, monkeypatch
+):
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(
+        store_module.shutil, "disk_usage", lambda folder: usage._replace(free=10_000)
+    )
+    config = make_config()
+    with pytest.raises(UserError, match=r"0\.0 MB are free, the checkpoints need \d\.\d MB"):
+        train(config)
+    assert left_by(config).steps == []
+
+
+def test_a_read_only_folder_is_found_before_training_starts(make_config, train, monkeypatch):
+    def refuse(*arguments, **keys):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(UserError, match="checkpoints cannot be saved there .Read-only file system"):
+        train(make_config())
+
+
+def test_metrics_that_cannot_be_written_do_not_end_the_training(
+    make_config, train, left_by, at_step, monkeypatch
+):
+    original = CsvSink.record
+
+    def refuse(self, global_step, scalars):
+        raise UserError("training.csv: metrics cannot be written (No space left on device)")
+
+    at_step(60, lambda session: monkeypatch.setattr(CsvSink, "record", refuse))
+    at_step(130, lambda session: monkeypatch.setattr(CsvSink, "record", original))
+    config = make_config()
+    with pytest.raises(UserError, match=r"metrics records were not written.*No space left"):
+        train(config)
+    left = left_by(config)
+    written = [int(row["global_step"]) for row in left.rows]
+    fork = make_config(
+        checkpointing={
+            "fork_from_checkpoint": str(left.newest.path),
+            "checkpoint_dir": config.checkpointing.checkpoint_dir + "_fork",
+        },
+    )
+    forked = train(fork, "fork")
+    kept = [int(row["global_step"]) for row in forked.rows]
+    assert set(kept) - set(written) == {79, 111}

@@ -1,0 +1,133 @@
+"""Validation judges the policy on workloads of its own and leaves the training as it is."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.policy.policy_file import load_policy
+from vidur_ext.env.observation import observation_schema
+from vidur_ext.simulation.flags import parse_simulation_config
+from vidur_ext.training.validation import Validation
+
+VALIDATED = {"validation_freq": 2, "validation_requests": 32, "max_checkpoints": None}
+
+
+@pytest.fixture
+def validation(make_config, tmp_path):
+    """Build the validation of a small training's config."""
+
+    def build(saving: dict[str, object] | None = None, **groups: dict[str, object]) -> Validation:
+        config = make_config(**groups)
+        flags = config.to_cli_flags("ppo_modular", metrics_dir=str(tmp_path / "vidur"))
+        section = CheckpointingSection.model_validate({**VALIDATED, **(saving or {})})
+        return Validation(parse_simulation_config(flags), section)
+
+    return build
+
+
+def policy_of(trained, config):
+    return load_policy(trained.run / "policy.pt", observation_schema(config.observation))
+
+
+def scores(trained) -> dict[int, float]:
+    return {
+        info.manifest.ppo_step: info.manifest.val_score
+        for info in trained.infos
+        if info.manifest.val_score is not None
+    }
+
+
+def test_every_validation_is_saved_with_its_score(make_config, train):
+    trained = train(make_config(checkpointing=VALIDATED))
+    assert trained.reasons == ["validation", "validation", "validation", "end"]
+    assert trained.newest.manifest.val_score is None
+    with (trained.run / "metrics" / "training.csv").open(encoding="utf-8") as file:
+        latencies = [float(row["Validation/MeanLatency"] or 0) for row in csv.DictReader(file)]
+    shown = [-latency for latency in latencies if latency]
+    assert list(scores(trained).values()) == shown
+    assert all(score < 0 for score in shown)
+
+
+def test_the_score_is_that_of_the_policy_at_the_time(make_config, train, validation):
+    config = make_config(checkpointing={**VALIDATED, "validation_freq": 3})
+    trained = train(config)
+    step, score = list(scores(trained).items())[-1]
+    chunk = make_config(
+        checkpointing={"checkpoint_dir": config.checkpointing.checkpoint_dir + "_chunk"}
+    )
+    stopped = train(chunk, "chunk", stop_at_requests=step)
+    assert validation().mean_latency_s(policy_of(stopped, config)) == -score
+
+
+def test_training_is_not_disturbed(make_config, train):
+    plain = train(make_config(), "plain")
+    config = make_config(
+        checkpointing={**VALIDATED, "checkpoint_dir": str(plain.run.parent / "validated")}
+    )
+    assert train(config, "validated").has_weights_of(plain)
+
+
+def test_a_resume_repeats_no_validation_and_misses_none(make_config, train):
+    straight = train(make_config(checkpointing=VALIDATED))
+    for step in (list(scores(straight))[0] - 1, list(scores(straight))[0]):
+        config = make_config(
+            checkpointing={
+                **VALIDATED,
+                "checkpoint_dir": str(straight.run.parent / f"stopped_at_{step}"),
+            }
+        )
+        train(config, f"run_{step}", stop_at_requests=step)
+        resumed = train(config, f"run_{step}", load_checkpoint="latest")
+        assert resumed.rows == straight.rows
+        assert list(scores(resumed).items())[-2:] == list(scores(straight).items())[-2:]
+
+
+def test_top_k_val_keeps_the_best_and_the_newest(make_config, train):
+    keys = {**VALIDATED, "validation_freq": 1, "checkpoint_interval": 100}
+    everything = train(make_config(checkpointing=keys))
+    best = sorted(scores(everything).items(), key=lambda item: (item[1], item[0]))[-2:]
+    config = make_config(
+        checkpointing={
+            **keys,
+            "checkpoint_strategy": "top_k_val",
+            "max_checkpoints": 2,
+            "checkpoint_dir": str(everything.run.parent / "best"),
+        }
+    )
+    assert train(config, "best").steps == sorted({step for step, _ in best} | {240})
+
+
+def test_validation_requests_and_seeds_are_the_workloads(make_config, train, validation):
+    config = make_config()
+    policy = policy_of(train(config), config)
+    one, more, longer = (
+        validation(saving).mean_latency_s(policy)
+        for saving in ({}, {"validation_seeds": 3}, {"validation_requests": 64})
+    )
+    assert len({one, more, longer}) == 3
+    assert validation().mean_latency_s(policy) == one
+
+
+def test_of_a_trace_the_end_of_the_training_part_is_taken(make_config, tmp_path, validation):
+    rows = [f"2023-11-16 18:00:{i // 10:02d}.{i % 10}000000,{100 + i},10" for i in range(200)]
+    trace = tmp_path / "trace.csv"
+    trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]) + "\n")
+    workload = {"source": "trace", "trace_file": str(trace), "holdout_fraction": 0.2}
+    keys = {"validation_seeds": 2, "validation_requests": 30}
+    tables = validation(keys, workload=workload)._tables
+    assert [int(table.prefill_tokens[0]) for table in tables] == [230, 200]
+    with pytest.raises(UserError, match="training part has 160 requests, too few for 6 validation"):
+        validation({**keys, "validation_seeds": 6}, workload=workload)
+
+
+def test_workloads_without_a_stream_cannot_be_validated(make_config, tmp_path):
+    flags = make_config().to_cli_flags("ppo_modular", metrics_dir=str(tmp_path / "vidur"))
+    kind = flags.index("--request_generator_config_type")
+    flags[kind + 1] = "synthetic"
+    flags = [*flags, "--synthetic_request_generator_config_max_tokens", "4096"]
+    with pytest.raises(UserError, match=r"validation_freq needs workloads of its own"):
+        Validation(parse_simulation_config(flags), CheckpointingSection(validation_freq=1))
