@@ -17,6 +17,8 @@ STAGE = "curriculum_learning.stages[]."
 CONTROL = "ppo_scheduler/control"
 PPO = "ppo_scheduler/ppo"
 TRAINING = "vidur_ext/training"
+VALIDATION = f"{TRAINING}/test_validation_while_training.py"
+CONTINUED = f"{TRAINING}/test_what_is_continued.py"
 ENV = "vidur_ext/env"
 WORKLOAD = "vidur_ext/workload"
 EVALUATION = "vidur_ext/evaluation"
@@ -256,26 +258,26 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     f"{TRAINING}/test_when_it_saves.py::test_keep_every_is_permanent": (
         "checkpointing.keep_every",
     ),
-    f"{TRAINING}/test_validation_while_training.py::test_top_k_val_keeps_the_best_and_the_newest": (
+    f"{VALIDATION}::test_top_k_val_keeps_the_best_and_the_newest": (
         "checkpointing.checkpoint_strategy",
     ),
-    f"{TRAINING}/test_validation_while_training.py::test_every_validation_is_saved_with_its_score": (
+    f"{VALIDATION}::test_every_validation_is_saved_with_its_score": (
         "checkpointing.validation_freq",
     ),
-    f"{TRAINING}/test_validation_while_training.py::test_validation_requests_and_seeds_are_the_workloads": (
+    f"{VALIDATION}::test_validation_requests_and_seeds_are_the_workloads": (
         "checkpointing.validation_seeds",
         "checkpointing.validation_requests",
     ),
-    f"{TRAINING}/test_what_is_continued.py::test_resume_from_checkpoint_names_a_path_or_latest": (
+    f"{CONTINUED}::test_resume_from_checkpoint_names_a_path_or_latest": (
         "checkpointing.resume_from_checkpoint",
     ),
-    f"{TRAINING}/test_what_is_continued.py::test_resume_step_names_a_checkpoint_of_the_folder": (
+    f"{CONTINUED}::test_resume_step_names_a_checkpoint_of_the_folder": (
         "checkpointing.resume_step",
     ),
-    f"{TRAINING}/test_what_is_continued.py::test_a_fork_is_a_new_run_and_leaves_the_other_as_it_was": (
+    f"{CONTINUED}::test_a_fork_is_a_new_run_and_leaves_the_other_as_it_was": (
         "checkpointing.fork_from_checkpoint",
     ),
-    f"{TRAINING}/test_what_is_continued.py::test_fresh_moves_the_old_lineage_aside_and_says_so": (
+    f"{CONTINUED}::test_fresh_moves_the_old_lineage_aside_and_says_so": (
         "checkpointing.on_incompatible",
     ),
     f"{TRAINING}/test_instruments.py::test_wandb_continues_its_run_unless_the_training_is_forked": (
