@@ -10,7 +10,7 @@ import typer
 from click.exceptions import NoArgsIsHelpError
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands import config
+from vidur_ext.commands import checkpoints, config
 from vidur_ext.commands.train import train
 from vidur_ext.exits import exit_status
 
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.add_typer(config.app, name="config")
+app.add_typer(checkpoints.app, name="checkpoints")
 
 
 def main() -> None:

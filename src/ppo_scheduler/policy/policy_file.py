@@ -18,10 +18,15 @@ _KIND = "ppo_scheduler policy"
 
 def save_policy(policy: RoutingPolicy, path: Path) -> None:
     """Write the policy's state atomically."""
+    save_policy_state(policy.state_dict(), path)
+
+
+def save_policy_state(state: StateDict, path: Path) -> None:
+    """Write the state of a policy atomically, as a checkpoint holds it too."""
     path.parent.mkdir(parents=True, exist_ok=True)
     staged = path.with_name(f".{path.name}.tmp")
     with staged.open("wb") as file:
-        torch.save({"kind": _KIND, "policy": policy.state_dict()}, file)
+        torch.save({"kind": _KIND, "policy": state}, file)
         file.flush()
         os.fsync(file.fileno())
     os.replace(staged, path)
