@@ -1,0 +1,167 @@
+"""``vidur-ppo checkpoints prune|export``: deleting and writing only what was asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+
+import pytest
+import torch
+
+from ppo_scheduler.checkpoint.reading import read_named
+from ppo_scheduler.config.learner_sections import ObservationSection
+from ppo_scheduler.policy.policy_file import load_policy
+from vidur_ext.env.observation import observation_schema
+
+
+class TestPrune:
+    def test_it_deletes_what_is_not_kept(self, checkpoints, series, folder) -> None:
+        series.save(1, 2, 3, 4)
+        status, out, _ = checkpoints("prune", "--dir", folder, "--keep", 2, "--yes")
+        assert status == 0
+        assert series.steps() == [3, 4]
+        assert "to be deleted: 2" in out
+        assert out.endswith("deleted 2\n")
+        assert len(list(folder.glob("checkpoint_step_*.json"))) == 2
+
+    def test_permanent_ones_and_the_best_stay(self, checkpoints, series, folder) -> None:
+        series.save(1, 2, 3, 4, 5, scores={1: 0.5, 2: 0.9, 3: 0.1})
+        keep = ("--keep", 1, "--keep-every", 3, "--strategy", "top_k_val")
+        checkpoints("prune", "--dir", folder, *keep, "--yes")
+        assert series.steps() == [2, 3, 5]
+
+    def test_without_a_terminal_nobody_is_asked_and_nothing_deleted(
+        self, checkpoints, series, folder, monkeypatch
+    ) -> None:
+        series.save(1, 2)
+        monkeypatch.setattr(sys, "stdin", io.StringIO())
+        status, out, err = checkpoints("prune", "--dir", folder, "--keep", 1)
+        assert status == 2
+        assert "to be deleted: 1" in out
+        assert "say --yes" in err
+        assert series.steps() == [1, 2]
+
+    def test_nothing_to_delete_asks_nothing(self, checkpoints, series, folder) -> None:
+        series.save(1, 2)
+        assert checkpoints("prune", "--dir", folder, "--keep", 5)[:2] == (0, "nothing to delete\n")
+
+    def test_json_tells_what_was_deleted_and_what_stays(self, checkpoints, series, folder) -> None:
+        series.save(1, 2, 3)
+        size = series.path(1).stat().st_size
+        status, out, _ = checkpoints("prune", "--dir", folder, "--keep", 2, "--yes", "--json")
+        document = json.loads(out)
+        assert status == 0
+        assert [line["ppo_step"] for line in document["deleted"]] == [1]
+        assert [line["ppo_step"] for line in document["kept"]] == [2, 3]
+        assert document["freed_bytes"] == size
+        assert checkpoints("prune", "--dir", folder, "--keep", 2, "--json")[0] == 2
+
+    def test_it_is_refused_while_a_training_writes_there(self, checkpoints, series, folder) -> None:
+        series.save(1, 2)
+        training = series.open()
+        training.prepare()
+        status, _, err = checkpoints("prune", "--dir", folder, "--keep", 1, "--yes")
+        assert status == 2
+        assert f"process {os.getpid()} is writing checkpoints there" in err
+        assert series.steps() == [1, 2]
+        training.close()
+        assert checkpoints("prune", "--dir", folder, "--keep", 1, "--yes")[0] == 0
+
+    def test_the_last_good_one_is_never_deleted(
+        self, checkpoints, series, folder, flip_a_bit
+    ) -> None:
+        series.save(1, 2, 3)
+        flip_a_bit(series.path(3))
+        status, _, err = checkpoints("prune", "--dir", folder, "--keep", 1, "--yes")
+        assert status == 2
+        assert "00000002.pt: is the newest good checkpoint and would be deleted" in err
+        assert series.steps() == [1, 2, 3]
+        assert checkpoints("prune", "--dir", folder, "--keep", 2, "--yes")[0] == 0
+
+    def test_how_many_is_asked_for_or_said_by_the_config(
+        self, checkpoints, series, folder, tmp_path
+    ) -> None:
+        series.save(1, 2, 3)
+        status, _, err = checkpoints("prune", "--dir", folder, "--yes")
+        assert status == 2
+        assert "say --keep N" in err
+        keys = {"checkpoint_dir": "elsewhere", "max_checkpoints": 1, "keep_every": 2}
+        (tmp_path / "my.json").write_text(json.dumps({"checkpointing": keys}))
+        assert checkpoints("prune", "--dir", folder, "--config", "my.json", "--yes")[0] == 0
+        assert series.steps() == [2, 3]
+
+    def test_the_config_may_keep_all(self, checkpoints, series, folder, tmp_path) -> None:
+        series.save(1, 2)
+        keys = {"checkpoint_dir": str(folder), "max_checkpoints": None}
+        (tmp_path / "my.json").write_text(json.dumps({"checkpointing": keys}))
+        assert checkpoints("prune", "--config", "my.json", "--yes")[:2] == (
+            0,
+            "nothing to delete\n",
+        )
+        assert checkpoints("prune", "--config", "my.json", "--keep", 1, "--yes")[0] == 0
+        assert series.steps() == [2]
+
+    @pytest.mark.parametrize("keep", ["0", "-1", "many"])
+    def test_a_wrong_number_is_refused(self, checkpoints, series, folder, keep) -> None:
+        series.save(1)
+        assert checkpoints("prune", "--dir", folder, "--keep", keep, "--yes")[0] == 2
+        assert series.steps() == [1]
+
+    def test_a_missing_folder_is_an_error_and_not_made(self, checkpoints, folder) -> None:
+        assert checkpoints("prune", "--dir", folder, "--keep", 1, "--yes")[0] == 2
+        assert not folder.exists()
+
+
+class TestExport:
+    def test_the_policy_can_be_used_by_itself(self, checkpoints, real_checkpoint, tmp_path) -> None:
+        status, out, _ = checkpoints("export", real_checkpoint, "--output", "new/policy.pt")
+        assert status == 0
+        assert "of PPO step 50" in out
+        policy = load_policy(
+            tmp_path / "new" / "policy.pt", observation_schema(ObservationSection())
+        )
+        saved = read_named(real_checkpoint).tree["learner"]["policy"]["network"]
+        for name, weights in policy.network.state_dict().items():
+            assert torch.equal(weights, saved[name])
+
+    def test_a_file_is_replaced_by_force_only(self, checkpoints, real_checkpoint, tmp_path) -> None:
+        target = tmp_path / "policy.pt"
+        target.write_bytes(b"precious")
+        status, _, err = checkpoints("export", real_checkpoint, "--output", target)
+        assert (status, target.read_bytes()) == (2, b"precious")
+        assert "exists already" in err
+        assert "--force" in err
+        assert checkpoints("export", real_checkpoint, "--output", target, "--force")[0] == 0
+        assert target.read_bytes() != b"precious"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["policy.pt"]
+
+    def test_json_tells_what_was_written(self, checkpoints, real_checkpoint, tmp_path) -> None:
+        document = json.loads(
+            checkpoints("export", real_checkpoint, "--output", "p.pt", "--json")[1]
+        )
+        assert (document["policy"], document["ppo_step"]) == ("p.pt", 50)
+        assert document["size_bytes"] == (tmp_path / "p.pt").stat().st_size
+
+    @pytest.mark.parametrize(
+        ("output", "message"),
+        [(".", "is a folder; name the policy file"), ("file/p.pt", "the policy was not written")],
+    )
+    def test_a_place_that_cannot_be_written_is_named(
+        self, checkpoints, real_checkpoint, tmp_path, output, message
+    ) -> None:
+        (tmp_path / "file").write_text("in the way")
+        status, _, err = checkpoints("export", real_checkpoint, "--output", output)
+        assert status == 2
+        assert message in err
+
+    def test_a_bad_checkpoint_is_not_exported(
+        self, checkpoints, series, folder, flip_a_bit, tmp_path
+    ) -> None:
+        series.save(1)
+        flip_a_bit(series.path(1))
+        status, _, err = checkpoints("export", 1, "--dir", folder, "--output", "p.pt")
+        assert status == 2
+        assert "damaged" in err
+        assert not (tmp_path / "p.pt").exists()
