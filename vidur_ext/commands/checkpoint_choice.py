@@ -56,15 +56,19 @@ def chosen_retention(
     keep: int | None,
     keep_every: int | None,
     strategy: Strategy | None,
+    recorded_keep_every: int | None,
 ) -> Retention:
-    """Return the config's retention with what the command line changes."""
+    """Return the config's retention with what the command line changes.
+
+    What the training called permanent stays so, unless config or command line say otherwise.
+    """
     from ppo_scheduler.checkpoint.retention import Retention
 
     configured = Retention.of(section)
     return Retention(
         strategy or configured.strategy,
         configured.keep if keep is None else keep,
-        configured.keep_every if keep_every is None else keep_every,
+        keep_every or configured.keep_every or recorded_keep_every,
     )
 
 

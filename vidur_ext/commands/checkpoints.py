@@ -115,7 +115,8 @@ def prune(
         int | None, typer.Option(min=1, help="As checkpointing.max_checkpoints", metavar="N")
     ] = None,
     keep_every: Annotated[
-        int | None, typer.Option(min=1, help="As checkpointing.keep_every", metavar="N")
+        int | None,
+        typer.Option(min=1, help="As checkpointing.keep_every of the training", metavar="N"),
     ] = None,
     strategy: Annotated[
         Strategy | None, typer.Option(help="As checkpointing.checkpoint_strategy")
@@ -124,15 +125,15 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Delete the checkpoints that are not to be kept, after showing them and asking."""
-    from ppo_scheduler.checkpoint.catalog import catalog
+    from ppo_scheduler.checkpoint.catalog import catalog, recorded_keep_every
     from ppo_scheduler.checkpoint.store import CheckpointStore
 
     if as_json and not yes:
         raise UserError("--json is for programs, which nobody asks: say --yes with it")
     section = chosen_section(dir_, config, keep)
-    retention = chosen_retention(section, keep, keep_every, strategy)
     folder = Path(section.checkpoint_dir)
-    catalog(folder, archives=False)  # a folder that is not there is an error, not created
+    recorded = recorded_keep_every(catalog(folder, archives=False))
+    retention = chosen_retention(section, keep, keep_every, strategy, recorded)
     with closing(CheckpointStore(section)) as store:
         store.prepare()
         gone = store.outdated(retention)

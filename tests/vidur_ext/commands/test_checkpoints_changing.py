@@ -32,6 +32,14 @@ class TestPrune:
         checkpoints("prune", "--dir", folder, *keep, "--yes")
         assert series.steps() == [2, 3, 5]
 
+    def test_what_the_training_called_permanent_stays(self, checkpoints, series, folder) -> None:
+        series.save(1, 2, 3, 4, 5, settings={"checkpointing.keep_every": 2})
+        keep = ("--dir", folder, "--keep", 1, "--yes")
+        assert checkpoints("prune", *keep)[0] == 0
+        assert series.steps() == [2, 4, 5]
+        assert checkpoints("prune", *keep, "--keep-every", 4)[0] == 0
+        assert series.steps() == [4, 5]
+
     def test_without_a_terminal_nobody_is_asked_and_nothing_deleted(
         self, checkpoints, series, folder, monkeypatch
     ) -> None:
