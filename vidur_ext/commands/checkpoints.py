@@ -95,7 +95,9 @@ def verify(
     results = []
     for text in named:
         try:
-            results.append(documents.verdict(str(load_checkpoint(text, dir_, config).path), None))
+            loaded = load_checkpoint(text, dir_, config)
+            path = text if Path(text).exists() else str(loaded.path)  # a step, or latest
+            results.append(documents.verdict(path, None))
         except UserError as bad:
             if checkpoints or Path(text).exists():  # else a training pruned it meanwhile
                 results.append(documents.verdict(text, str(bad)))
