@@ -115,12 +115,12 @@ def _train(
             warm_start=_warm_start(scheduler_config.pretrained_actor, loaded),
             stop_at_requests=scheduler_config.stop_at_requests,
         )
+        if store is not None:
+            store.check_space(session.state_dict())
         if loaded is not None:
             _resume(session, loaded, settings_of(simulation_config))
         elif store is not None and (aside := store.set_aside()) is not None:
             _LOG.info("moved the checkpoints of an earlier training to %s", aside)
-        if store is not None:
-            store.check_space(session.state_dict())
         session.run()
         save_policy(session.learner.policy, folder.policy)
         _LOG.info("trained %d decisions, policy in %s", session.requests_done, folder.policy)

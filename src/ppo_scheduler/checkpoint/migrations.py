@@ -6,8 +6,10 @@ migrated in memory, files stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+import torch
 
 from ppo_scheduler.state import StateDict
 
@@ -43,13 +45,19 @@ def _manifest_from_1(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tree_from_1(tree: StateDict) -> StateDict:
-    """Version 1 kept the rollout inside the learner, and no history of the metrics."""
+    """Version 1 kept the rollout inside the learner, AdamW and the reference policy per parameter,
+    and no history of the metrics."""
     learner = dict(tree["learner"])
     rollout = {
         name: learner.pop(name)
         for name in ("pending", "action_log", "action_rng", "num_replicas", "num_envs")
     }
     rollout["buffer"] = learner.pop("rollout")
+    learner["updater"] = {
+        **learner["updater"],
+        "adamw": _adamw_from_1(learner.pop("optimizer")),
+        "reference": _flat((learner.pop("reference") or {}).values()),
+    }
     simulation = {
         "position": tree["position"],
         "digest": tree["simulation_digest"],
@@ -57,6 +65,22 @@ def _tree_from_1(tree: StateDict) -> StateDict:
     }
     metrics = {"tail": tree["instruments"]["tail"], "history": None, "wandb_run": None}
     return {"learner": learner, "rollout": rollout, "simulation": simulation, "metrics": metrics}
+
+
+def _adamw_from_1(optimizer: StateDict | None) -> StateDict | None:
+    if optimizer is None:
+        return None
+    states = list(optimizer["state"].values())
+    return {
+        "steps": int(states[0]["step"]) if states else 0,
+        **{name: _flat(state[name] for state in states) for name in ("exp_avg", "exp_avg_sq")},
+    }
+
+
+def _flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor | None:
+    """Return all numbers in one tensor, None if there are none."""
+    flat = [tensor.flatten() for tensor in tensors]
+    return torch.cat(flat) if flat else None
 
 
 _MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_manifest_from_1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -94,6 +95,12 @@ class ActorCritic(nn.Module):
                 nn.init.uniform_(module.weight, -bound, bound, generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+    def frozen(self) -> ActorCritic:
+        """Return a copy that no optimizer reaches."""
+        frozen = copy.deepcopy(self)
+        frozen.requires_grad_(False)
+        return frozen.eval()
 
     def encode(self, replicas: Tensor, context: Tensor) -> Tensor:
         """Map normalised features [B, R, F] and [B, C] to hidden states [B, R, H]."""

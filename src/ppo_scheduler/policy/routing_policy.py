@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -67,12 +65,6 @@ class RoutingPolicy:
         logits, _ = self.evaluate(self.normalise(observation))
         greedy: NDArray[np.int64] = logits.argmax(dim=-1).numpy()
         return greedy
-
-    def frozen_network(self) -> ActorCritic:
-        """Return a copy of the network that no optimizer reaches."""
-        frozen = copy.deepcopy(self.network)
-        frozen.requires_grad_(False)
-        return frozen.eval()
 
     def state_dict(self) -> StateDict:
         return {

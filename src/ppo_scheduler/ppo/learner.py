@@ -71,7 +71,7 @@ class Learner:
             self.policy.load_state_dict(warm_start)
         self.updater = PPOUpdater(self.policy.network, ppo, config.advanced_optimization)
         if warm_start is not None:
-            self.updater.reference = self.policy.frozen_network()
+            self.updater.reference = self.policy.network.frozen()
 
         self.reward_scaler = RewardScaler(ppo.gamma, num_envs, config.reward_config.clip)
         self.temperature = TemperatureController(config.temperature_control)
@@ -252,12 +252,9 @@ class Learner:
 
     def _learning_state(self) -> StateDict:
         with_optimizer = self.config.checkpointing.save_optimizer_state
-        reference = self.updater.reference
         return {
             "policy": self.policy.state_dict(),
-            "reference": None if reference is None else dict(reference.state_dict()),
-            "updater": self.updater.state_dict(),
-            "optimizer": self.updater.optimizer.state_dict() if with_optimizer else None,
+            "updater": self.updater.state_dict(with_optimizer=with_optimizer),
             "reward_scaler": self.reward_scaler.state_dict(),
             "temperature": self.temperature.state_dict(),
             "guard": self.guard.state_dict(),
@@ -275,12 +272,7 @@ class Learner:
         self, state: StateDict, *, same_envs: bool, same_cluster: bool
     ) -> None:
         self.policy.load_state_dict(state["policy"])
-        if state["reference"] is None:
-            self.updater.reference = None
-        else:
-            self.updater.reference = self.policy.frozen_network()
-            self.updater.reference.load_state_dict(state["reference"], strict=True)
-        self.updater.load_state_dict(state["updater"], state["optimizer"])
+        self.updater.load_state_dict(state["updater"])
         self.temperature.load_state_dict(state["temperature"])
         self.stabilizer.load_state_dict(state["stabilizer"])
         if same_envs:

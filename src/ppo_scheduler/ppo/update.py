@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ppo_scheduler.config.learner_sections import OptimizationSection, PPOSection
 from ppo_scheduler.policy.actor_critic import ActorCritic
 from ppo_scheduler.policy.distribution import entropy, kl_divergence, log_probabilities
+from ppo_scheduler.ppo.adamw import adamw_state, load_adamw_state
 from ppo_scheduler.ppo.adaptive_minibatch import AdaptiveMinibatch
 from ppo_scheduler.ppo.losses import approximate_kl, balance_loss, policy_loss, value_loss
 from ppo_scheduler.ppo.rollout_buffer import RolloutBuffer
@@ -221,18 +222,23 @@ class PPOUpdater:
             reference = log_probabilities(reference_logits, one.expand(len(batch)))
         return kl_divergence(log_probabilities(logits, one.expand(len(batch))), reference).mean()
 
-    def state_dict(self) -> StateDict:
+    def state_dict(self, *, with_optimizer: bool) -> StateDict:
         return {
             "minibatch": self.minibatch.state_dict(),
             "skipped_in_a_row": self._skipped_in_a_row,
+            "adamw": adamw_state(self.optimizer) if with_optimizer else None,
+            "reference": None
+            if self.reference is None
+            else nn.utils.parameters_to_vector(self.reference.parameters()).detach(),
         }
 
-    def load_state_dict(self, state: StateDict, optimizer: StateDict | None) -> None:
-        """Restore; ``optimizer`` None leaves AdamW fresh. Tunable values stay the config's."""
+    def load_state_dict(self, state: StateDict) -> None:
+        """Restore. Without a saved AdamW it starts afresh; tunable values stay the config's."""
         self.minibatch.load_state_dict(state["minibatch"])
         self._skipped_in_a_row = state["skipped_in_a_row"]
-        if optimizer is not None:
-            self.optimizer.load_state_dict(optimizer)
-            for group in self.optimizer.param_groups:
-                group["eps"] = self._section.adam_eps
-                group["weight_decay"] = self._section.weight_decay
+        if state["adamw"] is not None:
+            load_adamw_state(self.optimizer, state["adamw"])
+        self.reference = None
+        if state["reference"] is not None:
+            self.reference = self.network.frozen()
+            nn.utils.vector_to_parameters(state["reference"].clone(), self.reference.parameters())

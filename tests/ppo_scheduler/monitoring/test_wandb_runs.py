@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 from ppo_scheduler.errors import UserError
@@ -28,6 +29,7 @@ def open_sink(folder: Path, run_id: str | None = None, history=()) -> WandbSink:
 def records(file: Path) -> Iterator[Record]:
     """Yield what a run's file holds: a LevelDB log (7 bytes of header, then records of checksum,
     length, type and data) that fits into one block."""
+    wandb.teardown()  # Its service writes the last bytes after the run has been closed.
     content = file.read_bytes()
     assert len(content) < 32_768
     position = 7

@@ -199,7 +199,7 @@ def test_without_optimizer_state_adamw_starts_afresh(make_learner, make_task):
     learner = make_learner(checkpointing={"save_optimizer_state": False})
     run(learner, make_task(), 200)
     state = learner.state_dict()
-    assert state["learner"]["optimizer"] is None
+    assert state["learner"]["updater"]["adamw"] is None
     resumed = make_learner(checkpointing={"save_optimizer_state": False})
     resumed.load_state_dict(state)
     assert not resumed.updater.optimizer.state_dict()["state"]

@@ -6,6 +6,7 @@ import csv
 import logging
 
 import pytest
+import wandb
 
 from ppo_scheduler.monitoring.run_log import run_log
 from vidur_ext.training.instruments import Instruments, open_instruments
@@ -137,5 +138,6 @@ def test_wandb_is_off_by_default(open_with, folder):
 
 def test_wandb_project_is_what_the_run_belongs_to(open_with, folder):
     saved_by(open_with, tensorboard=False, wandb="offline", wandb_project="night shift")
+    wandb.teardown()  # Its service writes the last bytes after the run has been closed.
     (file,) = folder.path.rglob("*.wandb")
     assert b"night shift" in file.read_bytes()
