@@ -16,6 +16,7 @@ from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.observation import ObservationSchema
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.seeding import Purpose, generator, torch_seed
+from ppo_scheduler.state import StateDict
 from vidur_ext.warmstart.demonstrations import Demonstrations
 
 
@@ -54,18 +55,31 @@ def clone_behaviour(
     schema: ObservationSchema,
     demonstrations: Demonstrations,
     report: Callable[[EpochReport], None],
+    *,
+    initial: StateDict | None = None,
 ) -> CloningResult:
     """Return the policy of the epoch with the lowest held-out loss.
 
     Feature statistics are those of the demonstrations; PPO goes on with them. The critic is left
     as it was drawn: it has nothing to imitate.
+
+    Args:
+        initial: state of a policy to fine-tune. It keeps its feature statistics, which its
+            weights were trained with.
+
+    Raises:
+        UserError: demonstrations or initial policy were made for other features or another
+            network.
     """
     demonstrations.check_schema(schema)
     seed, section = config.training.seed, config.warmstart
     policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
-    policy.initialise(torch_seed(seed, Purpose.NETWORK_INIT))
     observation = demonstrations.observation()
-    policy.collect(observation)
+    if initial is None:
+        policy.initialise(torch_seed(seed, Purpose.NETWORK_INIT))
+        policy.collect(observation)
+    else:
+        policy.load_state_dict(initial)
     replicas, context = policy.normalise(observation)
     data = _Tensors(
         torch.from_numpy(replicas),

@@ -153,3 +153,31 @@ def test_every_key_of_the_cloning_changes_the_result(key, value):
     usual = clone(demonstrations(), epochs=2).history[-1]
     changed = clone(demonstrations(), epochs=2, **{key: value}).history[-1]
     assert usual.holdout_loss != changed.holdout_loss
+
+
+def test_fine_tuning_begins_with_the_weights_and_statistics_of_the_given_policy():
+    data = demonstrations()
+    taught = clone(data).policy
+    tuned = clone_behaviour(
+        config(epochs=1, learning_rate=1e-9), SCHEMA, demonstrations(seed=5), lambda epoch: None,
+        initial=taught.state_dict(),
+    ).policy  # fmt: skip
+    for name in ("replica_statistics", "context_statistics"):
+        before, after = taught.state_dict()[name], tuned.state_dict()[name]
+        assert repr(before) == repr(after)
+    observation = data.observation()
+    assert (taught.greedy(observation) == tuned.greedy(observation)).all()
+    assert (taught.greedy(observation) == data.action).mean() > 0.8
+
+
+def test_fine_tuning_learns_the_new_teacher():
+    taught = clone(demonstrations()).policy
+    data = demonstrations(seed=1)
+    heaviest = data.replicas[:, :, 0].argmax(axis=1)
+    other = dataclasses.replace(data, action=heaviest.astype(np.int64))
+    tuned = clone_behaviour(
+        config(), SCHEMA, other, lambda epoch: None, initial=taught.state_dict()
+    ).policy
+    observation = other.observation()
+    assert (taught.greedy(observation) == heaviest).mean() < 0.2
+    assert (tuned.greedy(observation) == heaviest).mean() > 0.8
