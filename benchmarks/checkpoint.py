@@ -40,7 +40,7 @@ def _learner(config: TrainingConfig) -> Learner:
     schema = observation_schema(config.observation)
     replicas = config.cluster.num_replicas
     learner = Learner(config.learner(), schema, replicas, _NoMetrics())
-    learner.updater.reference = learner.policy.network.frozen()
+    learner.updater.keep_reference()
     rng = np.random.default_rng(0)
     steps = config.statistics_stabilization.collect_steps + int(1.5 * config.ppo_config.rollout_len)
     for _ in range(steps):

@@ -1,17 +1,31 @@
-"""Which training to continue, if any: flags first, then a question, never a guess."""
+"""How a training begins: flags first, then a question, never a guess.
+
+The decision table, with the answer that ``--yes`` takes first:
+
+==========  ============  ==========  ======================================================
+asked for   external      checkpoint  outcome
+==========  ============  ==========  ======================================================
+afresh      any           any         warm start; the checkpoint is ignored, kept on disk
+``ask``     yes           yes         1 resume, 2 warm start (fine-tuning), 3 external as is
+``ask``     yes           no          1 external as is, 2 warm start (fine-tuning)
+``ask``     no            yes         1 resume, 2 warm start
+``ask``     no            no          warm start, no question
+==========  ============  ==========  ======================================================
+
+Without cloning (``warmstart.enabled`` off, ``--skip-bc-training``) nothing can be fine-tuned: an
+external model is used as it is, and the option to fine-tune it is not offered.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from pathlib import Path
 
 from ppo_scheduler.checkpoint.store import CheckpointInfo
 from ppo_scheduler.errors import UserError
 
 Ask = Callable[[str], str]
-
-_FLAGS = "--resume latest, --resume PATH, --resume never, or --resume auto"
 
 
 @dataclass(frozen=True)
@@ -20,8 +34,16 @@ class Quit:
 
 
 @dataclass(frozen=True)
-class StartAfresh:
-    """Warm-start a new training."""
+class WarmStart:
+    """Begin a new training; cloning, if it is on, fine-tunes the external model, if there is one.
+
+    Existing checkpoints are moved aside.
+    """
+
+
+@dataclass(frozen=True)
+class ExternalOnly:
+    """Begin a new training with the external model as it is."""
 
 
 @dataclass(frozen=True)
@@ -31,77 +53,167 @@ class Resume:
     checkpoint: str
 
 
-Choice = Quit | StartAfresh | Resume
+Choice = Quit | WarmStart | ExternalOnly | Resume
 
 
-def choose(resume: str, latest: CheckpointInfo | None, ask: Ask | None, now: datetime) -> Choice:
-    """Decide what to do.
+@dataclass(frozen=True)
+class Wishes:
+    """What command line and config say about the beginning."""
+
+    resume: str = "ask"
+    """``ask``, ``auto``, ``latest``, ``never``, or a checkpoint's path."""
+    external: Path | None = None
+    use_external: bool = False
+    yes: bool = False
+    cloning: bool = True
+
+    def check(self) -> None:
+        """Raise ``UserError`` if the flags contradict each other."""
+        if self.use_external and self.external is None:
+            raise UserError("--use-external needs the model: say --external-pretrain PATH too")
+        if self.use_external and self.resume not in ("ask", "auto", "never"):
+            raise UserError(
+                f"--use-external begins a new training, --resume {self.resume} continues one: say "
+                "one of them"
+            )
+
+
+@dataclass(frozen=True)
+class _Option:
+    key: str
+    text: str
+    choice: Choice
+    flag: str
+
+
+def choose(
+    wishes: Wishes,
+    latest: CheckpointInfo | None,
+    ask: Ask | None,
+    describe: Callable[[CheckpointInfo], str],
+) -> Choice:
+    """Decide how to begin.
 
     Args:
-        resume: ``ask`` (the default), ``auto``, ``latest``, ``never``, or a checkpoint's path.
         latest: the newest complete checkpoint of the checkpoint folder, if there is one.
         ask: shows a text and returns a line of input; None without a terminal.
-        now: present time, for the age of the checkpoint.
+        describe: returns the information block about a checkpoint.
 
     Raises:
-        UserError: ``latest`` without a checkpoint, or a question without a terminal.
+        UserError: contradicting flags, ``latest`` without a checkpoint, or a question without a
+            terminal.
     """
-    if resume == "never":
-        return StartAfresh()
-    if resume == "latest":
-        if latest is None:
-            raise UserError(
-                "--resume latest: there is no complete checkpoint to resume from; look at "
-                "checkpointing.checkpoint_dir, or start afresh with --resume never"
-            )
-        return Resume("latest")
-    if resume not in ("ask", "auto"):
-        return Resume(resume)
-    if latest is None:
-        return StartAfresh()
-    if resume == "auto":
-        return Resume("latest")
+    wishes.check()
+    settled = _settled(wishes, latest)
+    if settled is not None:
+        return settled
+    options = _options(wishes, latest)
+    if wishes.yes or len(options) == 1:
+        return options[0].choice
     if ask is None:
+        raise UserError(_no_terminal(wishes, latest, options))
+    return _ask(_question(wishes, latest, options, describe), options, ask)
+
+
+def _settled(wishes: Wishes, latest: CheckpointInfo | None) -> Choice | None:
+    """Return what the flags alone decide, None if a question is left."""
+    afresh = ExternalOnly() if _as_is(wishes) else WarmStart()
+    if wishes.resume == "never":
+        return afresh
+    if wishes.resume == "auto" and latest is not None:
+        return Resume("latest")
+    if wishes.resume == "latest" and latest is None:
         raise UserError(
-            f"there is a checkpoint ({latest.path}) and no terminal to ask whether to resume "
-            f"from it: say {_FLAGS}"
+            "--resume latest: there is no complete checkpoint to resume from; look at "
+            "checkpointing.checkpoint_dir, or start afresh with --resume never"
         )
-    return _ask(latest, ask, now)
+    if wishes.resume not in ("ask", "auto"):
+        return Resume(wishes.resume)
+    return ExternalOnly() if wishes.use_external else None
 
 
-def describe(info: CheckpointInfo, now: datetime) -> str:
-    """Return the information block about a checkpoint."""
-    manifest = info.manifest
-    age = now - datetime.fromisoformat(manifest.created_at)
-    minutes = int(age.total_seconds() // 60)
-    return "\n".join(
-        [
-            f"  checkpoint   {info.path}",
-            f"  PPO step     {manifest.ppo_step}",
-            f"  decisions    {manifest.global_step}",
-            f"  age          {minutes // 60} h {minutes % 60:02d} min ({manifest.created_at})",
-            f"  size         {manifest.size_bytes / 1e6:.2f} MB",
-            f"  run folder   {manifest.run_dir}",
-        ]
-    )
+def _as_is(wishes: Wishes) -> bool:
+    return wishes.external is not None and (wishes.use_external or not wishes.cloning)
 
 
-def _ask(latest: CheckpointInfo, ask: Ask, now: datetime) -> Choice:
-    question = (
-        f"A training can be resumed:\n{describe(latest, now)}\n"
-        "  1) resume from this checkpoint\n"
-        "  2) warm-start a new training (the checkpoint is moved aside, not deleted)\n"
-        "  q) quit\n"
-        "Your choice [1/2/q]: "
-    )
-    answers: dict[str, Choice] = {"1": Resume("latest"), "2": StartAfresh(), "q": Quit()}
+def _options(wishes: Wishes, latest: CheckpointInfo | None) -> list[_Option]:
+    """Return the row of the decision table, the recommended option first."""
+    keys = iter("123")
+    options = []
+    if latest is not None:
+        text = "resume from this checkpoint"
+        options.append(_Option(next(keys), text, Resume("latest"), "--resume latest"))
+    external = _Option("", "use the external model as it is", ExternalOnly(), "--use-external")
+    if wishes.external is not None and latest is None:
+        options.append(_numbered(external, next(keys)))
+    if wishes.external is None or wishes.cloning:
+        options.append(_Option(next(keys), _afresh(wishes), WarmStart(), "--force-warmstart"))
+    if wishes.external is not None and latest is not None:
+        options.append(_numbered(external, "3"))
+    return options
+
+
+def _numbered(option: _Option, key: str) -> _Option:
+    return _Option(key, option.text, option.choice, option.flag)
+
+
+def _afresh(wishes: Wishes) -> str:
+    if wishes.external is not None:
+        return "warm-start a new training: new demonstrations fine-tune the external model"
+    if wishes.cloning:
+        return "warm-start a new training"
+    return "start a new training without a warm start"
+
+
+def _question(
+    wishes: Wishes,
+    latest: CheckpointInfo | None,
+    options: list[_Option],
+    describe: Callable[[CheckpointInfo], str],
+) -> str:
+    lines = []
+    if latest is not None:
+        lines += ["A training can be resumed:", describe(latest)]
+    if wishes.external is not None:
+        lines += [f"An external model is given: {wishes.external}"]
+    lines += [f"  {option.key}) {option.text}" for option in options]
+    lines += ["  q) quit"]
+    if latest is not None:
+        lines += ["A new training moves existing checkpoints aside and deletes none."]
+    return "\n".join([*lines, f"Your choice [{_keys(options, '/')}]: "])
+
+
+def _keys(options: list[_Option], separator: str) -> str:
+    return separator.join([*(option.key for option in options), "q"])
+
+
+def _ask(question: str, options: list[_Option], ask: Ask) -> Choice:
+    answers: dict[str, Choice] = {option.key: option.choice for option in options}
+    answers["q"] = Quit()
     while True:
         answer = ask(question).strip().lower()
         if answer in answers:
             return answers[answer]
-        question = f"{answer!r} is none of 1, 2, q. Your choice [1/2/q]: "
+        question = (
+            f"{answer!r} is none of {_keys(options, ', ')}. "
+            f"Your choice [{_keys(options, '/')}]: "
+        )
 
 
-def local_now() -> datetime:
-    """Return the present time with its zone."""
-    return datetime.now(timezone.utc)
+def _no_terminal(
+    wishes: Wishes, latest: CheckpointInfo | None, options: list[_Option]
+) -> str:
+    there = [f"a checkpoint ({latest.path})"] if latest is not None else []
+    there += [f"an external model ({wishes.external})"] if wishes.external is not None else []
+    flags = [(option.flag, option.text) for option in options]
+    flags.append(("--yes", options[0].text))
+    if latest is not None:
+        flags += [
+            ("--resume PATH", "resume from another checkpoint"),
+            ("--resume never", "start afresh, as --force-warmstart"),
+            ("--resume auto", "resume from the newest checkpoint whenever there is one"),
+        ]
+    listed = "\n".join(f"  {flag:18} {text}" for flag, text in flags)
+    return (
+        f"there is {' and '.join(there)}, and no terminal to ask how to begin. Say one of\n{listed}"
+    )

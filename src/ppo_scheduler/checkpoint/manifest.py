@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic_core import to_json
 
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION, migrate_manifest
 from ppo_scheduler.checkpoint.unusable import UnusableCheckpoint
@@ -68,8 +69,8 @@ class Manifest(Description):
         document = self.model_dump(mode="json")
         settings = document.pop("settings")
         first = {"schema_version": self.schema_version, "file": self.file}
-        text = json.dumps({**first, **document, "settings": settings}, indent=2, ensure_ascii=False)
-        return _sealed(text.removesuffix("\n}").encode())
+        text = to_json({**first, **document, "settings": settings}, indent=2)
+        return _sealed(text.removesuffix(b"\n}"))
 
     def misfit(self, data: bytes) -> str | None:
         """Return why ``data`` is not what the manifest describes, None if it is."""

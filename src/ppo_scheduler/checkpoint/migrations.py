@@ -7,11 +7,12 @@ migrated in memory, files stay as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ppo_scheduler.state import StateDict
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA_VERSION = 2
 """Version of the manifest and of the tree that this program writes."""
@@ -71,14 +72,16 @@ def _adamw_from_1(optimizer: StateDict | None) -> StateDict | None:
     if optimizer is None:
         return None
     states = list(optimizer["state"].values())
-    return {
-        "steps": int(states[0]["step"]) if states else 0,
-        **{name: _flat(state[name] for state in states) for name in ("exp_avg", "exp_avg_sq")},
-    }
+    if not states:
+        return None  # not updated yet: the same as a new one
+    moments = {name: _flat(state[name] for state in states) for name in ("exp_avg", "exp_avg_sq")}
+    return {"steps": int(states[0]["step"]), **moments}
 
 
-def _flat(tensors: Iterable[torch.Tensor]) -> torch.Tensor | None:
+def _flat(tensors: Iterable[Tensor]) -> Tensor | None:
     """Return all numbers in one tensor, None if there are none."""
+    import torch  # takes seconds; those who only read manifests do without
+
     flat = [tensor.flatten() for tensor in tensors]
     return torch.cat(flat) if flat else None
 

@@ -31,6 +31,8 @@ class RoutingPolicy:
         self.architecture = architecture
         self.clip = clip
         self.network = ActorCritic(len(schema.replica), len(schema.context), architecture)
+        # They are updated in place, so these stay the live ones; gathering them takes a while.
+        self._weights: dict[str, Tensor] = dict(self.network.state_dict())
         self.replica_statistics = RunningMeanStd((len(schema.replica),))
         self.context_statistics = RunningMeanStd((len(schema.context),))
 
@@ -71,7 +73,7 @@ class RoutingPolicy:
             "schema": self.schema.digest(),
             "architecture": self.architecture.model_dump(mode="json"),
             "clip": self.clip,
-            "network": dict(self.network.state_dict()),
+            "network": dict(self._weights),
             "replica_statistics": self.replica_statistics.state_dict(),
             "context_statistics": self.context_statistics.state_dict(),
         }

@@ -1,6 +1,7 @@
-"""AdamW's moments as three entries instead of three per parameter.
+"""AdamW's moments in two flat tensors.
 
-A checkpoint is written every few decisions: each tensor in it costs as much as a thousand numbers.
+Checkpoints are frequent, and each tensor in one costs as much as a thousand numbers: the network
+has dozens of parameters, and each of them two moments.
 """
 
 from __future__ import annotations
@@ -12,36 +13,29 @@ from ppo_scheduler.state import StateDict
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def adamw_state(optimizer: torch.optim.AdamW) -> StateDict:
-    """Return ``steps`` (int) and the moments [N], flat in the order of the parameters.
+class FlatMoments:
+    """Lets an optimizer update its moments in place through views of ``exp_avg`` [N] and
+    ``exp_avg_sq`` [N], in the order of the parameters."""
 
-    All parameters are updated together, so they share one count of steps.
-    """
-    states = [optimizer.state[parameter] for parameter in _parameters(optimizer)]
-    if not all(states):
-        assert not any(states), "either all parameters have been updated or none"
-        return {"steps": 0, **dict.fromkeys(_MOMENTS)}
-    moments = {name: torch.cat([state[name].flatten() for state in states]) for name in _MOMENTS}
-    return {"steps": int(states[0]["step"]), **moments}
+    def __init__(self, optimizer: torch.optim.AdamW) -> None:
+        """Take the place of the state that a new optimizer would make at its first step."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        sizes = [parameter.numel() for parameter in parameters]
+        self._flat = {name: torch.zeros(sum(sizes)) for name in _MOMENTS}
+        self._steps = [torch.tensor(0.0) for _ in parameters]
+        views = [self._flat[name].split(sizes) for name in _MOMENTS]
+        for parameter, step, *moments in zip(parameters, self._steps, *views, strict=True):
+            optimizer.state[parameter] = {
+                "step": step,
+                **{n: m.view_as(parameter) for n, m in zip(_MOMENTS, moments, strict=True)},
+            }
 
+    def state_dict(self) -> StateDict:
+        """Return the moments and ``steps``, which all parameters share."""
+        return {"steps": int(self._steps[0]), **self._flat}
 
-def load_adamw_state(optimizer: torch.optim.AdamW, state: StateDict) -> None:
-    """Restore what ``adamw_state`` returned; learning rate and such stay as they are."""
-    optimizer.state.clear()
-    if state["steps"] == 0:
-        return
-    parameters = _parameters(optimizer)
-    sizes = [parameter.numel() for parameter in parameters]
-    split = [state[name].split(sizes) for name in _MOMENTS]
-    for parameter, *moments in zip(parameters, *split, strict=True):
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(state["steps"])),
-            **{
-                name: values.clone().view_as(parameter)
-                for name, values in zip(_MOMENTS, moments, strict=True)
-            },
-        }
-
-
-def _parameters(optimizer: torch.optim.AdamW) -> list[torch.Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    def load_state_dict(self, state: StateDict) -> None:
+        for step in self._steps:
+            step.fill_(state["steps"])
+        for name in _MOMENTS:
+            self._flat[name].copy_(state[name])

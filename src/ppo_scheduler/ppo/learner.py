@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable
 
 import numpy as np
@@ -71,7 +72,7 @@ class Learner:
             self.policy.load_state_dict(warm_start)
         self.updater = PPOUpdater(self.policy.network, ppo, config.advanced_optimization)
         if warm_start is not None:
-            self.updater.reference = self.policy.network.frozen()
+            self.updater.keep_reference()
 
         self.reward_scaler = RewardScaler(ppo.gamma, num_envs, config.reward_config.clip)
         self.temperature = TemperatureController(config.temperature_control)
@@ -87,7 +88,7 @@ class Learner:
             len(schema.context),
             len(schema.telemetry),
         )
-        self.action_log: list[list[int]] = [[] for _ in range(num_envs)]
+        self.action_log = [array("q") for _ in range(num_envs)]
         self.global_step = 0
         self.ppo_step = 0
         self.updates = 0
@@ -138,7 +139,7 @@ class Learner:
         if self.rollout.filled:
             self.rollout.done[self.rollout.filled - 1] = True
         for log in self.action_log:
-            log.clear()
+            del log[:]
 
     def _earn(
         self,
@@ -174,7 +175,7 @@ class Learner:
     def _log_actions(self, action: NDArray[np.int64], done: NDArray[np.bool_]) -> None:
         for log, choice, ended in zip(self.action_log, action.tolist(), done, strict=True):
             if ended:
-                log.clear()
+                del log[:]
             log.append(choice)
         event = self.guard.observe(action)
         if event is not None and self.on_event is not None:
@@ -293,7 +294,7 @@ class Learner:
             "pending": None
             if pending is None
             else {name: torch.from_numpy(np.asarray(row)) for name, row in vars(pending).items()},
-            "action_log": [torch.tensor(log, dtype=torch.int64) for log in self.action_log],
+            "action_log": [torch.from_numpy(np.array(log, np.int64)) for log in self.action_log],
             "action_rng": rng_state(self._action_rng),
             "num_replicas": self.num_replicas,
             "num_envs": self._num_envs,
@@ -308,4 +309,4 @@ class Learner:
             if pending is None
             else Transition(**{name: row.numpy() for name, row in pending.items()})
         )
-        self.action_log = [log.tolist() for log in state["action_log"]]
+        self.action_log = [array("q", log.tolist()) for log in state["action_log"]]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ppo_scheduler.config.learner_sections import OptimizationSection, PPOSection
 from ppo_scheduler.policy.actor_critic import ActorCritic
 from ppo_scheduler.policy.distribution import entropy, kl_divergence, log_probabilities
-from ppo_scheduler.ppo.adamw import adamw_state, load_adamw_state
+from ppo_scheduler.ppo.adamw import FlatMoments
 from ppo_scheduler.ppo.adaptive_minibatch import AdaptiveMinibatch
 from ppo_scheduler.ppo.losses import approximate_kl, balance_loss, policy_loss, value_loss
 from ppo_scheduler.ppo.rollout_buffer import RolloutBuffer
@@ -77,6 +77,7 @@ class PPOUpdater:
     ) -> None:
         self.network = network
         self.reference: ActorCritic | None = None
+        self._reference_weights: Tensor | None = None
         self.minibatch = AdaptiveMinibatch(optimization, section.minibatch_size)
         self.optimizer = torch.optim.AdamW(
             network.parameters(),
@@ -84,9 +85,16 @@ class PPOUpdater:
             eps=section.adam_eps,
             weight_decay=section.weight_decay,
         )
+        self._moments = FlatMoments(self.optimizer)
         self._section = section
         self._accumulation = optimization.accumulation_steps
         self._skipped_in_a_row = 0
+
+    def keep_reference(self) -> None:
+        """Make the policy of this moment the one that the KL term refers to."""
+        self.reference = self.network.frozen()
+        weights = nn.utils.parameters_to_vector(self.reference.parameters())
+        self._reference_weights = weights.detach()
 
     def fit_critic(self, batch: Batch) -> dict[str, float]:
         """Solve the value head alone by ridge regression on the returns; the policy stays."""
@@ -226,10 +234,8 @@ class PPOUpdater:
         return {
             "minibatch": self.minibatch.state_dict(),
             "skipped_in_a_row": self._skipped_in_a_row,
-            "adamw": adamw_state(self.optimizer) if with_optimizer else None,
-            "reference": None
-            if self.reference is None
-            else nn.utils.parameters_to_vector(self.reference.parameters()).detach(),
+            "adamw": self._moments.state_dict() if with_optimizer else None,
+            "reference": self._reference_weights,
         }
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -237,8 +243,9 @@ class PPOUpdater:
         self.minibatch.load_state_dict(state["minibatch"])
         self._skipped_in_a_row = state["skipped_in_a_row"]
         if state["adamw"] is not None:
-            load_adamw_state(self.optimizer, state["adamw"])
-        self.reference = None
+            self._moments.load_state_dict(state["adamw"])
+        self.reference = self._reference_weights = None
         if state["reference"] is not None:
+            self._reference_weights = state["reference"].clone()
             self.reference = self.network.frozen()
-            nn.utils.vector_to_parameters(state["reference"].clone(), self.reference.parameters())
+            nn.utils.vector_to_parameters(self._reference_weights, self.reference.parameters())

@@ -33,7 +33,7 @@ def manifest(**keys: Any) -> Manifest:
         "facts": {"episode": 3, "share": 1.0, "note": "ok"},
         "schema_version": SCHEMA_VERSION,
         "val_score": -0.30000000000000004,
-        "settings": {"training.seed": 3, "workload.qps": None, "warmstart.levels": [0.7, 1e-05]},
+        "settings": {"training.seed": 3, "workload.qps": None, "warmstart.levels": [0.7, 1e-07]},
         "parts": ["learner", "rollout"],
         **keys,
     }
@@ -126,9 +126,9 @@ def test_every_flipped_bit_is_refused():
 
 
 def test_no_flipped_bit_of_a_number_passes_as_the_same_number():
-    """0.30000000000000005 is read as 0.30000000000000004, 1E-05 as 1e-05."""
+    """0.30000000000000005 is read as 0.30000000000000004, 1E-7 as 1e-7."""
     whole = manifest().to_json()
-    for damaged in (whole.replace(b"00004", b"00005"), whole.replace(b"1e-05", b"1E-05")):
+    for damaged in (whole.replace(b"00004", b"00005"), whole.replace(b"1e-7", b"1E-7")):
         assert damaged != whole
         assert json.loads(damaged) == json.loads(whole)
         with pytest.raises(UnusableCheckpoint, match="manifest_sha256"):
