@@ -176,6 +176,11 @@ def _open_store(config: LearnerConfig) -> CheckpointStore | None:
 
 def _run_folder(run_dir: str | None, config: LearnerConfig, origin: Origin | None) -> RunFolder:
     if run_dir is not None:
+        if not run_dir.isprintable():
+            raise UserError(
+                f"run folder {run_dir!a}: checkpoints note it as text, and this name is none; "
+                "choose another one"
+            )
         return RunFolder.at(Path(run_dir))
     if origin is not None and not origin.fork:
         return RunFolder.at(Path(origin.loaded.manifest.run_dir))

@@ -235,3 +235,8 @@ def test_only_what_both_know_can_differ():
         "training.seed: 0 in the checkpoint, 1 now (cannot be changed: request stream and random "
         "numbers follow from it)"
     ]
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(make_config, train):
+    with pytest.raises(UserError, match="this name is none"):
+        train(make_config(), run_dir="outputs/\udcff")
