@@ -1,0 +1,183 @@
+"""Compiled: which requests form a replica's next batch, as Vidur's replica schedulers choose."""
+
+from __future__ import annotations
+
+from vidur_ext.engine.compiled import compiled
+from vidur_ext.engine.execution import OUTSIDE, iteration_s, steady_iteration_s
+from vidur_ext.engine.layout import (
+    BATCH_END,
+    DECODES,
+    DECODING,
+    DONE,
+    FREE,
+    HEAD,
+    ITERATION,
+    MEMBERS,
+    OVERFLOW,
+    PARTIAL,
+    PROMPT,
+    RESTARTS,
+    SARATHI,
+    SCHEDULED,
+    SKIPPED,
+    STEADY,
+    VLLM,
+    WAITING,
+    Ints,
+    Simulation,
+)
+from vidur_ext.engine.preemption import take_blocks
+from vidur_ext.engine.queues import pop_front
+
+
+@compiled
+def _admit(sim: Simulation, replica: int, now: float, blocks: int, chunk: int) -> None:
+    """Give the first waiting request its blocks and a chunk of the batch."""
+    state = sim.state
+    row = state.replicas[replica]
+    request = pop_front(state, replica)
+    row[FREE] -= blocks
+    slot = row[MEMBERS]
+    state.members[replica, slot] = request
+    state.chunks[replica, slot] = chunk
+    row[MEMBERS] = slot + 1
+    if state.requests[request, RESTARTS] == 0:
+        state.times[request, SCHEDULED] = now
+
+
+@compiled
+def _move(members: Ints, origin: int, target: int) -> None:
+    """Move one member to another slot; those between close up."""
+    request = members[origin]
+    step = 1 if target > origin else -1
+    for slot in range(origin, target, step):
+        members[slot] = members[slot + step]
+    members[target] = request
+
+
+@compiled
+def _continue_prompt(sim: Simulation, replica: int) -> int:
+    """Give the begun prompt what the decoding requests leave of Sarathi's chunk.
+
+    There is at most one: a prompt stays unfinished only where it exhausts the chunk. Without
+    a token left it is skipped and then stands first in Vidur's list. Returns its new tokens.
+    """
+    state = sim.state
+    row = state.replicas[replica]
+    slot = row[PARTIAL]
+    if slot < 0:
+        return 0
+    last = row[MEMBERS] - 1
+    request = state.members[replica, slot]
+    remaining = state.requests[request, PROMPT] - state.requests[request, DONE]
+    chunk = min(remaining, sim.settings.batch_tokens - row[DECODING])
+    if chunk <= 0:
+        _move(state.members[replica], slot, 0)
+        row[SKIPPED] = 1
+        return 0
+    _move(state.members[replica], slot, last)
+    state.chunks[replica, last] = chunk
+    return int(chunk)
+
+
+@compiled
+def _form_sarathi(sim: Simulation, replica: int, now: float) -> bool:
+    """Decoding requests, the begun prompt, then new ones; return whether some were restarted."""
+    settings, state = sim.settings, sim.state
+    row = state.replicas[replica]
+    restarted = take_blocks(sim, replica)
+    row[DECODES] = 1
+    tokens = row[DECODING] + _continue_prompt(sim, replica)
+    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap:
+        prompt = state.requests[row[HEAD], PROMPT]
+        blocks = -(-prompt // settings.block_size)
+        chunk = min(prompt, settings.batch_tokens - tokens)
+        if row[FREE] - blocks < settings.watermark_blocks or chunk <= 0:
+            break
+        _admit(sim, replica, now, blocks, chunk)
+        tokens += chunk
+    return restarted
+
+
+@compiled
+def _form_vllm(sim: Simulation, replica: int, now: float) -> bool:
+    """New requests alone where they fit, else all decoding ones, oldest first."""
+    settings, state = sim.settings, sim.state
+    row = state.replicas[replica]
+    row[DECODES] = 0
+    tokens = 0
+    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap:
+        prompt = state.requests[row[HEAD], PROMPT]
+        blocks = -(-prompt // settings.block_size)
+        if (
+            row[FREE] - blocks < settings.watermark_blocks
+            or tokens + prompt > settings.batch_tokens
+        ):
+            break
+        _admit(sim, replica, now, blocks, prompt)
+        tokens += prompt
+    if tokens > 0:
+        return False
+    _sort_by_arrival(sim, replica)
+    row[DECODES] = 1
+    return take_blocks(sim, replica)
+
+
+@compiled
+def _sort_by_arrival(sim: Simulation, replica: int) -> None:
+    """Sort the members, equal times as they are; they are nearly sorted."""
+    arrived = sim.inputs.arrived
+    members = sim.state.members[replica]
+    for end in range(1, sim.state.replicas[replica, MEMBERS]):
+        request = members[end]
+        slot = end
+        while slot > 0 and arrived[members[slot - 1]] > arrived[request]:
+            members[slot] = members[slot - 1]
+            slot -= 1
+        members[slot] = request
+
+
+@compiled
+def _form_orca(sim: Simulation, replica: int, now: float) -> None:
+    """All running requests, then new ones with blocks for the longest request."""
+    settings, state = sim.settings, sim.state
+    row = state.replicas[replica]
+    row[DECODES] = 1
+    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap:
+        if row[FREE] < settings.flat_blocks:
+            break
+        prompt = state.requests[row[HEAD], PROMPT]
+        _admit(sim, replica, now, settings.flat_blocks, prompt)
+
+
+@compiled
+def start_batch(sim: Simulation, replica: int, now: float) -> bool:
+    """Form the next batch of an idle replica; return whether there is one.
+
+    A batch of decoding requests only is steady: whoever waits cannot be admitted before a request
+    completes, because free blocks only shrink until then.
+    """
+    state = sim.state
+    row = state.replicas[replica]
+    row[SKIPPED] = 0
+    row[STEADY] = 0
+    restarted = False
+    if sim.settings.scheduler == SARATHI:
+        restarted = _form_sarathi(sim, replica, now)
+    elif sim.settings.scheduler == VLLM:
+        restarted = _form_vllm(sim, replica, now)
+    else:
+        _form_orca(sim, replica, now)
+    if row[MEMBERS] == 0:
+        return False
+    if row[SKIPPED] + row[DECODING] == row[MEMBERS]:
+        duration = steady_iteration_s(sim, replica)
+        row[STEADY] = 0 if restarted or row[SKIPPED] else 1
+    else:
+        duration = iteration_s(sim, replica)
+    if duration == OUTSIDE:
+        state.counters[OVERFLOW] = replica + 1
+        return False
+    state.clocks[replica, ITERATION] = duration
+    state.clocks[replica, BATCH_END] = now + duration
+    return True

@@ -1,0 +1,34 @@
+"""numba behind a typed door: functions compiled inline, and entries cached on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """Compile a function that only other compiled functions call."""
+    return cast(Function, numba.njit(function))
+
+
+def compiled_entry(function: Function) -> Function:
+    """Compile a function that Python calls; its machine code is kept in ``__pycache__``.
+
+    An entry contains all compiled functions it calls, but numba looks for changes in the entry's
+    own file only. The name under which it is kept therefore ends in a digest of the package.
+    """
+    function.__qualname__ += f"_{_sources_digest()}"
+    return cast(Function, numba.njit(cache=True)(function))
+
+
+def _sources_digest() -> str:
+    content = hashlib.sha256()
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        content.update(source.read_bytes())
+    return content.hexdigest()[:12]

@@ -1,0 +1,90 @@
+"""Compiled: how long the batch of a replica takes, summed in the order of Vidur's C++ predictor."""
+
+from __future__ import annotations
+
+from vidur_ext.engine.compiled import compiled
+from vidur_ext.engine.layout import (
+    DECODES,
+    DECODING,
+    DONE,
+    MEMBERS,
+    OFFSETS,
+    ROOM,
+    ROUNDS,
+    SKIPPED,
+    Simulation,
+    Tables,
+)
+
+TOKENS_PER_ROW = 8
+TOKENS_PER_CHUNK = 32
+OUTSIDE = -1.0
+"""Duration of a batch that the tables do not cover."""
+
+
+@compiled
+def _total(tables: Tables, row: int, decode: float, prefill: float) -> float:
+    """Sum one layer as Vidur does, over all layers, in seconds."""
+    terms = tables.per_tokens[row]
+    attention = terms[0] + decode + prefill + terms[1] + terms[2]
+    return (attention + terms[3] + terms[4]) * tables.num_layers * 1e-3
+
+
+@compiled
+def steady_iteration_s(sim: Simulation, replica: int) -> float:
+    """Return the duration of the next round of all decoding requests, or OUTSIDE.
+
+    Sets ROOM: every round adds one token to the mean context, and the tables step by kv_step.
+    """
+    tables = sim.tables
+    state = sim.state.replicas[replica]
+    count = state[DECODING]
+    mean = state[OFFSETS] // count + state[ROUNDS] + 1
+    column = -(-mean // tables.kv_step)
+    row = -(-count // TOKENS_PER_ROW)
+    state[ROOM] = column * tables.kv_step - mean
+    if (
+        row >= tables.per_tokens.shape[0]
+        or count >= tables.decode.shape[0]
+        or column >= tables.decode.shape[1]
+    ):
+        return OUTSIDE
+    return _total(tables, row, tables.decode[count, column], 0.0)
+
+
+@compiled
+def iteration_s(sim: Simulation, replica: int) -> float:
+    """Return the duration of the batch that has been formed, or OUTSIDE.
+
+    Like Vidur, takes every request with one new token for a decoding one, the last token of a
+    prompt too.
+    """
+    tables, state = sim.tables, sim.state
+    row = state.replicas[replica]
+    count = row[DECODING] if row[DECODES] else 0
+    context = row[OFFSETS] + count * (row[ROUNDS] + 1) if count else 0
+    tokens = count
+    prefill = 0.0
+    for slot in range(row[SKIPPED] + row[DECODING], row[MEMBERS]):
+        chunk = state.chunks[replica, slot]
+        kv = state.requests[state.members[replica, slot], DONE] + chunk
+        tokens += chunk
+        if chunk == 1:
+            count += 1
+            context += kv
+            continue
+        kv_index = -(-kv // tables.kv_step)
+        chunk_index = -(-chunk // TOKENS_PER_CHUNK)
+        if kv_index >= tables.prefill.shape[0] or chunk_index >= tables.prefill.shape[1]:
+            return OUTSIDE
+        prefill += tables.prefill[kv_index, chunk_index]
+    decode = 0.0
+    if count:
+        column = -(-(context // count) // tables.kv_step)
+        if count >= tables.decode.shape[0] or column >= tables.decode.shape[1]:
+            return OUTSIDE
+        decode = tables.decode[count, column]
+    tokens_row = -(-tokens // TOKENS_PER_ROW)
+    if tokens_row >= tables.per_tokens.shape[0]:
+        return OUTSIDE
+    return float(_total(tables, tokens_row, decode, prefill))

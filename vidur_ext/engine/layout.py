@@ -1,0 +1,200 @@
+"""The arrays of one simulation, and what stands in each of their columns.
+
+Every array's shape depends on the cluster and the number of requests alone, so arrays of equal
+simulations can be stacked. N requests, R replicas, C requests per batch, B tokens per KV block.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+# Replica schedulers.
+SARATHI, VLLM, ORCA = range(3)
+
+# Routing rules that are compiled; GIVEN takes every replica from an array.
+(
+    GIVEN,
+    LOR,
+    LEAST_OUTSTANDING,
+    POWER_OF_TWO,
+    LEAST_TOKENS,
+    LEAST_KV,
+    VLLM_DP,
+    MIN_PREDICTED_LATENCY,
+    ORACLE_WORK,
+) = range(9)
+
+# Columns of State.requests.
+PROMPT, TOTAL, DONE, NEXT, REPLICA, RESTARTS, OUTPUT = range(7)
+"""PROMPT: tokens to prefill (Vidur adds the tokens so far when it restarts a request); TOTAL:
+prompt and output tokens; DONE: processed tokens, of a decoding request less its replica's ROUNDS;
+NEXT: who waits behind it; REPLICA: -1 before it is routed; OUTPUT: output tokens on arrival."""
+
+# Columns of State.times [s]; 0 until it happens, as in Vidur.
+SCHEDULED, PREFILLED, COMPLETED = range(3)
+
+# Columns of State.replicas.
+(
+    HEAD,
+    TAIL,
+    WAITING,
+    MEMBERS,
+    DECODING,
+    PARTIAL,
+    SKIPPED,
+    DECODES,
+    ROUNDS,
+    NEXT_FINISH,
+    FREE,
+    STEADY,
+    ROOM,
+    ROUTED,
+    PENDING,
+    OFFSETS,
+    PARTIAL_DONE,
+    TOKENS,
+) = range(18)
+"""HEAD, TAIL, WAITING: the queue and its length.
+MEMBERS: requests with KV blocks; they stand in State.members in the order of Vidur's list of
+preempted requests, of which a running batch is the last part. First the DECODING ones (behind one
+left-out prompt if SKIPPED), then those with a chunk in the running batch.
+PARTIAL: between batches, the slot of the request whose prompt is begun, else -1.
+DECODES: whether the running batch advances the decoding requests.
+ROUNDS: batches so far that advanced them; NEXT_FINISH: the round that completes one of them.
+FREE: KV blocks. STEADY: unless a request arrives, the next batch is this one again.
+ROOM: rounds of a steady batch until its duration changes.
+ROUTED: got a request at this instant and has not looked at it.
+PENDING: prompt tokens still to be processed; OFFSETS: sum of DONE over the decoding requests;
+PARTIAL_DONE: processed tokens of begun prompts; TOKENS: sum of TOTAL over all requests here."""
+
+NEVER = 1 << 62
+"""NEXT_FINISH without decoding requests."""
+
+# Columns of State.clocks [s].
+BATCH_END, ITERATION = range(2)
+"""BATCH_END: when the running batch ends, infinite without one; ITERATION: its duration."""
+
+# Entries of State.counters.
+ARRIVALS, OPEN, WORD, FINISHED, FINISHED_OUTPUT, OVERFLOW = range(6)
+"""ARRIVALS: requests routed so far; OPEN: some replica is ROUTED; WORD: random words used;
+FINISHED: completed requests; FINISHED_OUTPUT: their output tokens; OVERFLOW: 1 + the replica whose
+batch exceeds the execution-time tables."""
+
+
+class Settings(NamedTuple):
+    """What Vidur's replica scheduler is told.
+
+    ``batch_tokens`` is Sarathi's chunk and vLLM's token limit; ``batch_cap`` limits the requests
+    of a batch; ``flat_blocks`` is what Orca reserves per request; ``rule`` routes.
+    """
+
+    scheduler: int
+    rule: int
+    batch_cap: int
+    batch_tokens: int
+    block_size: int
+    num_blocks: int
+    watermark_blocks: int
+    flat_blocks: int
+
+
+class Tables(NamedTuple):
+    """Operator times of one layer [ms], keyed as Vidur's predictor rounds a batch.
+
+    per_tokens [T, 5]: by tokens / 8, the terms of Vidur's sum around the attention kernels:
+    projections and RoPE, all-reduce, attention norm, MLP, add. decode [n, k]: n requests of
+    k * kv_step tokens. prefill [k, c]: a chunk of c * 32 tokens up to k * kv_step.
+    """
+
+    per_tokens: Floats
+    decode: Floats
+    prefill: Floats
+    kv_step: int
+    num_layers: float
+
+
+class Estimates(NamedTuple):
+    """What ``LatencyEstimator`` knows: see there."""
+
+    base: Floats
+    slope: float
+    chunk_s: float
+    prefill_tokens: float
+    prefill_s_per_token: float
+    decode_token_s: float
+    output_sum: float
+    output_count: float
+
+
+class Inputs(NamedTuple):
+    """What is known beforehand and never changes.
+
+    arrived [N]: times [s]. choices [N]: replicas under rule GIVEN; -1 asks the caller. words: the
+    32-bit words of the random stream that breaks ties.
+    """
+
+    arrived: Floats
+    choices: Ints
+    words: NDArray[np.uint32]
+
+
+class State(NamedTuple):
+    """Everything that changes; see the columns above.
+
+    requests int64 [N, 7], times float64 [N, 3], replicas int64 [R, 18], clocks float64 [R, 2],
+    members int64 [R, C], chunks int64 [R, C] (new tokens per member of the running batch),
+    phases int64 [R, B] (decoding requests that need a block in rounds of this remainder),
+    counters int64 [6], now float64 [1].
+    """
+
+    requests: Ints
+    times: Floats
+    replicas: Ints
+    clocks: Floats
+    members: Ints
+    chunks: Ints
+    phases: Ints
+    counters: Ints
+    now: Floats
+
+
+class Simulation(NamedTuple):
+    """One simulation, as compiled functions take it."""
+
+    settings: Settings
+    tables: Tables
+    estimates: Estimates
+    inputs: Inputs
+    state: State
+
+
+def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Settings) -> State:
+    """Return the state before the first arrival."""
+    requests = np.zeros((len(prompts), 7), dtype=np.int64)
+    requests[:, PROMPT] = prompts
+    requests[:, TOTAL] = prompts + outputs
+    requests[:, OUTPUT] = outputs
+    requests[:, (NEXT, REPLICA)] = -1
+    replicas = np.zeros((num_replicas, 18), dtype=np.int64)
+    replicas[:, (HEAD, TAIL, PARTIAL)] = -1
+    replicas[:, FREE] = settings.num_blocks
+    replicas[:, NEXT_FINISH] = NEVER
+    clocks = np.zeros((num_replicas, 2))
+    clocks[:, BATCH_END] = np.inf
+    return State(
+        requests=requests,
+        times=np.zeros((len(prompts), 3)),
+        replicas=replicas,
+        clocks=clocks,
+        members=np.zeros((num_replicas, settings.batch_cap), dtype=np.int64),
+        chunks=np.zeros((num_replicas, settings.batch_cap), dtype=np.int64),
+        phases=np.zeros((num_replicas, settings.block_size), dtype=np.int64),
+        counters=np.zeros(6, dtype=np.int64),
+        now=np.full(1, -np.inf),
+    )

@@ -1,0 +1,176 @@
+"""Compiled: simulated time. Between two arrivals the replicas do not touch each other."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vidur_ext.engine.batch_end import end_batch
+from vidur_ext.engine.batch_start import start_batch
+from vidur_ext.engine.compiled import compiled, compiled_entry
+from vidur_ext.engine.execution import OUTSIDE, steady_iteration_s
+from vidur_ext.engine.layout import (
+    ARRIVALS,
+    BATCH_END,
+    FREE,
+    ITERATION,
+    NEXT_FINISH,
+    OPEN,
+    ORCA,
+    OVERFLOW,
+    PENDING,
+    PROMPT,
+    REPLICA,
+    ROOM,
+    ROUNDS,
+    ROUTED,
+    STEADY,
+    TOKENS,
+    TOTAL,
+    WAITING,
+    Simulation,
+)
+from vidur_ext.engine.queues import push_back
+from vidur_ext.engine.rules import route
+
+AT_END = -1
+"""What ``advance`` returns when there is nothing left to simulate."""
+
+
+@compiled
+def _next_batch(sim: Simulation, replica: int, now: float, attempts: int) -> None:
+    """Try to start a batch as often as Vidur does at this instant.
+
+    Vidur schedules a replica once for the end of a stage, once for the end of the batch, and once
+    for arrivals. It matters where an attempt only preempts.
+    """
+    for _ in range(attempts):
+        if start_batch(sim, replica, now):
+            return
+    sim.state.clocks[replica, BATCH_END] = np.inf
+
+
+@compiled
+def _repeat_steady_batch(sim: Simulation, replica: int, until: float) -> None:
+    """End and start the same batch again until ``until``, or until anything could differ."""
+    state, settings = sim.state, sim.settings
+    row = state.replicas[replica]
+    end, duration = state.clocks[replica, BATCH_END], state.clocks[replica, ITERATION]
+    last_round = row[NEXT_FINISH] - 1
+    rounds, free, room = row[ROUNDS], row[FREE], row[ROOM]
+    reserve = 0 if settings.scheduler == ORCA else 1
+    phase = rounds % settings.block_size
+    while end < until and rounds < last_round:
+        phase += 1
+        if phase == settings.block_size:
+            phase = 0
+        needed = state.phases[replica, phase] * reserve
+        if free - needed < reserve:
+            break
+        free -= needed
+        rounds += 1
+        room -= 1
+        if room < 0:
+            row[ROUNDS] = rounds
+            duration = steady_iteration_s(sim, replica)
+            room = row[ROOM]
+            if duration == OUTSIDE:
+                state.counters[OVERFLOW] = replica + 1
+                break
+        end += duration
+    row[ROUNDS], row[FREE], row[ROOM] = rounds, free, room
+    state.clocks[replica, BATCH_END] = end
+    state.clocks[replica, ITERATION] = duration
+
+
+@compiled
+def _run_replica(sim: Simulation, replica: int, until: float) -> None:
+    """Run a replica's batches that end before ``until``."""
+    clocks = sim.state.clocks
+    while clocks[replica, BATCH_END] < until and sim.state.counters[OVERFLOW] == 0:
+        if sim.state.replicas[replica, STEADY]:
+            _repeat_steady_batch(sim, replica, until)
+            if clocks[replica, BATCH_END] >= until or sim.state.counters[OVERFLOW]:
+                return
+        now = clocks[replica, BATCH_END]
+        end_batch(sim, replica, now)
+        _next_batch(sim, replica, now, 2)
+
+
+@compiled
+def _close_instant(sim: Simulation) -> None:
+    """Let the replicas look at what was routed to them; arrivals go before batches that end now."""
+    state = sim.state
+    if not state.counters[OPEN]:
+        return
+    now = state.now[0]
+    for replica in range(len(state.replicas)):
+        if not state.replicas[replica, ROUTED]:
+            continue
+        state.replicas[replica, ROUTED] = 0
+        end = state.clocks[replica, BATCH_END]
+        if end == now:
+            end_batch(sim, replica, now)
+            _next_batch(sim, replica, now, 3)
+        elif end == np.inf:
+            _next_batch(sim, replica, now, 1)
+    state.counters[OPEN] = 0
+
+
+@compiled
+def _run_all(sim: Simulation, until: float) -> None:
+    """Run every replica's batches that end before ``until``."""
+    _close_instant(sim)
+    for replica in range(len(sim.state.replicas)):
+        _run_replica(sim, replica, until)
+
+
+@compiled
+def _assign(sim: Simulation, replica: int) -> None:
+    """Queue the next request at a replica."""
+    state = sim.state
+    request = state.counters[ARRIVALS]
+    row = state.replicas[replica]
+    if row[WAITING] == 0:
+        row[STEADY] = 0
+    push_back(state, replica, request)
+    row[PENDING] += state.requests[request, PROMPT]
+    row[TOKENS] += state.requests[request, TOTAL]
+    row[ROUTED] = 1
+    state.requests[request, REPLICA] = replica
+    state.counters[OPEN] = 1
+    state.counters[ARRIVALS] = request + 1
+
+
+@compiled_entry
+def advance(sim: Simulation) -> int:
+    """Simulate up to the next decision that is the caller's.
+
+    Returns the index of the request to be routed, or AT_END when all that can be served has been
+    or a batch exceeded the tables.
+    """
+    state, arrived = sim.state, sim.inputs.arrived
+    while state.counters[OVERFLOW] == 0:
+        request = state.counters[ARRIVALS]
+        if request == len(arrived):
+            _run_all(sim, np.inf)
+            break
+        if arrived[request] > state.now[0]:
+            _run_all(sim, arrived[request])
+            state.now[0] = arrived[request]
+        replica = route(sim)
+        if replica < 0:
+            return int(request)
+        _assign(sim, replica)
+    return AT_END
+
+
+@compiled_entry
+def assign(sim: Simulation, replica: int) -> None:
+    """Route the request that ``advance`` returned."""
+    _assign(sim, replica)
+
+
+@compiled_entry
+def run_until(sim: Simulation, until: float) -> None:
+    """End the batches that end before ``until`` [s], which is not behind the next arrival."""
+    _run_all(sim, until)

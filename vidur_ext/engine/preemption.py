@@ -1,0 +1,140 @@
+"""Compiled: KV blocks for the next round of decoding, and whom a shortage sends back."""
+
+from __future__ import annotations
+
+from vidur_ext.engine.compiled import compiled
+from vidur_ext.engine.layout import (
+    DECODING,
+    DONE,
+    FREE,
+    MEMBERS,
+    NEVER,
+    NEXT_FINISH,
+    OFFSETS,
+    PARTIAL,
+    PARTIAL_DONE,
+    PENDING,
+    PROMPT,
+    RESTARTS,
+    ROUNDS,
+    TOTAL,
+    Simulation,
+)
+from vidur_ext.engine.queues import push_front
+
+
+@compiled
+def start_decoding(sim: Simulation, replica: int, request: int, done: int) -> None:
+    """Count a request whose prompt is done among the decoding ones, at the end of a round."""
+    state = sim.state
+    row = state.replicas[replica]
+    offset = done - row[ROUNDS]
+    state.requests[request, DONE] = offset
+    row[DECODING] += 1
+    row[OFFSETS] += offset
+    row[NEXT_FINISH] = min(row[NEXT_FINISH], state.requests[request, TOTAL] - offset)
+    state.phases[replica, (1 - offset) % sim.settings.block_size] += 1
+
+
+@compiled
+def stop_decoding(sim: Simulation, replica: int, request: int) -> None:
+    """Take a request out of the decoding ones; its blocks and its slot are the caller's."""
+    state = sim.state
+    row = state.replicas[replica]
+    offset = state.requests[request, DONE]
+    row[DECODING] -= 1
+    row[OFFSETS] -= offset
+    state.phases[replica, (1 - offset) % sim.settings.block_size] -= 1
+
+
+@compiled
+def _restart(sim: Simulation, replica: int, request: int, partial: bool) -> None:
+    """Give up a request's progress and let it wait first; its tokens so far become its prompt."""
+    state = sim.state
+    row = state.replicas[replica]
+    block_size = sim.settings.block_size
+    done = state.requests[request, DONE]
+    if partial:
+        prompt = state.requests[request, PROMPT]
+        row[FREE] += -(-prompt // block_size)
+        row[PENDING] -= prompt - done
+        row[PARTIAL_DONE] -= done
+    else:
+        done += row[ROUNDS]
+        row[FREE] += -(-(done - 1) // block_size)
+        stop_decoding(sim, replica, request)
+    state.requests[request, PROMPT] = done
+    state.requests[request, DONE] = 0
+    state.requests[request, RESTARTS] += 1
+    row[PENDING] += done
+    push_front(state, replica, request)
+
+
+@compiled
+def take_blocks(sim: Simulation, replica: int) -> bool:
+    """Allocate what the decoding requests need for one round; return whether some were restarted.
+
+    Vidur asks for a free block before each request, whether it needs one or not. With enough of
+    them for all, that is one subtraction.
+    """
+    state = sim.state
+    row = state.replicas[replica]
+    if row[DECODING] == 0:
+        return False
+    needed = state.phases[replica, row[ROUNDS] % sim.settings.block_size]
+    if row[FREE] - needed >= 1:
+        row[FREE] -= needed
+        return False
+    return _take_scarce_blocks(sim, replica)
+
+
+@compiled
+def _take_scarce_blocks(sim: Simulation, replica: int) -> bool:
+    """Do it one by one: front to back, with victims from the back."""
+    state = sim.state
+    row = state.replicas[replica]
+    members = state.members[replica]
+    block_size = sim.settings.block_size
+    partial, aside = row[PARTIAL], -1
+    front, kept, back = 0, 0, row[MEMBERS]
+    restarted = False
+    while front < back:
+        request = members[front]
+        front += 1
+        if front - 1 == partial:
+            aside = request
+            continue
+        while row[FREE] < 1 and request >= 0:
+            restarted = True
+            if front < back:
+                back -= 1
+                _restart(sim, replica, members[back], back == partial)
+            else:
+                _restart(sim, replica, request, False)
+                request = -1
+        if request >= 0:
+            if (state.requests[request, DONE] + row[ROUNDS]) % block_size == 1 % block_size:
+                row[FREE] -= 1
+            members[kept] = request
+            kept += 1
+    row[PARTIAL] = -1
+    row[MEMBERS] = kept
+    if aside >= 0:
+        members[kept] = aside
+        row[PARTIAL] = kept
+        row[MEMBERS] += 1
+    if restarted:
+        find_next_finish(sim, replica, 0)
+    return restarted
+
+
+@compiled
+def find_next_finish(sim: Simulation, replica: int, first_slot: int) -> None:
+    """Set NEXT_FINISH from the decoding requests, which begin at ``first_slot``."""
+    state = sim.state
+    row = state.replicas[replica]
+    earliest = NEVER
+    for slot in range(first_slot, first_slot + row[DECODING]):
+        request = state.members[replica, slot]
+        earliest = min(earliest, state.requests[request, TOTAL] - state.requests[request, DONE])
+    row[NEXT_FINISH] = earliest

@@ -1,0 +1,234 @@
+"""One simulation by the compiled engine, with the results of ``VidurSimulation``."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.engine import loop
+from vidur_ext.engine.layout import (
+    ARRIVALS,
+    BATCH_END,
+    COMPLETED,
+    DECODES,
+    DECODING,
+    DONE,
+    FINISHED,
+    MEMBERS,
+    OVERFLOW,
+    PREFILLED,
+    PROMPT,
+    REPLICA,
+    RESTARTS,
+    ROUNDS,
+    SCHEDULED,
+    SKIPPED,
+    Floats,
+    Inputs,
+    Ints,
+    Simulation,
+    State,
+    new_state,
+)
+from vidur_ext.engine.routing import PREDICTING_RULES, routing_of
+from vidur_ext.engine.vidur_settings import (
+    NO_ESTIMATES,
+    build_replica,
+    estimates_of,
+    settings_of,
+    tables_of,
+)
+from vidur_ext.simulation.vidur_simulation import isolated_simulation
+from vidur_ext.workload.request_table import RequestTable
+
+Snapshot = dict[str, NDArray[Any]]
+
+
+class RunningBatch(NamedTuple):
+    """Request indices, new tokens and KV tokens (the new ones included) in the batch's order."""
+
+    requests: list[int]
+    q_tokens: list[int]
+    kv_tokens: list[int]
+
+
+class CompiledSimulation:
+    """Simulates the requests of ``table`` on the cluster of a Vidur config.
+
+    Vidur's and this plug-in's heuristics route inside compiled code. Under any other global
+    scheduler the caller does: ``advance`` returns the request, ``assign`` its replica.
+
+    Args:
+        config: Vidur's ``SimulationConfig``.
+        table: the requests.
+        choices: replica per request [N] instead of the config's global scheduler, to replay a
+            routing; -1 leaves one to the caller.
+
+    Raises:
+        UserError: the cluster is one that only Vidur simulates, or ``choices`` do not fit.
+    """
+
+    def __init__(self, config: Any, table: RequestTable, choices: Ints | None = None) -> None:
+        self.table = table
+        num_replicas = int(config.cluster_config.num_replicas)
+        scheduler = str(config.cluster_config.global_scheduler_config.get_type())
+        routing = routing_of(scheduler, config.seed, len(table), num_replicas, choices)
+        # Vidur counts the objects that are built to read its limits and tables.
+        with isolated_simulation():
+            replica = build_replica(config)
+            predicts = routing.rule in PREDICTING_RULES
+            estimates = estimates_of(replica) if predicts else NO_ESTIMATES
+        self._limits = replica.predictor.tables.limits
+        settings = settings_of(replica, routing.rule)
+        self._sim = Simulation(
+            settings=settings,
+            tables=tables_of(replica.predictor),
+            estimates=estimates,
+            inputs=Inputs(np.array(table.arrived_at), routing.choices, routing.words),
+            state=new_state(table.prefill_tokens, table.decode_tokens, num_replicas, settings),
+        )
+
+    def advance(self) -> int:
+        """Simulate up to the next decision that is the caller's.
+
+        Returns the index of the request to be routed, or -1 when every request has been served.
+
+        Raises:
+            UserError: a batch exceeds the execution-time tables, or a request can never be served.
+        """
+        request = loop.advance(self._sim)
+        if request == loop.AT_END:
+            self._check_end()
+        return request
+
+    def assign(self, replica: int) -> None:
+        """Route the request that ``advance`` returned."""
+        assert 0 <= replica < len(self._sim.state.replicas), f"there is no replica {replica}"
+        assert self.state.counters[ARRIVALS] < len(self.table), "every request is routed already"
+        loop.assign(self._sim, replica)
+
+    def run(self) -> None:
+        """Simulate to the end; the global scheduler must be a heuristic, or the choices given.
+
+        Raises:
+            UserError: see ``advance``.
+        """
+        request = self.advance()
+        assert request == loop.AT_END, f"request {request} waits for a decision of the caller"
+
+    def run_until(self, time: float) -> None:
+        """End the batches that end before ``time`` [s], which is not behind the next arrival."""
+        assert time <= self.next_arrival, f"a request arrives before {time} s"
+        loop.run_until(self._sim, time)
+        if self.state.counters[OVERFLOW]:
+            self._check_end()
+
+    def snapshot(self) -> Snapshot:
+        """Return a copy of everything that changes."""
+        return {name: array.copy() for name, array in self.state._asdict().items()}
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to what ``snapshot`` returned, from a simulation of the same config and table.
+
+        Raises:
+            UserError: the snapshot's arrays are not those of this simulation.
+        """
+        arrays = self.state._asdict()
+        expected = {name: (array.shape, array.dtype) for name, array in arrays.items()}
+        given = {name: (array.shape, array.dtype) for name, array in snapshot.items()}
+        if given != expected:
+            raise UserError(
+                "the snapshot is of another simulation: restore it into one with the same "
+                f"replicas, batch cap, block size and requests (expected {expected}, got {given})"
+            )
+        for name, array in arrays.items():
+            array[...] = snapshot[name]
+
+    def digest(self) -> str:
+        """Return a digest of everything that changes: equal digests, equal futures."""
+        content = hashlib.blake2b(digest_size=16)
+        for array in self.state:
+            content.update(np.ascontiguousarray(array).data)
+        return content.hexdigest()
+
+    def running_batch(self, replica: int) -> RunningBatch:
+        """Return the batch that a replica works on; empty if it is idle."""
+        state = self.state
+        row = state.replicas[replica]
+        first_chunk = int(row[SKIPPED] + row[DECODING])
+        if not np.isfinite(state.clocks[replica, BATCH_END]):
+            return RunningBatch([], [], [])
+        members = state.members[replica, : row[MEMBERS]].tolist()
+        done = state.requests[members, DONE]
+        first = int(row[SKIPPED]) if row[DECODES] else first_chunk
+        decoding, prompts = members[first:first_chunk], members[first_chunk:]
+        chunks = state.chunks[replica, first_chunk : row[MEMBERS]]
+        return RunningBatch(
+            decoding + prompts,
+            [1] * len(decoding) + chunks.tolist(),
+            (done[first:first_chunk] + row[ROUNDS] + 1).tolist()
+            + (done[first_chunk:] + chunks).tolist(),
+        )
+
+    @property
+    def state(self) -> State:
+        """The arrays themselves; see ``layout`` for their columns."""
+        return self._sim.state
+
+    @property
+    def next_arrival(self) -> float:
+        """Time [s] of the first request that is not routed yet; infinite behind the last."""
+        request = int(self.state.counters[ARRIVALS])
+        return float(self.table.arrived_at[request]) if request < len(self.table) else np.inf
+
+    @property
+    def routing(self) -> Ints:
+        """Replica per request [N]; -1 for those to come."""
+        return self.state.requests[:, REPLICA].copy()
+
+    @property
+    def restarts(self) -> Ints:
+        """How often each request was preempted [N]."""
+        return self.state.requests[:, RESTARTS].copy()
+
+    @property
+    def scheduled_at(self) -> Floats:
+        """Time of each request's first batch [s]; 0 for those to come."""
+        return self.state.times[:, SCHEDULED].copy()
+
+    @property
+    def prefill_completed_at(self) -> Floats:
+        """Time of each request's first token [s]; 0 for those to come."""
+        return self.state.times[:, PREFILLED].copy()
+
+    @property
+    def completed_at(self) -> Floats:
+        """Time of each request's last token [s]; 0 for those to come."""
+        return self.state.times[:, COMPLETED].copy()
+
+    def _check_end(self) -> None:
+        counters, settings = self.state.counters, self._sim.settings
+        if counters[OVERFLOW]:
+            raise UserError(self._overflow(int(counters[OVERFLOW]) - 1))
+        if counters[FINISHED] == len(self.table):
+            return
+        stuck = int(np.flatnonzero(self.state.times[:, COMPLETED] == 0.0)[0])
+        raise UserError(
+            f"request {stuck} can never be served: its {self.state.requests[stuck, PROMPT]} prompt "
+            f"tokens need room in {settings.num_blocks} KV blocks of {settings.block_size}, less "
+            f"{settings.watermark_blocks} as watermark: raise cluster.num_blocks or lower "
+            "workload.max_tokens"
+        )
+
+    def _overflow(self, replica: int) -> str:
+        """Say which limit of the tables the batch that could not start exceeds."""
+        self.state.clocks[replica, BATCH_END] = 0.0
+        _, q_tokens, kv_tokens = self.running_batch(replica)
+        self.state.clocks[replica, BATCH_END] = np.inf
+        violation = self._limits.violation(q_tokens, kv_tokens)
+        assert violation is not None, "only a batch beyond the tables overflows"
+        return violation
