@@ -18,6 +18,7 @@ from vidur_ext.engine.layout import (
     DECODING,
     DONE,
     FINISHED,
+    HEAD,
     MEMBERS,
     OVERFLOW,
     PREFILLED,
@@ -27,6 +28,8 @@ from vidur_ext.engine.layout import (
     ROUNDS,
     SCHEDULED,
     SKIPPED,
+    VLLM,
+    WAITING,
     Floats,
     Inputs,
     Ints,
@@ -211,16 +214,29 @@ class CompiledSimulation:
         return self.state.times[:, COMPLETED].copy()
 
     def _check_end(self) -> None:
-        counters, settings = self.state.counters, self._sim.settings
+        counters = self.state.counters
         if counters[OVERFLOW]:
             raise UserError(self._overflow(int(counters[OVERFLOW]) - 1))
         if counters[FINISHED] == len(self.table):
             return
-        stuck = int(np.flatnonzero(self.state.times[:, COMPLETED] == 0.0)[0])
-        raise UserError(
-            f"request {stuck} can never be served: its {self.state.requests[stuck, PROMPT]} prompt "
-            f"tokens need room in {settings.num_blocks} KV blocks of {settings.block_size}, less "
-            f"{settings.watermark_blocks} as watermark: raise cluster.num_blocks or lower "
+        raise UserError(self._starvation())
+
+    def _starvation(self) -> str:
+        """Say why the request that waits first on some replica never got into a batch."""
+        settings, state = self._sim.settings, self.state
+        replica = int(np.flatnonzero(state.replicas[:, WAITING])[0])
+        request = int(state.replicas[replica, HEAD])
+        prompt = int(state.requests[request, PROMPT])
+        if settings.scheduler == VLLM and prompt > settings.batch_tokens:
+            return (
+                f"request {request} can never be served: its {prompt} prompt tokens exceed vLLM's "
+                f"{settings.batch_tokens} tokens in a batch: raise cluster.max_tokens_in_batch or "
+                "lower workload.max_tokens"
+            )
+        return (
+            f"request {request} can never be served: its {prompt} prompt tokens do not fit into "
+            f"{settings.num_blocks} KV blocks of {settings.block_size} tokens, less "
+            f"{settings.watermark_blocks} that stay free: raise cluster.num_blocks or lower "
             "workload.max_tokens"
         )
 
