@@ -127,6 +127,8 @@ class TrainingSession:
         This is the manual save: call it between two decisions, or from ``after_decision``.
         """
         if self._saver is not None:
+            if reason == "manual":
+                _LOG.info("saving PPO step %d, as asked", self.learner.ppo_step)
             started = time.perf_counter()
             self._saver.save(self.state_dict, self._describe(reason))
             self._instruments.checkpoint_seconds = time.perf_counter() - started

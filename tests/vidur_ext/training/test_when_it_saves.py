@@ -97,8 +97,9 @@ def test_interval_s_saves_by_the_clock(make_config, train):
 
 def test_sigusr1_saves_and_training_goes_on(make_config, train, at_step):
     at_step(57, lambda session: os.kill(os.getpid(), signal.SIGUSR1))
-    trained = train(make_config())
+    trained = train(make_config(monitoring={"log_level": "info"}))
     assert (trained.steps, trained.reasons) == ([57, 240], ["manual", "end"])
+    assert "saving PPO step 57, as asked" in trained.log
 
 
 def test_a_program_can_save_when_it_wants(make_config, train, at_step):
