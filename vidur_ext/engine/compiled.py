@@ -25,8 +25,9 @@ def compiled(function: Function) -> Function:
 def compiled_entry(function: Function) -> Function:
     """Compile a function that Python calls; its machine code is kept in ``__pycache__``.
 
-    An entry contains all compiled functions it calls, but numba looks for changes in the entry's
-    own file only. The name under which it is kept therefore ends in a digest of the package.
+    An entry contains all compiled functions it calls and the constants they use, but numba looks
+    for changes in the entry's own file only. So the name under which it is kept ends in a digest
+    of all their files.
     """
     function.__qualname__ += f"_{_sources_digest()}"
     return cast(Function, numba.njit(cache=True, **_OPTIONS)(function))
@@ -34,6 +35,8 @@ def compiled_entry(function: Function) -> Function:
 
 def _sources_digest() -> str:
     content = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    engine = Path(__file__).parent
+    weights = engine.parent / "scheduler" / "global_scheduler" / "heuristics.py"
+    for source in (*sorted(engine.glob("*.py")), weights):
         content.update(source.read_bytes())
     return content.hexdigest()[:12]

@@ -33,6 +33,7 @@ from vidur_ext.engine.layout import (
     Floats,
     Inputs,
     Ints,
+    Settings,
     Simulation,
     State,
     new_state,
@@ -124,8 +125,12 @@ class CompiledSimulation:
         assert request == loop.AT_END, f"request {request} waits for a decision of the caller"
 
     def run_until(self, time: float) -> None:
-        """End the batches that end before ``time`` [s], which is not behind the next arrival."""
+        """End the batches that end before ``time`` [s], which is not behind the next arrival.
+
+        All requests that arrived at the present instant must be routed.
+        """
         assert time <= self.next_arrival, f"a request arrives before {time} s"
+        assert self.next_arrival > self.state.now[0], "a request of this instant is to be routed"
         loop.run_until(self._sim, time)
         if self.state.counters[OVERFLOW]:
             self._check_end()
@@ -181,6 +186,11 @@ class CompiledSimulation:
     def state(self) -> State:
         """The arrays themselves; see ``layout`` for their columns."""
         return self._sim.state
+
+    @property
+    def settings(self) -> Settings:
+        """The limits of every replica."""
+        return self._sim.settings
 
     @property
     def next_arrival(self) -> float:

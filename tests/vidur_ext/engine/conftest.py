@@ -1,0 +1,239 @@
+"""Random clusters with random requests, and what either engine makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from ppo_scheduler.config.training_config import TrainingConfig
+from vidur_ext.engine import CompiledSimulation
+from vidur_ext.engine.layout import BATCH_END, FREE, OPEN
+from vidur_ext.execution_time.batch_tokens import token_lists
+from vidur_ext.scheduler.global_scheduler.heuristics import ROUTING_HEURISTICS
+from vidur_ext.simulation.flags import parse_simulation_config
+from vidur_ext.simulation.vidur_simulation import VidurSimulation
+from vidur_ext.workload.request_table import RequestTable
+
+# The latency estimator of the plug-in's heuristics asks for 2048 tokens of context.
+_PREDICTOR = "--analytic_execution_time_predictor_config_"
+LARGE_TABLES = (
+    f"{_PREDICTOR}prediction_max_tokens_per_request",
+    "2048",
+    f"{_PREDICTOR}prediction_max_prefill_chunk_size",
+    "3840",
+)
+
+RULES = ("random", "round_robin", "lor", *ROUTING_HEURISTICS)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A cluster, its router, and the requests."""
+
+    cluster: dict[str, Any]
+    rule: str
+    max_tokens: int
+    seed: int
+    table: RequestTable
+
+    def with_table(self, table: RequestTable) -> Case:
+        return replace(self, table=table)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of a replica: when, which requests, new and KV tokens, blocks then in use."""
+
+    start: float
+    requests: list[int]
+    q_tokens: list[int]
+    kv_tokens: list[int]
+    blocks_used: int
+
+
+@dataclass
+class History:
+    """What happened, in the same words for both engines. times is [N, 3]."""
+
+    routing: np.ndarray
+    times: np.ndarray
+    restarts: np.ndarray
+    num_blocks: int
+    blocks_left_in_use: int
+    batches: list[list[Batch]] = field(default_factory=list)
+
+
+def _draw_cluster(data: st.DataObject, max_tokens: int) -> dict[str, Any]:
+    """Draw a cluster on which each request can be served, perhaps one at a time."""
+    block_size = data.draw(st.sampled_from([1, 3, 16, 32]), "block_size")
+    kind = data.draw(st.sampled_from(["sarathi", "vllm", "orca"]), "replica_scheduler")
+    watermark = data.draw(st.sampled_from([0.0, 0.01, 0.3]), "watermark")
+    slots = data.draw(st.sampled_from([1, 2, 3, 8, 1000]), "room for requests")
+    least = max_tokens // block_size + 2
+    return {
+        "num_replicas": data.draw(st.one_of(st.integers(1, 4), st.integers(5, 32)), "replicas"),
+        "replica_scheduler": kind,
+        "tensor_parallel_size": data.draw(st.sampled_from([1, 1, 4]), "tensor_parallel"),
+        "batch_size_cap": data.draw(st.sampled_from([1, 2, 7, 128]), "batch_size_cap"),
+        "chunk_size": data.draw(st.sampled_from([32, 100, 512]), "chunk_size"),
+        "max_tokens_in_batch": max_tokens * data.draw(st.integers(1, 3), "batch of prompts"),
+        "block_size": block_size,
+        "num_blocks": int(least * slots / (1.0 - watermark)) + 2,
+        "watermark_blocks_fraction": watermark,
+    }
+
+
+def _draw_table(data: st.DataObject, max_tokens: int, replicas: int) -> RequestTable:
+    """Draw requests from idle to overload, some at the same instant, of all lengths."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "requests' seed"))
+    count = data.draw(st.integers(1, 60), "requests")
+    gap = data.draw(st.sampled_from([1e-4, 1e-2, 0.1, 2.0]), "mean gap") / replicas
+    together = data.draw(st.sampled_from([0.0, 0.3, 1.0]), "share of simultaneous arrivals")
+    gaps = rng.exponential(gap, count) * (rng.random(count) >= together)
+    longest = data.draw(st.sampled_from([1, 8, max_tokens // 2]), "longest output")
+    decode = rng.integers(1, longest + 1, count)
+    prefill = np.minimum(rng.integers(1, max_tokens, count), max_tokens - decode)
+    if data.draw(st.booleans(), "of one length"):
+        decode, prefill = np.full(count, decode[0]), np.full(count, prefill[0])
+    return RequestTable(np.cumsum(gaps), prefill, decode)
+
+
+def draw_a_case(data: st.DataObject) -> Case:
+    max_tokens = data.draw(st.sampled_from([33, 64, 300, 1200]), "max_tokens")
+    cluster = _draw_cluster(data, max_tokens)
+    return Case(
+        cluster=cluster,
+        rule=data.draw(st.sampled_from(RULES), "rule"),
+        max_tokens=max_tokens,
+        seed=data.draw(st.integers(0, 100), "seed"),
+        table=_draw_table(data, max_tokens, cluster["num_replicas"]),
+    )
+
+
+def _record_batches(simulation: VidurSimulation) -> list[list[Batch]]:
+    """Let Vidur's replica schedulers tell of each batch they form."""
+    batches: list[list[Batch]] = []
+    for scheduler in simulation.scheduler._replica_schedulers.values():
+        mine: list[Batch] = []
+        batches.append(mine)
+
+        def on_schedule(time, scheduler=scheduler, plain=scheduler.on_schedule, mine=mine):
+            batch = plain(time)
+            if batch:
+                ids, used = batch.request_ids, scheduler.num_allocated_blocks
+                mine.append(Batch(time, ids, *map(list, token_lists(batch)), used))
+            return batch
+
+        scheduler.on_schedule = on_schedule
+    return batches
+
+
+def _step_through(simulation: CompiledSimulation, routing: np.ndarray) -> list[list[Batch]]:
+    """Run a simulation batch by batch under a given routing."""
+    state = simulation.state
+    batches: list[list[Batch]] = [[] for _ in state.replicas]
+
+    def run_until(time: float, now: float) -> None:
+        before = state.clocks[:, BATCH_END].copy()
+        simulation.run_until(time)
+        for replica in np.flatnonzero(state.clocks[:, BATCH_END] != before):
+            if np.isfinite(state.clocks[replica, BATCH_END]):
+                used = simulation.settings.num_blocks - int(state.replicas[replica, FREE])
+                batches[replica].append(Batch(now, *simulation.running_batch(replica), used))
+
+    while True:
+        end, arrival = float(state.clocks[:, BATCH_END].min()), simulation.next_arrival
+        now = float(state.now[0])
+        if state.counters[OPEN] and arrival > now:
+            run_until(now, now)
+        elif end < arrival:
+            run_until(np.nextafter(end, np.inf), end)
+        elif np.isfinite(arrival):
+            simulation.assign(int(routing[simulation.advance()]))
+        else:
+            return batches
+
+
+@pytest.fixture(scope="session")
+def draw_case() -> Callable[[st.DataObject], Case]:
+    return draw_a_case
+
+
+@pytest.fixture(scope="session")
+def make_case() -> type[Case]:
+    return Case
+
+
+@pytest.fixture(scope="session")
+def vidur_config(tmp_path_factory):
+    """Return Vidur's config of a case; ``flags`` are appended to its command line."""
+    folder = str(tmp_path_factory.mktemp("vidur"))
+
+    def build(case: Case, *flags: str, scheduler: str | None = None) -> Any:
+        config = TrainingConfig.model_validate(
+            {
+                "training": {"seed": case.seed},
+                "cluster": case.cluster,
+                "workload": {"max_tokens": case.max_tokens},
+            }
+        )
+        plain = config.to_cli_flags(scheduler or case.rule, metrics_dir=folder)
+        return parse_simulation_config([*plain, *LARGE_TABLES, *flags])
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def simulate_by_vidur(vidur_config):
+    def simulate(case: Case) -> History:
+        simulation = VidurSimulation(vidur_config(case), case.table)
+        batches = _record_batches(simulation)
+        simulation.run()
+        requests, replicas = simulation.requests, simulation.scheduler._replica_schedulers.values()
+        return History(
+            routing=simulation.routing,
+            times=np.array(
+                [(r.scheduled_at, r.prefill_completed_at, r.completed_at) for r in requests]
+            ),
+            restarts=np.array([r.num_restarts for r in requests]),
+            num_blocks=next(iter(replicas))._cache_config.num_blocks,
+            blocks_left_in_use=sum(s.num_allocated_blocks for s in replicas),
+            batches=batches,
+        )
+
+    return simulate
+
+
+@pytest.fixture(scope="session")
+def simulate_compiled(vidur_config):
+    def simulate(case: Case) -> History:
+        simulation = CompiledSimulation(vidur_config(case), case.table)
+        simulation.run()
+        stepped = CompiledSimulation(vidur_config(case, scheduler="ppo_modular"), case.table)
+        batches = _step_through(stepped, simulation.routing)
+        for name in ("times", "requests", "replicas", "clocks"):
+            np.testing.assert_array_equal(
+                getattr(stepped.state, name), getattr(simulation.state, name)
+            )
+        num_blocks = simulation.settings.num_blocks
+        return History(
+            routing=simulation.routing,
+            times=simulation.state.times.copy(),
+            restarts=simulation.restarts,
+            num_blocks=num_blocks,
+            blocks_left_in_use=int((num_blocks - simulation.state.replicas[:, FREE]).sum()),
+            batches=batches,
+        )
+
+    return simulate
+
+
+@pytest.fixture(scope="session", params=["vidur", "compiled"])
+def simulate(request, simulate_by_vidur, simulate_compiled):
+    """Either engine."""
+    return simulate_by_vidur if request.param == "vidur" else simulate_compiled

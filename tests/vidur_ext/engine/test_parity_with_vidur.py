@@ -1,0 +1,68 @@
+"""The compiled engine's results are Vidur's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from vidur_ext.workload.request_table import RequestTable
+
+RELATIVE = 1e-9
+FEW = settings(max_examples=15, deadline=None)
+MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def assert_same(compiled, vidur):
+    np.testing.assert_array_equal(compiled.routing, vidur.routing)
+    np.testing.assert_allclose(compiled.times, vidur.times, rtol=RELATIVE, atol=0)
+    np.testing.assert_array_equal(compiled.restarts, vidur.restarts)
+    for mine, his in zip(compiled.batches, vidur.batches, strict=True):
+        np.testing.assert_allclose(
+            [batch.start for batch in mine], [batch.start for batch in his], rtol=RELATIVE, atol=0
+        )
+        assert [batch.requests for batch in mine] == [batch.requests for batch in his]
+        assert [batch.q_tokens for batch in mine] == [batch.q_tokens for batch in his]
+        assert [batch.kv_tokens for batch in mine] == [batch.kv_tokens for batch in his]
+        assert [batch.blocks_used for batch in mine] == [batch.blocks_used for batch in his]
+
+
+def with_arrivals_at_batch_ends(case, history):
+    """Let copies of some requests arrive at the very instants at which batches ended."""
+    table = case.table
+    ends = np.unique(history.times[:, 1:])[:10]
+    order = np.argsort(np.concatenate([table.arrived_at, ends]), kind="stable")
+    again = np.arange(len(ends)) % len(table)
+    return case.with_table(
+        RequestTable(
+            np.concatenate([table.arrived_at, ends])[order],
+            np.concatenate([table.prefill_tokens, table.prefill_tokens[again]])[order],
+            np.concatenate([table.decode_tokens, table.decode_tokens[again]])[order],
+        )
+    )
+
+
+def check(case, simulate_compiled, simulate_by_vidur):
+    vidur = simulate_by_vidur(case)
+    event("some are preempted" if vidur.restarts.any() else "none is preempted")
+    assert_same(simulate_compiled(case), vidur)
+    collided = with_arrivals_at_batch_ends(case, vidur)
+    assert_same(simulate_compiled(collided), simulate_by_vidur(collided))
+
+
+@FEW
+@given(data=st.data())
+def test_times_replicas_and_batches_are_vidurs(
+    data, draw_case, simulate_compiled, simulate_by_vidur
+):
+    check(draw_case(data), simulate_compiled, simulate_by_vidur)
+
+
+@pytest.mark.slow
+@MANY
+@given(data=st.data())
+def test_times_replicas_and_batches_are_vidurs_in_hundreds_of_clusters(
+    data, draw_case, simulate_compiled, simulate_by_vidur
+):
+    check(draw_case(data), simulate_compiled, simulate_by_vidur)
