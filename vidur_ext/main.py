@@ -17,6 +17,7 @@ from vidur_ext.scheduler.global_scheduler.ppo_scheduler_config import (
     PPOGlobalSchedulerModularConfig,
 )
 from vidur_ext.simulation.flags import parse_simulation_config
+from vidur_ext.training.parent import end_with_parent
 from vidur_ext.training.simulated_training import run_training
 
 
@@ -32,8 +33,16 @@ def run(flags: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Entry point: user errors end in one line and status 2, signals in 128 + number."""
-    sys.exit(exit_status(lambda: run(sys.argv[1:])))
+    """Entry point: user errors end in one line and status 2, signals in 128 + number.
+
+    A chunk of a training ends with the driver that started it.
+    """
+
+    def program() -> None:
+        end_with_parent()
+        run(sys.argv[1:])
+
+    sys.exit(exit_status(program))
 
 
 if __name__ == "__main__":

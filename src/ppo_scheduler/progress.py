@@ -17,6 +17,10 @@ PROGRESS_FILE = "training_progress.json"
 SCHEMA_VERSION = 1
 
 
+class DamagedProgress(UserError):
+    """A progress file of this version that cannot be what was written."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
@@ -89,15 +93,20 @@ def read_progress(path: Path) -> TrainingProgress:
     """Return what a progress file says.
 
     Raises:
-        UserError: there is no such file, or it is damaged, inconsistent, or of another version.
+        DamagedProgress: it is damaged or inconsistent.
+        UserError: it cannot be read, or is of another version.
     """
     with disk_errors(path, "cannot be read as a progress file", "Check its path and rights"):
         content = path.read_bytes()
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: is damaged, it is not JSON ({error}). {_WAYS_OUT}") from None
+        raise DamagedProgress(
+            f"{path}: is damaged, it is not JSON ({error}). {_WAYS_OUT}"
+        ) from None
     version = document.get("schema_version") if isinstance(document, dict) else None
+    if not isinstance(version, int):
+        raise DamagedProgress(f"{path}: is damaged, it has no schema_version. {_WAYS_OUT}")
     if version != SCHEMA_VERSION:
         raise UserError(
             f"{path}: has schema_version {version}, this program reads {SCHEMA_VERSION}: use the "
@@ -108,7 +117,7 @@ def read_progress(path: Path) -> TrainingProgress:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "as a whole"
-        raise UserError(
+        raise DamagedProgress(
             f"{path}: is no progress file ({where}: {first['msg']}). {_WAYS_OUT}"
         ) from None
 

@@ -4,123 +4,208 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ppo_scheduler.config.loading import load_config
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
+from vidur_ext.commands.true_defaults import show_help
 
 if TYPE_CHECKING:
-    from vidur_ext.training.resume_choice import Choice
+    from vidur_ext.training.resume_choice import Ask, Wishes
 
 DEFAULT_CONFIG = Path("configs/ppo_warmstart.json")
 QUICK_CONFIG = Path("configs/quick_test.json")
 
+SHORTCUTS = {
+    "num_replicas": "cluster.num_replicas",
+    "qps": "workload.qps",
+    "ppo_requests": "training.total_requests",
+    "total_requests": "training.total_requests",
+    "bc_epochs": "warmstart.epochs",
+    "demo_steps": "warmstart.demo_requests",
+    "seed": "training.seed",
+    "trace": "workload.trace_file",
+    "rate_scale": "workload.rate_scale",
+}
+"""Options that set one key of the config; ``--help`` shows the config's value as the default."""
+
+
+def _help(context: typer.Context, asked: bool) -> None:
+    if asked:
+        quick = context.params.get("quick_test")
+        config = context.params.get("config")
+        show_help(context, QUICK_CONFIG if quick else config or DEFAULT_CONFIG, SHORTCUTS)
+
 
 def train(
+    context: typer.Context,
     config: Annotated[
         Path | None,
-        typer.Option(help=f"JSON config [default: {DEFAULT_CONFIG}]", show_default=False),
+        typer.Option(help=f"JSON config; default {DEFAULT_CONFIG}", is_eager=True),
     ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. training.seed=7"),
     ] = None,
-    num_replicas: Annotated[int | None, typer.Option(help="cluster.num_replicas")] = None,
-    qps: Annotated[float | None, typer.Option(help="workload.qps")] = None,
-    ppo_requests: Annotated[int | None, typer.Option(help="training.total_requests")] = None,
-    bc_epochs: Annotated[int | None, typer.Option(help="warmstart.epochs")] = None,
-    demo_steps: Annotated[int | None, typer.Option(help="warmstart.demo_requests")] = None,
-    seed: Annotated[int | None, typer.Option(help="training.seed")] = None,
-    trace: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Replay this trace (workload.trace_file)")
+    num_replicas: Annotated[int | None, typer.Option(help="Replicas of the cluster")] = None,
+    qps: Annotated[float | None, typer.Option(help="Requests per second")] = None,
+    ppo_requests: Annotated[int | None, typer.Option(help="Decisions to train on")] = None,
+    bc_epochs: Annotated[int | None, typer.Option(help="Epochs of cloning at most")] = None,
+    demo_steps: Annotated[
+        int | None, typer.Option(help="Demonstrated decisions per teacher and load")
     ] = None,
-    rate_scale: Annotated[float | None, typer.Option(help="workload.rate_scale")] = None,
+    seed: Annotated[int | None, typer.Option(help="The only seed")] = None,
+    trace: Annotated[str | None, typer.Option(metavar="FILE", help="Replay this trace")] = None,
+    rate_scale: Annotated[float | None, typer.Option(help="Factor on arrival rates")] = None,
     output_dir: Annotated[
-        Path | None, typer.Option(help="Folder of this run [default: a new one per run]")
+        Path | None, typer.Option(help="Folder of this run; default a new one per run")
     ] = None,
     resume: Annotated[
         str,
         typer.Option(
-            metavar="auto|latest|never|PATH",
-            help="Which checkpoint to continue; by default you are asked if there is one",
+            metavar="WHICH",
+            help="Checkpoint to continue: auto, latest, never or a PATH; default: you are asked",
+            show_default=False,
         ),
     ] = "ask",
     force_warmstart: Annotated[
         bool, typer.Option("--force-warmstart", help="The same as --resume never")
     ] = False,
+    external_pretrain: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Policy file to begin with, or to fine-tune by cloning"),
+    ] = None,
+    use_external: Annotated[
+        bool, typer.Option("--use-external", help="Begin with the external model as it is")
+    ] = False,
+    skip_bc_training: Annotated[
+        bool,
+        typer.Option("--skip-bc-training", help="No demonstrations, no cloning"),
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Take the first answer of every question")
+    ] = False,
+    chunk_mode: Annotated[
+        bool, typer.Option("--chunk-mode", help="Train in chunks, each in a process of its own")
+    ] = False,
+    chunk_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Decisions per chunk; default an eighth of all, in whole episodes"
+        ),
+    ] = None,
+    total_requests: Annotated[
+        int | None, typer.Option(help="The same as --ppo-requests, of all chunks together")
+    ] = None,
     quick_test: Annotated[
-        bool, typer.Option("--quick-test", help=f"The whole job, small ({QUICK_CONFIG})")
+        bool,
+        typer.Option("--quick-test", help=f"The whole job, small ({QUICK_CONFIG})", is_eager=True),
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every detail")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only")] = False,
+    help_: Annotated[
+        bool, typer.Option("--help", callback=_help, help="Show this message and exit")
+    ] = False,
 ) -> None:
     """Warm-start, train and compare a PPO router inside Vidur."""
-    if quick_test and config is not None:
-        raise UserError("--quick-test brings its own config: leave out --config, or --quick-test")
-    if force_warmstart and resume not in ("ask", "never"):
-        raise UserError(f"--force-warmstart contradicts --resume {resume}: say one of them")
+    _refuse_contradictions(context.params)
     path = QUICK_CONFIG if quick_test else config or DEFAULT_CONFIG
-    shortcuts = {
-        "cluster.num_replicas": num_replicas,
-        "workload.qps": qps,
-        "training.total_requests": ppo_requests,
-        "warmstart.epochs": bc_epochs,
-        "warmstart.demo_requests": demo_steps,
-        "training.seed": seed,
-        "workload.rate_scale": rate_scale,
-        "workload.source": None if trace is None else "trace",
-        "workload.trace_file": trace,
-        "monitoring.log_level": "debug" if verbose else None,
-        "monitoring.progress_bar": "false" if quiet else None,
-    }
-    overrides = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
-    loaded = load_config(path, [*overrides, *(set_ or [])])
-    _run(loaded, "never" if force_warmstart else resume, output_dir, quiet)
-
-
-def _run(config: TrainingConfig, resume: str, output_dir: Path | None, quiet: bool) -> None:
+    loaded = load_config(path, [*_overrides(context.params), *(set_ or [])])
     # The simulator and torch take seconds to import: not before the command line is known good.
-    from vidur_ext.training.pipeline import run_pipeline
-    from vidur_ext.training.resume_choice import Quit, Resume
+    from vidur_ext.training.resume_choice import Wishes
 
-    choice = _choice(config, resume)
-    if isinstance(choice, Quit):
+    wishes = Wishes(
+        resume="never" if force_warmstart else resume,
+        external=external_pretrain,
+        use_external=use_external,
+        yes=yes,
+        cloning=loaded.warmstart.enabled,
+    )
+    wishes.check()
+    if external_pretrain is not None:
+        from vidur_ext.warmstart.external_model import validate_model
+
+        validate_model(external_pretrain, loaded)
+    begun = (_run_in_chunks if chunk_mode else _run_at_once)(loaded, wishes, context.params, path)
+    if not begun:
         typer.echo("nothing was started")
-        return
-    checkpoint = choice.checkpoint if isinstance(choice, Resume) else None
-    folder = _folder(config, checkpoint, output_dir)
-    run_pipeline(config, load_checkpoint=checkpoint, run_dir=folder, quiet=quiet)
 
 
-def _choice(config: TrainingConfig, resume: str) -> Choice:
-    from ppo_scheduler.checkpoint.store import CheckpointStore
-    from vidur_ext.training.resume_choice import StartAfresh, choose, local_now
+def _run_at_once(
+    config: TrainingConfig, wishes: Wishes, options: dict[str, Any], config_file: Path
+) -> bool:
+    from vidur_ext.training.pipeline import run_pipeline
+    from vidur_ext.training.start import decide
 
-    if not config.checkpointing.enable_checkpoints:
-        if resume not in ("ask", "never", "auto"):
-            raise UserError(
-                f"--resume {resume} with checkpointing.enable_checkpoints=false: switch "
-                "checkpoints on to continue a training"
-            )
-        return StartAfresh()
-    latest = CheckpointStore(config.checkpointing).latest()
-    ask = input if sys.stdin.isatty() else None
-    return choose(resume, latest, ask, local_now())
+    start = decide(config, wishes, options["output_dir"], _operator())
+    if start is not None:
+        run_pipeline(start, quiet=options["quiet"])
+    return start is not None
 
 
-def _folder(config: TrainingConfig, checkpoint: str | None, chosen: Path | None) -> Path | None:
-    """Return the run folder: the chosen one, the resumed training's own, or None for a new one."""
-    from ppo_scheduler.checkpoint.store import CheckpointStore
+def _run_in_chunks(
+    config: TrainingConfig, wishes: Wishes, options: dict[str, Any], config_file: Path
+) -> bool:
+    from vidur_ext.training.chunk_job import run_in_chunks
+    from vidur_ext.training.chunk_recovery import Order
 
-    if chosen is None and checkpoint is not None:
-        manifest = CheckpointStore(config.checkpointing).load(checkpoint).manifest
-        return Path(manifest.run_dir)
-    if chosen is not None and checkpoint is None and (chosen / "ppo_training.log").exists():
-        raise UserError(
-            f"--output-dir {chosen}: holds a run already. Choose another folder, continue that "
-            "run with --resume latest, or leave --output-dir out for a new folder"
-        )
-    return chosen
+    quiet = options["quiet"]
+    return run_in_chunks(
+        config,
+        wishes,
+        Order(config_file, options["chunk_size"], wishes.external),
+        options["output_dir"],
+        _operator(),
+        quiet=quiet,
+        say=(lambda text: None) if quiet else typer.echo,
+    )
+
+
+def _operator() -> Ask | None:
+    """Return who answers questions; None without a terminal."""
+    return input if sys.stdin.isatty() else None
+
+
+def _overrides(options: dict[str, Any]) -> list[str]:
+    """Return what the shortcuts set, as texts for ``--set``."""
+    values = {key: options[name] for name, key in SHORTCUTS.items() if options[name] is not None}
+    if options["trace"] is not None:
+        values["workload.source"] = "trace"
+    if options["skip_bc_training"]:
+        values["warmstart.enabled"] = "false"
+    if options["verbose"]:
+        values["monitoring.log_level"] = "debug"
+    if options["quiet"]:
+        values["monitoring.progress_bar"] = "false"
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def _refuse_contradictions(options: dict[str, Any]) -> None:
+    """Raise ``UserError`` for options that cannot both be meant."""
+    resume, afresh = options["resume"], options["force_warmstart"]
+    contradictions = {
+        "--quick-test brings its own config: leave out --config, or --quick-test": (
+            options["quick_test"] and options["config"] is not None
+        ),
+        f"--force-warmstart contradicts --resume {resume}: say one of them": (
+            afresh and resume not in ("ask", "never")
+        ),
+        "--force-warmstart clones, --use-external takes the model as it is: say one of them": (
+            afresh and options["use_external"]
+        ),
+        "--force-warmstart contradicts --skip-bc-training: to start afresh without a warm start, "
+        "say --resume never --skip-bc-training": afresh and options["skip_bc_training"],
+        "--ppo-requests and --total-requests are the same: say one of them": (
+            options["ppo_requests"] is not None and options["total_requests"] is not None
+        ),
+        "--verbose contradicts --quiet: say one of them": options["verbose"] and options["quiet"],
+        "--chunk-size has an effect only with --chunk-mode: say both, or none": (
+            options["chunk_size"] is not None and not options["chunk_mode"]
+        ),
+    }
+    for text, found in contradictions.items():
+        if found:
+            raise UserError(text)

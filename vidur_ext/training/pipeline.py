@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from ppo_scheduler.checkpoint.disk import disk_errors, reveal, write_staged
 from ppo_scheduler.config.loading import dump_config
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.monitoring.run_log import run_log
-from ppo_scheduler.policy.policy_file import save_policy
+from ppo_scheduler.policy.policy_file import read_policy_state, save_policy
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext import main as simulator
 from vidur_ext.env.observation import observation_schema
@@ -25,78 +26,112 @@ from vidur_ext.evaluation.roles import LEARNED
 from vidur_ext.evaluation.run_result import RunResult
 from vidur_ext.evaluation.runner import run_comparison
 from vidur_ext.training.run_folder import RunFolder
+from vidur_ext.training.start import Start
 from vidur_ext.versions import package_versions
+from vidur_ext.warmstart.adoption import adopt
 from vidur_ext.warmstart.behaviour_cloning import EpochReport, clone_behaviour
 from vidur_ext.warmstart.collect import collect_demonstrations
 from vidur_ext.workload.streams import describe_workload
 
 _LOG = logging.getLogger("ppo")
 WARMSTART_RUNS = "warmstart_training_optimized"
+EXTERNAL_RUNS = "warmstart_external"
 BC_NAME = "behaviour_cloning"
+EXTERNAL_NAME = "external_model"
+
+Trainer = Callable[[Start, RunFolder], None]
+"""Trains to the end of the budget; the folder holds what the training begins with."""
 
 
-def run_pipeline(
-    config: TrainingConfig,
-    *,
-    load_checkpoint: str | None,
-    run_dir: Path | None,
-    quiet: bool,
-) -> RunFolder:
+def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> RunFolder:
     """Run the whole job in a folder of its own.
 
     Args:
-        load_checkpoint: continue this training instead of warm-starting a new one.
-        run_dir: the run's folder; None creates one below ``training.output_root``.
+        train: trains in another way than in one go.
     """
+    config = start.config
     workload = describe_workload(config)
-    if run_dir is None:
-        root = Path(config.training.output_root)
-        folder = RunFolder.create(root, WARMSTART_RUNS, datetime.now())
-    else:
-        folder = RunFolder.at(run_dir)
-    folder.config.write_text(dump_config(config), encoding="utf-8")
+    folder = open_folder(start)
     torch.set_num_threads(config.training.torch_threads)
     with run_log(folder.log, config.monitoring.log_level, quiet=quiet):
         _LOG.info("run folder %s", folder.path)
         _LOG.info("workload: %s", workload)
-        if load_checkpoint is None and config.warmstart.enabled:
-            warm_start(config, folder)
-        train(config, folder, load_checkpoint)
+        if begins_with_actor(start) and not start.warm_start_done:
+            warm_start(config, folder, start.external)
+        (train or train_in_one_go)(start, folder)
         if config.evaluation.enabled:
             compare(config, folder, quiet)
     return folder
 
 
-def warm_start(config: TrainingConfig, folder: RunFolder) -> None:
-    """Collect demonstrations and clone them into ``pretrained_actor.pt``."""
+def open_folder(start: Start) -> RunFolder:
+    """Create or reuse the run's folder, and keep the config there."""
+    training = start.config.training
+    if start.run_dir is None:
+        kind = WARMSTART_RUNS if start.external is None else EXTERNAL_RUNS
+        folder = RunFolder.create(Path(training.output_root), kind, datetime.now())
+    else:
+        folder = RunFolder.at(start.run_dir)
+    with disk_errors(folder.path, "the run cannot write there", "Choose another --output-dir"):
+        write_staged(folder.config, dump_config(start.config).encode())
+        reveal(folder.config)
+    return folder
+
+
+def begins_with_actor(start: Start) -> bool:
+    """Tell whether a new training begins with a policy that was trained before it."""
+    new = start.load_checkpoint is None
+    new = new and start.config.checkpointing.fork_from_checkpoint is None
+    return new and (start.config.warmstart.enabled or start.external is not None)
+
+
+def warm_start(config: TrainingConfig, folder: RunFolder, external: Path | None) -> None:
+    """Make ``pretrained_actor.pt``: cloned, fine-tuned, or the external model as it is."""
+    if not config.warmstart.enabled:
+        assert external is not None, "nothing to begin with"
+        adopt(external, folder.pretrained_actor, config)
+        return
     teachers = ", ".join(config.warmstart.teachers)
     _LOG.info("collecting demonstrations of %s", teachers)
     demonstrations = collect_demonstrations(config, str(folder.simulator), _LOG.info)
     demonstrations.save(folder.demonstrations)
     _LOG.info("%d demonstrations in %s", len(demonstrations), folder.demonstrations)
     schema = observation_schema(config.observation)
-    result = clone_behaviour(config, schema, demonstrations, _report_epoch)
-    save_policy(result.policy, folder.pretrained_actor)
+    initial = None
+    if external is not None:
+        initial = read_policy_state(external)
+        _LOG.info("fine-tuning %s", external)
+    result = clone_behaviour(config, schema, demonstrations, _report_epoch, initial=initial)
     history = [vars(epoch) for epoch in result.history]
-    (folder.path / "behaviour_cloning.json").write_text(
+    folder.cloning.write_text(
         json.dumps({"best_epoch": result.best_epoch, "history": history}, indent=2) + "\n",
         encoding="utf-8",
     )
+    save_policy(result.policy, folder.pretrained_actor)
     accuracy = ", ".join(f"{name} {share:.1%}" for name, share in result.best.accuracy.items())
     _LOG.info("cloned in %d epochs; held-out agreement: %s", len(result.history), accuracy)
 
 
-def train(config: TrainingConfig, folder: RunFolder, load_checkpoint: str | None) -> None:
-    """Train through the very flags that ``python -m vidur_ext.main`` takes."""
-    warm = load_checkpoint is None and config.warmstart.enabled
-    simulator.run(
-        config.to_cli_flags(
-            "ppo_modular",
-            metrics_dir=str(folder.simulator),
-            run_dir=str(folder.path),
-            pretrained_actor=str(folder.pretrained_actor) if warm else None,
-            load_checkpoint=load_checkpoint,
-        )
+def train_in_one_go(start: Start, folder: RunFolder) -> None:
+    """Train in this process."""
+    simulator.run(training_flags(start, folder, start.load_checkpoint))
+
+
+def training_flags(
+    start: Start,
+    folder: RunFolder,
+    load_checkpoint: str | None,
+    stop_at_requests: int | None = None,
+) -> list[str]:
+    """Return the very flags that ``python -m vidur_ext.main`` takes to train this run."""
+    warm = load_checkpoint is None and begins_with_actor(start)
+    return start.config.to_cli_flags(
+        "ppo_modular",
+        metrics_dir=str(folder.simulator),
+        run_dir=str(folder.path),
+        pretrained_actor=str(folder.pretrained_actor) if warm else None,
+        load_checkpoint=load_checkpoint,
+        stop_at_requests=stop_at_requests,
     )
 
 
@@ -104,7 +139,8 @@ def compare(config: TrainingConfig, folder: RunFolder, quiet: bool) -> ReportPat
     """Compare the trained policy with the heuristics on held-out workloads."""
     policies = {LEARNED: folder.policy}
     if folder.pretrained_actor.exists():
-        policies[BC_NAME] = folder.pretrained_actor
+        cloned = folder.cloning.exists()
+        policies[BC_NAME if cloned else EXTERNAL_NAME] = folder.pretrained_actor
     runs = run_comparison(config, policies, str(folder.simulator), _run_reporter())
     section = config.evaluation
     comparison = Comparison.from_runs(

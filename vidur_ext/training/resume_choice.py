@@ -86,6 +86,10 @@ class _Option:
     flag: str
 
 
+_Entry = tuple[str, Choice, str]
+"""Text, choice and flag of an option that has no number yet."""
+
+
 def choose(
     wishes: Wishes,
     latest: CheckpointInfo | None,
@@ -138,23 +142,18 @@ def _as_is(wishes: Wishes) -> bool:
 
 def _options(wishes: Wishes, latest: CheckpointInfo | None) -> list[_Option]:
     """Return the row of the decision table, the recommended option first."""
-    keys = iter("123")
-    options = []
-    if latest is not None:
-        text = "resume from this checkpoint"
-        options.append(_Option(next(keys), text, Resume("latest"), "--resume latest"))
-    external = _Option("", "use the external model as it is", ExternalOnly(), "--use-external")
-    if wishes.external is not None and latest is None:
-        options.append(_numbered(external, next(keys)))
-    if wishes.external is None or wishes.cloning:
-        options.append(_Option(next(keys), _afresh(wishes), WarmStart(), "--force-warmstart"))
-    if wishes.external is not None and latest is not None:
-        options.append(_numbered(external, "3"))
+    resume: _Entry = ("resume from this checkpoint", Resume("latest"), "--resume latest")
+    begin = "--force-warmstart" if wishes.cloning else "--resume never"
+    afresh: _Entry = (_afresh(wishes), WarmStart(), begin)
+    external: _Entry = ("use the external model as it is", ExternalOnly(), "--use-external")
+    if wishes.external is None:
+        row = [afresh] if latest is None else [resume, afresh]
+    else:
+        row = [external, afresh] if latest is None else [resume, afresh, external]
+    options = [_Option(str(number), *entry) for number, entry in enumerate(row, start=1)]
+    if wishes.external is not None and not wishes.cloning:
+        return [option for option in options if option.choice != WarmStart()]
     return options
-
-
-def _numbered(option: _Option, key: str) -> _Option:
-    return _Option(key, option.text, option.choice, option.flag)
 
 
 def _afresh(wishes: Wishes) -> str:
@@ -195,14 +194,11 @@ def _ask(question: str, options: list[_Option], ask: Ask) -> Choice:
         if answer in answers:
             return answers[answer]
         question = (
-            f"{answer!r} is none of {_keys(options, ', ')}. "
-            f"Your choice [{_keys(options, '/')}]: "
+            f"{answer!r} is none of {_keys(options, ', ')}. Your choice [{_keys(options, '/')}]: "
         )
 
 
-def _no_terminal(
-    wishes: Wishes, latest: CheckpointInfo | None, options: list[_Option]
-) -> str:
+def _no_terminal(wishes: Wishes, latest: CheckpointInfo | None, options: list[_Option]) -> str:
     there = [f"a checkpoint ({latest.path})"] if latest is not None else []
     there += [f"an external model ({wishes.external})"] if wishes.external is not None else []
     flags = [(option.flag, option.text) for option in options]

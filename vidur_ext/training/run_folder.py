@@ -36,6 +36,20 @@ class RunFolder:
         return self.path / "demonstrations.npz"
 
     @property
+    def cloning(self) -> Path:
+        """How the cloning went, epoch by epoch; there only if there was one."""
+        return self.path / "behaviour_cloning.json"
+
+    @property
+    def progress(self) -> Path:
+        """Of a training in chunks: what is done and what is left."""
+        return self.path / "training_progress.json"
+
+    def chunk_log(self, chunk_id: int) -> Path:
+        """What the process of a chunk printed, over all its attempts."""
+        return self.path / f"chunk_{chunk_id}.log"
+
+    @property
     def pretrained_actor(self) -> Path:
         return self.path / "pretrained_actor.pt"
 

@@ -12,6 +12,7 @@ import torch
 
 from vidur_ext.training.pipeline import compare, run_pipeline
 from vidur_ext.training.run_folder import RunFolder
+from vidur_ext.training.start import Start
 from vidur_ext.warmstart.demonstrations import Demonstrations
 
 SMALL: dict[str, dict[str, object]] = {
@@ -30,7 +31,7 @@ def job(make_config):
             name: {**SMALL.get(name, {}), **groups.get(name, {})} for name in {*SMALL, *groups}
         }
         config = make_config(**merged)
-        return run_pipeline(config, load_checkpoint=None, run_dir=None, quiet=True).path
+        return run_pipeline(Start(config), quiet=True).path
 
     return run
 

@@ -1,0 +1,126 @@
+"""From what an operator wishes to where a run begins and in which folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
+from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.errors import UserError
+from vidur_ext.training.resume_choice import (
+    Ask,
+    Choice,
+    ExternalOnly,
+    Quit,
+    Resume,
+    WarmStart,
+    Wishes,
+    choose,
+)
+from vidur_ext.training.resume_information import describe
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins; every question is answered."""
+
+    config: TrainingConfig
+    load_checkpoint: str | None = None
+    """Checkpoint to continue (a path, or ``latest``); None begins a new training."""
+    run_dir: Path | None = None
+    """Folder of the run; None is a new one below ``training.output_root``."""
+    external: Path | None = None
+    """Model a new training begins with: fine-tuned if ``warmstart.enabled``, else as it is."""
+    warm_start_done: bool = False
+    """The folder holds the ``pretrained_actor.pt`` of an interrupted beginning."""
+
+
+def decide(
+    config: TrainingConfig,
+    wishes: Wishes,
+    output_dir: Path | None,
+    ask: Ask | None,
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+) -> Start | None:
+    """Answer how to begin; None if the operator chose to leave.
+
+    Args:
+        output_dir: folder the operator chose for the run.
+        ask: shows a text and returns a line of input; None without a terminal.
+
+    Raises:
+        UserError: as ``choose``; the checkpoint cannot be used; the folder holds a run already.
+    """
+    wishes.check()
+    if wishes.resume == "never" or (wishes.use_external and wishes.resume == "ask"):
+        config = without_origin(config)
+    choice = _choice(config, wishes, ask, now)
+    if isinstance(choice, Quit):
+        return None
+    if isinstance(choice, Resume):
+        return Start(config, choice.checkpoint, _resumed_folder(config, choice, output_dir))
+    if output_dir is not None and (output_dir / "ppo_training.log").exists():
+        raise UserError(
+            f"--output-dir {output_dir}: holds a run already. Choose another folder, continue that "
+            "run with --resume latest, or leave --output-dir out for a new folder"
+        )
+    if isinstance(choice, ExternalOnly):
+        config = _without_cloning(config)
+    return Start(config, None, output_dir, wishes.external)
+
+
+def without_origin(config: TrainingConfig) -> TrainingConfig:
+    """Return the config with no checkpoint to go on from: the command line said so."""
+    nothing = {"resume_from_checkpoint": False, "resume_step": None, "fork_from_checkpoint": None}
+    return config.model_copy(
+        update={"checkpointing": config.checkpointing.model_copy(update=nothing)}
+    )
+
+
+def _without_cloning(config: TrainingConfig) -> TrainingConfig:
+    return config.model_copy(
+        update={"warmstart": config.warmstart.model_copy(update={"enabled": False})}
+    )
+
+
+def _choice(
+    config: TrainingConfig, wishes: Wishes, ask: Ask | None, now: Callable[[], datetime]
+) -> Choice:
+    latest: CheckpointInfo | None = None
+    if config.checkpointing.enable_checkpoints:
+        latest = CheckpointStore(config.checkpointing).latest()
+    elif wishes.resume not in ("ask", "never", "auto"):
+        raise UserError(
+            f"--resume {wishes.resume} with checkpointing.enable_checkpoints=false: switch "
+            "checkpoints on to continue a training"
+        )
+    if wishes.resume == "ask" or (wishes.resume == "auto" and latest is None):
+        configured = _configured(config.checkpointing)
+        if configured == WarmStart() and wishes.external is not None:
+            raise UserError(
+                f"--external-pretrain {wishes.external} and checkpointing.fork_from_checkpoint "
+                f"{config.checkpointing.fork_from_checkpoint} each name what a new training begins "
+                "with: leave one out"
+            )
+        if configured is not None:
+            return configured
+    return choose(wishes, latest, ask, lambda info: describe(info, config.settings(), now()))
+
+
+def _configured(section: CheckpointingSection) -> Choice | None:
+    """Return what the config says of the beginning, None if it leaves it open."""
+    if section.resume_from_checkpoint:
+        return Resume(section.resume_from_checkpoint)
+    if section.resume_step is not None:
+        return Resume(str(CheckpointStore(section).load(section.resume_step).path))
+    return None if section.fork_from_checkpoint is None else WarmStart()
+
+
+def _resumed_folder(config: TrainingConfig, choice: Resume, output_dir: Path | None) -> Path:
+    """Return the folder the resumed training goes on in: the chosen one, or its own."""
+    manifest = CheckpointStore(config.checkpointing).load(choice.checkpoint).manifest
+    return output_dir or Path(manifest.run_dir)
