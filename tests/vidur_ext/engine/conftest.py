@@ -19,13 +19,14 @@ from vidur_ext.simulation.flags import parse_simulation_config
 from vidur_ext.simulation.vidur_simulation import VidurSimulation
 from vidur_ext.workload.request_table import RequestTable
 
-# The latency estimator of the plug-in's heuristics asks for 2048 tokens of context.
+# The latency estimator of the plug-in's heuristics asks for 2048 tokens of context and for one
+# prompt that fills a batch; Orca puts any number of whole prompts into one.
 _PREDICTOR = "--analytic_execution_time_predictor_config_"
 LARGE_TABLES = (
     f"{_PREDICTOR}prediction_max_tokens_per_request",
     "2048",
     f"{_PREDICTOR}prediction_max_prefill_chunk_size",
-    "3840",
+    "65536",
 )
 
 RULES = ("random", "round_robin", "lor", *ROUTING_HEURISTICS)
@@ -50,6 +51,7 @@ class Batch:
     """One batch of a replica: when, which requests, new and KV tokens, blocks then in use."""
 
     start: float
+    end: float
     requests: list[int]
     q_tokens: list[int]
     kv_tokens: list[int]
@@ -68,69 +70,87 @@ class History:
     batches: list[list[Batch]] = field(default_factory=list)
 
 
-def _draw_cluster(data: st.DataObject, max_tokens: int) -> dict[str, Any]:
-    """Draw a cluster on which each request can be served, perhaps one at a time."""
+def _draw_cluster(data: st.DataObject, max_tokens: int, scarce: bool) -> dict[str, Any]:
+    """Draw a cluster on which each request can be served, perhaps one at a time.
+
+    ``scarce``: so few KV blocks that requests which were admitted together must preempt each other.
+    """
     block_size = data.draw(st.sampled_from([1, 3, 16, 32]), "block_size")
-    kind = data.draw(st.sampled_from(["sarathi", "vllm", "orca"]), "replica_scheduler")
     watermark = data.draw(st.sampled_from([0.0, 0.01, 0.3]), "watermark")
-    slots = data.draw(st.sampled_from([1, 2, 3, 8, 1000]), "room for requests")
+    kinds = ["sarathi", "vllm"] if scarce else ["sarathi", "vllm", "orca"]
+    slots = [1, 2] if scarce else [1, 3, 8, 1000]
+    counts = st.integers(1, 3) if scarce else st.one_of(st.integers(1, 4), st.integers(5, 32))
+    caps = [7, 128] if scarce else [1, 2, 7, 128]
     least = max_tokens // block_size + 2
+    room = data.draw(st.sampled_from(slots), "room for requests")
     return {
-        "num_replicas": data.draw(st.one_of(st.integers(1, 4), st.integers(5, 32)), "replicas"),
-        "replica_scheduler": kind,
+        "num_replicas": data.draw(counts, "replicas"),
+        "replica_scheduler": data.draw(st.sampled_from(kinds), "replica_scheduler"),
         "tensor_parallel_size": data.draw(st.sampled_from([1, 1, 4]), "tensor_parallel"),
-        "batch_size_cap": data.draw(st.sampled_from([1, 2, 7, 128]), "batch_size_cap"),
+        "batch_size_cap": data.draw(st.sampled_from(caps), "batch_size_cap"),
         "chunk_size": data.draw(st.sampled_from([32, 100, 512]), "chunk_size"),
-        "max_tokens_in_batch": max_tokens * data.draw(st.integers(1, 3), "batch of prompts"),
+        "max_tokens_in_batch": max_tokens * data.draw(st.integers(1, 2), "batch of prompts"),
         "block_size": block_size,
-        "num_blocks": int(least * slots / (1.0 - watermark)) + 2,
+        "num_blocks": int(least * room / (1.0 - watermark)) + 2,
         "watermark_blocks_fraction": watermark,
     }
 
 
-def _draw_table(data: st.DataObject, max_tokens: int, replicas: int) -> RequestTable:
-    """Draw requests from idle to overload, some at the same instant, of all lengths."""
+def _draw_table(data: st.DataObject, max_tokens: int, replicas: int, scarce: bool) -> RequestTable:
+    """Draw requests from idle to overload, some at the same instant, of all lengths.
+
+    ``scarce``: short prompts and long outputs, all at once: their caches outgrow the blocks.
+    """
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "requests' seed"))
-    count = data.draw(st.integers(1, 60), "requests")
-    gap = data.draw(st.sampled_from([1e-4, 1e-2, 0.1, 2.0]), "mean gap") / replicas
+    count = data.draw(st.integers(20 if scarce else 1, 60), "requests")
+    gap = data.draw(st.sampled_from([1e-4, 1e-2] if scarce else [1e-4, 1e-2, 0.1, 2.0]), "gap")
     together = data.draw(st.sampled_from([0.0, 0.3, 1.0]), "share of simultaneous arrivals")
-    gaps = rng.exponential(gap, count) * (rng.random(count) >= together)
-    longest = data.draw(st.sampled_from([1, 8, max_tokens // 2]), "longest output")
+    gaps = rng.exponential(gap / replicas, count) * (rng.random(count) >= together)
+    outputs = [max_tokens // 2, max_tokens - 8] if scarce else [1, 8, max_tokens // 2]
+    longest = data.draw(st.sampled_from(outputs), "longest output")
     decode = rng.integers(1, longest + 1, count)
-    prefill = np.minimum(rng.integers(1, max_tokens, count), max_tokens - decode)
+    prompts = rng.integers(1, max_tokens // (4 if scarce else 1), count)
+    prefill = np.minimum(prompts, max_tokens - decode)
     if data.draw(st.booleans(), "of one length"):
         decode, prefill = np.full(count, decode[0]), np.full(count, prefill[0])
     return RequestTable(np.cumsum(gaps), prefill, decode)
 
 
 def draw_a_case(data: st.DataObject) -> Case:
-    max_tokens = data.draw(st.sampled_from([33, 64, 300, 1200]), "max_tokens")
-    cluster = _draw_cluster(data, max_tokens)
+    scarce = data.draw(st.booleans(), "scarce KV blocks")
+    max_tokens = data.draw(st.sampled_from([33, 64, 300, 900]), "max_tokens")
+    cluster = _draw_cluster(data, max_tokens, scarce)
     return Case(
         cluster=cluster,
         rule=data.draw(st.sampled_from(RULES), "rule"),
         max_tokens=max_tokens,
         seed=data.draw(st.integers(0, 100), "seed"),
-        table=_draw_table(data, max_tokens, cluster["num_replicas"]),
+        table=_draw_table(data, max_tokens, cluster["num_replicas"], scarce),
     )
 
 
-def _record_batches(simulation: VidurSimulation) -> list[list[Batch]]:
-    """Let Vidur's replica schedulers tell of each batch they form."""
-    batches: list[list[Batch]] = []
+def _run_recorded(simulation: VidurSimulation) -> list[list[Batch]]:
+    """Run while Vidur's replica schedulers tell of each batch they form."""
+    formed: list[list[Any]] = []
     for scheduler in simulation.scheduler._replica_schedulers.values():
-        mine: list[Batch] = []
-        batches.append(mine)
+        mine: list[Any] = []
+        formed.append(mine)
 
         def on_schedule(time, scheduler=scheduler, plain=scheduler.on_schedule, mine=mine):
             batch = plain(time)
             if batch:
-                ids, used = batch.request_ids, scheduler.num_allocated_blocks
-                mine.append(Batch(time, ids, *map(list, token_lists(batch)), used))
+                mine.append((batch, scheduler.num_allocated_blocks))
             return batch
 
         scheduler.on_schedule = on_schedule
-    return batches
+    simulation.run()
+    return [
+        [
+            Batch(b.scheduled_at, b.completed_at, b.request_ids, *map(list, token_lists(b)), used)
+            for b, used in mine
+        ]
+        for mine in formed
+    ]
 
 
 def _step_through(simulation: CompiledSimulation, routing: np.ndarray) -> list[list[Batch]]:
@@ -142,9 +162,10 @@ def _step_through(simulation: CompiledSimulation, routing: np.ndarray) -> list[l
         before = state.clocks[:, BATCH_END].copy()
         simulation.run_until(time)
         for replica in np.flatnonzero(state.clocks[:, BATCH_END] != before):
-            if np.isfinite(state.clocks[replica, BATCH_END]):
+            end = float(state.clocks[replica, BATCH_END])
+            if np.isfinite(end):
                 used = simulation.settings.num_blocks - int(state.replicas[replica, FREE])
-                batches[replica].append(Batch(now, *simulation.running_batch(replica), used))
+                batches[replica].append(Batch(now, end, *simulation.running_batch(replica), used))
 
     while True:
         end, arrival = float(state.clocks[:, BATCH_END].min()), simulation.next_arrival
@@ -192,8 +213,7 @@ def vidur_config(tmp_path_factory):
 def simulate_by_vidur(vidur_config):
     def simulate(case: Case) -> History:
         simulation = VidurSimulation(vidur_config(case), case.table)
-        batches = _record_batches(simulation)
-        simulation.run()
+        batches = _run_recorded(simulation)
         requests, replicas = simulation.requests, simulation.scheduler._replica_schedulers.values()
         return History(
             routing=simulation.routing,

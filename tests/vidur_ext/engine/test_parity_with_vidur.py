@@ -19,13 +19,15 @@ def assert_same(compiled, vidur):
     np.testing.assert_allclose(compiled.times, vidur.times, rtol=RELATIVE, atol=0)
     np.testing.assert_array_equal(compiled.restarts, vidur.restarts)
     for mine, his in zip(compiled.batches, vidur.batches, strict=True):
-        np.testing.assert_allclose(
-            [batch.start for batch in mine], [batch.start for batch in his], rtol=RELATIVE, atol=0
-        )
+        np.testing.assert_allclose(spans(mine), spans(his), rtol=RELATIVE, atol=0)
         assert [batch.requests for batch in mine] == [batch.requests for batch in his]
         assert [batch.q_tokens for batch in mine] == [batch.q_tokens for batch in his]
         assert [batch.kv_tokens for batch in mine] == [batch.kv_tokens for batch in his]
         assert [batch.blocks_used for batch in mine] == [batch.blocks_used for batch in his]
+
+
+def spans(batches):
+    return np.array([(batch.start, batch.end) for batch in batches]).reshape(-1, 2)
 
 
 def with_arrivals_at_batch_ends(case, history):
@@ -45,7 +47,9 @@ def with_arrivals_at_batch_ends(case, history):
 
 def check(case, simulate_compiled, simulate_by_vidur):
     vidur = simulate_by_vidur(case)
-    event("some are preempted" if vidur.restarts.any() else "none is preempted")
+    kind = case.cluster["replica_scheduler"]
+    event(f"{kind}, preempting" if vidur.restarts.any() else f"{kind}, not preempting")
+    event(f"rule {case.rule}")
     assert_same(simulate_compiled(case), vidur)
     collided = with_arrivals_at_batch_ends(case, vidur)
     assert_same(simulate_compiled(collided), simulate_by_vidur(collided))
