@@ -11,6 +11,9 @@ from ppo_scheduler.progress import ChunkRecord, TrainingProgress
 from vidur_ext.training.chunk_plan import plan
 from vidur_ext.training.run_folder import RunFolder
 
+_Changes = dict[int, tuple[str, str | None]]
+"""New status and checkpoint of chunks, by their ids."""
+
 
 def planned(
     config: TrainingConfig,
@@ -70,18 +73,20 @@ def trained(
     Chunks behind it are completed; what is not behind it any more is pending again.
     """
     total = progress.total_requests
+    changes: _Changes = {}
     for part in plan(total, progress.chunk_size):
         was = progress.chunks[part.chunk_id - 1].status
         if part.stop > done and was == "completed":
-            progress = _with_chunk(progress, part.chunk_id, now, "pending", None)
+            changes[part.chunk_id] = ("pending", None)
         elif part.stop <= done and part.stop < total and was != "completed":
-            progress = _with_chunk(progress, part.chunk_id, now, "completed", checkpoint)
+            changes[part.chunk_id] = ("completed", checkpoint)
+    progress = _with_chunks(progress, now, changes)
     return _changed(progress, now, requests_done=min(done, total), latest_checkpoint=checkpoint)
 
 
 def running(progress: TrainingProgress, chunk_id: int, now: datetime) -> TrainingProgress:
     """Return the record with a chunk whose process has been started."""
-    begun = _with_chunk(progress, chunk_id, now, "running", None)
+    begun = _with_chunks(progress, now, {chunk_id: ("running", None)})
     return _changed(begun, now, status="running", error_message=None, end_time=None)
 
 
@@ -89,23 +94,24 @@ def completed(
     progress: TrainingProgress, chunk_id: int, checkpoint: str, now: datetime
 ) -> TrainingProgress:
     """Return the record with a chunk whose process has ended well."""
-    return _with_chunk(progress, chunk_id, now, "completed", checkpoint)
+    return _with_chunks(progress, now, {chunk_id: ("completed", checkpoint)})
 
 
 def failed(
     progress: TrainingProgress, chunk_id: int, message: str, now: datetime
 ) -> TrainingProgress:
     """Return the record with a chunk whose process has not."""
-    broken = _with_chunk(progress, chunk_id, now, "failed", None)
+    broken = _with_chunks(progress, now, {chunk_id: ("failed", None)})
     return _changed(broken, now, status="failed", error_message=message, end_time=_text(now))
 
 
-def _with_chunk(
-    progress: TrainingProgress, chunk_id: int, now: datetime, status: str, checkpoint: str | None
-) -> TrainingProgress:
+def _with_chunks(progress: TrainingProgress, now: datetime, changes: _Changes) -> TrainingProgress:
+    """Return the record with chunks of another status and checkpoint, by their ids."""
     records = list(progress.chunks)
-    record = {**dict(records[chunk_id - 1]), "status": status, "checkpoint": checkpoint}
-    records[chunk_id - 1] = ChunkRecord(**{**record, "timestamp": _text(now)})
+    for chunk_id, (status, checkpoint) in changes.items():
+        old = dict(records[chunk_id - 1])
+        new = {"status": status, "checkpoint": checkpoint, "timestamp": _text(now)}
+        records[chunk_id - 1] = ChunkRecord(**{**old, **new})
     count = sum(chunk.status == "completed" for chunk in records)
     change: dict[str, Any] = {"chunks": tuple(records), "completed_chunks": count}
     if count == len(records):

@@ -1,0 +1,126 @@
+"""Which requests each chunk trains, and how the record of it changes."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.progress import TrainingProgress
+from vidur_ext.training import chunk_progress
+from vidur_ext.training.chunk_plan import next_slice, plan, usual_size
+from vidur_ext.training.run_folder import RunFolder
+
+TOTALS = st.integers(1, 60)
+SIZES = st.integers(1, 25)
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+
+def record(total: int, size: int, done: int = 0, checkpoint: str | None = None):
+    config = TrainingConfig.model_validate({"training": {"total_requests": total}})
+    return chunk_progress.planned(
+        config,
+        size,
+        RunFolder(Path("run")),
+        config_file=Path("my.json"),
+        external=None,
+        done=done,
+        checkpoint=checkpoint,
+        now=NOW,
+    )
+
+
+@given(TOTALS, SIZES)
+def test_chunks_cover_every_request_once(total, size):
+    slices = plan(total, size)
+    assert [n for part in slices for n in range(part.start, part.stop)] == list(range(total))
+    assert [part.chunk_id for part in slices] == list(range(1, len(slices) + 1))
+    assert all(part.requests == size for part in slices[:-1])
+    assert 1 <= slices[-1].requests <= size
+
+
+@given(TOTALS, SIZES, st.data())
+def test_the_next_chunk_holds_the_next_request(total, size, data):
+    done = data.draw(st.integers(0, total - 1))
+    part = next_slice(plan(total, size), done, finished=False)
+    assert part is not None
+    assert part.start <= done < part.stop
+
+
+@given(TOTALS, SIZES)
+def test_the_last_chunk_is_due_until_its_process_has_ended(total, size):
+    slices = plan(total, size)
+    assert next_slice(slices, total, finished=False) == slices[-1]
+    assert next_slice(slices, total, finished=True) is None
+
+
+@given(st.integers(1, 100_000), st.integers(2, 4000))
+def test_the_usual_size_makes_at_most_eight_chunks_of_whole_episodes(total, episode):
+    size = usual_size(total, episode)
+    assert 1 <= size <= total
+    assert len(plan(total, size)) <= 8
+    assert size == total or size % episode == 0
+
+
+def test_the_default_budget_makes_eight_chunks():
+    training = TrainingConfig().training
+    assert usual_size(training.total_requests, training.episode_requests) == 8192
+
+
+@given(TOTALS, SIZES, st.data())
+def test_a_training_that_stops_anywhere_and_often_is_recorded_right(total, size, data):
+    """Chunks are run as the driver does; processes die or save less than they trained."""
+    slices = plan(total, size)
+    progress, done, now = record(total, size), 0, NOW
+    for _ in range(3 * len(slices) + 20):
+        part = next_slice(slices, done, finished=progress.status == "completed")
+        if part is None:
+            break
+        now += timedelta(seconds=1)
+        progress = chunk_progress.running(progress, part.chunk_id, now)
+        assert progress.chunks[part.chunk_id - 1].status == "running"
+        dies = data.draw(st.booleans())
+        done = data.draw(st.integers(min(done, part.stop), part.stop)) if dies else part.stop
+        progress = chunk_progress.trained(progress, done, "saved.pt", now)
+        if dies:
+            progress = chunk_progress.failed(progress, part.chunk_id, "killed", now)
+            assert (progress.status, progress.error_message) == ("failed", "killed")
+        else:
+            progress = chunk_progress.completed(progress, part.chunk_id, "saved.pt", now)
+        assert progress.requests_done == done
+        assert progress.last_update == now.isoformat(timespec="seconds")
+        for chunk, own in zip(progress.chunks, slices, strict=True):
+            if chunk.status == "completed":
+                assert own.stop <= done
+            elif chunk.status == "pending":
+                assert own.stop > done
+    if progress.status == "completed":
+        assert (done, progress.completed_chunks) == (total, len(slices))
+        assert progress.end_time is not None
+
+
+@given(TOTALS, SIZES, st.data())
+def test_a_plan_that_begins_in_the_middle_counts_what_is_behind_it(total, size, data):
+    done = data.draw(st.integers(0, total))
+    progress = record(total, size, done, "given.pt")
+    slices = plan(total, size)
+    behind = [part for part in slices[:-1] if part.stop <= done]
+    assert progress.completed_chunks == len(behind)
+    assert progress.requests_done == done
+    assert progress.status == "running", "the last chunk's process must still write the policy"
+
+
+@given(TOTALS, SIZES, st.data())
+def test_a_lost_checkpoint_makes_chunks_due_again(total, size, data):
+    progress: TrainingProgress = record(total, size, total, "given.pt")
+    progress = chunk_progress.completed(progress, progress.total_chunks, "end.pt", NOW)
+    assert progress.status == "completed"
+    held = data.draw(st.integers(0, total - 1))
+    progress = chunk_progress.trained(progress, held, "older.pt", NOW)
+    assert (progress.status, progress.requests_done) == ("running", held)
+    part = next_slice(plan(total, size), held, finished=False)
+    assert part is not None
+    assert progress.completed_chunks == part.chunk_id - 1
