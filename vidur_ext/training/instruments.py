@@ -57,6 +57,7 @@ class Instruments:
     def record_end(self, global_step: int) -> None:
         """Mark the end of training: the last point of every curve is the last decision."""
         self._record(global_step, self._surroundings())
+        self._progress.finish(global_step)
 
     def _record(self, global_step: int, scalars: Mapping[str, float]) -> None:
         self._history.append(global_step, scalars)

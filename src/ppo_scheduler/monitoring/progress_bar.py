@@ -68,9 +68,6 @@ class TrainingProgress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Learning goes on by whole rollouts: the last update comes before the last decision.
-        if error is None and self._last_means is not None:
-            self._show(self._clock(), self._total, *self._last_means)
         if self._bar is not None:
             self._bar.stop()
 
@@ -86,6 +83,11 @@ class TrainingProgress:
         self._last_means = (mean_reward, mean_latency_s)
         if self._bar is not None or now - self._last_line >= _LOG_EVERY_S:
             self._show(now, done, mean_reward, mean_latency_s)
+
+    def finish(self, done: int) -> None:
+        """Show where this process ends: behind its last update, at its last decision."""
+        if self._last_means is not None:
+            self._show(self._clock(), done, *self._last_means)
 
     def _show(self, now: float, done: int, mean_reward: float, mean_latency_s: float) -> None:
         facts = self._facts(now, done, mean_reward, mean_latency_s)

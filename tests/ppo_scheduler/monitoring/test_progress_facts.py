@@ -112,7 +112,17 @@ def test_the_end_is_told_although_the_last_update_came_before_it(clock, lines):
         progress.update(32, 0.0, 1.0)
         clock.now += 2.0
         progress.update(224, -0.5, 1.5)
+        progress.finish(240)
     assert lines() == ["training 240/240 decisions, 104/s, done, reward -0.500, latency 1.50 s"]
+
+
+def test_a_chunk_ends_where_it_ends(clock, lines):
+    with TrainingProgress(240, plain(), enabled=True, clock=clock) as progress:
+        progress.update(32, 0.0, 1.0)
+        clock.now += 2.0
+        progress.update(64, -0.5, 1.5)
+        progress.finish(72)
+    assert lines() == ["training 72/240 decisions, 20/s, 0:08 left, reward -0.500, latency 1.50 s"]
 
 
 def test_an_interrupted_training_is_not_called_done(clock, lines):
@@ -121,8 +131,8 @@ def test_an_interrupted_training_is_not_called_done(clock, lines):
 
 
 def test_a_training_without_an_update_tells_nothing(clock, lines):
-    with TrainingProgress(10, plain(), enabled=True, clock=clock):
-        pass
+    with TrainingProgress(10, plain(), enabled=True, clock=clock) as progress:
+        progress.finish(10)
     assert lines() == []
 
 
@@ -132,6 +142,7 @@ def test_a_terminal_gets_a_bar_and_the_log_no_lines(clock, lines):
         progress.update(0, 0.0, 1.0)
         clock.now += 20.0
         progress.update(500, -0.5, 1.5)
+        progress.finish(1000)
     assert "1000/1000 decisions, 50/s, done, reward -0.500, latency 1.50 s" in screen(console)
     assert lines() == []
 
@@ -141,6 +152,7 @@ def test_switched_off_a_terminal_gets_lines(clock, lines):
     with TrainingProgress(1000, console, enabled=False, clock=clock) as progress:
         clock.now += 20.0
         progress.update(500, 0.0, 1.0)
+        progress.finish(1000)
     assert screen(console) == ""
     assert len(lines()) == 2
 

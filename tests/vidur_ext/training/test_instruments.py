@@ -87,6 +87,7 @@ def test_progress_bar_is_drawn_where_asked(open_with, monkeypatch, capsys, enabl
     monkeypatch.setenv("FORCE_COLOR", "1")  # Rich then takes standard error for a terminal.
     with open_with(tensorboard=False, csv=False, progress_bar=enabled) as instruments:
         instruments.record(32, {"Rollout/RewardMean": -0.5})
+        instruments.record_end(240)
     assert ("240/240 decisions" in capsys.readouterr().err) == enabled
 
 
