@@ -24,6 +24,7 @@ from vidur_ext.training.origin import Origin, find_origin, misfits
 from vidur_ext.training.run_folder import RunFolder
 from vidur_ext.training.session import TrainingSession
 from vidur_ext.training.settings import settings_of
+from vidur_ext.warmstart.adoption import log_same_choices
 from vidur_ext.workload.request_generator import WorkloadRequestGeneratorConfig, build_stream
 from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.stream import RequestStream
@@ -115,6 +116,9 @@ def _train(
             warm_start=_warm_start(scheduler_config.pretrained_actor, loaded),
             stop_at_requests=scheduler_config.stop_at_requests,
         )
+        if loaded is None and scheduler_config.pretrained_actor is not None:
+            actor = Path(scheduler_config.pretrained_actor)
+            log_same_choices(actor, session.learner.policy, session.learner.num_replicas)
         if store is not None:
             store.check_space(session.state_dict())
         if loaded is not None:
