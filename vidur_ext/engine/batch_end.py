@@ -21,7 +21,6 @@ from vidur_ext.engine.layout import (
     PREFILLED,
     PROMPT,
     ROUNDS,
-    SKIPPED,
     TOKENS,
     TOTAL,
     Simulation,
@@ -53,9 +52,8 @@ def _complete_decoding(sim: Simulation, replica: int, now: float) -> int:
     """Complete the decoding requests that are due; return the slot behind those left."""
     state = sim.state
     row = state.replicas[replica]
-    first = row[SKIPPED]
-    kept = first
-    for slot in range(first, first + row[DECODING]):
+    kept = 0
+    for slot in range(row[DECODING]):
         request = state.members[replica, slot]
         if state.requests[request, DONE] + row[ROUNDS] == state.requests[request, TOTAL]:
             stop_decoding(sim, replica, request)
@@ -63,8 +61,8 @@ def _complete_decoding(sim: Simulation, replica: int, now: float) -> int:
         else:
             state.members[replica, kept] = request
             kept += 1
-    find_next_finish(sim, replica, first)
-    return int(kept)
+    find_next_finish(sim, replica)
+    return kept
 
 
 @compiled
@@ -96,19 +94,19 @@ def end_batch(sim: Simulation, replica: int, now: float) -> None:
     """Advance the requests of the batch that ends ``now``; the completed ones leave."""
     state = sim.state
     row = state.replicas[replica]
-    first_chunk = row[SKIPPED] + row[DECODING]
+    first_chunk = row[DECODING]
     kept = first_chunk
     if row[DECODES]:
         row[ROUNDS] += 1
         if row[ROUNDS] == row[NEXT_FINISH]:
             kept = _complete_decoding(sim, replica, now)
-    row[PARTIAL] = 0 if row[SKIPPED] else -1
+    row[PARTIAL] = 0
     for slot in range(first_chunk, row[MEMBERS]):
         outcome = _advance_prompt(sim, replica, slot, now)
         if outcome == _GONE:
             continue
         if outcome == _UNFINISHED:
-            row[PARTIAL] = kept
+            row[PARTIAL] = 1
         state.members[replica, kept] = state.members[replica, slot]
         kept += 1
     row[MEMBERS] = kept

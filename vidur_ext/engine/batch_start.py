@@ -19,11 +19,9 @@ from vidur_ext.engine.layout import (
     RESTARTS,
     SARATHI,
     SCHEDULED,
-    SKIPPED,
     STEADY,
     VLLM,
     WAITING,
-    Ints,
     Simulation,
 )
 from vidur_ext.engine.preemption import take_blocks
@@ -46,37 +44,22 @@ def _admit(sim: Simulation, replica: int, now: float, blocks: int, chunk: int) -
 
 
 @compiled
-def _move(members: Ints, origin: int, target: int) -> None:
-    """Move one member to another slot; those between close up."""
-    request = members[origin]
-    step = 1 if target > origin else -1
-    for slot in range(origin, target, step):
-        members[slot] = members[slot + step]
-    members[target] = request
-
-
-@compiled
 def _continue_prompt(sim: Simulation, replica: int) -> int:
-    """Give the begun prompt what the decoding requests leave of Sarathi's chunk.
+    """Give the begun prompt what the decoding requests leave of Sarathi's chunk; return it.
 
-    There is at most one: a prompt stays unfinished only where it exhausts the chunk. Without
-    a token left it is skipped and then stands first in Vidur's list. Returns its new tokens.
+    A prompt stays unfinished only by taking the last tokens of a chunk. So there is at most one,
+    it is the last member, and since it took a token, fewer requests decode than a chunk holds:
+    Vidur's code for skipping a prompt is never needed.
     """
     state = sim.state
     row = state.replicas[replica]
-    slot = row[PARTIAL]
-    if slot < 0:
+    if not row[PARTIAL]:
         return 0
-    last = row[MEMBERS] - 1
+    slot = row[MEMBERS] - 1
     request = state.members[replica, slot]
     remaining = state.requests[request, PROMPT] - state.requests[request, DONE]
     chunk = min(remaining, sim.settings.batch_tokens - row[DECODING])
-    if chunk <= 0:
-        _move(state.members[replica], slot, 0)
-        row[SKIPPED] = 1
-        return 0
-    _move(state.members[replica], slot, last)
-    state.chunks[replica, last] = chunk
+    state.chunks[replica, slot] = chunk
     return int(chunk)
 
 
@@ -101,7 +84,11 @@ def _form_sarathi(sim: Simulation, replica: int, now: float) -> bool:
 
 @compiled
 def _form_vllm(sim: Simulation, replica: int, now: float) -> bool:
-    """New requests alone where they fit, else all decoding ones, oldest first."""
+    """New requests alone where they fit, else all decoding ones; return whether some restarted.
+
+    Vidur sorts the decoding ones by arrival. They always are: requests are admitted in that order,
+    and preempted from the back of the list to the front of the queue.
+    """
     settings, state = sim.settings, sim.state
     row = state.replicas[replica]
     row[DECODES] = 0
@@ -118,23 +105,8 @@ def _form_vllm(sim: Simulation, replica: int, now: float) -> bool:
         tokens += prompt
     if tokens > 0:
         return False
-    _sort_by_arrival(sim, replica)
     row[DECODES] = 1
     return take_blocks(sim, replica)
-
-
-@compiled
-def _sort_by_arrival(sim: Simulation, replica: int) -> None:
-    """Sort the members, equal times as they are; they are nearly sorted."""
-    arrived = sim.inputs.arrived
-    members = sim.state.members[replica]
-    for end in range(1, sim.state.replicas[replica, MEMBERS]):
-        request = members[end]
-        slot = end
-        while slot > 0 and arrived[members[slot - 1]] > arrived[request]:
-            members[slot] = members[slot - 1]
-            slot -= 1
-        members[slot] = request
 
 
 @compiled
@@ -159,7 +131,6 @@ def start_batch(sim: Simulation, replica: int, now: float) -> bool:
     """
     state = sim.state
     row = state.replicas[replica]
-    row[SKIPPED] = 0
     row[STEADY] = 0
     restarted = False
     if sim.settings.scheduler == SARATHI:
@@ -170,9 +141,9 @@ def start_batch(sim: Simulation, replica: int, now: float) -> bool:
         _form_orca(sim, replica, now)
     if row[MEMBERS] == 0:
         return False
-    if row[SKIPPED] + row[DECODING] == row[MEMBERS]:
+    if row[DECODING] == row[MEMBERS]:
         duration = steady_iteration_s(sim, replica)
-        row[STEADY] = 0 if restarted or row[SKIPPED] else 1
+        row[STEADY] = 0 if restarted else 1
     else:
         duration = iteration_s(sim, replica)
     if duration == OUTSIDE:

@@ -11,7 +11,6 @@ from vidur_ext.engine.layout import (
     OFFSETS,
     ROOM,
     ROUNDS,
-    SKIPPED,
     Simulation,
     Tables,
 )
@@ -65,7 +64,7 @@ def iteration_s(sim: Simulation, replica: int) -> float:
     context = row[OFFSETS] + count * (row[ROUNDS] + 1) if count else 0
     tokens = count
     prefill = 0.0
-    for slot in range(row[SKIPPED] + row[DECODING], row[MEMBERS]):
+    for slot in range(row[DECODING], row[MEMBERS]):
         chunk = state.chunks[replica, slot]
         kv = state.requests[state.members[replica, slot], DONE] + chunk
         tokens += chunk

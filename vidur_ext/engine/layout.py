@@ -47,7 +47,6 @@ SCHEDULED, PREFILLED, COMPLETED = range(3)
     MEMBERS,
     DECODING,
     PARTIAL,
-    SKIPPED,
     DECODES,
     ROUNDS,
     NEXT_FINISH,
@@ -59,12 +58,11 @@ SCHEDULED, PREFILLED, COMPLETED = range(3)
     OFFSETS,
     PARTIAL_DONE,
     TOKENS,
-) = range(18)
+) = range(17)
 """HEAD, TAIL, WAITING: the queue and its length.
 MEMBERS: requests with KV blocks; they stand in State.members in the order of Vidur's list of
-preempted requests, of which a running batch is the last part. First the DECODING ones (behind one
-left-out prompt if SKIPPED), then those with a chunk in the running batch.
-PARTIAL: between batches, the slot of the request whose prompt is begun, else -1.
+preempted requests: first the DECODING ones, then those with a chunk in the running batch.
+PARTIAL: between batches, whether the last member's prompt is begun and not done.
 DECODES: whether the running batch advances the decoding requests.
 ROUNDS: batches so far that advanced them; NEXT_FINISH: the round that completes one of them.
 FREE: KV blocks. STEADY: unless a request arrives, the next batch is this one again.
@@ -147,7 +145,7 @@ class Inputs(NamedTuple):
 class State(NamedTuple):
     """Everything that changes; see the columns above.
 
-    requests int64 [N, 7], times float64 [N, 3], replicas int64 [R, 18], clocks float64 [R, 2],
+    requests int64 [N, 7], times float64 [N, 3], replicas int64 [R, 17], clocks float64 [R, 2],
     members int64 [R, C], chunks int64 [R, C] (new tokens per member of the running batch),
     phases int64 [R, B] (decoding requests that need a block in rounds of this remainder),
     counters int64 [6], now float64 [1].
@@ -181,8 +179,8 @@ def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Setting
     requests[:, TOTAL] = prompts + outputs
     requests[:, OUTPUT] = outputs
     requests[:, (NEXT, REPLICA)] = -1
-    replicas = np.zeros((num_replicas, 18), dtype=np.int64)
-    replicas[:, (HEAD, TAIL, PARTIAL)] = -1
+    replicas = np.zeros((num_replicas, 17), dtype=np.int64)
+    replicas[:, (HEAD, TAIL)] = -1
     replicas[:, FREE] = settings.num_blocks
     replicas[:, NEXT_FINISH] = NEVER
     clocks = np.zeros((num_replicas, 2))

@@ -90,51 +90,38 @@ def take_blocks(sim: Simulation, replica: int) -> bool:
 
 @compiled
 def _take_scarce_blocks(sim: Simulation, replica: int) -> bool:
-    """Do it one by one: front to back, with victims from the back."""
+    """Do it one by one: front to back, with victims from the back, a begun prompt first."""
     state = sim.state
     row = state.replicas[replica]
     members = state.members[replica]
     block_size = sim.settings.block_size
-    partial, aside = row[PARTIAL], -1
-    front, kept, back = 0, 0, row[MEMBERS]
+    # The last to go is the request at the front itself: then nobody is behind it.
+    front, back = 0, row[MEMBERS]
     restarted = False
-    while front < back:
+    while front < back - row[PARTIAL]:
         request = members[front]
-        front += 1
-        if front - 1 == partial:
-            aside = request
-            continue
-        while row[FREE] < 1 and request >= 0:
+        while row[FREE] < 1 and front < back:
+            back -= 1
+            _restart(sim, replica, members[back], row[PARTIAL] == 1)
+            row[PARTIAL] = 0
             restarted = True
-            if front < back:
-                back -= 1
-                _restart(sim, replica, members[back], back == partial)
-            else:
-                _restart(sim, replica, request, False)
-                request = -1
-        if request >= 0:
+        if front < back:
             if (state.requests[request, DONE] + row[ROUNDS]) % block_size == 1 % block_size:
                 row[FREE] -= 1
-            members[kept] = request
-            kept += 1
-    row[PARTIAL] = -1
-    row[MEMBERS] = kept
-    if aside >= 0:
-        members[kept] = aside
-        row[PARTIAL] = kept
-        row[MEMBERS] += 1
+            front += 1
+    row[MEMBERS] = back
     if restarted:
-        find_next_finish(sim, replica, 0)
+        find_next_finish(sim, replica)
     return restarted
 
 
 @compiled
-def find_next_finish(sim: Simulation, replica: int, first_slot: int) -> None:
-    """Set NEXT_FINISH from the decoding requests, which begin at ``first_slot``."""
+def find_next_finish(sim: Simulation, replica: int) -> None:
+    """Set NEXT_FINISH from the decoding requests."""
     state = sim.state
     row = state.replicas[replica]
     earliest = NEVER
-    for slot in range(first_slot, first_slot + row[DECODING]):
+    for slot in range(row[DECODING]):
         request = state.members[replica, slot]
         earliest = min(earliest, state.requests[request, TOTAL] - state.requests[request, DONE])
     row[NEXT_FINISH] = earliest

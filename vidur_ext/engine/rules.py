@@ -109,13 +109,13 @@ def _lightest(sim: Simulation, request: int) -> int:
             best, ties = score, 1
         elif score == best:
             ties += 1
-    chosen = _draw(sim, ties - 1)
-    for replica in range(len(sim.state.replicas)):
-        if _score(sim, replica, request) == best:
-            if chosen == 0:
-                return replica
-            chosen -= 1
-    return -1
+    remaining = _draw(sim, ties - 1) + 1
+    chosen = -1
+    while remaining > 0:
+        chosen += 1
+        if _score(sim, chosen, request) == best:
+            remaining -= 1
+    return chosen
 
 
 @compiled

@@ -27,7 +27,6 @@ from vidur_ext.engine.layout import (
     RESTARTS,
     ROUNDS,
     SCHEDULED,
-    SKIPPED,
     VLLM,
     WAITING,
     Floats,
@@ -167,12 +166,12 @@ class CompiledSimulation:
         """Return the batch that a replica works on; empty if it is idle."""
         state = self.state
         row = state.replicas[replica]
-        first_chunk = int(row[SKIPPED] + row[DECODING])
+        first_chunk = int(row[DECODING])
         if not np.isfinite(state.clocks[replica, BATCH_END]):
             return RunningBatch([], [], [])
         members = state.members[replica, : row[MEMBERS]].tolist()
         done = state.requests[members, DONE]
-        first = int(row[SKIPPED]) if row[DECODES] else first_chunk
+        first = 0 if row[DECODES] else first_chunk
         decoding, prompts = members[first:first_chunk], members[first_chunk:]
         chunks = state.chunks[replica, first_chunk : row[MEMBERS]]
         return RunningBatch(

@@ -109,7 +109,8 @@ def _draw_table(data: st.DataObject, max_tokens: int, replicas: int, scarce: boo
     outputs = [max_tokens // 2, max_tokens - 8] if scarce else [1, 8, max_tokens // 2]
     longest = data.draw(st.sampled_from(outputs), "longest output")
     decode = rng.integers(1, longest + 1, count)
-    prompts = rng.integers(1, max_tokens // (4 if scarce else 1), count)
+    prompt_limits = [max_tokens // 4] if scarce else [2, max_tokens]
+    prompts = rng.integers(1, data.draw(st.sampled_from(prompt_limits), "prompts below"), count)
     prefill = np.minimum(prompts, max_tokens - decode)
     if data.draw(st.booleans(), "of one length"):
         decode, prefill = np.full(count, decode[0]), np.full(count, prefill[0])
