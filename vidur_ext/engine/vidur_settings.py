@@ -72,11 +72,6 @@ def _check(config: Any) -> None:
             f"{replica.num_pipeline_stages} pipeline stages",
             "1 pipeline stage",
         ),
-        (
-            replica.enable_sequence_pipeline_parallel,
-            "sequence pipeline parallelism",
-            "runs without it",
-        ),
         (bool(config.time_limit), "a time limit", "runs to the last request"),
     )
     for is_refused, what, instead in refused:

@@ -1,0 +1,92 @@
+"""The compiled engine beside Vidur: the same requests, the same results, one process, one core.
+
+Both are timed from the built simulation to its end; building, and compiling, are not simulation.
+Vidur runs first, once, on a part of the requests; metrics, traces and plots are switched off.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+from harness import run_benchmark
+
+from ppo_scheduler.config.training_config import TrainingConfig
+from vidur_ext.engine import CompiledSimulation
+from vidur_ext.simulation.flags import parse_simulation_config
+from vidur_ext.simulation.vidur_simulation import VidurSimulation
+from vidur_ext.workload.request_generator import build_stream
+
+_REQUESTS = 4096
+_REPETITIONS = 15
+_CASES: dict[str, tuple[str, float, dict[str, Any]]] = {
+    "sarathi": ("round_robin", 22.0, {}),
+    "sarathi_least_outstanding": ("least_outstanding", 22.0, {}),
+    "sarathi_overload": ("round_robin", 44.0, {"num_blocks": 2000}),
+    "sarathi_idle": ("round_robin", 4.0, {}),
+    "vllm": ("round_robin", 22.0, {"replica_scheduler": "vllm", "max_tokens_in_batch": 8192}),
+    "orca": ("round_robin", 22.0, {"replica_scheduler": "orca"}),
+    "sarathi_32_replicas": ("round_robin", 176.0, {"num_replicas": 32}),
+}
+
+
+def _compare(rule: str, qps: float, cluster: dict[str, Any], requests: int) -> dict[str, float]:
+    config = TrainingConfig.model_validate({"cluster": cluster, "workload": {"qps": qps}})
+    with tempfile.TemporaryDirectory() as folder:
+        parsed = parse_simulation_config(config.to_cli_flags(rule, metrics_dir=folder))
+        table = build_stream(parsed.request_generator_config).window(0, requests)
+        vidur = VidurSimulation(parsed, table)
+        started = time.perf_counter()
+        vidur.run()
+        vidur_s = time.perf_counter() - started
+
+        started = time.perf_counter()
+        compiled = CompiledSimulation(parsed, table)
+        build_s = time.perf_counter() - started
+        fresh = compiled.snapshot()
+        seconds = []
+        for _ in range(_REPETITIONS + 1):  # the first loads the machine code
+            compiled.restore(fresh)
+            started = time.perf_counter()
+            compiled.run()
+            seconds.append(time.perf_counter() - started)
+    engine_s = statistics.median(seconds[1:])
+    expected = np.array(
+        [(r.scheduled_at, r.prefill_completed_at, r.completed_at) for r in vidur.requests]
+    )
+    difference = np.abs(compiled.state.times / expected - 1.0).max()
+    return {
+        "speedup_vs_vidur": vidur_s / engine_s,
+        "requests_per_second": requests / engine_s,
+        "vidur_requests_per_second": requests / vidur_s,
+        "max_relative_difference": float(difference),
+        "other_replicas": float(np.count_nonzero(compiled.routing != vidur.routing)),
+        "preemptions": float(compiled.restarts.sum()),
+        "build_ms": 1e3 * build_s,
+    }
+
+
+def measure(quick: bool) -> dict[str, float]:
+    """Return the figures of every case and, under plain keys, those of the default cluster.
+
+    ``max_relative_difference`` and ``other_replicas`` are the worst of all cases.
+    """
+    logging.getLogger("vidur").setLevel(logging.WARNING)
+    requests = _REQUESTS // 8 if quick else _REQUESTS
+    results = {name: _compare(*case, requests) for name, case in _CASES.items()}
+    figures = dict(results["sarathi"])
+    for key in ("max_relative_difference", "other_replicas"):
+        figures[key] = max(result[key] for result in results.values())
+    figures["lowest_speedup_vs_vidur"] = min(r["speedup_vs_vidur"] for r in results.values())
+    figures["requests"] = float(requests)
+    for name, result in results.items():
+        figures.update({f"{name}.{key}": value for key, value in result.items()})
+    return figures
+
+
+if __name__ == "__main__":
+    run_benchmark("The compiled engine against Vidur, same requests", measure)

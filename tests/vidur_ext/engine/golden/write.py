@@ -1,0 +1,59 @@
+"""Write the golden traces anew from Vidur: ``python tests/vidur_ext/engine/golden/write.py``.
+
+Do so when the predictor's constants change, and say in the commit why the traces did.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from ppo_scheduler.config.training_config import TrainingConfig
+from vidur_ext.simulation.flags import parse_simulation_config
+from vidur_ext.simulation.vidur_simulation import VidurSimulation
+from vidur_ext.workload.request_table import RequestTable
+
+CLUSTERS = {
+    "sarathi_preempting": ("least_tokens", {"replica_scheduler": "sarathi", "num_blocks": 60}),
+    "vllm_preempting": ("power_of_two", {"replica_scheduler": "vllm", "num_blocks": 60}),
+    "orca_full": ("lor", {"replica_scheduler": "orca", "num_blocks": 240}),
+}
+REQUESTS = 40
+
+
+def main() -> None:
+    """Write one file per cluster beside this one."""
+    for number, (name, (rule, cluster)) in enumerate(CLUSTERS.items()):
+        rng = np.random.default_rng(number)
+        gaps = rng.exponential(0.02, REQUESTS) * (rng.random(REQUESTS) > 0.2)
+        table = RequestTable(
+            np.cumsum(gaps), rng.integers(1, 300, REQUESTS), rng.integers(1, 300, REQUESTS)
+        )
+        groups = {"cluster": {"num_replicas": 2, **cluster}, "workload": {"max_tokens": 900}}
+        with tempfile.TemporaryDirectory() as folder:
+            config = TrainingConfig.model_validate(groups)
+            flags = config.to_cli_flags(rule, metrics_dir=folder)
+            simulation = VidurSimulation(parse_simulation_config(flags), table)
+            simulation.run()
+        document = {
+            "rule": rule,
+            **groups,
+            "arrived_at": table.arrived_at.tolist(),
+            "prefill_tokens": table.prefill_tokens.tolist(),
+            "decode_tokens": table.decode_tokens.tolist(),
+            "replica": simulation.routing.tolist(),
+            "restarts": [r.num_restarts for r in simulation.requests],
+            "times": [
+                [r.scheduled_at, r.prefill_completed_at, r.completed_at]
+                for r in simulation.requests
+            ],
+        }
+        text = json.dumps(document, separators=(",", ":"))
+        Path(__file__).with_name(f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
