@@ -14,6 +14,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.commands.true_defaults import show_help
 
 if TYPE_CHECKING:
+    from vidur_ext.training.chunk_order import Order
     from vidur_ext.training.resume_choice import Ask, Wishes
 
 DEFAULT_CONFIG = Path("configs/ppo_warmstart.json")
@@ -37,7 +38,7 @@ def _help(context: typer.Context, asked: bool) -> None:
     if asked:
         quick = context.params.get("quick_test")
         config = context.params.get("config")
-        show_help(context, QUICK_CONFIG if quick else config or DEFAULT_CONFIG, SHORTCUTS)
+        show_help(context, QUICK_CONFIG if quick else Path(config or DEFAULT_CONFIG), SHORTCUTS)
 
 
 def train(
@@ -115,6 +116,7 @@ def train(
     path = QUICK_CONFIG if quick_test else config or DEFAULT_CONFIG
     loaded = load_config(path, [*_overrides(context.params), *(set_ or [])])
     # The simulator and torch take seconds to import: not before the command line is known good.
+    from vidur_ext.training.chunk_order import Order
     from vidur_ext.training.resume_choice import Wishes
 
     wishes = Wishes(
@@ -129,39 +131,34 @@ def train(
         from vidur_ext.warmstart.external_model import validate_model
 
         validate_model(external_pretrain, loaded)
-    begun = (_run_in_chunks if chunk_mode else _run_at_once)(loaded, wishes, context.params, path)
+    if chunk_mode:
+        order = Order(path, chunk_size, external_pretrain)
+        begun = _run_in_chunks(loaded, wishes, order, output_dir, quiet=quiet)
+    else:
+        begun = _run_at_once(loaded, wishes, output_dir, quiet=quiet)
     if not begun:
         typer.echo("nothing was started")
 
 
 def _run_at_once(
-    config: TrainingConfig, wishes: Wishes, options: dict[str, Any], config_file: Path
+    config: TrainingConfig, wishes: Wishes, output_dir: Path | None, *, quiet: bool
 ) -> bool:
     from vidur_ext.training.pipeline import run_pipeline
     from vidur_ext.training.start import decide
 
-    start = decide(config, wishes, options["output_dir"], _operator())
+    start = decide(config, wishes, output_dir, _operator())
     if start is not None:
-        run_pipeline(start, quiet=options["quiet"])
+        run_pipeline(start, quiet=quiet)
     return start is not None
 
 
 def _run_in_chunks(
-    config: TrainingConfig, wishes: Wishes, options: dict[str, Any], config_file: Path
+    config: TrainingConfig, wishes: Wishes, order: Order, output_dir: Path | None, *, quiet: bool
 ) -> bool:
     from vidur_ext.training.chunk_job import run_in_chunks
-    from vidur_ext.training.chunk_recovery import Order
 
-    quiet = options["quiet"]
-    return run_in_chunks(
-        config,
-        wishes,
-        Order(config_file, options["chunk_size"], wishes.external),
-        options["output_dir"],
-        _operator(),
-        quiet=quiet,
-        say=(lambda text: None) if quiet else typer.echo,
-    )
+    say = (lambda text: None) if quiet else typer.echo
+    return run_in_chunks(config, wishes, order, output_dir, _operator(), quiet=quiet, say=say)
 
 
 def _operator() -> Ask | None:

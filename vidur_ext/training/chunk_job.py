@@ -14,7 +14,8 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.progress import write_progress
 from vidur_ext.training import chunk_progress
 from vidur_ext.training.chunk_locks import only_driver, wait_for_writer
-from vidur_ext.training.chunk_recovery import Order, Recovered, find_run, recover
+from vidur_ext.training.chunk_order import Order
+from vidur_ext.training.chunk_recovery import Recovered, find_run, recover
 from vidur_ext.training.chunk_trainer import ChunkTrainer, requests_done
 from vidur_ext.training.pipeline import open_folder, run_pipeline
 from vidur_ext.training.resume_choice import Ask, Wishes

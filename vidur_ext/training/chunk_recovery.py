@@ -25,7 +25,7 @@ from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.progress import DamagedProgress, TrainingProgress, read_progress, write_progress
 from vidur_ext.training import chunk_progress
-from vidur_ext.training.chunk_plan import usual_size
+from vidur_ext.training.chunk_order import Order
 from vidur_ext.training.chunk_trainer import belongs_to, requests_done
 from vidur_ext.training.pipeline import EXTERNAL_RUNS, WARMSTART_RUNS
 from vidur_ext.training.run_folder import RunFolder
@@ -37,21 +37,6 @@ _WAYS_OUT = (
     "--resume latest (seed, observation and network cannot change); or begin a new training with "
     "--force-warmstart; or keep both with another --output-dir and checkpointing.checkpoint_dir"
 )
-
-
-@dataclass(frozen=True)
-class Order:
-    """What the command line says about chunks and about the beginning of the training."""
-
-    config_file: Path
-    chunk_size: int | None
-    """None is the usual size, or that of the training that goes on."""
-    external: Path | None
-
-    def size(self, config: TrainingConfig) -> int:
-        """Return the size of the chunks of a new training."""
-        training = config.training
-        return self.chunk_size or usual_size(training.total_requests, training.episode_requests)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.progress import read_progress, write_progress
 from vidur_ext.training import chunk_progress
-from vidur_ext.training.chunk_recovery import Order, Recovered, find_run, recover
+from vidur_ext.training.chunk_order import Order
+from vidur_ext.training.chunk_recovery import Recovered, find_run, recover
 from vidur_ext.training.run_folder import RunFolder
 
 BEGUN = datetime(2030, 1, 1, tzinfo=timezone.utc)

@@ -1,0 +1,178 @@
+"""Running ``vidur-ppo train`` as an operator does: in a terminal or without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pexpect
+import pytest
+
+COMMAND = str(Path(sys.executable).with_name("vidur-ppo"))
+SMALL: dict[str, dict[str, object]] = {
+    "training": {"total_requests": 120, "episode_requests": 100},
+    "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
+    "ppo_config": {"rollout_len": 32, "minibatch_size": 16, "critic_warmup_updates": 1},
+    "statistics_stabilization": {"collect_steps": 16},
+    "checkpointing": {"checkpoint_interval": 25},
+    "warmstart": {"demo_requests": 16, "epochs": 1, "load_levels": [1.0], "teachers": ["vllm_dp"]},
+    "parallel_training": {"num_workers": 1},
+    "evaluation": {"enabled": False},
+}
+
+
+def _hear_ctrl_c() -> None:
+    """A shell that runs the tests in the background makes them, and all below, ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+class Place:
+    """A working folder with a config, and what trainings leave in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def configure(self, **groups: dict[str, object]) -> Place:
+        config = {name: {**SMALL.get(name, {}), **groups.get(name, {})} for name in SMALL | groups}
+        (self.path / "small.json").write_text(json.dumps(config), encoding="utf-8")
+        return self
+
+    def copy_to(self, path: Path) -> Place:
+        shutil.copytree(self.path, path, symlinks=True)
+        return Place(path)
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """Start a training without a terminal."""
+        return subprocess.Popen(
+            [COMMAND, "train", "--config", "small.json", *arguments],
+            cwd=self.path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=_hear_ctrl_c,
+            **options,
+        )
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        output, errors = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def terminal(self, *arguments: str) -> pexpect.spawn:
+        return pexpect.spawn(
+            COMMAND,
+            ["train", "--config", "small.json", *arguments],
+            cwd=str(self.path),
+            encoding="utf-8",
+            timeout=60,
+            dimensions=(50, 200),
+            preexec_fn=_hear_ctrl_c,
+        )
+
+    @property
+    def runs(self) -> list[Path]:
+        """Run folders of both kinds."""
+        kinds = ("warmstart_training_optimized", "warmstart_external")
+        return sorted(p for kind in kinds for p in (self.path / "outputs" / kind).glob("run_*"))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "outputs" / "checkpoints"
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted(
+            int(p.stem[-8:]) for p in self.checkpoints.glob("checkpoint_step_????????.pt")
+        )
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Manifest of the newest checkpoint."""
+        path = self.checkpoints / f"checkpoint_step_{self.steps[-1]:08d}.json"
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return document
+
+    @property
+    def progress_file(self) -> Path:
+        [file] = (self.path / "outputs").glob("*/run_*/training_progress.json")
+        return file
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.progress_file.read_text(encoding="utf-8"))
+        return document
+
+    def log(self, run: int = -1) -> str:
+        return (self.runs[run] / "ppo_training.log").read_text(encoding="utf-8")
+
+    def files(self) -> dict[str, int]:
+        """Every file with its time of change, but for those that are locked to look around."""
+        return {
+            str(path): path.stat().st_mtime_ns
+            for path in (self.path / "outputs").rglob("*")
+            if path.is_file() and path.name not in (".lock", ".driver.lock")
+        }
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    """A folder with a space and letters beyond ASCII in its name."""
+    path = tmp_path / "mein Ordner äöü"
+    path.mkdir()
+    return Place(path).configure()
+
+
+@pytest.fixture(scope="session")
+def _trained_once(tmp_path_factory) -> Place:
+    path = tmp_path_factory.mktemp("trained") / "mein Ordner äöü"
+    path.mkdir()
+    place = Place(path).configure()
+    result = place.run("--resume", "never")
+    assert result.returncode == 0, result.stderr
+    return place
+
+
+@pytest.fixture
+def trained(_trained_once, tmp_path) -> Place:
+    """The same with a finished training of 120 requests in it; the paths in it are relative."""
+    return _trained_once.copy_to(tmp_path / "mein Ordner äöü")
+
+
+@pytest.fixture
+def finished() -> Callable[[pexpect.spawn], tuple[int, str]]:
+    """Wait for the end of a terminal's program; return its exit status and what was left to read.
+
+    A status of 128 + n may be an exit or a death by signal n, as in a shell.
+    """
+
+    def wait(child: pexpect.spawn) -> tuple[int, str]:
+        child.expect(pexpect.EOF)
+        child.close()
+        status = child.exitstatus
+        return (128 + child.signalstatus if status is None else status), child.before
+
+    return wait
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Wait until something holds, while a process lives (a terminal's output is read meanwhile)."""
+
+    def wait(holds: Callable[[], bool], process: Any) -> None:
+        while not holds():
+            if isinstance(process, pexpect.spawn):
+                process.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=0.02)
+                assert process.isalive(), process.before
+            else:
+                assert process.poll() is None, process.communicate()
+                os.sched_yield()
+
+    return wait
