@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from vidur_ext.workload.request_table import RequestTable
 
-SOME = settings(max_examples=8, deadline=None)
+SOME = settings(max_examples=4, deadline=None)
 ORACLE = "oracle_work"
 
 

@@ -13,7 +13,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.workload.request_table import RequestTable
 
-SOME = settings(max_examples=12, deadline=None)
+SOME = settings(max_examples=6, deadline=None)
 
 
 def route_to_the_end(simulation, stop_behind=None):

@@ -17,9 +17,12 @@ from vidur_ext.simulation.vidur_simulation import VidurSimulation
 from vidur_ext.workload.request_table import RequestTable
 
 CLUSTERS = {
-    "sarathi_preempting": ("least_tokens", {"replica_scheduler": "sarathi", "num_blocks": 60}),
-    "vllm_preempting": ("power_of_two", {"replica_scheduler": "vllm", "num_blocks": 60}),
-    "orca_full": ("lor", {"replica_scheduler": "orca", "num_blocks": 240}),
+    "sarathi_preempting": ("least_tokens", {"replica_scheduler": "sarathi", "num_blocks": 50}),
+    "vllm_preempting": (
+        "power_of_two",
+        {"replica_scheduler": "vllm", "num_blocks": 50, "max_tokens_in_batch": 2048},
+    ),
+    "orca_full": ("lor", {"replica_scheduler": "orca", "num_blocks": 300}),
 }
 REQUESTS = 40
 
@@ -32,7 +35,7 @@ def main() -> None:
         table = RequestTable(
             np.cumsum(gaps), rng.integers(1, 300, REQUESTS), rng.integers(1, 300, REQUESTS)
         )
-        groups = {"cluster": {"num_replicas": 2, **cluster}, "workload": {"max_tokens": 900}}
+        groups = {"cluster": {"num_replicas": 2, **cluster}, "workload": {"max_tokens": 2048}}
         with tempfile.TemporaryDirectory() as folder:
             config = TrainingConfig.model_validate(groups)
             flags = config.to_cli_flags(rule, metrics_dir=folder)
