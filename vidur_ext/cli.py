@@ -11,6 +11,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.commands import checkpoints, config
+from vidur_ext.commands.monitor import monitor
 from vidur_ext.commands.train import train
 from vidur_ext.exits import exit_status
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(train)
+app.command()(monitor)
 app.add_typer(config.app, name="config")
 app.add_typer(checkpoints.app, name="checkpoints")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,10 @@ def _file_handler(path: Path) -> logging.Handler:
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"{path}: cannot write the log ({error.strerror})") from error
+    # Shared among the processes of a run, and gone with the last of them, however it ends: that
+    # is how others see that the run is alive.
+    assert handler.stream is not None
+    fcntl.flock(handler.stream, fcntl.LOCK_SH)
     handler.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
     )
