@@ -12,6 +12,7 @@ from click.exceptions import NoArgsIsHelpError
 from ppo_scheduler.errors import UserError
 from vidur_ext.commands import checkpoints, config
 from vidur_ext.commands.monitor import monitor
+from vidur_ext.commands.tensorboard import tensorboard
 from vidur_ext.commands.train import train
 from vidur_ext.exits import exit_status
 
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(train)
 app.command()(monitor)
+app.command()(tensorboard)
 app.add_typer(config.app, name="config")
 app.add_typer(checkpoints.app, name="checkpoints")
 
