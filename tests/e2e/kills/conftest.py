@@ -1,0 +1,411 @@
+"""Trainings that are killed, and what must be the same in the end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import mmap
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ppo_scheduler.checkpoint.retention import Retention
+from ppo_scheduler.checkpoint.store import CheckpointStore
+from ppo_scheduler.config.training_config import TrainingConfig
+
+INTERVAL = 7
+TOTAL = 240
+CHUNKS = (70, 140, 200, TOTAL)
+_POLLS_PER_LOOK = 32
+"""How often the files are polled before the server is asked whether the child still runs."""
+
+
+def config_below(root: Path, *, episode_requests: int, save_async: bool) -> TrainingConfig:
+    """Return the config of a tiny training that saves all the time."""
+    groups: dict[str, dict[str, object]] = {
+        "training": {
+            "total_requests": TOTAL,
+            "episode_requests": episode_requests,
+            "output_root": str(root / "outputs"),
+        },
+        "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
+        "ppo_config": {"rollout_len": 32, "minibatch_size": 16, "critic_warmup_updates": 1},
+        "statistics_stabilization": {"collect_steps": 16},
+        "checkpointing": {
+            "checkpoint_dir": str(root / "checkpoints"),
+            "checkpoint_interval": INTERVAL,
+            "max_checkpoints": 3,
+            "keep_every": 12 * INTERVAL,
+            "save_async": save_async,
+        },
+        "monitoring": {"progress_bar": False, "log_level": "info"},
+        "cluster": {"num_replicas": 3},
+    }
+    return TrainingConfig.model_validate(groups)
+
+
+class ForkServer:
+    """The process that starts and reaps trainings; see ``fork_server.py``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # BLAS and Arrow's allocator would start threads, and a threaded process must not fork.
+        quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **quiet},
+        )
+        self._answer()
+
+    def ask(self, do: str, **details: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"do": do, **details}) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the server and with it every child; fail if it did not end well."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        assert self._process.wait(timeout=30) == 0
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the fork server ended with status {self._process.wait(timeout=30)}"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What can be seen of a training from outside, at this moment and when it was started."""
+
+    root: Path
+    counts: memoryview
+    before: frozenset[str]
+
+    @property
+    def first(self) -> int:
+        """PPO step of the process's first decision, 0 before it."""
+        return self.counts[0]
+
+    @property
+    def last(self) -> int:
+        return self.counts[1]
+
+    @property
+    def replayed(self) -> int:
+        return self.counts[2]
+
+    @property
+    def files(self) -> frozenset[str]:
+        return names_in(self.root / "checkpoints")
+
+    @property
+    def new_checkpoints(self) -> int:
+        new = self.files - self.before
+        return sum(name.startswith("checkpoint") and name.endswith(".pt") for name in new)
+
+    @property
+    def writes(self) -> bool:
+        """A checkpoint or manifest is being written."""
+        return any(name.startswith(".checkpoint_step_") for name in self.files)
+
+    @property
+    def half_published(self) -> bool:
+        """The manifest has its name, the checkpoint has not."""
+        files = self.files
+        return any(n[:-4] + "pt" not in files for n in files - self.before if n.endswith("json"))
+
+
+def names_in(folder: Path) -> frozenset[str]:
+    """Return the names in a folder and where ``latest.pt`` leads."""
+    try:
+        names = os.listdir(folder)
+        return frozenset([*names, *(f"-> {os.readlink(folder / n)}" for n in names if n[0] == "l")])
+    except FileNotFoundError:  # no folder yet, or the link was just being replaced
+        return frozenset()
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to kill: told by what the process has done, never by the time."""
+
+    name: str
+    seen: Callable[[Scene], bool] = lambda scene: False
+    polls: int = 0
+    """How often to look again after it was seen."""
+    trip: tuple[str, str, int] | None = None
+    """Audit event, file name, count: the process kills itself right before this very call."""
+
+
+class Experiment:
+    """One training in a folder of its own, by as many processes as it takes."""
+
+    def __init__(self, server: ForkServer, root: Path, config: TrainingConfig) -> None:
+        self.root = root
+        self.config = config
+        self.store = CheckpointStore(config.checkpointing)
+        self.landings: Counter[str] = Counter()
+        self.lost: list[int] = []
+        self._server = server
+        root.mkdir()
+        self._counts_file = root / "counts"
+
+    def run(
+        self,
+        moments: Iterator[Moment],
+        slices: tuple[int, ...] = (TOTAL,),
+        clock: Callable[[], float] = lambda: 0.0,
+        after_kill: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Train every slice to its end, again after every kill."""
+        for stop in slices:
+            while self.attempt(next(moments, None), stop, clock()):
+                after_kill()
+
+    def attempt(
+        self,
+        moment: Moment | None = None,
+        stop: int = TOTAL,
+        clock: float = 0.0,
+        resumes: int | None = None,
+    ) -> bool:
+        """Train until the end of a slice, or until killed; return whether it was killed.
+
+        Args:
+            clock: seconds by which the process's clock is ahead.
+            resumes: PPO step it must go on from; None is the newest checkpoint.
+        """
+        self._counts_file.unlink(missing_ok=True)
+        self._counts_file.write_bytes(bytes(24))
+        with self._counts_file.open("rb") as file:
+            counts = memoryview(mmap.mmap(file.fileno(), 24, prot=mmap.PROT_READ)).cast("q")
+        scene = Scene(self.root, counts, names_in(self.root / "checkpoints"))
+        resumed = self.newest_step if resumes is None else resumes
+        pid = self._server.ask(
+            "start",
+            flags=self.flags(stop),
+            output=str(self.root / "output.txt"),
+            counts=str(self._counts_file),
+            clock=clock,
+            trip=None if moment is None else moment.trip,
+        )["pid"]
+        status = self._watch(pid, scene, moment)
+        assert status in (0, -9), (self.root / "output.txt").read_text(encoding="utf-8")
+        assert scene.first in (0, resumed + 1), "it went on with another checkpoint"
+        assert scene.replayed <= resumed
+        if status == 0:
+            return False
+        self._account(scene, resumed)
+        return True
+
+    @property
+    def newest_step(self) -> int:
+        """PPO step of the newest complete checkpoint, 0 without one."""
+        infos = self.store.list()
+        return infos[-1].manifest.ppo_step if infos else 0
+
+    def must_agree_with(self, straight: Outcome) -> None:
+        """Check that what is shown now is no other curve, and that no saved point is missing."""
+        shown = curves(self)
+        for tag, points in straight.curves.items():
+            # A slice ends its curves with its own last point, which the next process hides.
+            ours = [point for point in shown.get(tag, []) if point[0] not in CHUNKS[:-1]]
+            assert set(ours) <= set(points)
+            assert {point for point in points if point[0] < self.newest_step} <= set(ours)
+
+    @property
+    def kills(self) -> int:
+        return self.landings.total()
+
+    def flags(self, stop: int = TOTAL) -> list[str]:
+        return self.config.to_cli_flags(
+            "ppo_modular",
+            metrics_dir=str(self.root / "vidur"),
+            run_dir=str(self.root / "run"),
+            load_checkpoint="latest" if self.newest_step else None,
+            stop_at_requests=stop,
+        )
+
+    def _watch(self, pid: int, scene: Scene, moment: Moment | None) -> int:
+        """Poll until the moment has come, then kill; return the status of the ended child."""
+        if moment is None or moment.trip is not None:
+            return int(self._server.ask("wait", pid=pid)["status"])
+        looks = 0
+        countdown: int | None = None
+        while True:
+            looks += 1
+            if countdown is None and moment.seen(scene):
+                countdown = moment.polls
+            if countdown is not None:
+                countdown -= 1
+                if countdown < 0:
+                    return int(self._server.ask("kill", pid=pid)["status"])
+            if looks % _POLLS_PER_LOOK == 0:
+                status = self._server.ask("poll", pid=pid)["status"]
+                if status is not None:
+                    return int(status)
+
+    def _account(self, scene: Scene, resumed: int) -> None:
+        """Check how much the kill lost, and note where it landed."""
+        newest = self.newest_step
+        assert newest >= resumed, "a kill took a checkpoint away"
+        if scene.last:
+            self.lost.append(scene.last - newest)
+        # A decision is counted before the save that it brings, so that a save at hand that was cut
+        # off loses its interval as a whole. In the background the next save waits for the one
+        # under way: what is decided meanwhile, at most one more interval, may be lost as well.
+        most = 2 * INTERVAL if self.config.checkpointing.save_async else INTERVAL
+        assert scene.last - newest <= most
+        self.landings[self._landing(scene)] += 1
+
+    def _landing(self, scene: Scene) -> str:
+        files = scene.files
+        if scene.half_published:
+            return "between the two renames"
+        if scene.last and scene.writes:  # what an earlier process left staged is gone by then
+            return "staged write"
+        if files != scene.before:
+            infos = self.store.list()
+            if infos and f"-> {infos[-1].path.name}" not in files:
+                return "between rename and link"
+            if self.store.outdated(Retention.of(self.config.checkpointing)):
+                return "before pruning"
+            if any(n.endswith(".json") and n[:-4] + "pt" not in files for n in files):
+                return "inside pruning"
+        if self.newest_step == TOTAL:
+            return "end"
+        if scene.last:
+            return "training"
+        return "replay" if scene.replayed else "start-up"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a training leaves behind, without what the clock decides."""
+
+    checkpoints: dict[int, dict[str, object]]
+    """PPO step -> place in the tree -> leaf; of every checkpoint that is kept."""
+    policy: bytes
+    curves: dict[str, list[tuple[int, float]]]
+    rows: list[dict[str, str]]
+
+    @property
+    def routing(self) -> object:
+        """The actions of the last episode; of all requests where there is one episode only."""
+        return self.checkpoints[TOTAL]["rollout.action_log.0"]
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Outcome:
+        run = experiment.root / "run"
+        steps = [info.manifest.ppo_step for info in experiment.store.list()]
+        with (run / "metrics" / "training.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return cls(
+            {step: dict(leaves(experiment.store.load(step).tree)) for step in steps},
+            (run / "policy.pt").read_bytes(),
+            curves(experiment),
+            [{name: v for name, v in row.items() if not clocked(name)} for row in rows],
+        )
+
+    def must_equal(self, other: Outcome) -> None:
+        assert self.checkpoints.keys() == other.checkpoints.keys()
+        for step, ours in self.checkpoints.items():
+            theirs = other.checkpoints[step]
+            assert ours.keys() == theirs.keys()
+            assert [place for place in ours if ours[place] != theirs[place]] == []
+        assert self.policy == other.policy
+        assert self.rows == other.rows
+        assert self.curves == other.curves
+
+
+def clocked(name: str) -> bool:
+    return name.startswith("Speed/")
+
+
+def leaves(tree: Any, place: str = "") -> Iterator[tuple[str, object]]:
+    """Yield every leaf in a form that compares bit by bit, NaNs included."""
+    if place == "metrics.history":
+        kept = [i for i, name in enumerate(tree["columns"]) if not clocked(name)]
+        tree = {**tree, "values": tree["values"][:, kept].contiguous()}
+    if isinstance(tree, torch.Tensor):
+        yield place, (tree.dtype, tuple(tree.shape), tree.numpy().tobytes())
+    elif isinstance(tree, (dict, list, tuple)):
+        for name, branch in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from leaves(branch, f"{place}.{name}" if place else str(name))
+    else:
+        yield place, (type(tree), repr(tree))
+
+
+def curves(experiment: Experiment) -> dict[str, list[tuple[int, float]]]:
+    """Return every curve as TensorBoard's server shows it: one line without overlap."""
+    folder = experiment.root / "run" / "tensorboard"
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    found = {}
+    for tag in events.Tags()["scalars"]:
+        if not clocked(tag):
+            points = [(event.step, event.value) for event in events.Scalars(tag)]
+            steps = [step for step, _ in points]
+            assert steps == sorted(set(steps)), f"{tag} does not go strictly forward"
+            found[tag] = points
+    return found
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory) -> Iterator[ForkServer]:
+    server = ForkServer(tmp_path_factory.mktemp("fork_server"))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def moment() -> type[Moment]:
+    return Moment
+
+
+@pytest.fixture(scope="session")
+def outcome_of():
+    return Outcome.of
+
+
+@pytest.fixture
+def make_experiment(fork_server, tmp_path):
+    def make(name: str, *, one_episode: bool = False, save_async: bool = False) -> Experiment:
+        root = tmp_path / name
+        episode = TOTAL if one_episode else 12 * INTERVAL
+        config = config_below(root, episode_requests=episode, save_async=save_async)
+        return Experiment(fork_server, root, config)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(fork_server, tmp_path_factory):
+    """Return what a training leaves that was never stopped, by its number of episodes."""
+    known: dict[bool, Outcome] = {}
+
+    def outcome(one_episode: bool) -> Outcome:
+        if one_episode not in known:
+            root = tmp_path_factory.mktemp("uninterrupted") / "straight"
+            episode = TOTAL if one_episode else 12 * INTERVAL
+            config = config_below(root, episode_requests=episode, save_async=False)
+            straight = Experiment(fork_server, root, config)
+            assert not straight.attempt()
+            known[one_episode] = Outcome.of(straight)
+        return known[one_episode]
+
+    return outcome
