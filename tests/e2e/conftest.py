@@ -131,10 +131,20 @@ def place(tmp_path) -> Place:
 
 
 @pytest.fixture(scope="session")
-def _trained_once(tmp_path_factory) -> Place:
-    path = tmp_path_factory.mktemp("trained") / "mein Ordner äöü"
-    path.mkdir()
-    place = Place(path).configure()
+def new_place(tmp_path_factory) -> Callable[..., Place]:
+    """Make further folders of that kind."""
+
+    def make(**groups: dict[str, object]) -> Place:
+        path = tmp_path_factory.mktemp("place") / "mein Ordner äöü"
+        path.mkdir()
+        return Place(path).configure(**groups)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def _trained_once(new_place) -> Place:
+    place: Place = new_place()
     result = place.run("--resume", "never")
     assert result.returncode == 0, result.stderr
     return place

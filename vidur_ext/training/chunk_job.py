@@ -13,14 +13,13 @@ from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.progress import write_progress
 from vidur_ext.training import chunk_progress
+from vidur_ext.training.chunk_checkpoints import requests_done
 from vidur_ext.training.chunk_locks import only_driver, wait_for_writer
 from vidur_ext.training.chunk_order import Order
 from vidur_ext.training.chunk_recovery import Recovered, find_run, recover
-from vidur_ext.training.chunk_trainer import ChunkTrainer, requests_done
-from vidur_ext.training.pipeline import open_folder, run_pipeline
 from vidur_ext.training.resume_choice import Ask, Wishes
 from vidur_ext.training.run_folder import RunFolder
-from vidur_ext.training.start import Start, decide
+from vidur_ext.training.start import Start, decide, open_folder
 
 
 def run_in_chunks(
@@ -77,6 +76,9 @@ def _begin(
     start = decide(config, wishes, output_dir, ask)
     if start is None:
         return None
+    from vidur_ext.workload.streams import describe_workload
+
+    describe_workload(start.config)  # a trace that cannot be read is said before anything is made
     folder = open_folder(start)
     stack.enter_context(only_driver(folder.path))
     origin = _origin(start)
@@ -107,16 +109,21 @@ def _origin(start: Start) -> CheckpointInfo | None:
 def _finish(job: Recovered, *, quiet: bool, say: Callable[[str], None]) -> None:
     """Train what is left and compare; what is done is said and not done again."""
     start, progress = job.start, job.progress
-    if progress.status != "completed":
-        run_pipeline(start, quiet=quiet, train=ChunkTrainer(progress, quiet=quiet))
-        return
-    say(
-        f"all {progress.total_requests} requests are trained already, in {progress.total_chunks} "
-        f"chunks: {start.run_dir}\nGo on with a larger --total-requests and --resume latest, or "
-        "begin a new training with --force-warmstart"
-    )
     assert start.run_dir is not None
     compared = (RunFolder(start.run_dir).comparison / "comparison.json").exists()
-    if start.config.evaluation.enabled and not compared:
+    done = progress.status == "completed"
+    if done:
+        say(
+            f"all {progress.total_requests} requests are trained already, in "
+            f"{progress.total_chunks} chunks: {start.run_dir}\nGo on with a larger "
+            "--total-requests and --resume latest, or begin a new training with --force-warmstart"
+        )
+        if compared or not start.config.evaluation.enabled:
+            return
         say("the comparison is missing:")
-        run_pipeline(start, quiet=quiet, train=lambda start, folder: None)
+    # The simulator takes seconds to import: not to say that there is nothing to do.
+    from vidur_ext.training.chunk_trainer import ChunkTrainer
+    from vidur_ext.training.pipeline import run_pipeline
+
+    trainer = ChunkTrainer(progress, quiet=quiet)
+    run_pipeline(start, quiet=quiet, train=(lambda start, folder: None) if done else trainer)

@@ -25,10 +25,9 @@ from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.progress import DamagedProgress, TrainingProgress, read_progress, write_progress
 from vidur_ext.training import chunk_progress
+from vidur_ext.training.chunk_checkpoints import belongs_to, requests_done
 from vidur_ext.training.chunk_order import Order
-from vidur_ext.training.chunk_trainer import belongs_to, requests_done
-from vidur_ext.training.pipeline import EXTERNAL_RUNS, WARMSTART_RUNS
-from vidur_ext.training.run_folder import RunFolder
+from vidur_ext.training.run_folder import EXTERNAL_RUNS, WARMSTART_RUNS, RunFolder
 from vidur_ext.training.start import Start
 
 _LOG = logging.getLogger("ppo")

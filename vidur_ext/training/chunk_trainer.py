@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.progress import TrainingProgress, write_progress
 from vidur_ext.training import chunk_progress
+from vidur_ext.training.chunk_checkpoints import newest_of_run, requests_done
 from vidur_ext.training.chunk_plan import Slice, next_slice, plan
 from vidur_ext.training.chunk_process import (
     HEADING,
@@ -118,22 +116,6 @@ class ChunkTrainer:
         if self._quiet:
             return Follower(folder.log, sys.stderr.write, _is_warning)
         return Follower(log, sys.stderr.write, lambda line: not line.startswith(HEADING))
-
-
-def newest_of_run(config: TrainingConfig, folder: RunFolder) -> CheckpointInfo | None:
-    """Return the newest good checkpoint of the checkpoint folder, if it is this run's."""
-    newest = CheckpointStore(config.checkpointing).latest()
-    return newest if newest is not None and belongs_to(newest, folder) else None
-
-
-def belongs_to(info: CheckpointInfo, folder: RunFolder) -> bool:
-    """Tell whether a run saved a checkpoint."""
-    return os.path.realpath(info.manifest.run_dir) == os.path.realpath(folder.path)
-
-
-def requests_done(info: CheckpointInfo) -> int:
-    """Return how many requests of the stream are trained in a checkpoint."""
-    return int(info.manifest.facts.get("requests_done", info.manifest.global_step))
 
 
 def _is_warning(line: str) -> bool:

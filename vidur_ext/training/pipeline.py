@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from ppo_scheduler.checkpoint.disk import disk_errors, reveal, write_staged
-from ppo_scheduler.config.loading import dump_config
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.monitoring.run_log import run_log
 from ppo_scheduler.policy.policy_file import read_policy_state, save_policy
@@ -26,7 +23,7 @@ from vidur_ext.evaluation.roles import LEARNED
 from vidur_ext.evaluation.run_result import RunResult
 from vidur_ext.evaluation.runner import run_comparison
 from vidur_ext.training.run_folder import RunFolder
-from vidur_ext.training.start import Start
+from vidur_ext.training.start import Start, begins_with_actor, open_folder
 from vidur_ext.versions import package_versions
 from vidur_ext.warmstart.adoption import adopt
 from vidur_ext.warmstart.behaviour_cloning import EpochReport, clone_behaviour
@@ -34,8 +31,6 @@ from vidur_ext.warmstart.collect import collect_demonstrations
 from vidur_ext.workload.streams import describe_workload
 
 _LOG = logging.getLogger("ppo")
-WARMSTART_RUNS = "warmstart_training_optimized"
-EXTERNAL_RUNS = "warmstart_external"
 BC_NAME = "behaviour_cloning"
 EXTERNAL_NAME = "external_model"
 
@@ -60,29 +55,8 @@ def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> 
             warm_start(config, folder, start.external)
         (train or train_in_one_go)(start, folder)
         if config.evaluation.enabled:
-            compare(config, folder, quiet)
+            compare(config, policies_of(folder), folder, quiet)
     return folder
-
-
-def open_folder(start: Start) -> RunFolder:
-    """Create or reuse the run's folder, and keep the config there."""
-    training = start.config.training
-    if start.run_dir is None:
-        kind = WARMSTART_RUNS if start.external is None else EXTERNAL_RUNS
-        folder = RunFolder.create(Path(training.output_root), kind, datetime.now())
-    else:
-        folder = RunFolder.at(start.run_dir)
-    with disk_errors(folder.path, "the run cannot write there", "Choose another --output-dir"):
-        write_staged(folder.config, dump_config(start.config).encode())
-        reveal(folder.config)
-    return folder
-
-
-def begins_with_actor(start: Start) -> bool:
-    """Tell whether a new training begins with a policy that was trained before it."""
-    new = start.load_checkpoint is None
-    new = new and start.config.checkpointing.fork_from_checkpoint is None
-    return new and (start.config.warmstart.enabled or start.external is not None)
 
 
 def warm_start(config: TrainingConfig, folder: RunFolder, external: Path | None) -> None:
@@ -135,12 +109,19 @@ def training_flags(
     )
 
 
-def compare(config: TrainingConfig, folder: RunFolder, quiet: bool) -> ReportPaths:
-    """Compare the trained policy with the heuristics on held-out workloads."""
+def policies_of(folder: RunFolder) -> dict[str, Path]:
+    """Return the policies of a run by the names they have in a comparison."""
     policies = {LEARNED: folder.policy}
     if folder.pretrained_actor.exists():
         cloned = folder.cloning.exists()
         policies[BC_NAME if cloned else EXTERNAL_NAME] = folder.pretrained_actor
+    return policies
+
+
+def compare(
+    config: TrainingConfig, policies: dict[str, Path], folder: RunFolder, quiet: bool
+) -> ReportPaths:
+    """Compare policies with the heuristics on held-out workloads; the report goes to ``folder``."""
     runs = run_comparison(config, policies, str(folder.simulator), _run_reporter())
     section = config.evaluation
     comparison = Comparison.from_runs(

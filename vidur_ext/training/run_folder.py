@@ -8,6 +8,10 @@ from pathlib import Path
 
 from ppo_scheduler.errors import UserError
 
+WARMSTART_RUNS = "warmstart_training_optimized"
+EXTERNAL_RUNS = "warmstart_external"
+"""Runs that begin with a model of elsewhere have a folder of their own below the output root."""
+
 
 @dataclass(frozen=True)
 class RunFolder:

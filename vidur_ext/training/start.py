@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+from ppo_scheduler.checkpoint.disk import disk_errors, reveal, write_staged
 from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
+from ppo_scheduler.config.loading import dump_config
 from ppo_scheduler.config.run_sections import CheckpointingSection
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
@@ -22,6 +24,7 @@ from vidur_ext.training.resume_choice import (
     choose,
 )
 from vidur_ext.training.resume_information import describe
+from vidur_ext.training.run_folder import EXTERNAL_RUNS, WARMSTART_RUNS, RunFolder
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,27 @@ def decide(
     if isinstance(choice, ExternalOnly):
         config = _without_cloning(config)
     return Start(config, None, output_dir, wishes.external)
+
+
+def open_folder(start: Start) -> RunFolder:
+    """Create or reuse the run's folder, and keep the config there."""
+    training = start.config.training
+    if start.run_dir is None:
+        kind = WARMSTART_RUNS if start.external is None else EXTERNAL_RUNS
+        folder = RunFolder.create(Path(training.output_root), kind, datetime.now())
+    else:
+        folder = RunFolder.at(start.run_dir)
+    with disk_errors(folder.path, "the run cannot write there", "Choose another --output-dir"):
+        write_staged(folder.config, dump_config(start.config).encode())
+        reveal(folder.config)
+    return folder
+
+
+def begins_with_actor(start: Start) -> bool:
+    """Tell whether a new training begins with a policy that was trained before it."""
+    new = start.load_checkpoint is None
+    new = new and start.config.checkpointing.fork_from_checkpoint is None
+    return new and (start.config.warmstart.enabled or start.external is not None)
 
 
 def without_origin(config: TrainingConfig) -> TrainingConfig:

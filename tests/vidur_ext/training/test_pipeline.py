@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidur_ext.training.pipeline import compare, run_pipeline
+from vidur_ext.training.pipeline import compare, policies_of, run_pipeline
 from vidur_ext.training.run_folder import RunFolder
 from vidur_ext.training.start import Start
 from vidur_ext.warmstart.demonstrations import Demonstrations
@@ -114,7 +114,7 @@ def test_every_key_of_the_comparison_changes_it(job, make_config):
 
     def judged(**change: object) -> str:
         config = make_config(**{**SMALL, "evaluation": {**SMALL["evaluation"], **change}})
-        compare(config, folder, quiet=True)
+        compare(config, policies_of(folder), folder, quiet=True)
         document = comparison(folder.path)
         document.pop("facts")
         return re.sub(r'"decisions_per_second": [^,}]*', "", json.dumps(document))

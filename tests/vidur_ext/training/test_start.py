@@ -12,9 +12,8 @@ from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
-from vidur_ext.training.pipeline import begins_with_actor
 from vidur_ext.training.resume_choice import Wishes
-from vidur_ext.training.start import Start, decide
+from vidur_ext.training.start import Start, begins_with_actor, decide
 
 MODEL = Path("model.pt")
 
