@@ -11,6 +11,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.commands import checkpoints, config
+from vidur_ext.commands.compare import compare
 from vidur_ext.commands.monitor import monitor
 from vidur_ext.commands.tensorboard import tensorboard
 from vidur_ext.commands.train import train
@@ -23,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(train)
+app.command()(compare)
 app.command()(monitor)
 app.command()(tensorboard)
 app.add_typer(config.app, name="config")

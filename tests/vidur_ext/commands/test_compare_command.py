@@ -1,0 +1,85 @@
+"""``vidur-ppo compare`` judges a run's policies, or one file, by a report with numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from ppo_scheduler.config.loading import dump_config
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.observation import Observation
+from ppo_scheduler.policy.policy_file import save_policy
+from ppo_scheduler.policy.routing_policy import RoutingPolicy
+from vidur_ext.cli import app
+from vidur_ext.env.observation import observation_schema
+from vidur_ext.training.run_folder import RunFolder
+
+SMALL = {"schedulers": ["least_outstanding", "round_robin"], "num_seeds": 1, "requests": 32}
+
+
+@pytest.fixture
+def run(make_config, tmp_path):
+    """A run folder with a policy that has learned nothing."""
+    config = make_config(evaluation=SMALL)
+    folder = RunFolder.at(tmp_path / "outputs" / "some_runs" / "run_1")
+    folder.config.write_text(dump_config(config), encoding="utf-8")
+    schema = observation_schema(config.observation)
+    policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
+    policy.initialise(0)
+    rng = np.random.default_rng(0)
+    shapes = (8, 3, len(schema.replica)), (8, len(schema.context)), (8, len(schema.telemetry))
+    policy.collect(Observation(*(rng.normal(size=shape) for shape in shapes)))
+    save_policy(policy, folder.policy)
+    return folder
+
+
+def compare(*arguments: object):
+    result = CliRunner().invoke(app, ["compare", *map(str, arguments)])
+    if isinstance(result.exception, UserError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def compared(folder: Path) -> set[str]:
+    (report,) = folder.rglob("comparison.json")
+    rows = json.loads(report.read_text(encoding="utf-8"))["schedulers"]
+    return {row["name"] for row in rows}
+
+
+def test_a_run_is_compared_under_its_own_config(run, tmp_path):
+    compare("--run", run.path, "--quiet")
+    (report,) = (tmp_path / "outputs" / "scheduler_comparison").glob("run_*")
+    assert compared(report) == {"ppo", "least_outstanding", "round_robin"}
+    assert not run.comparison.exists()
+
+
+def test_a_policy_file_is_compared_under_any_config(run, tmp_path):
+    other = run.path / "other.json"
+    other.write_text(run.config.read_text(encoding="utf-8"), encoding="utf-8")
+    compare(
+        "--policy", run.policy, "--config", other, "--output-dir", tmp_path / "report",
+        "--set", 'evaluation.schedulers=["least_outstanding"]',
+    )  # fmt: skip
+    assert compared(tmp_path / "report") == {"ppo", "least_outstanding"}
+
+
+def test_a_policy_of_another_observation_is_refused_before_anything_runs(run, tmp_path):
+    with pytest.raises(UserError, match="other features"):
+        compare("--run", run.path, "--set", "observation.queue_slots=3")
+    assert not (tmp_path / "outputs" / "scheduler_comparison").exists()
+
+
+def test_a_run_without_a_policy_is_named(run):
+    run.policy.unlink()
+    with pytest.raises(UserError, match=r"run_1: holds no policy\.pt"):
+        compare("--run", run.path)
+
+
+def test_run_and_policy_exclude_each_other(run):
+    with pytest.raises(UserError, match="leave one of them out"):
+        compare("--run", run.path, "--policy", run.policy)

@@ -1,0 +1,102 @@
+"""``vidur-ppo compare``: a policy against every heuristic on held-out workloads."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ppo_scheduler.config.loading import load_config
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.errors import UserError
+from vidur_ext.commands.train import DEFAULT_CONFIG
+
+if TYPE_CHECKING:
+    from vidur_ext.training.run_folder import RunFolder
+
+_KIND = "scheduler_comparison"
+
+
+def compare(
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run whose policies and config are taken [default: the newest one]",
+            show_default=False,
+        ),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(help="A policy file instead of a run's", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"JSON config [default: the run's; with --policy {DEFAULT_CONFIG}]",
+            show_default=False,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. workload.qps=30"),
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"Folder of the report [default: a new one in {_KIND}/]", show_default=False
+        ),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only")] = False,
+) -> None:
+    """Compare on workloads that no training has seen; write the report as HTML, PNG and JSON."""
+    if run is not None and policy is not None:
+        raise UserError("--run and --policy both say what is compared: leave one of them out")
+    if policy is not None:
+        loaded = load_config(config or DEFAULT_CONFIG, set_ or [])
+        _compare(loaded, _as_learned(policy), output_dir, quiet)
+        return
+    chosen, policies = _policies(run, config)
+    loaded = load_config(config or chosen.config, set_ or [])
+    _compare(loaded, policies, output_dir, quiet)
+
+
+def _policies(run: Path | None, config: Path | None) -> tuple[RunFolder, dict[str, Path]]:
+    from vidur_ext.training.pipeline import policies_of
+    from vidur_ext.training.run_status import find_run
+
+    root = Path(load_config(config or DEFAULT_CONFIG).training.output_root)
+    chosen = find_run(run or root)
+    if not chosen.policy.exists():
+        raise UserError(
+            f"{chosen.path}: holds no policy.pt, its training has not ended yet; name another "
+            "run with --run, or a policy file with --policy"
+        )
+    return chosen, policies_of(chosen)
+
+
+def _as_learned(policy: Path) -> dict[str, Path]:
+    from vidur_ext.evaluation.roles import LEARNED
+
+    return {LEARNED: policy}
+
+
+def _compare(
+    config: TrainingConfig, policies: dict[str, Path], output_dir: Path | None, quiet: bool
+) -> None:
+    # The simulator and torch take seconds to import: not before the command line is known good.
+    from ppo_scheduler.monitoring.run_log import run_log
+    from ppo_scheduler.policy.policy_file import load_policy
+    from vidur_ext.env.observation import observation_schema
+    from vidur_ext.training import pipeline
+    from vidur_ext.training.run_folder import RunFolder
+
+    for path in policies.values():
+        load_policy(path, observation_schema(config.observation))
+    if output_dir is not None:
+        folder = RunFolder.at(output_dir)
+    else:
+        root = Path(config.training.output_root)
+        folder = RunFolder.create(root, _KIND, datetime.now())
+    with run_log(folder.path / "comparison.log", config.monitoring.log_level, quiet=quiet):
+        pipeline.compare(config, policies, folder, quiet)
