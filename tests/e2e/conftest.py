@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -182,7 +182,8 @@ def until() -> Callable[..., None]:
                 process.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=0.02)
                 assert process.isalive(), process.before
             else:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.02)
                 assert process.poll() is None, process.communicate()
-                os.sched_yield()
 
     return wait

@@ -1,0 +1,72 @@
+"""Peak memory of each process of a training in chunks: it must not grow from chunk to chunk.
+
+The chunks run one after the other as the driver runs them, each going on from the checkpoint of
+the one before. The default network trains on the default workload; only sizes are smaller.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from harness import run_benchmark
+
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.errors import UserError
+from vidur_ext.training.chunk_plan import plan
+from vidur_ext.training.chunk_process import Signals, last_lines, run_chunk
+from vidur_ext.training.pipeline import training_flags
+from vidur_ext.training.run_folder import RunFolder
+from vidur_ext.training.start import Start
+
+_CHUNKS = 20
+
+
+def _config(root: Path, size: int) -> TrainingConfig:
+    return TrainingConfig.model_validate(
+        {
+            "training": {
+                "total_requests": _CHUNKS * size,
+                "episode_requests": size,
+                "output_root": str(root),
+            },
+            "checkpointing": {"checkpoint_dir": str(root / "checkpoints")},
+            "warmstart": {"enabled": False},
+            "evaluation": {"enabled": False},
+        }
+    )
+
+
+def measure(quick: bool) -> dict[str, float]:
+    """Return the peaks of the first and the last chunk [MB], and the growth between them [%].
+
+    Growth is that of a straight line through all chunks, so that one outlier does not decide.
+    """
+    size = 128 if quick else 1024
+    peaks = []
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as root:
+        start = Start(_config(Path(root), size))
+        folder = RunFolder.at(Path(root) / "run")
+        for part in plan(_CHUNKS * size, size):
+            start = replace(start, load_checkpoint="latest" if part.start else None)
+            flags = training_flags(start, folder, start.load_checkpoint, part.stop)
+            log = folder.chunk_log(part.chunk_id)
+            ended = run_chunk(flags, log, Signals(), lambda: None)
+            if ended.status != 0:
+                raise UserError("\n".join([f"chunk {part.chunk_id} {ended}", *last_lines(log, 5)]))
+            peaks.append(ended.peak_rss_mb)
+    slope, first = np.polyfit(np.arange(len(peaks)), peaks, 1)
+    return {
+        "chunks": len(peaks),
+        "requests_per_chunk": size,
+        "rss_first_mb": peaks[0],
+        "rss_last_mb": peaks[-1],
+        "rss_largest_mb": max(peaks),
+        "growth_percent": 100.0 * slope * (len(peaks) - 1) / first,
+    }
+
+
+if __name__ == "__main__":
+    run_benchmark("peak memory of chunk processes", measure)
