@@ -76,13 +76,15 @@ def _draw_cluster(data: st.DataObject, max_tokens: int, scarce: bool) -> dict[st
     ``scarce``: so few KV blocks that requests which were admitted together must preempt each other.
     """
     block_size = data.draw(st.sampled_from([1, 3, 16, 32]), "block_size")
-    watermark = data.draw(st.sampled_from([0.0, 0.01, 0.3]), "watermark")
     kinds = ["sarathi", "vllm"] if scarce else ["sarathi", "vllm", "orca"]
-    slots = [1, 2] if scarce else [1, 3, 8, 1000]
+    slots = [0, 1, 2] if scarce else [1, 3, 8, 1000]
     counts = st.integers(1, 3) if scarce else st.one_of(st.integers(1, 4), st.integers(5, 32))
     caps = [7, 128] if scarce else [1, 2, 7, 128]
-    least = max_tokens // block_size + 2
     room = data.draw(st.sampled_from(slots), "room for requests")
+    # Without room to spare the longest request fills the cache alone, and restarts at each token.
+    watermark = data.draw(st.sampled_from([0.0, 0.01, 0.3] if room else [0.0]), "watermark")
+    longest = -(-max_tokens // block_size)
+    blocks = int((longest + 2) * room / (1.0 - watermark)) + 2 if room else longest
     return {
         "num_replicas": data.draw(counts, "replicas"),
         "replica_scheduler": data.draw(st.sampled_from(kinds), "replica_scheduler"),
@@ -91,7 +93,7 @@ def _draw_cluster(data: st.DataObject, max_tokens: int, scarce: bool) -> dict[st
         "chunk_size": data.draw(st.sampled_from([32, 100, 512]), "chunk_size"),
         "max_tokens_in_batch": max_tokens * data.draw(st.integers(1, 2), "batch of prompts"),
         "block_size": block_size,
-        "num_blocks": int(least * room / (1.0 - watermark)) + 2,
+        "num_blocks": blocks,
         "watermark_blocks_fraction": watermark,
     }
 

@@ -33,7 +33,8 @@ def spans(batches):
 def with_arrivals_at_batch_ends(case, history):
     """Let copies of some requests arrive at the very instants at which batches ended."""
     table = case.table
-    ends = np.unique(history.times[:, 1:])[:10]
+    ends = np.unique([batch.end for batches in history.batches for batch in batches])
+    ends = ends[:: -(-len(ends) // 10)]
     order = np.argsort(np.concatenate([table.arrived_at, ends]), kind="stable")
     again = np.arange(len(ends)) % len(table)
     return case.with_table(
@@ -70,3 +71,26 @@ def test_times_replicas_and_batches_are_vidurs_in_hundreds_of_clusters(
     data, draw_case, simulate_compiled, simulate_by_vidur
 ):
     check(draw_case(data), simulate_compiled, simulate_by_vidur)
+
+
+@pytest.mark.parametrize("kind", ["sarathi", "vllm"])
+@pytest.mark.parametrize("requests", [1, 4])
+def test_a_request_that_fills_the_cache_restarts_as_often_as_vidurs(
+    kind, requests, make_case, simulate_compiled, simulate_by_vidur
+):
+    """Without a spare block it sends itself back at each token; Vidur's next attempt readmits it.
+
+    Random clusters seldom get there.
+    """
+    cluster = {
+        "num_replicas": 1,
+        "replica_scheduler": kind,
+        "block_size": 16,
+        "num_blocks": 4,
+        "watermark_blocks_fraction": 0.0,
+        "max_tokens_in_batch": 64,
+    }
+    table = RequestTable(np.arange(requests) * 1e-3, np.full(requests, 4), np.full(requests, 60))
+    case = make_case(cluster, "round_robin", 64, 0, table)
+    assert simulate_by_vidur(case).restarts.min() > 5
+    check(case, simulate_compiled, simulate_by_vidur)

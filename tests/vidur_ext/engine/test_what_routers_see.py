@@ -1,0 +1,73 @@
+"""At every decision the compiled state holds the numbers that a router sees in Vidur."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import assume, event, given, settings
+from hypothesis import strategies as st
+
+from vidur_ext.engine import CompiledSimulation
+from vidur_ext.engine.layout import (
+    DECODING,
+    FREE,
+    MEMBERS,
+    OFFSETS,
+    PARTIAL_DONE,
+    PENDING,
+    ROUNDS,
+    TOKENS,
+    WAITING,
+)
+from vidur_ext.scheduler.global_scheduler.heuristics import ROUTING_HEURISTICS
+from vidur_ext.simulation.vidur_simulation import VidurSimulation
+
+ROWS = (
+    "waiting",
+    "running",
+    "decoding",
+    "pending_prefill_tokens",
+    "context_tokens",
+    "kv_blocks_used",
+    "remaining_output_tokens",
+)
+
+
+def seen_in_vidur(simulation):
+    """Run Vidur and return the rows [7, R] of each decision."""
+    seen, plain = [], simulation.scheduler._route
+
+    def route(snapshot, interval, request):
+        seen.append(np.stack([snapshot.row(name) for name in ROWS]))
+        return plain(snapshot, interval, request)
+
+    simulation.scheduler._route = route
+    simulation.run()
+    return seen
+
+
+def rows_of(simulation):
+    """Read the same rows off the compiled state."""
+    row = simulation.state.replicas.T
+    context = row[OFFSETS] + row[DECODING] * row[ROUNDS] + row[PARTIAL_DONE]
+    used = simulation.settings.num_blocks - row[FREE]
+    remaining = row[TOKENS] - context - row[PENDING]
+    return np.stack(
+        [row[WAITING], row[MEMBERS], row[DECODING], row[PENDING], context, used, remaining]
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_each_decision_sees_the_same_cluster(data, draw_case, vidur_config):
+    case = draw_case(data)
+    assume(case.rule in ROUTING_HEURISTICS)
+    vidur = VidurSimulation(vidur_config(case), case.table)
+    expected = seen_in_vidur(vidur)
+    event("some are preempted" if any(r.num_restarts for r in vidur.requests) else "none is")
+    compiled = CompiledSimulation(vidur_config(case, scheduler="ppo_modular"), case.table)
+    for request, rows in enumerate(expected):
+        assert compiled.advance() == request
+        np.testing.assert_array_equal(rows_of(compiled), rows)
+        compiled.assign(int(vidur.routing[request]))
+    assert compiled.advance() == -1
+    assert not rows_of(compiled).any()
