@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import mmap
 import os
@@ -56,8 +57,7 @@ def config_below(root: Path, *, episode_requests: int, save_async: bool) -> Trai
 class ForkServer:
     """The process that starts and reaps trainings; see ``fork_server.py``."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self) -> None:
         # BLAS and Arrow's allocator would start threads, and a threaded process must not fork.
         quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
         self._process = subprocess.Popen(
@@ -70,23 +70,19 @@ class ForkServer:
         self._answer()
 
     def ask(self, do: str, **details: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"do": do, **details}) + "\n")
         self._process.stdin.flush()
         return self._answer()
 
     def close(self) -> None:
         """End the server and with it every child; fail if it did not end well."""
-        assert self._process.stdin is not None
         self._process.stdin.close()
         assert self._process.wait(timeout=30) == 0
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, f"the fork server ended with status {self._process.wait(timeout=30)}"
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        return json.loads(line)
 
 
 @dataclass(frozen=True)
@@ -104,6 +100,7 @@ class Scene:
 
     @property
     def last(self) -> int:
+        """PPO step of its last decision, 0 before the first one."""
         return self.counts[1]
 
     @property
@@ -155,10 +152,13 @@ class Moment:
 class Experiment:
     """One training in a folder of its own, by as many processes as it takes."""
 
-    def __init__(self, server: ForkServer, root: Path, config: TrainingConfig) -> None:
+    def __init__(
+        self, server: ForkServer, root: Path, *, one_episode: bool, save_async: bool = False
+    ) -> None:
         self.root = root
-        self.config = config
-        self.store = CheckpointStore(config.checkpointing)
+        episode = TOTAL if one_episode else 12 * INTERVAL
+        self.config = config_below(root, episode_requests=episode, save_async=save_async)
+        self.store = CheckpointStore(self.config.checkpointing)
         self.landings: Counter[str] = Counter()
         self.lost: list[int] = []
         self._server = server
@@ -190,7 +190,6 @@ class Experiment:
             clock: seconds by which the process's clock is ahead.
             resumes: PPO step it must go on from; None is the newest checkpoint.
         """
-        self._counts_file.unlink(missing_ok=True)
         self._counts_file.write_bytes(bytes(24))
         with self._counts_file.open("rb") as file:
             counts = memoryview(mmap.mmap(file.fileno(), 24, prot=mmap.PROT_READ)).cast("q")
@@ -216,8 +215,7 @@ class Experiment:
     @property
     def newest_step(self) -> int:
         """PPO step of the newest complete checkpoint, 0 without one."""
-        infos = self.store.list()
-        return infos[-1].manifest.ppo_step if infos else 0
+        return max((info.manifest.ppo_step for info in self.store.list()), default=0)
 
     def must_agree_with(self, straight: Outcome) -> None:
         """Check that what is shown now is no other curve, and that no saved point is missing."""
@@ -227,10 +225,6 @@ class Experiment:
             ours = [point for point in shown.get(tag, []) if point[0] not in CHUNKS[:-1]]
             assert set(ours) <= set(points)
             assert {point for point in points if point[0] < self.newest_step} <= set(ours)
-
-    @property
-    def kills(self) -> int:
-        return self.landings.total()
 
     def flags(self, stop: int = TOTAL) -> list[str]:
         return self.config.to_cli_flags(
@@ -245,32 +239,30 @@ class Experiment:
         """Poll until the moment has come, then kill; return the status of the ended child."""
         if moment is None or moment.trip is not None:
             return int(self._server.ask("wait", pid=pid)["status"])
-        looks = 0
         countdown: int | None = None
-        while True:
-            looks += 1
+        for looks in itertools.count(1):
             if countdown is None and moment.seen(scene):
                 countdown = moment.polls
+            if countdown == 0:
+                return int(self._server.ask("kill", pid=pid)["status"])
             if countdown is not None:
                 countdown -= 1
-                if countdown < 0:
-                    return int(self._server.ask("kill", pid=pid)["status"])
             if looks % _POLLS_PER_LOOK == 0:
                 status = self._server.ask("poll", pid=pid)["status"]
                 if status is not None:
                     return int(status)
+        raise AssertionError("unreachable")
 
     def _account(self, scene: Scene, resumed: int) -> None:
         """Check how much the kill lost, and note where it landed."""
         newest = self.newest_step
         assert newest >= resumed, "a kill took a checkpoint away"
-        if scene.last:
-            self.lost.append(scene.last - newest)
         # A decision is counted before the save that it brings, so that a save at hand that was cut
         # off loses its interval as a whole. In the background the next save waits for the one
         # under way: what is decided meanwhile, at most one more interval, may be lost as well.
         most = 2 * INTERVAL if self.config.checkpointing.save_async else INTERVAL
         assert scene.last - newest <= most
+        self.lost.append(max(0, scene.last - newest))
         self.landings[self._landing(scene)] += 1
 
     def _landing(self, scene: Scene) -> str:
@@ -366,8 +358,8 @@ def curves(experiment: Experiment) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.fixture(scope="session")
-def fork_server(tmp_path_factory) -> Iterator[ForkServer]:
-    server = ForkServer(tmp_path_factory.mktemp("fork_server"))
+def fork_server() -> Iterator[ForkServer]:
+    server = ForkServer()
     yield server
     server.close()
 
@@ -385,10 +377,9 @@ def outcome_of():
 @pytest.fixture
 def make_experiment(fork_server, tmp_path):
     def make(name: str, *, one_episode: bool = False, save_async: bool = False) -> Experiment:
-        root = tmp_path / name
-        episode = TOTAL if one_episode else 12 * INTERVAL
-        config = config_below(root, episode_requests=episode, save_async=save_async)
-        return Experiment(fork_server, root, config)
+        return Experiment(
+            fork_server, tmp_path / name, one_episode=one_episode, save_async=save_async
+        )
 
     return make
 
@@ -401,9 +392,7 @@ def uninterrupted(fork_server, tmp_path_factory):
     def outcome(one_episode: bool) -> Outcome:
         if one_episode not in known:
             root = tmp_path_factory.mktemp("uninterrupted") / "straight"
-            episode = TOTAL if one_episode else 12 * INTERVAL
-            config = config_below(root, episode_requests=episode, save_async=False)
-            straight = Experiment(fork_server, root, config)
+            straight = Experiment(fork_server, root, one_episode=one_episode)
             assert not straight.attempt()
             known[one_episode] = Outcome.of(straight)
         return known[one_episode]
