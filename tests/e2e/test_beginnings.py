@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
+import subprocess
 from pathlib import Path
 
+import pexpect
 import pytest
 
 SLOW = pytest.mark.slow
@@ -269,3 +272,29 @@ def test_paths_are_taken_as_they_are_written(situation):
     run = Path(place.path / "zweiter Läuf" / "run")
     assert {"policy.pt", "pretrained_actor.pt", "config.json"} <= {p.name for p in run.iterdir()}
     assert place.manifest["run_dir"] == "zweiter Läuf/run"
+
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_ppo_warmstart_optimized.sh"
+READY = 'source "$1/lib/common.sh"; [[ -f "$STAMP" && "$(<"$STAMP")" == "$(wanted_stamp)" ]]'
+
+
+def test_the_script_asks_the_same(trained, finished):
+    """It works in the project's folder, so everything is named by its whole path here."""
+    if subprocess.run(["bash", "-c", READY, "ready", str(SCRIPT.parent)], check=False).returncode:
+        pytest.skip("the scripts' own environment is not installed, or an older one")
+    child = pexpect.spawn(
+        str(SCRIPT),
+        [
+            *("--config", str(trained.path / "small.json")),
+            *("--set", f"training.output_root={trained.path / 'outputs'}"),
+            *("--set", f"checkpointing.checkpoint_dir={trained.checkpoints}"),
+        ],
+        encoding="utf-8",
+        timeout=60,
+        dimensions=(50, 200),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    child.expect("checkpoint_step_00000120.pt")
+    child.expect(r"\[1/2/q\]")
+    child.sendintr()
+    assert finished(child)[0] == 130
