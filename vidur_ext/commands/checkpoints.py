@@ -35,13 +35,13 @@ Dir = Annotated[
     typer.Option(
         "--dir",
         metavar="FOLDER",
-        help="Folder of the checkpoints [default: checkpointing.checkpoint_dir of --config]",
+        help="Folder of the checkpoints (default: checkpointing.checkpoint_dir of --config)",
         show_default=False,
     ),
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(help=f"JSON config [default: {DEFAULT_CONFIG}]", show_default=False),
+    typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
 Named = Annotated[str, typer.Argument(metavar="CHECKPOINT", help=_NAMED)]
@@ -75,7 +75,7 @@ def show(checkpoint: Named, dir_: Dir = None, config: Config = None, as_json: Js
 def verify(
     checkpoints: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CHECKPOINT]...", help=f"{_NAMED} [default: all of the folder]"),
+        typer.Argument(metavar="[CHECKPOINT]...", help=f"{_NAMED} (default: all of the folder)"),
     ] = None,
     dir_: Dir = None,
     config: Config = None,

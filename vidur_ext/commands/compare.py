@@ -23,7 +23,7 @@ def compare(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="Run whose policies and config are taken [default: the newest one]",
+            help="Run whose policies and config are taken (default: the newest one)",
             show_default=False,
         ),
     ] = None,
@@ -33,7 +33,7 @@ def compare(
     config: Annotated[
         Path | None,
         typer.Option(
-            help=f"JSON config [default: the run's; with --policy {DEFAULT_CONFIG}]",
+            help=f"JSON config (default: the run's; with --policy {DEFAULT_CONFIG})",
             show_default=False,
         ),
     ] = None,
@@ -44,7 +44,7 @@ def compare(
     output_dir: Annotated[
         Path | None,
         typer.Option(
-            help=f"Folder of the report [default: a new one in {_KIND}/]", show_default=False
+            help=f"Folder of the report (default: a new one in {_KIND}/)", show_default=False
         ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only")] = False,

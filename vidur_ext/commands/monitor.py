@@ -48,13 +48,13 @@ def monitor(
         typer.Argument(
             metavar="[RUN]",
             help="Run folder, training_progress.json, or a folder to take the newest run of "
-            "[default: training.output_root of --config]",
+            "(default: training.output_root of --config)",
             show_default=False,
         ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help=f"JSON config [default: {DEFAULT_CONFIG}]", show_default=False),
+        typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="More metrics, the chunks, the log's end")

@@ -27,19 +27,19 @@ def tensorboard(
         Path | None,
         typer.Argument(
             metavar="[FOLDER]",
-            help="A run, or a folder of runs [default: training.output_root of --config]",
+            help="A run, or a folder of runs (default: training.output_root of --config)",
             show_default=False,
         ),
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help=f"JSON config [default: {DEFAULT_CONFIG}]", show_default=False),
+        typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
     port: Annotated[
         int | None,
         typer.Option(
-            min=1, max=65535, help="Port to listen on [default: a free one]", show_default=False
+            min=1, max=65535, help="Port to listen on (default: a free one)", show_default=False
         ),
     ] = None,
 ) -> None:
