@@ -87,7 +87,7 @@ def _compare(
     # The simulator and torch take seconds to import: not before the command line is known good.
     from ppo_scheduler.monitoring.run_log import run_log
     from ppo_scheduler.policy.policy_file import load_policy
-    from vidur_ext.env.observation import observation_schema
+    from vidur_ext.env.schema import observation_schema
     from vidur_ext.training import pipeline
     from vidur_ext.training.run_folder import RunFolder
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.batch_end import end_batch
 from vidur_ext.engine.batch_start import start_batch
-from vidur_ext.engine.compiled import compiled, compiled_entry
 from vidur_ext.engine.execution import OUTSIDE, steady_iteration_s
 from vidur_ext.engine.layout import (
     ARRIVALS,

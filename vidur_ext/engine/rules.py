@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from vidur_ext.engine.compiled import compiled
+from vidur_ext.compiled import compiled
 from vidur_ext.engine.layout import (
     ARRIVALS,
     DECODING,

@@ -13,7 +13,7 @@ from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.policy.policy_file import load_policy
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Interval
 from vidur_ext.evaluation.run_result import RunResult
 from vidur_ext.parallel import map_unordered

@@ -17,7 +17,7 @@ from ppo_scheduler.monitoring.sink import FanOut, MetricsSink
 from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
 from ppo_scheduler.monitoring.terminal import terminal
 from ppo_scheduler.state import StateDict
-from vidur_ext.env.reward import COMPONENTS
+from vidur_ext.env.schema import COMPONENTS
 from vidur_ext.training.run_folder import RunFolder
 
 _LOG = logging.getLogger("ppo")

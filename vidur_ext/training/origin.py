@@ -11,7 +11,7 @@ from ppo_scheduler.config.run_sections import CheckpointingSection
 from ppo_scheduler.config.training_config import LearnerConfig
 from ppo_scheduler.errors import IncompatibleState
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 from vidur_ext.training.settings import settings_of
 
 

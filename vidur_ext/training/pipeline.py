@@ -15,7 +15,7 @@ from ppo_scheduler.monitoring.run_log import run_log
 from ppo_scheduler.policy.policy_file import read_policy_state, save_policy
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext import main as simulator
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report

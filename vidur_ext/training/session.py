@@ -16,7 +16,7 @@ from ppo_scheduler.control.curriculum import Curriculum
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.state import StateDict
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 from vidur_ext.env.snapshot import Completion
 from vidur_ext.simulation.vidur_simulation import VidurSimulation
 from vidur_ext.training.instruments import Instruments

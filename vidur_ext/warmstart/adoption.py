@@ -15,7 +15,7 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.policy.policy_file import load_policy, save_policy
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 
 _LOG = logging.getLogger("ppo")
 PROBES = 512

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.seeding import Purpose, generator
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Interval
 from vidur_ext.parallel import map_unordered
 from vidur_ext.scheduler.global_scheduler.heuristics import ROUTING_HEURISTICS, RoutingContext

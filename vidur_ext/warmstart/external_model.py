@@ -13,7 +13,7 @@ from ppo_scheduler.errors import IncompatibleState, UserError
 from ppo_scheduler.policy.policy_file import read_policy_state
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.state import StateDict
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 
 _PARTS = ("schema", "architecture", "clip", "network", "replica_statistics", "context_statistics")
 

@@ -13,7 +13,7 @@ import torch
 from ppo_scheduler.checkpoint.reading import read_named
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.policy.policy_file import load_policy
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 
 
 class TestPrune:

@@ -15,7 +15,7 @@ from ppo_scheduler.observation import Observation
 from ppo_scheduler.policy.policy_file import save_policy
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from vidur_ext.cli import app
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 from vidur_ext.training.run_folder import RunFolder
 
 SMALL = {"schedulers": ["least_outstanding", "round_robin"], "num_seeds": 1, "requests": 32}

@@ -7,7 +7,8 @@ import pytest
 
 from ppo_scheduler.config.learner_sections import RewardSection
 from ppo_scheduler.control.curriculum import StageScales
-from vidur_ext.env.reward import COMPONENTS, RewardFunction
+from vidur_ext.env.reward import RewardFunction
+from vidur_ext.env.schema import COMPONENTS
 from vidur_ext.env.snapshot import ROWS, ClusterSnapshot, Completion, Interval
 
 
@@ -27,7 +28,7 @@ SLOW = Completion(e2e_s=30.0, ttft_s=5.0, tbt_s=0.2, output_tokens=10)
 
 
 def pay(mode: str, *steps: Interval, **keys: float) -> list[float]:
-    function = RewardFunction(RewardSection(mode=mode, **keys))
+    function = RewardFunction(RewardSection(mode=mode, **keys), 2)
     return [function(snapshot(2.0, 2.0), step)[0] for step in steps]
 
 
@@ -67,7 +68,7 @@ def test_every_weight_of_the_score_counts(key, value, expected):
 
 
 def test_imbalance_costs():
-    function = RewardFunction(RewardSection(mode="instant", imbalance_weight=1.0))
+    function = RewardFunction(RewardSection(mode="instant", imbalance_weight=1.0), 2)
     even, _ = function(snapshot(2.0, 2.0), interval())
     uneven, _ = function(snapshot(4.0, 0.0), interval())
     assert even == 0.0
@@ -88,7 +89,7 @@ def test_hybrid_pays_improvement_against_the_moving_averages():
 
 
 def test_curriculum_scales_threshold_and_penalty():
-    function = RewardFunction(RewardSection(mode="instant"))
+    function = RewardFunction(RewardSection(mode="instant"), 2)
     plain, _ = function(snapshot(1.0, 1.0), interval(SLOW))
     function.set_scales(StageScales(0, 1.0, 1.0, 2.0))
     stricter, _ = function(snapshot(1.0, 1.0), interval(SLOW))
@@ -100,13 +101,6 @@ def test_curriculum_scales_threshold_and_penalty():
 
 @pytest.mark.parametrize("mode", ["latency", "ttft", "slo", "delta", "instant", "hybrid"])
 def test_components_are_always_all_there(mode):
-    _, components = RewardFunction(RewardSection(mode=mode))(snapshot(1.0, 0.0), interval(FAST))
+    _, components = RewardFunction(RewardSection(mode=mode), 2)(snapshot(1.0, 0.0), interval(FAST))
     assert len(components) == len(COMPONENTS)
     assert np.isfinite(components).all()
-
-
-def test_reset_forgets_the_previous_episode():
-    function = RewardFunction(RewardSection(mode="delta"))
-    function(snapshot(1.0, 1.0), interval(SLOW))
-    function.reset()
-    assert function(snapshot(1.0, 1.0), interval(FAST))[0] == 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 from vidur_ext.simulation.vidur_simulation import finished_run
 from vidur_ext.workload.request_table import RequestTable
 

@@ -15,7 +15,7 @@ from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.monitoring.sink import FanOut
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.ppo.learner import Learner
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 
 GOLDEN = Path(__file__).parents[2] / "ppo_scheduler" / "checkpoint" / "golden"
 

@@ -9,7 +9,7 @@ import pytest
 from ppo_scheduler.config.run_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.policy.policy_file import load_policy
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 from vidur_ext.simulation.flags import parse_simulation_config
 from vidur_ext.training.validation import Validation
 

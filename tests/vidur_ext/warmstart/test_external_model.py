@@ -13,7 +13,7 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.policy.policy_file import load_policy, save_policy, save_policy_state
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 from vidur_ext.warmstart.adoption import PROBES, adopt, log_same_choices, same_choices
 from vidur_ext.warmstart.external_model import validate_model
 

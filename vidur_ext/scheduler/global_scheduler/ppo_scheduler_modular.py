@@ -55,7 +55,7 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
             config.cluster_config.cache_config.block_size,
             self.estimator,
         )
-        self._reward = RewardFunction(learner_config.reward_config)
+        self._reward = RewardFunction(learner_config.reward_config, len(self._order))
         self._router: Router | None = None
         self._previous_end: EpisodeEnd | None = None
         self._first_decision = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -33,10 +34,12 @@ def compiled_entry(function: Function) -> Function:
     return cast(Function, numba.njit(cache=True, **_OPTIONS)(function))
 
 
+@lru_cache(maxsize=1)
 def _sources_digest() -> str:
     content = hashlib.sha256()
-    engine = Path(__file__).parent
-    weights = engine.parent / "scheduler" / "global_scheduler" / "heuristics.py"
-    for source in (*sorted(engine.glob("*.py")), weights):
+    package = Path(__file__).parent
+    folders = (package / "engine", package / "env")
+    weights = package / "scheduler" / "global_scheduler" / "heuristics.py"
+    for source in (*(file for folder in folders for file in sorted(folder.glob("*.py"))), weights):
         content.update(source.read_bytes())
     return content.hexdigest()[:12]
