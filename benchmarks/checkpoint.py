@@ -25,7 +25,7 @@ from ppo_scheduler.config.run_sections import CheckpointingSection
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.ppo.learner import Learner
-from vidur_ext.env.observation import observation_schema
+from vidur_ext.env.schema import observation_schema
 from vidur_ext.simulation.flags import parse_simulation_config
 from vidur_ext.training.simulated_training import run_training
 

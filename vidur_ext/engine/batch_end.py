@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from vidur_ext.compiled import compiled
 from vidur_ext.engine.layout import (
+    ANSWERED_AFTER,
     COMPLETED,
+    COMPLETED_AFTER,
     DECODES,
     DECODING,
     DONE,
@@ -20,9 +22,12 @@ from vidur_ext.engine.layout import (
     PENDING,
     PREFILLED,
     PROMPT,
+    RESTARTED,
+    RESTARTS,
     ROUNDS,
     TOKENS,
     TOTAL,
+    UNANSWERED,
     Simulation,
 )
 from vidur_ext.engine.preemption import find_next_finish, start_decoding, stop_decoding
@@ -43,6 +48,9 @@ def _complete(sim: Simulation, replica: int, request: int, now: float) -> None:
     row[TOKENS] -= total
     state.times[request, COMPLETED] = now
     state.requests[request, DONE] = total
+    row[RESTARTED] -= state.requests[request, RESTARTS]
+    state.since[COMPLETED_AFTER] += now - state.now[0]
+    state.completions[state.counters[FINISHED]] = request
     state.counters[FINISHED] += 1
     state.counters[FINISHED_OUTPUT] += state.requests[request, OUTPUT]
 
@@ -82,6 +90,8 @@ def _advance_prompt(sim: Simulation, replica: int, slot: int, now: float) -> int
     row[PARTIAL_DONE] -= before
     if state.times[request, PREFILLED] == 0.0:
         state.times[request, PREFILLED] = now
+        state.since[ANSWERED_AFTER] += now - state.now[0]
+        state.counters[UNANSWERED] -= 1
     if done + 1 == state.requests[request, TOTAL]:
         _complete(sim, replica, request, now)
         return _GONE

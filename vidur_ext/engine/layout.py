@@ -58,7 +58,10 @@ SCHEDULED, PREFILLED, COMPLETED = range(3)
     OFFSETS,
     PARTIAL_DONE,
     TOKENS,
-) = range(17)
+    GENERATED,
+    RESTARTED,
+) = range(19)
+NUM_REPLICA_COLUMNS = 19
 """HEAD, TAIL, WAITING: the queue and its length.
 MEMBERS: requests with KV blocks; they stand in State.members in the order of Vidur's list of
 preempted requests: first the DECODING ones, then those with a chunk in the running batch.
@@ -69,7 +72,9 @@ FREE: KV blocks. STEADY: unless a request arrives, the next batch is this one ag
 ROOM: rounds of a steady batch until its duration changes.
 ROUTED: got a request at this instant and has not looked at it.
 PENDING: prompt tokens still to be processed; OFFSETS: sum of DONE over the decoding requests;
-PARTIAL_DONE: processed tokens of begun prompts; TOKENS: sum of TOTAL over all requests here."""
+PARTIAL_DONE: processed tokens of begun prompts; TOKENS: sum of TOTAL over all requests here.
+GENERATED: sum of DONE less PROMPT over the decoding requests; RESTARTED: sum of RESTARTS over all
+requests here."""
 
 NEVER = 1 << 62
 """NEXT_FINISH without decoding requests."""
@@ -79,10 +84,16 @@ BATCH_END, ITERATION = range(2)
 """BATCH_END: when the running batch ends, infinite without one; ITERATION: its duration."""
 
 # Entries of State.counters.
-ARRIVALS, OPEN, WORD, FINISHED, FINISHED_OUTPUT, OVERFLOW = range(6)
+ARRIVALS, OPEN, WORD, FINISHED, FINISHED_OUTPUT, OVERFLOW, SEEN, UNANSWERED = range(8)
+NUM_COUNTERS = 8
 """ARRIVALS: requests routed so far; OPEN: some replica is ROUTED; WORD: random words used;
 FINISHED: completed requests; FINISHED_OUTPUT: their output tokens; OVERFLOW: 1 + the replica whose
-batch exceeds the execution-time tables."""
+batch exceeds the execution-time tables; SEEN: FINISHED at the last decision; UNANSWERED: requests
+here without a first token."""
+
+# Entries of State.since: sums since the last decision [s].
+COMPLETED_AFTER, ANSWERED_AFTER = range(2)
+"""From the decision to each completion, and to each first token."""
 
 
 class Settings(NamedTuple):
@@ -145,10 +156,11 @@ class Inputs(NamedTuple):
 class State(NamedTuple):
     """Everything that changes; see the columns above.
 
-    requests int64 [N, 7], times float64 [N, 3], replicas int64 [R, 17], clocks float64 [R, 2],
+    requests int64 [N, 7], times float64 [N, 3], replicas int64 [R, 19], clocks float64 [R, 2],
     members int64 [R, C], chunks int64 [R, C] (new tokens per member of the running batch),
     phases int64 [R, B] (decoding requests that need a block in rounds of this remainder),
-    counters int64 [6], now float64 [1].
+    completions int64 [N] (requests in the order in which they were completed, per replica between
+    two decisions), counters int64 [8], since float64 [2], now float64 [1].
     """
 
     requests: Ints
@@ -158,7 +170,9 @@ class State(NamedTuple):
     members: Ints
     chunks: Ints
     phases: Ints
+    completions: Ints
     counters: Ints
+    since: Floats
     now: Floats
 
 
@@ -179,7 +193,7 @@ def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Setting
     requests[:, TOTAL] = prompts + outputs
     requests[:, OUTPUT] = outputs
     requests[:, (NEXT, REPLICA)] = -1
-    replicas = np.zeros((num_replicas, 17), dtype=np.int64)
+    replicas = np.zeros((num_replicas, NUM_REPLICA_COLUMNS), dtype=np.int64)
     replicas[:, (HEAD, TAIL)] = -1
     replicas[:, FREE] = settings.num_blocks
     replicas[:, NEXT_FINISH] = NEVER
@@ -193,6 +207,8 @@ def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Setting
         members=np.zeros((num_replicas, settings.batch_cap), dtype=np.int64),
         chunks=np.zeros((num_replicas, settings.batch_cap), dtype=np.int64),
         phases=np.zeros((num_replicas, settings.block_size), dtype=np.int64),
-        counters=np.zeros(6, dtype=np.int64),
+        completions=np.full(len(prompts), -1, dtype=np.int64),
+        counters=np.zeros(NUM_COUNTERS, dtype=np.int64),
+        since=np.zeros(2),
         now=np.full(1, -np.inf),
     )

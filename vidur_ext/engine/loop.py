@@ -11,6 +11,7 @@ from vidur_ext.engine.execution import OUTSIDE, steady_iteration_s
 from vidur_ext.engine.layout import (
     ARRIVALS,
     BATCH_END,
+    FINISHED,
     FREE,
     ITERATION,
     NEXT_FINISH,
@@ -23,9 +24,11 @@ from vidur_ext.engine.layout import (
     ROOM,
     ROUNDS,
     ROUTED,
+    SEEN,
     STEADY,
     TOKENS,
     TOTAL,
+    UNANSWERED,
     WAITING,
     Simulation,
 )
@@ -125,7 +128,7 @@ def _run_all(sim: Simulation, until: float) -> None:
 
 
 @compiled
-def _assign(sim: Simulation, replica: int) -> None:
+def assign_one(sim: Simulation, replica: int) -> None:
     """Queue the next request at a replica."""
     state = sim.state
     request = state.counters[ARRIVALS]
@@ -139,10 +142,13 @@ def _assign(sim: Simulation, replica: int) -> None:
     state.requests[request, REPLICA] = replica
     state.counters[OPEN] = 1
     state.counters[ARRIVALS] = request + 1
+    state.counters[UNANSWERED] += 1
+    state.counters[SEEN] = state.counters[FINISHED]
+    state.since[:] = 0.0
 
 
-@compiled_entry
-def advance(sim: Simulation) -> int:
+@compiled
+def advance_one(sim: Simulation) -> int:
     """Simulate up to the next decision that is the caller's.
 
     Returns the index of the request to be routed, or AT_END when all that can be served has been
@@ -160,14 +166,20 @@ def advance(sim: Simulation) -> int:
         replica = route(sim)
         if replica < 0:
             return int(request)
-        _assign(sim, replica)
+        assign_one(sim, replica)
     return AT_END
+
+
+@compiled_entry
+def advance(sim: Simulation) -> int:
+    """See ``advance_one``."""
+    return advance_one(sim)
 
 
 @compiled_entry
 def assign(sim: Simulation, replica: int) -> None:
     """Route the request that ``advance`` returned."""
-    _assign(sim, replica)
+    assign_one(sim, replica)
 
 
 @compiled_entry

@@ -7,6 +7,7 @@ from vidur_ext.engine.layout import (
     DECODING,
     DONE,
     FREE,
+    GENERATED,
     MEMBERS,
     NEVER,
     NEXT_FINISH,
@@ -15,6 +16,7 @@ from vidur_ext.engine.layout import (
     PARTIAL_DONE,
     PENDING,
     PROMPT,
+    RESTARTED,
     RESTARTS,
     ROUNDS,
     TOTAL,
@@ -32,6 +34,7 @@ def start_decoding(sim: Simulation, replica: int, request: int, done: int) -> No
     state.requests[request, DONE] = offset
     row[DECODING] += 1
     row[OFFSETS] += offset
+    row[GENERATED] += offset - state.requests[request, PROMPT]
     row[NEXT_FINISH] = min(row[NEXT_FINISH], state.requests[request, TOTAL] - offset)
     state.phases[replica, (1 - offset) % sim.settings.block_size] += 1
 
@@ -44,6 +47,7 @@ def stop_decoding(sim: Simulation, replica: int, request: int) -> None:
     offset = state.requests[request, DONE]
     row[DECODING] -= 1
     row[OFFSETS] -= offset
+    row[GENERATED] -= offset - state.requests[request, PROMPT]
     state.phases[replica, (1 - offset) % sim.settings.block_size] -= 1
 
 
@@ -66,6 +70,7 @@ def _restart(sim: Simulation, replica: int, request: int, partial: bool) -> None
     state.requests[request, PROMPT] = done
     state.requests[request, DONE] = 0
     state.requests[request, RESTARTS] += 1
+    row[RESTARTED] += 1
     row[PENDING] += done
     push_front(state, replica, request)
 

@@ -63,8 +63,8 @@ def context_tokens(sim: Simulation, replica: int) -> int:
 
 
 @compiled
-def _latency_s(sim: Simulation, replica: int, prompt_tokens: int) -> float:
-    """Return ``LatencyEstimator.latency_s`` of one replica."""
+def predicted_s(sim: Simulation, replica: int, prompt_tokens: int) -> tuple[float, float]:
+    """Return ``LatencyEstimator.ttft_and_latency_s`` of one replica."""
     row = sim.state.replicas[replica]
     counters, known = sim.state.counters, sim.estimates
     context = float(context_tokens(sim, replica))
@@ -75,7 +75,7 @@ def _latency_s(sim: Simulation, replica: int, prompt_tokens: int) -> float:
     output = (known.output_sum + counters[FINISHED_OUTPUT]) / (
         known.output_count + counters[FINISHED]
     )
-    return float(ttft + output * (known.base[batch] + known.slope * context))
+    return float(ttft), float(ttft + output * (known.base[batch] + known.slope * context))
 
 
 @compiled
@@ -92,7 +92,7 @@ def _score(sim: Simulation, replica: int, request: int) -> float:
     if rule == VLLM_DP:
         return float(VLLM_WAITING_WEIGHT * row[WAITING] + row[MEMBERS])
     if rule == MIN_PREDICTED_LATENCY:
-        return _latency_s(sim, replica, sim.state.requests[request, PROMPT])
+        return predicted_s(sim, replica, sim.state.requests[request, PROMPT])[1]
     pending = row[PENDING]
     remaining = row[TOKENS] - context_tokens(sim, replica) - pending
     known = sim.estimates

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.engine import loop
+from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     ARRIVALS,
-    BATCH_END,
     COMPLETED,
-    DECODES,
-    DECODING,
-    DONE,
-    FINISHED,
-    HEAD,
-    MEMBERS,
     OVERFLOW,
     PREFILLED,
-    PROMPT,
     REPLICA,
     RESTARTS,
-    ROUNDS,
     SCHEDULED,
-    VLLM,
-    WAITING,
     Floats,
     Inputs,
     Ints,
@@ -38,6 +28,7 @@ from vidur_ext.engine.layout import (
     new_state,
 )
 from vidur_ext.engine.routing import PREDICTING_RULES, routing_of
+from vidur_ext.engine.running_batch import RunningBatch, running_batch
 from vidur_ext.engine.vidur_settings import (
     NO_ESTIMATES,
     build_replica,
@@ -49,14 +40,6 @@ from vidur_ext.simulation.vidur_simulation import isolated_simulation
 from vidur_ext.workload.request_table import RequestTable
 
 Snapshot = dict[str, NDArray[Any]]
-
-
-class RunningBatch(NamedTuple):
-    """Request indices, new tokens and KV tokens (the new ones included) in the batch's order."""
-
-    requests: list[int]
-    q_tokens: list[int]
-    kv_tokens: list[int]
 
 
 class CompiledSimulation:
@@ -105,7 +88,7 @@ class CompiledSimulation:
         """
         request = loop.advance(self._sim)
         if request == loop.AT_END:
-            self._check_end()
+            check_end(self._sim, self._limits)
         return request
 
     def assign(self, replica: int) -> None:
@@ -132,7 +115,7 @@ class CompiledSimulation:
         assert self.next_arrival > self.state.now[0], "a request of this instant is to be routed"
         loop.run_until(self._sim, time)
         if self.state.counters[OVERFLOW]:
-            self._check_end()
+            check_end(self._sim, self._limits)
 
     def snapshot(self) -> Snapshot:
         """Return a copy of everything that changes."""
@@ -164,22 +147,7 @@ class CompiledSimulation:
 
     def running_batch(self, replica: int) -> RunningBatch:
         """Return the batch that a replica works on; empty if it is idle."""
-        state = self.state
-        row = state.replicas[replica]
-        first_chunk = int(row[DECODING])
-        if not np.isfinite(state.clocks[replica, BATCH_END]):
-            return RunningBatch([], [], [])
-        members = state.members[replica, : row[MEMBERS]].tolist()
-        done = state.requests[members, DONE]
-        first = 0 if row[DECODES] else first_chunk
-        decoding, prompts = members[first:first_chunk], members[first_chunk:]
-        chunks = state.chunks[replica, first_chunk : row[MEMBERS]]
-        return RunningBatch(
-            decoding + prompts,
-            [1] * len(decoding) + chunks.tolist(),
-            (done[first:first_chunk] + row[ROUNDS] + 1).tolist()
-            + (done[first_chunk:] + chunks).tolist(),
-        )
+        return running_batch(self.state, replica)
 
     @property
     def state(self) -> State:
@@ -221,39 +189,3 @@ class CompiledSimulation:
     def completed_at(self) -> Floats:
         """Time of each request's last token [s]; 0 for those to come."""
         return self.state.times[:, COMPLETED].copy()
-
-    def _check_end(self) -> None:
-        counters = self.state.counters
-        if counters[OVERFLOW]:
-            raise UserError(self._overflow(int(counters[OVERFLOW]) - 1))
-        if counters[FINISHED] == len(self.table):
-            return
-        raise UserError(self._starvation())
-
-    def _starvation(self) -> str:
-        """Say why the request that waits first on some replica never got into a batch."""
-        settings, state = self._sim.settings, self.state
-        replica = int(np.flatnonzero(state.replicas[:, WAITING])[0])
-        request = int(state.replicas[replica, HEAD])
-        prompt = int(state.requests[request, PROMPT])
-        if settings.scheduler == VLLM and prompt > settings.batch_tokens:
-            return (
-                f"request {request} can never be served: its {prompt} prompt tokens exceed vLLM's "
-                f"{settings.batch_tokens} tokens in a batch: raise cluster.max_tokens_in_batch or "
-                "lower workload.max_tokens"
-            )
-        return (
-            f"request {request} can never be served: its {prompt} prompt tokens do not fit into "
-            f"{settings.num_blocks} KV blocks of {settings.block_size} tokens, less "
-            f"{settings.watermark_blocks} that stay free: raise cluster.num_blocks or lower "
-            "workload.max_tokens"
-        )
-
-    def _overflow(self, replica: int) -> str:
-        """Say which limit of the tables the batch that could not start exceeds."""
-        self.state.clocks[replica, BATCH_END] = 0.0
-        _, q_tokens, kv_tokens = self.running_batch(replica)
-        self.state.clocks[replica, BATCH_END] = np.inf
-        violation = self._limits.violation(q_tokens, kv_tokens)
-        assert violation is not None, "only a batch beyond the tables overflows"
-        return violation

@@ -194,6 +194,11 @@ def make_case() -> type[Case]:
 
 
 @pytest.fixture(scope="session")
+def small_table() -> RequestTable:
+    return RequestTable(np.arange(8) * 0.01, np.full(8, 100), np.full(8, 20))
+
+
+@pytest.fixture(scope="session")
 def vidur_config(tmp_path_factory):
     """Return Vidur's config of a case; ``flags`` are appended to its command line."""
     folder = str(tmp_path_factory.mktemp("vidur"))

@@ -1,0 +1,154 @@
+"""Observation and reward of the compiled environments, number by number, against Vidur's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from ppo_scheduler.config.learner_sections import ObservationSection, RewardSection
+from ppo_scheduler.control.curriculum import StageScales
+from ppo_scheduler.errors import UserError
+from vidur_ext.engine.environments import RoutingEnvironments
+from vidur_ext.simulation.vidur_simulation import VidurSimulation
+
+MODES = ("latency", "ttft", "slo", "delta", "instant", "hybrid")
+
+
+class Recorder:
+    """Routes at random and keeps all that Vidur's scheduler hands over."""
+
+    def __init__(self, replicas: int, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._replicas = replicas
+        self.actions, self.observations, self.rewards = [], [], []
+
+    def observe(self, snapshot, interval, request) -> None:
+        pass
+
+    def decide(self, observation, reward, done) -> np.ndarray:
+        self.observations.append(observation)
+        self.rewards.append(float(reward[0]))
+        self.actions.append(int(self._rng.integers(self._replicas)))
+        return np.array([self.actions[-1]])
+
+
+def seen_in_vidur(simulation, replicas, seed, scales):
+    recorder = Recorder(replicas, seed)
+    simulation.scheduler.attach(recorder, scales=scales)
+    simulation.run()
+    return recorder, simulation.scheduler.finish(simulation.now)
+
+
+def assert_equal(seen, expected):
+    np.testing.assert_allclose(seen, expected, rtol=1e-9, atol=1e-9)
+
+
+def compare(case, vidur_config, observation, reward, num_envs=1, scales=StageScales(0)):
+    """Run the case and others with its cluster, in Vidur one by one, compiled side by side."""
+    flags = dict(scheduler="ppo_modular")
+    config = vidur_config(case, *observation_flags(observation, reward), **flags)
+    count = max(1, len(case.table) // num_envs)
+    tables = [case.table.slice(i * count, (i + 1) * count) for i in range(num_envs)]
+    replicas = case.cluster["num_replicas"]
+    recorded = [
+        seen_in_vidur(VidurSimulation(config, table), replicas, seed, scales)
+        for seed, table in enumerate(tables)
+    ]
+    envs = RoutingEnvironments(config, observation, reward, num_envs)
+    envs.begin(tables, scales)
+    for step in range(count):
+        assert envs.waiting
+        for env, (recorder, _) in enumerate(recorded):
+            expected = recorder.observations[step]
+            assert_equal(envs.observation.replicas[env], expected.replicas[0])
+            assert_equal(envs.observation.context[env], expected.context[0])
+            assert_equal(envs.observation.telemetry[env], expected.telemetry[0])
+            assert_equal(envs.reward[env], recorder.rewards[step])
+        envs.step(np.array([recorder.actions[step] for recorder, _ in recorded]))
+    assert not envs.waiting
+    assert_equal(envs.reward, [end.reward for _, end in recorded])
+    assert_equal(envs.components, [end.components for _, end in recorded])
+
+
+def observation_flags(observation, reward):
+    prefix = "--p_p_o_global_scheduler_modular_config_"
+    flags = [f"{prefix}observation_output_length", observation.output_length]
+    flags += [f"{prefix}observation_queue_slots", str(observation.queue_slots)]
+    flags += [f"--{'' if observation.history else 'no-'}{prefix[2:]}observation_history"]
+    return [*flags, f"{prefix}reward_config_mode", reward.mode]
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_every_number_is_equal(data, draw_case, vidur_config):
+    case = draw_case(data)
+    observation = ObservationSection(
+        output_length=data.draw(st.sampled_from(["hidden", "oracle"])),
+        queue_slots=data.draw(st.sampled_from([0, 2, 5])),
+        history=data.draw(st.booleans()),
+    )
+    reward = RewardSection(mode=data.draw(st.sampled_from(MODES)))
+    num_envs = data.draw(st.integers(1, min(4, len(case.table))))
+    event(f"{num_envs} environments")
+    compare(case, vidur_config, observation, reward, num_envs)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_every_number_is_equal_in_many_clusters(data, draw_case, vidur_config):
+    case = draw_case(data)
+    reward = RewardSection(mode=data.draw(st.sampled_from(MODES)))
+    compare(case, vidur_config, ObservationSection(output_length="oracle", queue_slots=4), reward)
+
+
+@settings(max_examples=5, deadline=None)
+@given(data=st.data())
+def test_stages_scale_thresholds_and_penalties_alike(data, draw_case, vidur_config):
+    scales = StageScales(0, latency_threshold_scale=0.001, penalty_scale=3.0)
+    reward = RewardSection(mode="hybrid")
+    compare(draw_case(data), vidur_config, ObservationSection(), reward, scales=scales)
+
+
+def test_what_was_shown_stays_when_the_environments_go_on(make_case, vidur_config, small_table):
+    case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
+    envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 1)
+    envs.begin([small_table])
+    first = envs.observation
+    copy = replace(first, replicas=first.replicas.copy(), telemetry=first.telemetry.copy())
+    envs.step(np.array([1]))
+    np.testing.assert_array_equal(first.replicas, copy.replicas)
+    np.testing.assert_array_equal(first.telemetry, copy.telemetry)
+
+
+def test_equal_actions_leave_equal_digests(make_case, vidur_config, small_table):
+    case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
+    digests = []
+    for actions in ([0, 1, 1], [0, 1, 1], [0, 0, 1]):
+        envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 1)
+        envs.begin([small_table])
+        for action in actions:
+            envs.step(np.array([action]))
+        digests.append(envs.digest())
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_tables_of_different_lengths_are_refused(make_case, vidur_config, small_table):
+    case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
+    envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 2)
+    with pytest.raises(UserError, match="of one length"):
+        envs.begin([small_table, small_table.slice(0, 3)])
+
+
+def test_a_request_that_cannot_be_served_is_an_error(make_case, vidur_config, small_table):
+    cluster = {"num_replicas": 2, "num_blocks": 2, "watermark_blocks_fraction": 0.9}
+    case = make_case(cluster, "ppo_modular", 300, 0, small_table)
+    envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 1)
+    envs.begin([small_table])
+    with pytest.raises(UserError, match="can never be served"):
+        while envs.waiting:
+            envs.step(np.array([0]))

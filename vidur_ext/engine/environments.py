@@ -1,0 +1,164 @@
+"""Many compiled simulations of one cluster that wait for their decisions together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppo_scheduler.config.learner_sections import ObservationSection, RewardSection
+from ppo_scheduler.control.curriculum import StageScales
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.observation import TELEMETRY, Observation
+from vidur_ext.engine.failures import check_end
+from vidur_ext.engine.layout import (
+    FINISHED,
+    GIVEN,
+    Floats,
+    Inputs,
+    Ints,
+    Simulation,
+    State,
+    new_state,
+)
+from vidur_ext.engine.routing import ASK
+from vidur_ext.engine.step import Environments, Outlook, step
+from vidur_ext.engine.vidur_settings import build_replica, estimates_of, settings_of, tables_of
+from vidur_ext.env.features import feature_rule
+from vidur_ext.env.reward import reward_rule
+from vidur_ext.env.schema import observation_schema
+from vidur_ext.env.sight import Memory, new_memory, new_sight
+from vidur_ext.simulation.vidur_simulation import isolated_simulation
+from vidur_ext.workload.request_table import RequestTable
+
+_NOBODY = np.zeros(0, dtype=np.int64)
+
+
+class RoutingEnvironments:
+    """B episodes side by side; each has a table of N requests, and each step routes one of each.
+
+    ``begin`` opens the episodes. While ``waiting``, ``observation`` shows what is to be decided,
+    and ``step`` decides; ``reward`` and ``components`` are what was earned in between. At the end
+    of the episodes, when every request has been served, they hold what the last decision earned.
+    """
+
+    def __init__(
+        self,
+        config: Any,
+        observation: ObservationSection,
+        reward: RewardSection,
+        num_envs: int,
+    ) -> None:
+        """Read the cluster off Vidur's ``SimulationConfig``.
+
+        Raises:
+            UserError: the cluster is one that only Vidur simulates.
+        """
+        self.schema = observation_schema(observation)
+        self.num_envs = num_envs
+        self.num_replicas = int(config.cluster_config.num_replicas)
+        self.waiting = False
+        self._reward_section = reward
+        self._queue_slots = observation.queue_slots
+        with isolated_simulation():
+            replica = build_replica(config)
+            self._estimates = estimates_of(replica)
+        self._settings = settings_of(replica, GIVEN)
+        self._tables = tables_of(replica.predictor)
+        self._limits = replica.predictor.tables.limits
+        self._capacity = float(replica.scheduler._config.batch_size_cap)
+        self._features = feature_rule(observation, self._settings.block_size)
+
+    def begin(self, tables: Sequence[RequestTable], scales: StageScales | None = None) -> None:
+        """Open an episode in every environment, and go to its first request.
+
+        Args:
+            tables: the requests, as many in each environment.
+            scales: the curriculum's stage; rates are the tables' own.
+
+        Raises:
+            UserError: the tables are not B tables of one length.
+        """
+        lengths = {len(table) for table in tables}
+        if len(tables) != self.num_envs or len(lengths) != 1:
+            raise UserError(
+                f"{self.num_envs} environments need as many request tables of one length, not "
+                f"{len(tables)} of lengths {sorted(lengths)}"
+            )
+        states = [
+            new_state(t.prefill_tokens, t.decode_tokens, self.num_replicas, self._settings)
+            for t in tables
+        ]
+        arrived = np.stack([table.arrived_at for table in tables])
+        inputs = Inputs(arrived, np.full(arrived.shape, ASK), np.zeros(0, np.uint32))
+        memories = [new_memory(self.num_replicas) for _ in tables]
+        sight = new_sight(self.num_replicas, self._queue_slots)
+        self._envs = Environments(
+            sims=Simulation(
+                self._settings, self._tables, self._estimates, inputs, State(*_stacked(states))
+            ),
+            memory=Memory(*_stacked(memories)),
+            features=self._features,
+            reward=reward_rule(self._reward_section, scales or StageScales(0)),
+            capacity=self._capacity,
+            sight=sight,
+            bits=sight.table.view(np.uint64),
+            traces=np.zeros(self.num_envs, dtype=np.uint64),
+        )
+        self._latencies = np.zeros((arrived.size, 2))
+        self._go_on(_NOBODY)
+
+    def step(self, actions: Ints) -> None:
+        """Route the waiting requests to the replicas ``actions`` [B].
+
+        Raises:
+            UserError: a batch exceeds the execution-time tables, or a request can never be served.
+        """
+        assert self.waiting, "no request waits for a decision"
+        assert actions.shape == (self.num_envs,), actions.shape
+        assert 0 <= actions.min() and actions.max() < self.num_replicas, actions
+        self._go_on(actions)
+
+    def _go_on(self, actions: Ints) -> None:
+        schema, count = self.schema, self.num_envs
+        # New arrays each time: whoever got the last ones may keep them.
+        out = Outlook(
+            replicas=np.empty((count, self.num_replicas, len(schema.replica))),
+            context=np.empty((count, len(schema.context))),
+            telemetry=np.empty((count, len(schema.telemetry))),
+            reward=np.empty(count),
+            latencies=self._latencies,
+        )
+        waiting, completed = step(self._envs, actions, out)
+        self.waiting = waiting > 0
+        if waiting < count:
+            self._check_ends()
+        self.observation = Observation(out.replicas, out.context, out.telemetry)
+        self.reward = out.reward
+        self.completed = self._latencies[:completed]
+
+    @property
+    def components(self) -> Floats:
+        """Components [B, K] of ``reward``; also a part of the observation's telemetry."""
+        return self.observation.telemetry[:, len(TELEMETRY) :]
+
+    def digest(self) -> str:
+        """Return a digest of all that was seen so far: equal digests, equal simulations."""
+        return hashlib.blake2b(self._envs.traces.tobytes(), digest_size=16).hexdigest()
+
+    def _check_ends(self) -> None:
+        sims = self._envs.sims
+        for env in range(self.num_envs):
+            state = State(*(array[env] for array in sims.state))
+            if self.waiting and state.counters[FINISHED] == state.requests.shape[0]:
+                continue
+            inputs = sims.inputs._replace(arrived=sims.inputs.arrived[env])
+            check_end(sims._replace(inputs=inputs, state=state), self._limits)
+
+
+def _stacked(items: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
+    """Stack the arrays of equal tuples: [B, ...] each."""
+    return [np.stack(arrays) for arrays in zip(*items, strict=True)]

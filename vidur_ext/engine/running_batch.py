@@ -1,0 +1,49 @@
+"""The batch that a replica works on, read off the state."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from vidur_ext.engine.layout import (
+    BATCH_END,
+    DECODES,
+    DECODING,
+    DONE,
+    MEMBERS,
+    ROUNDS,
+    State,
+)
+
+
+class RunningBatch(NamedTuple):
+    """Request indices, new tokens and KV tokens (the new ones included) in the batch's order."""
+
+    requests: list[int]
+    q_tokens: list[int]
+    kv_tokens: list[int]
+
+
+def running_batch(state: State, replica: int) -> RunningBatch:
+    """Return the batch that a replica works on; empty if it is idle."""
+    if not np.isfinite(state.clocks[replica, BATCH_END]):
+        return RunningBatch([], [], [])
+    return formed_batch(state, replica)
+
+
+def formed_batch(state: State, replica: int) -> RunningBatch:
+    """Return the batch that a replica has formed last, though it may be unable to start it."""
+    row = state.replicas[replica]
+    first_chunk = int(row[DECODING])
+    members = state.members[replica, : row[MEMBERS]].tolist()
+    done = state.requests[members, DONE]
+    first = 0 if row[DECODES] else first_chunk
+    decoding, prompts = members[first:first_chunk], members[first_chunk:]
+    chunks = state.chunks[replica, first_chunk : row[MEMBERS]]
+    return RunningBatch(
+        decoding + prompts,
+        [1] * len(decoding) + chunks.tolist(),
+        (done[first:first_chunk] + row[ROUNDS] + 1).tolist()
+        + (done[first_chunk:] + chunks).tolist(),
+    )

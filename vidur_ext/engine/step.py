@@ -1,0 +1,142 @@
+"""Compiled: many simulations from one decision to the next, with what is seen and earned."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppo_scheduler.observation import TELEMETRY
+from vidur_ext.compiled import compiled, compiled_entry
+from vidur_ext.engine.layout import (
+    COMPLETED,
+    FINISHED,
+    PREFILLED,
+    SEEN,
+    Inputs,
+    Ints,
+    Simulation,
+    State,
+)
+from vidur_ext.engine.loop import AT_END, advance_one, assign_one
+from vidur_ext.engine.sight import see
+from vidur_ext.env.features import FeatureRule, write_observation
+from vidur_ext.env.reward import RewardRule, reward_of
+from vidur_ext.env.sight import Floats, Memory, Sight
+
+_NUM_MEASURED = len(TELEMETRY)
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+_FOLD = np.uint64(29)
+
+
+class Environments(NamedTuple):
+    """B simulations: every array of ``sims`` and ``memory`` has a leading axis of environments.
+
+    capacity: requests that one batch may hold. sight: working memory; bits: its table's bits.
+    traces uint64 [B]: a hash of all that was seen so far.
+    """
+
+    sims: Simulation
+    memory: Memory
+    features: FeatureRule
+    reward: RewardRule
+    capacity: float
+    sight: Sight
+    bits: NDArray[np.uint64]
+    traces: NDArray[np.uint64]
+
+
+class Outlook(NamedTuple):
+    """What a step leaves for the learner.
+
+    replicas [B, R, F], context [B, C], telemetry [B, K], reward [B]; latencies [B * N, 2]: times
+    end to end and to first token of the completed requests [s].
+    """
+
+    replicas: Floats
+    context: Floats
+    telemetry: Floats
+    reward: Floats
+    latencies: Floats
+
+
+@compiled
+def _simulation(sims: Simulation, env: int) -> Simulation:
+    """Return one of the simulations; its arrays are views."""
+    inputs, state = sims.inputs, sims.state
+    return Simulation(
+        sims.settings,
+        sims.tables,
+        sims.estimates,
+        Inputs(inputs.arrived[env], inputs.choices[env], inputs.words),
+        State(
+            state.requests[env],
+            state.times[env],
+            state.replicas[env],
+            state.clocks[env],
+            state.members[env],
+            state.chunks[env],
+            state.phases[env],
+            state.completions[env],
+            state.counters[env],
+            state.since[env],
+            state.now[env],
+        ),
+    )
+
+
+@compiled
+def _trace(trace: np.uint64, bits: NDArray[np.uint64]) -> np.uint64:
+    """Fold the cluster's table into the hash by multiplications and shifts."""
+    mixed = trace
+    for row in range(bits.shape[0]):
+        for replica in range(bits.shape[1]):
+            mixed = (mixed ^ bits[row, replica]) * _MIX
+            mixed ^= mixed >> _FOLD
+    return mixed
+
+
+@compiled
+def _report_completions(sim: Simulation, latencies: Floats, first: int) -> int:
+    """Append the latencies since the last decision; return the row behind them."""
+    state, arrived = sim.state, sim.inputs.arrived
+    for index in range(state.counters[SEEN], state.counters[FINISHED]):
+        request = state.completions[index]
+        latencies[first, 0] = state.times[request, COMPLETED] - arrived[request]
+        latencies[first, 1] = state.times[request, PREFILLED] - arrived[request]
+        first += 1
+    return first
+
+
+@compiled
+def _look(envs: Environments, sim: Simulation, env: int, waits: bool, out: Outlook) -> None:
+    """Write what environment ``env`` shows and earned; an observation only if a request waits."""
+    memory = Memory(envs.memory.numbers[env], envs.memory.outstanding[env], envs.memory.qps[env])
+    sight, telemetry = envs.sight, out.telemetry[env]
+    see(sim, envs.reward, envs.capacity, sight)
+    out.reward[env] = reward_of(envs.reward, sight, memory, telemetry[_NUM_MEASURED:])
+    if waits:
+        envs.traces[env] = _trace(envs.traces[env], envs.bits)
+        write_observation(
+            envs.features, sight, memory, out.replicas[env], out.context[env], telemetry
+        )
+
+
+@compiled_entry
+def step(envs: Environments, actions: Ints, out: Outlook) -> tuple[int, int]:
+    """Route the waiting requests, if ``actions`` [B] holds any, and go on to the next ones.
+
+    Returns how many environments wait for a decision and how many requests were completed. An
+    environment that does not wait is at its end, or has failed.
+    """
+    waiting = completed = 0
+    for env in range(len(envs.traces)):
+        sim = _simulation(envs.sims, env)
+        if len(actions):
+            assign_one(sim, actions[env])
+        waits = advance_one(sim) != AT_END
+        waiting += waits
+        completed = _report_completions(sim, out.latencies, completed)
+        _look(envs, sim, env, waits, out)
+    return waiting, completed
