@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.ppo.learner import Learner
-from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Completion, Interval
+from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Interval
+from vidur_ext.training.episodes import Observer
 
 
 class LearnerRouter:
@@ -20,29 +21,12 @@ class LearnerRouter:
     asked, and what completed then has already been counted.
     """
 
-    def __init__(
-        self,
-        learner: Learner,
-        recorded: Sequence[int],
-        on_completion: Callable[[Completion], None],
-        on_replayed: Callable[[], None],
-        before_change: Callable[[], None],
-    ) -> None:
-        """Begin at the start of an episode.
-
-        Args:
-            learner: decides behind the recorded actions.
-            recorded: actions taken so far in this episode.
-            on_completion: called with each request that completes behind them.
-            on_replayed: called when the last recorded action has been replayed.
-            before_change: called before anything changes that a checkpoint holds.
-        """
+    def __init__(self, learner: Learner, recorded: Sequence[int], observer: Observer) -> None:
+        """Begin at the start of an episode, with the actions taken so far in it."""
         self._learner = learner
         self._recorded = recorded
         self._position = 0
-        self._on_completion = on_completion
-        self._on_replayed = on_replayed
-        self._before_change = before_change
+        self._observer = observer
 
     @property
     def replaying(self) -> bool:
@@ -51,10 +35,11 @@ class LearnerRouter:
     def observe(
         self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest | None
     ) -> None:
-        if not self.replaying:
-            self._before_change()
-            for completion in interval.completions:
-                self._on_completion(completion)
+        if self.replaying:
+            return
+        self._observer.before_change()
+        latencies = [(c.e2e_s, c.ttft_s) for c in interval.completions]
+        self._observer.on_completions(np.array(latencies).reshape(-1, 2))
 
     def decide(
         self, observation: Observation, reward: NDArray[np.float64], done: NDArray[np.bool_]
@@ -64,5 +49,5 @@ class LearnerRouter:
         action = self._recorded[self._position]
         self._position += 1
         if self._position == len(self._recorded):
-            self._on_replayed()
+            self._observer.on_replayed()
         return np.array([action])

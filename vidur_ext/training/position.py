@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from ppo_scheduler.state import StateDict
-from vidur_ext.scheduler.global_scheduler.ppo_scheduler_modular import EpisodeEnd
+from vidur_ext.env.episode import EpisodeEnd
 
 
 @dataclass
@@ -34,7 +36,10 @@ class Position:
             "decisions_in_episode": self.decisions_in_episode,
             "previous_end": None
             if end is None
-            else {"reward": end.reward, "components": list(end.components)},
+            else {
+                "reward": torch.from_numpy(end.reward),
+                "components": torch.from_numpy(end.components),
+            },
         }
 
     @classmethod
@@ -44,5 +49,7 @@ class Position:
             state["episode"],
             state["requests_before_episode"],
             state["decisions_in_episode"],
-            None if end is None else EpisodeEnd(end["reward"], list(end["components"])),
+            None
+            if end is None
+            else EpisodeEnd(end["reward"].numpy(), end["components"].numpy()),
         )

@@ -8,6 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.config.resume_rules import Difference, Effect
@@ -17,15 +20,15 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.state import StateDict
 from vidur_ext.env.schema import observation_schema
-from vidur_ext.env.snapshot import Completion
-from vidur_ext.simulation.vidur_simulation import VidurSimulation
+from vidur_ext.training.compiled_episodes import CompiledEpisodes
+from vidur_ext.training.episodes import EpisodePlan, Episodes
 from vidur_ext.training.instruments import Instruments
 from vidur_ext.training.interruption import ChunkFinished, Interrupted, SignalRequests
-from vidur_ext.training.learner_router import LearnerRouter
 from vidur_ext.training.position import Position
 from vidur_ext.training.save_schedule import SaveSchedule
 from vidur_ext.training.settings import settings_digest, settings_of
 from vidur_ext.training.validation import Validation
+from vidur_ext.training.vidur_episodes import VidurEpisodes
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.stream import RequestStream
 
@@ -58,7 +61,8 @@ class TrainingSession:
             clock: seconds that only go forward, for ``checkpoint_interval_s``.
         """
         saving = learner_config.checkpointing
-        self._simulation_config = simulation_config
+        scheduler_config = simulation_config.cluster_config.global_scheduler_config
+        num_envs = scheduler_config.num_envs
         self._config = learner_config
         self._stream = stream
         self._run_dir = run_dir
@@ -73,7 +77,6 @@ class TrainingSession:
         self._config_digest = settings_digest(simulation_config)
         self._curriculum = Curriculum(learner_config.curriculum_learning)
         self._position = Position()
-        self._simulation: VidurSimulation | None = None
         self._replayed_digest: str | None = None
         self._signals = SignalRequests()
         self._consistent = True
@@ -83,7 +86,13 @@ class TrainingSession:
             observation_schema(learner_config.observation),
             simulation_config.cluster_config.num_replicas,
             instruments,
+            num_envs=num_envs,
             warm_start=warm_start,
+        )
+        self._episodes: Episodes = (
+            CompiledEpisodes(simulation_config, learner_config, self.learner, num_envs, self)
+            if scheduler_config.engine == "compiled"
+            else VidurEpisodes(simulation_config, self.learner, self)
         )
         self.learner.after_decision = self._after_decision
         self.learner.on_event = _LOG.warning
@@ -141,12 +150,11 @@ class TrainingSession:
 
     def state_dict(self) -> StateDict:
         """Return the parts of a checkpoint; it is complete only with all of them."""
-        simulation = self._simulation
         return {
             **self.learner.state_dict(),
             "simulation": {
                 "position": self._position.state_dict(),
-                "digest": None if simulation is None else simulation.scheduler.digest(),
+                "digest": self._episodes.digest(),
                 "seed": self._config.training.seed,
             },
             "metrics": self._instruments.state_dict(),
@@ -165,7 +173,11 @@ class TrainingSession:
         self._position = Position.from_state(state["simulation"]["position"])
         self._instruments.load_state_dict(state["metrics"])
         self._replayed_digest = state["simulation"]["digest"]
-        replayable = len(self.learner.action_log[0]) >= self._position.decisions_in_episode
+        end = self._position.previous_end
+        if end is not None and len(end.reward) != self._episodes.num_envs:
+            self._position.previous_end = None
+        taken = self.learner.action_log.together()
+        replayable = taken.size == self._position.decisions_in_episode
         another_world = [d.name for d in changed if d.rule.effect is Effect.NEXT_EPISODE]
         if self._position.decisions_in_episode > 0 and (another_world or not replayable):
             _LOG.info(
@@ -176,6 +188,19 @@ class TrainingSession:
             )
             self._position = self._position.behind_unfinished_episode()
             self.learner.abandon_episodes()
+        self._check_rest()
+
+    def _check_rest(self) -> None:
+        """The rest of the budget must be split evenly too, whoever trained its beginning."""
+        total, num_envs = self._config.training.total_requests, self._episodes.num_envs
+        rest = total - self._position.requests_before_episode
+        if rest % num_envs:
+            raise UserError(
+                f"{rest} of {total} requests are left to train, which parallel_training.num_envs="
+                f"{num_envs} environments cannot share evenly: set training.total_requests to "
+                f"{total - rest % num_envs} or {total - rest % num_envs + num_envs}, or num_envs "
+                "to what the checkpoint was trained with"
+            )
 
     def _run_and_save(self, total: int) -> None:
         self._schedule.start(self.learner.updates)
@@ -195,54 +220,48 @@ class TrainingSession:
             self.save_now("end")
 
     def _run_episode(self, total: int) -> None:
-        position = self._position
-        count = min(
-            self._config.training.episode_requests, total - position.requests_before_episode
-        )
-        scales = self._curriculum.scales(position.requests_before_episode)
+        """Run the next episode: each environment has its own window of the stream."""
+        position, num_envs = self._position, self._episodes.num_envs
+        first = position.requests_before_episode
+        count = min(self._config.training.episode_requests, (total - first) // num_envs)
+        scales = self._curriculum.scales(first)
         self._instruments.scales = scales
-        table = self._stream.window(position.requests_before_episode, count)
-        simulation = VidurSimulation(self._simulation_config, table.at_rate(scales.qps_scale))
+        windows = [self._stream.window(first + env * count, count) for env in range(num_envs)]
         begun = position.decisions_in_episode > 0
-        router = LearnerRouter(
-            self.learner,
-            tuple(self.learner.action_log[0]) if begun else (),
-            on_completion=self._on_completion,
-            on_replayed=self._check_replay,
-            before_change=self._before_change,
+        taken = self.learner.action_log.together() if begun else np.zeros((num_envs, 0), np.int64)
+        end = self._episodes.run(
+            EpisodePlan(
+                tables=[window.at_rate(scales.qps_scale) for window in windows],
+                scales=scales,
+                previous_end=position.previous_end,
+                recorded=taken,
+            )
         )
-        simulation.scheduler.attach(router, previous_end=position.previous_end, scales=scales)
-        self._simulation = simulation
-        simulation.run()
-        end = simulation.scheduler.finish(simulation.now)
-        self._simulation = None
-        self._position = Position(
-            position.episode + 1, position.requests_before_episode + count, 0, end
-        )
+        self._position = Position(position.episode + 1, first + count * num_envs, 0, end)
         self._consistent = True
 
-    def _check_replay(self) -> None:
+    def on_replayed(self) -> None:
         """The replayed beginning must have led to the very state that was saved."""
-        assert self._simulation is not None
-        digest = self._simulation.scheduler.digest()
-        if digest != self._replayed_digest:
+        if self._episodes.digest() != self._replayed_digest:
             raise UserError(
                 "replaying the unfinished episode did not lead to the saved state of the "
                 "simulation: workload, cluster, predictor or a package version differ from those "
                 "of the checkpoint. Restore them, or start afresh with --resume never"
             )
 
-    def _before_change(self) -> None:
+    def before_change(self) -> None:
+        """From now to the end of the decision nothing can be saved."""
         self._consistent = False
 
-    def _on_completion(self, completion: Completion) -> None:
-        alert = self._instruments.tail.add(completion.e2e_s, completion.ttft_s)
+    def on_completions(self, latencies: NDArray[np.float64]) -> None:
+        """Count completed requests [n, 2]: times end to end and to first token [s]."""
+        alert = self._instruments.tail.add(latencies)
         if alert is not None:
             _LOG.warning(alert)
 
     def _after_decision(self) -> None:
         """Runs inside ``Learner.decide``, when its state is whole: save and stop happen here."""
-        self._position.decisions_in_episode += 1
+        self._position.decisions_in_episode += self._episodes.num_envs
         self._consistent = True
         reason = self._schedule.due(
             self.learner.ppo_step, self.learner.updates, self._signals.take_save()

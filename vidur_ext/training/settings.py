@@ -23,10 +23,13 @@ def settings_of(simulation_config: Any) -> dict[str, Any]:
     """Return what ``TrainingConfig.settings`` calls it, as far as flags determine it."""
     flags = simulation_config.to_dict()
     cluster_config = simulation_config.cluster_config
+    scheduler = cluster_config.global_scheduler_config
     generator = simulation_config.request_generator_config
     predictor = simulation_config.execution_time_predictor_config
     settings = {
-        **cluster_config.global_scheduler_config.to_learner_config().settings(),
+        **scheduler.to_learner_config().settings(),
+        "simulation.engine": scheduler.engine,
+        "parallel_training.num_envs": scheduler.num_envs,
         "simulation.predictor": str(predictor.get_type()),
     }
     kind = str(cluster_config.replica_scheduler_config.get_type())

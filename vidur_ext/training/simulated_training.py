@@ -14,6 +14,7 @@ from vidur.request_generator import RequestGeneratorRegistry
 
 from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.checkpoint.store import CheckpointStore, LoadedCheckpoint
+from ppo_scheduler.config.environments import misfit
 from ppo_scheduler.config.resume_rules import Effect, differences
 from ppo_scheduler.config.training_config import LearnerConfig
 from ppo_scheduler.errors import UserError
@@ -45,6 +46,10 @@ def run_training(simulation_config: Any) -> RunFolder:
     learner_config: LearnerConfig = scheduler_config.to_learner_config()
     stream, total = _stream(simulation_config, learner_config)
     learner_config = _with_budget(learner_config, total)
+    rollout_len = learner_config.ppo_config.rollout_len
+    problem = misfit(scheduler_config.engine, scheduler_config.num_envs, rollout_len, total)
+    if problem is not None:
+        raise UserError(problem)
     torch.set_num_threads(learner_config.training.torch_threads)
 
     with ExitStack() as stack:

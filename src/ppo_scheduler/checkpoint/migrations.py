@@ -14,7 +14,7 @@ from ppo_scheduler.state import StateDict
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Version of the manifest and of the tree that this program writes."""
 
 
@@ -78,6 +78,27 @@ def _adamw_from_1(optimizer: StateDict | None) -> StateDict | None:
     return {"steps": int(states[0]["step"]), **moments}
 
 
+def _tree_from_2(tree: StateDict) -> StateDict:
+    """Version 2 kept one tensor of actions per environment, and one environment's last reward."""
+    import torch
+
+    rollout, simulation = tree["rollout"], tree["simulation"]
+    logs = [log.to(torch.int16) for log in rollout["action_log"]]
+    lengths = torch.tensor([len(log) for log in logs])
+    actions = torch.nn.utils.rnn.pad_sequence(logs, batch_first=True)
+    position = dict(simulation["position"])
+    if (end := position["previous_end"]) is not None:
+        position["previous_end"] = {
+            "reward": torch.tensor([end["reward"]], dtype=torch.float64),
+            "components": torch.tensor([end["components"]], dtype=torch.float64),
+        }
+    return {
+        **tree,
+        "rollout": {**rollout, "action_log": {"actions": actions, "lengths": lengths}},
+        "simulation": {**simulation, "position": position},
+    }
+
+
 def _flat(tensors: Iterable[Tensor]) -> Tensor | None:
     """Return all numbers in one tensor, None if there are none."""
     import torch  # takes seconds; those who only read manifests do without
@@ -86,6 +107,10 @@ def _flat(tensors: Iterable[Tensor]) -> Tensor | None:
     return torch.cat(flat) if flat else None
 
 
-_MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_manifest_from_1]
-_TREE_STEPS: list[Callable[[StateDict], StateDict]] = [_tree_from_1]
+def _unchanged(document: dict[str, Any]) -> dict[str, Any]:
+    return document
+
+
+_MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_manifest_from_1, _unchanged]
+_TREE_STEPS: list[Callable[[StateDict], StateDict]] = [_tree_from_1, _tree_from_2]
 assert len(_MANIFEST_STEPS) == len(_TREE_STEPS) == SCHEMA_VERSION - 1

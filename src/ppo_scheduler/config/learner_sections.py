@@ -58,7 +58,9 @@ class ArchitectureSection(Section):
 class PPOSection(Section):
     """Clipped PPO with generalised advantage estimation (Schulman et al. 2016, 2017)."""
 
-    rollout_len: int = key(1024, "decisions per environment in one rollout", unit="steps", ge=2)
+    rollout_len: int = key(
+        4096, "decisions per update, over all environments", unit="requests", ge=2
+    )
     epochs: int = key(4, "passes over each rollout", ge=1, le=100)
     minibatch_size: int = key(256, "decisions per gradient computation", unit="steps", ge=1)
     learning_rate: float = key(2e-4, "AdamW step size before the schedule", gt=0, le=1)

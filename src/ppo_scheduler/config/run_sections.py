@@ -64,6 +64,11 @@ class TrainingSection(Section):
 class SimulationSection(Section):
     """The simulator's own settings."""
 
+    engine: Literal["compiled", "vidur"] = key(
+        "compiled",
+        "what simulates the training: Vidur itself, or our engine with its results at hundreds of "
+        "times its speed; the comparison at the end always runs on Vidur",
+    )
     predictor: Literal[
         "analytic",
         "random_forrest",
@@ -232,8 +237,15 @@ class CheckpointingSection(Section):
 
 
 class ParallelSection(Section):
-    """Work that is spread over processes."""
+    """What is done side by side."""
 
+    num_envs: int = key(
+        64,
+        "simulations that the policy decides for at once; 1 with the engine vidur",
+        unit="simulations",
+        ge=1,
+        le=4096,
+    )
     num_workers: int = key(
         2, "processes that collect demonstrations and run the comparison", ge=1, le=256
     )

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 from typing_extensions import Self
 
 from ppo_scheduler.config.cluster_section import ClusterSection
+from ppo_scheduler.config.environments import misfit
 from ppo_scheduler.config.fields import leaf_fields
 from ppo_scheduler.config.flat_values import (
     SCHEDULER_FLAG_PREFIX,
@@ -209,6 +210,38 @@ class TrainingConfig(LearnerConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _environments_fit(self) -> Self:
+        """`parallel_training.num_envs` divides `ppo_config.rollout_len` and
+        `training.total_requests`; it is 1 with `simulation.engine` "vidur"."""
+        problem = misfit(
+            self.simulation.engine,
+            self.parallel_training.num_envs,
+            self.ppo_config.rollout_len,
+            self.training.total_requests,
+        )
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _engine_simulates_the_cluster(self) -> Self:
+        """`simulation.engine` "compiled" needs `simulation.predictor` "analytic" and
+        `cluster.num_pipeline_stages` 1."""
+        if self.simulation.engine == "vidur":
+            return self
+        for name, value, only in (
+            ("simulation.predictor", self.simulation.predictor, "analytic"),
+            ("cluster.num_pipeline_stages", self.cluster.num_pipeline_stages, 1),
+        ):
+            if value != only:
+                raise ValueError(
+                    f'simulation.engine="compiled" simulates {name}={only!r} only, not {value!r}: '
+                    'change it, or set simulation.engine to "vidur" and '
+                    "parallel_training.num_envs to 1"
+                )
+        return self
+
     def digest(self) -> str:
         """Return the sha256 of the canonical JSON text: equal settings, equal digest."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
@@ -253,6 +286,8 @@ class TrainingConfig(LearnerConfig):
         if scheduler == "ppo_modular":
             learner = {
                 **self.flat_values(),
+                "engine": self.simulation.engine,
+                "num_envs": self.parallel_training.num_envs,
                 "run_dir": run_dir,
                 "pretrained_actor": pretrained_actor,
                 "load_checkpoint": load_checkpoint,

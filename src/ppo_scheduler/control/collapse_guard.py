@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,15 +23,19 @@ class CollapseGuard:
     def __init__(self, section: CollapseGuardSection, num_replicas: int) -> None:
         self.interventions = 0
         self._section = section
-        self._actions: deque[int] = deque()
-        self._counts = [0] * num_replicas
+        self._num_replicas = num_replicas
+        # Places without an action yet hold the number behind the last replica.
+        self._ring = np.zeros(section.window, np.int64)
+        self._counts = np.zeros(num_replicas + 1, np.int64)
+        self._next = 0
+        self._clear()
         self._remaining = 0
         self._update_owed = False
 
     @property
     def shares(self) -> NDArray[np.float64]:
         """Share of each replica [R] in the last ``window`` decisions; 0 before the first."""
-        return np.array(self._counts, dtype=np.float64) / max(len(self._actions), 1)
+        return self._counts[:-1] / max(self._filled, 1)
 
     @property
     def intervening(self) -> bool:
@@ -53,8 +55,7 @@ class CollapseGuard:
 
     def observe(self, actions: NDArray[np.int64]) -> str | None:
         """Take in the decisions of one step [B]; return what to log if something changed."""
-        for action in actions.tolist():
-            self._count(action)
+        self._count(actions)
         ended = self.intervening and self._remaining <= len(actions)
         self._remaining = max(0, self._remaining - len(actions))
         if not self.intervening and self._collapsed():
@@ -66,20 +67,34 @@ class CollapseGuard:
             )
         return None
 
-    def _count(self, action: int) -> None:
-        self._actions.append(action)
-        self._counts[action] += 1
-        if len(self._actions) > self._section.window:
-            self._counts[self._actions.popleft()] -= 1
+    def _count(self, actions: NDArray[np.int64]) -> None:
+        """Let actions [n] take the places of the oldest ones."""
+        newest = actions[-len(self._ring) :]
+        places = (self._next + np.arange(len(newest))) % len(self._ring)
+        self._next = (self._next + len(newest)) % len(self._ring)
+        bins = len(self._counts)
+        self._counts -= np.bincount(self._ring[places], minlength=bins)
+        self._counts += np.bincount(newest, minlength=bins)
+        self._ring[places] = newest
+
+    def _clear(self) -> None:
+        self._ring[:] = self._num_replicas
+        self._next = 0
+        self._counts[:] = 0
+        self._counts[-1] = len(self._ring)
+
+    @property
+    def _filled(self) -> int:
+        return int(self._counts[:-1].sum())
 
     def _largest_share(self) -> float:
-        return max(self._counts) / len(self._actions)
+        return float(self._counts[:-1].max()) / self._filled
 
     def _collapsed(self) -> bool:
         return (
             self._section.enabled
-            and len(self._counts) >= 2
-            and len(self._actions) == self._section.window
+            and self._num_replicas >= 2
+            and self._filled == len(self._ring)
             and self._largest_share() > self._section.max_share
         )
 
@@ -89,7 +104,7 @@ class CollapseGuard:
         self._remaining = section.intervention_steps
         self._update_owed = True
         return (
-            f"collapse guard: replica {self._counts.index(max(self._counts))} took "
+            f"collapse guard: replica {int(self._counts[:-1].argmax())} took "
             f"{self._largest_share():.1%} of the last {section.window} decisions (allowed "
             f"{section.max_share:.1%}); intervention {self.interventions} for "
             f"{section.intervention_steps} decisions: temperature x{section.temperature_boost:g}, "
@@ -97,9 +112,10 @@ class CollapseGuard:
         )
 
     def state_dict(self) -> StateDict:
+        oldest_first = np.roll(self._ring, -self._next)
         return {
-            "num_replicas": len(self._counts),
-            "actions": torch.tensor(list(self._actions), dtype=torch.int64),
+            "num_replicas": self._num_replicas,
+            "actions": torch.from_numpy(oldest_first[oldest_first < self._num_replicas]),
             "remaining": self._remaining,
             "update_owed": self._update_owed,
             "interventions": self.interventions,
@@ -111,16 +127,14 @@ class CollapseGuard:
         Raises:
             UserError: the state was saved with another number of replicas.
         """
-        if state["num_replicas"] != len(self._counts):
+        if state["num_replicas"] != self._num_replicas:
             raise UserError(
                 f"the saved action shares are of {state['num_replicas']} replicas, this run has "
-                f"{len(self._counts)}: resume with cluster.num_replicas={state['num_replicas']}, "
+                f"{self._num_replicas}: resume with cluster.num_replicas={state['num_replicas']}, "
                 "or start a new training from the saved policy"
             )
-        self._actions.clear()
-        self._counts = [0] * len(self._counts)
-        for action in state["actions"].tolist():
-            self._count(action)
+        self._clear()
+        self._count(state["actions"].numpy())
         self._remaining = state["remaining"] if self._section.enabled else 0
         self._update_owed = state["update_owed"] and self._section.enabled
         self.interventions = state["interventions"]

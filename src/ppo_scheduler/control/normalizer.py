@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppo_scheduler.errors import UserError
 from ppo_scheduler.state import StateDict
 
 Floats = NDArray[np.float64]
@@ -127,17 +126,9 @@ class RewardScaler:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Restore the statistics and the discounted return of every environment.
-
-        Raises:
-            UserError: the state was saved with another number of environments.
-        """
+        """Restore the statistics, and the returns unless they are of other environments."""
         returns = state["returns"].numpy().copy()
-        if returns.shape != self._returns.shape:
-            raise UserError(
-                f"the saved reward statistics follow {len(returns)} environments, this run has "
-                f"{len(self._returns)}: resume with as many environments as were saved"
-            )
+        if returns.shape == self._returns.shape:
+            self._returns = returns
         self.updating = state["updating"]
-        self._returns = returns
         self._statistics.load_state_dict(state["statistics"])

@@ -21,19 +21,29 @@ class TailLatencyTracker:
         self._count = 0
         self._alarmed = False
 
-    def add(self, e2e_s: float, ttft_s: float) -> str | None:
-        """Take a completed request; return an alert when p99 rises above the threshold."""
-        self._ring[self._count % len(self._ring)] = e2e_s, ttft_s
-        self._count += 1
-        if self._count % _CHECK_EVERY:
-            return None
-        p99 = float(np.percentile(self._seen()[:, 0], 99))
+    def add(self, latencies: NDArray[np.float64]) -> str | None:
+        """Take completed requests; return an alert when p99 has risen above the threshold.
+
+        Args:
+            latencies: [n, 2], times end to end and to first token [s], oldest first.
+        """
+        newest = latencies[-len(self._ring) :]
+        behind = self._count + len(latencies)
+        self._ring[np.arange(behind - len(newest), behind) % len(self._ring)] = newest
+        due = behind // _CHECK_EVERY > self._count // _CHECK_EVERY
+        self._count = behind
+        return self._check() if due else None
+
+    def _check(self) -> str | None:
+        seen = self._seen()[:, 0]
+        late = bool((seen > self._alert_s).any())
+        p99 = float(np.percentile(seen, 99)) if late else 0.0
         rose = p99 > self._alert_s and not self._alarmed
         self._alarmed = p99 > self._alert_s
         if not rose:
             return None
         return (
-            f"p99 latency of the last {len(self._seen())} requests is {p99:.1f} s, above "
+            f"p99 latency of the last {len(seen)} requests is {p99:.1f} s, above "
             f"monitoring.tail_alert_s={self._alert_s:g}"
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +18,7 @@ from ppo_scheduler.monitoring.sink import MetricsRecorder
 from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
 from ppo_scheduler.policy.distribution import log_probabilities, sample
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
+from ppo_scheduler.ppo.action_log import ActionLog
 from ppo_scheduler.ppo.gae import advantages_and_returns
 from ppo_scheduler.ppo.rollout_buffer import RolloutBuffer, Transition
 from ppo_scheduler.ppo.rollout_statistics import rollout_scalars
@@ -81,14 +81,14 @@ class Learner:
             config.statistics_stabilization, warm_started=warm_start is not None
         )
         self.rollout = RolloutBuffer(
-            ppo.rollout_len,
+            ppo.rollout_len // num_envs,
             num_envs,
             num_replicas,
             len(schema.replica),
             len(schema.context),
             len(schema.telemetry),
         )
-        self.action_log = [array("q") for _ in range(num_envs)]
+        self.action_log = ActionLog(num_envs)
         self.global_step = 0
         self.ppo_step = 0
         self.updates = 0
@@ -138,8 +138,7 @@ class Learner:
         self._pending = None
         if self.rollout.filled:
             self.rollout.done[self.rollout.filled - 1] = True
-        for log in self.action_log:
-            del log[:]
+        self.action_log.clear()
 
     def _earn(
         self,
@@ -173,10 +172,7 @@ class Learner:
         return np.full(len(telemetry), temperature * self.guard.temperature_factor)
 
     def _log_actions(self, action: NDArray[np.int64], done: NDArray[np.bool_]) -> None:
-        for log, choice, ended in zip(self.action_log, action.tolist(), done, strict=True):
-            if ended:
-                del log[:]
-            log.append(choice)
+        self.action_log.append(action, done)
         event = self.guard.observe(action)
         if event is not None and self.on_event is not None:
             self.on_event(event)
@@ -239,7 +235,7 @@ class Learner:
         learner, rollout = state["learner"], state["rollout"]
         same_envs = rollout["num_envs"] == self._num_envs
         same_cluster = rollout["num_replicas"] == self.num_replicas
-        self._load_learning_state(learner, same_envs=same_envs, same_cluster=same_cluster)
+        self._load_learning_state(learner, same_cluster=same_cluster)
         load_rng_state(self._action_rng, rollout["action_rng"])
         if same_envs and same_cluster and rollout["buffer"]["filled"] <= self.rollout.length:
             self._load_rollout_state(rollout)
@@ -248,7 +244,7 @@ class Learner:
                 f"the checkpoint's unfinished rollout ({rollout['num_replicas']} replicas, "
                 f"{rollout['num_envs']} environments, {rollout['buffer']['filled']} steps) does "
                 f"not fit {self.num_replicas} replicas, {self._num_envs} environments and "
-                f"ppo_config.rollout_len={self.rollout.length}: it is collected anew"
+                f"{self.rollout.length} steps: it is collected anew"
             )
 
     def _learning_state(self) -> StateDict:
@@ -269,15 +265,12 @@ class Learner:
             "minibatch_rng": rng_state(self._minibatch_rng),
         }
 
-    def _load_learning_state(
-        self, state: StateDict, *, same_envs: bool, same_cluster: bool
-    ) -> None:
+    def _load_learning_state(self, state: StateDict, *, same_cluster: bool) -> None:
         self.policy.load_state_dict(state["policy"])
         self.updater.load_state_dict(state["updater"])
         self.temperature.load_state_dict(state["temperature"])
         self.stabilizer.load_state_dict(state["stabilizer"])
-        if same_envs:
-            self.reward_scaler.load_state_dict(state["reward_scaler"])
+        self.reward_scaler.load_state_dict(state["reward_scaler"])
         if same_cluster:
             self.guard.load_state_dict(state["guard"])
         counters = state["counters"]
@@ -294,7 +287,7 @@ class Learner:
             "pending": None
             if pending is None
             else {name: torch.from_numpy(np.asarray(row)) for name, row in vars(pending).items()},
-            "action_log": [torch.from_numpy(np.array(log, np.int64)) for log in self.action_log],
+            "action_log": self.action_log.state_dict(),
             "action_rng": rng_state(self._action_rng),
             "num_replicas": self.num_replicas,
             "num_envs": self._num_envs,
@@ -309,4 +302,4 @@ class Learner:
             if pending is None
             else Transition(**{name: row.numpy() for name, row in pending.items()})
         )
-        self.action_log = [array("q", log.tolist()) for log in state["action_log"]]
+        self.action_log.load_state_dict(state["action_log"])

@@ -299,7 +299,7 @@ class Outcome:
     @property
     def routing(self) -> object:
         """The actions of the last episode; of all requests where there is one episode only."""
-        return self.checkpoints[TOTAL]["rollout.action_log.0"]
+        return self.checkpoints[TOTAL]["rollout.action_log.actions"]
 
     @classmethod
     def of(cls, experiment: Experiment) -> Outcome:

@@ -71,6 +71,11 @@ def test_no_tensor_is_lost_or_changed(version):
         for name in ("exp_avg", "exp_avg_sq"):
             flat = torch.cat([state[name].flatten() for state in moments])
             assert torch.equal(adamw[name], flat)
+    # The actions of all environments are one tensor now, of smaller integers.
+    logs = old["learner" if version == 1 else "rollout"].pop("action_log")
+    moved = new["rollout"].pop("action_log")
+    assert moved["lengths"].tolist() == [len(log) for log in logs]
+    assert moved["actions"].tolist() == [log.tolist() for log in logs]
     before, after = tensors(old), tensors(new)
     assert len(before) == len(after) > 40
     left = list(after)
@@ -90,7 +95,9 @@ def test_version_1_keeps_all_it_says():
     assert set(new["learner"]) == set(old["learner"]) - moved
     assert new["rollout"]["action_rng"] == old["learner"]["action_rng"]
     assert new["rollout"]["buffer"]["filled"] == old["learner"]["rollout"]["filled"]
-    assert new["rollout"]["action_log"][0].tolist() == old["learner"]["action_log"][0].tolist()
+    assert new["rollout"]["action_log"]["actions"][0].tolist() == (
+        old["learner"]["action_log"][0].tolist()
+    )
     assert new["simulation"] == {
         "position": old["position"],
         "digest": old["simulation_digest"],

@@ -27,13 +27,13 @@ REQUESTS = st.builds(drawn, st.integers(1, 60), st.integers(0, 2**32))
 
 def filled(requests: Requests, window: int = 20, alert_s: float = 1e9) -> TailLatencyTracker:
     tracker = TailLatencyTracker(window, alert_s)
-    for e2e_s, ttft_s in requests:
-        tracker.add(e2e_s, ttft_s)
+    for request in requests:
+        tracker.add(np.array([request]))
     return tracker
 
 
 def alerts(tracker: TailLatencyTracker, e2e_s: float, count: int) -> list[str]:
-    given_alerts = [tracker.add(e2e_s, 0.1) for _ in range(count)]
+    given_alerts = [tracker.add(np.array([[e2e_s, 0.1]])) for _ in range(count)]
     return [text for text in given_alerts if text is not None]
 
 
@@ -46,6 +46,14 @@ def test_percentiles_are_those_of_the_last_window_requests(requests, window):
     for rank in (50, 90, 99):
         assert scalars[f"tail_latency/ttft_p{rank}"] == pytest.approx(np.percentile(ttft, rank))
     assert filled(requests, window).mean_latency_s == pytest.approx(e2e.mean())
+
+
+@given(REQUESTS, st.integers(10, 40), st.integers(1, 60))
+def test_requests_may_come_one_by_one_or_together(requests, window, together):
+    tracker = TailLatencyTracker(window, 1e9)
+    for first in range(0, len(requests), together):
+        tracker.add(np.array(requests[first : first + together]))
+    assert tracker.scalars() == filled(requests, window).scalars()
 
 
 def test_before_the_first_completion_nothing_is_known():
@@ -79,14 +87,14 @@ def test_a_restored_tracker_goes_on_as_the_saved_one(before, after):
     restored.load_state_dict(torch.load(file, weights_only=True))
     assert restored.scalars() == saved.scalars()
     for request in after:
-        assert restored.add(*request) == saved.add(*request)
+        assert restored.add(np.array([request])) == saved.add(np.array([request]))
         assert restored.scalars() == saved.scalars()
 
 
 def test_a_saved_state_does_not_change_with_the_tracker():
     tracker = filled([(1.0, 1.0)] * 5)
     state = tracker.state_dict()
-    tracker.add(99.0, 99.0)
+    tracker.add(np.array([[99.0, 99.0]]))
     restored = TailLatencyTracker(20, 1e9)
     restored.load_state_dict(state)
     assert restored.scalars()["tail_latency/latency_p99"] == 1.0
@@ -105,5 +113,5 @@ def test_another_window_keeps_the_newest_requests(requests, window):
     restored = TailLatencyTracker(window, 1e9)
     restored.load_state_dict(filled(requests, 20).state_dict())
     assert restored.scalars() == filled(requests[-20:], window).scalars()
-    restored.add(3.0, 2.0)
+    restored.add(np.array([[3.0, 2.0]]))
     assert restored.scalars() == filled([*requests[-20:], (3.0, 2.0)], window).scalars()

@@ -295,4 +295,4 @@ def test_action_log_holds_the_running_episode_only(make_learner, make_task):
     learner = make_learner()
     task = make_task()
     actions = run(learner, task, 120)
-    assert [list(log) for log in learner.action_log] == [[a[0] for a in actions[100:]]]
+    assert learner.action_log.together().tolist() == [[a[0] for a in actions[100:]]]

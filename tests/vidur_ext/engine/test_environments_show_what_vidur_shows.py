@@ -70,8 +70,8 @@ def compare(case, vidur_config, observation, reward, num_envs=1, scales=StageSca
             assert_equal(envs.reward[env], recorder.rewards[step])
         envs.step(np.array([recorder.actions[step] for recorder, _ in recorded]))
     assert not envs.waiting
-    assert_equal(envs.reward, [end.reward for _, end in recorded])
-    assert_equal(envs.components, [end.components for _, end in recorded])
+    assert_equal(envs.reward, [end.reward[0] for _, end in recorded])
+    assert_equal(envs.components, [end.components[0] for _, end in recorded])
 
 
 def observation_flags(observation, reward):
@@ -125,16 +125,16 @@ def test_what_was_shown_stays_when_the_environments_go_on(make_case, vidur_confi
     np.testing.assert_array_equal(first.telemetry, copy.telemetry)
 
 
-def test_equal_actions_leave_equal_digests(make_case, vidur_config, small_table):
+def test_equal_actions_leave_equal_traces(make_case, vidur_config, small_table):
     case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
-    digests = []
+    traces = []
     for actions in ([0, 1, 1], [0, 1, 1], [0, 0, 1]):
         envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 1)
         envs.begin([small_table])
         for action in actions:
             envs.step(np.array([action]))
-        digests.append(envs.digest())
-    assert digests[0] == digests[1] != digests[2]
+        traces.append(envs.trace())
+    assert traces[0] == traces[1] != traces[2]
 
 
 def test_tables_of_different_lengths_are_refused(make_case, vidur_config, small_table):

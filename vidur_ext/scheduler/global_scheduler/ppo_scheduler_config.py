@@ -11,6 +11,10 @@ from ppo_scheduler.config.training_config import LearnerConfig
 from vidur_ext.scheduler.global_scheduler.scheduler_type import RoutingSchedulerType
 
 
+def _field(name: str, kind: Any, default: Any, help_text: str) -> tuple[str, Any, Any]:
+    return name, kind, field(default=default, metadata={"help": help_text})
+
+
 def _optional_field(name: str, kind: Any, help_text: str) -> tuple[str, Any, Any]:
     # Vidur recognises optional flags by typing.Optional, not by "str | None".
     return name, Optional[kind], field(default=None, metadata={"help": help_text})  # noqa: UP045
@@ -25,9 +29,11 @@ PPOGlobalSchedulerModularConfig: Any = make_dataclass(
     "PPOGlobalSchedulerModularConfig",
     [
         *(
-            (name, flag_type, field(default=default, metadata={"help": help_text}))
+            _field(name, flag_type, default, help_text)
             for name, flag_type, default, help_text in LearnerConfig.flat_fields()
         ),
+        _field("engine", str, "compiled", "What simulates the training: compiled or vidur."),
+        _field("num_envs", int, 1, "Simulations that the policy decides for at once."),
         _optional_field("run_dir", str, "Folder of log, TensorBoard events and metrics."),
         _optional_field("pretrained_actor", str, "Warm-started policy to begin from."),
         _optional_field("load_checkpoint", str, "Checkpoint to resume from."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Observation
+from vidur_ext.env.episode import EpisodeEnd
 from vidur_ext.env.observation import ObservationBuilder
 from vidur_ext.env.reward import RewardFunction
 from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Interval
@@ -32,14 +32,6 @@ class Router(Protocol):
         self, observation: Observation, reward: NDArray[np.float64], done: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
         """Return the replica [1] for the arriving request; see ``Learner.decide``."""
-
-
-@dataclass(frozen=True)
-class EpisodeEnd:
-    """What the last decision of an episode earned until every request was served."""
-
-    reward: float
-    components: list[float]
 
 
 class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
@@ -90,7 +82,7 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         assert self._router is not None
         self._router.observe(snapshot, interval, None)
         reward, components = self._reward(snapshot, interval)
-        return EpisodeEnd(reward, components)
+        return EpisodeEnd(np.array([reward]), np.array([components]))
 
     def _route(
         self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest
@@ -100,7 +92,8 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         reward, components = self._reward(snapshot, interval)
         done = False
         if self._first_decision and self._previous_end is not None:
-            reward, components = self._previous_end.reward, self._previous_end.components
+            reward = float(self._previous_end.reward[0])
+            components = self._previous_end.components[0].tolist()
             done = True
         self._first_decision = False
         self._digest.update(np.float64(snapshot.now).tobytes())
