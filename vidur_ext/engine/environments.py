@@ -14,8 +14,12 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import TELEMETRY, Observation
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
+    COMPLETED,
     FINISHED,
     GIVEN,
+    PREFILLED,
+    REPLICA,
+    SCHEDULED,
     Floats,
     Inputs,
     Ints,
@@ -143,6 +147,29 @@ class RoutingEnvironments:
     def components(self) -> Floats:
         """Components [B, K] of ``reward``; also a part of the observation's telemetry."""
         return self.observation.telemetry[:, len(TELEMETRY) :]
+
+    @property
+    def routing(self) -> Ints:
+        """Replica per environment and request [B, N]; -1 for those to come."""
+        return self._envs.sims.state.requests[:, :, REPLICA].copy()
+
+    @property
+    def scheduled_at(self) -> Floats:
+        """Time of each request's first batch [B, N] [s]; 0 for those to come."""
+        return self._times(SCHEDULED)
+
+    @property
+    def prefill_completed_at(self) -> Floats:
+        """Time of each request's first token [B, N] [s]; 0 for those to come."""
+        return self._times(PREFILLED)
+
+    @property
+    def completed_at(self) -> Floats:
+        """Time of each request's last token [B, N] [s]; 0 for those to come."""
+        return self._times(COMPLETED)
+
+    def _times(self, column: int) -> Floats:
+        return self._envs.sims.state.times[:, :, column].copy()
 
     def trace(self) -> bytes:
         """Return a hash of all that was seen so far: equal traces, equal simulations."""

@@ -41,12 +41,18 @@ class Routing(NamedTuple):
 
 
 def routing_of(
-    scheduler: str, seed: int, num_requests: int, num_replicas: int, choices: Ints | None
+    scheduler: str,
+    seed: int,
+    num_requests: int,
+    num_replicas: int,
+    choices: Ints | None,
+    rng: np.random.Generator | None = None,
 ) -> Routing:
     """Return how the global scheduler called ``scheduler`` routes under Vidur's ``--seed``.
 
     Args:
         choices: replicas [N] to take instead of the scheduler's; ASK leaves one to the caller.
+        rng: breaks the ties of a heuristic of this plug-in instead of the seed's own stream.
 
     Raises:
         UserError: ``choices`` are not one replica per request.
@@ -55,7 +61,8 @@ def routing_of(
     if choices is not None:
         return Routing(layout.GIVEN, _checked(choices, num_requests, num_replicas), none)
     if scheduler in _RULES:
-        words = _random_words(seed, _WORDS_PER_DECISION * num_requests + _SPARE_WORDS)
+        stream = generator(seed, Purpose.SCHEDULER) if rng is None else rng
+        words = _random_words(stream, _WORDS_PER_DECISION * num_requests + _SPARE_WORDS)
         return Routing(_RULES[scheduler], np.zeros(0, dtype=np.int64), words)
     fixed = {
         "round_robin": lambda: np.arange(num_requests, dtype=np.int64) % num_replicas,
@@ -82,9 +89,9 @@ def _checked(choices: Ints, num_requests: int, num_replicas: int) -> Ints:
     return given.astype(np.int64)
 
 
-def _random_words(seed: int, count: int) -> NDArray[np.uint32]:
-    """Return the 32-bit words that the heuristics' generator would draw: low halves first."""
-    raw = generator(seed, Purpose.SCHEDULER).bit_generator.random_raw((count + 1) // 2)
+def _random_words(rng: np.random.Generator, count: int) -> NDArray[np.uint32]:
+    """Return the 32-bit words that a heuristic would draw: low halves of 64 bits first."""
+    raw = rng.bit_generator.random_raw((count + 1) // 2)
     halves = np.stack([raw & np.uint64(0xFFFFFFFF), raw >> np.uint64(32)], axis=1)
     return halves.ravel().astype(np.uint32)
 

@@ -53,16 +53,24 @@ class CompiledSimulation:
         table: the requests.
         choices: replica per request [N] instead of the config's global scheduler, to replay a
             routing; -1 leaves one to the caller.
+        rng: breaks the ties of this plug-in's heuristics instead of the stream of Vidur's
+            ``--seed``; all that could be needed is drawn at once.
 
     Raises:
         UserError: the cluster is one that only Vidur simulates, or ``choices`` do not fit.
     """
 
-    def __init__(self, config: Any, table: RequestTable, choices: Ints | None = None) -> None:
+    def __init__(
+        self,
+        config: Any,
+        table: RequestTable,
+        choices: Ints | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> None:
         self.table = table
         num_replicas = int(config.cluster_config.num_replicas)
         scheduler = str(config.cluster_config.global_scheduler_config.get_type())
-        routing = routing_of(scheduler, config.seed, len(table), num_replicas, choices)
+        routing = routing_of(scheduler, config.seed, len(table), num_replicas, choices, rng)
         # Vidur counts the objects that are built to read its limits and tables.
         with isolated_simulation():
             replica = build_replica(config)
