@@ -15,7 +15,7 @@ from vidur_ext.evaluation.run_result import RunResult
 from vidur_ext.evaluation.statistics import CONFIDENCE, Bootstrap, Interval, PairedDifference
 from vidur_ext.evaluation.summary import CountedRun, Summary, summarise, summarise_pooled
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Differences = dict[str, PairedDifference | None]
 

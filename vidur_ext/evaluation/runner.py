@@ -51,6 +51,12 @@ class GreedyRouter:
         return self._policy.greedy(observation)
 
 
+def is_oracle(heuristic: str) -> bool:
+    """Return whether a heuristic, one of ours or of Vidur's, knows true output lengths."""
+    own = ROUTING_HEURISTICS.get(heuristic)
+    return own is not None and own.uses_output_lengths
+
+
 def evaluate(job: EvaluationJob) -> RunResult:
     """Run one scheduler over one held-out workload."""
     config = job.config
@@ -58,9 +64,7 @@ def evaluate(job: EvaluationJob) -> RunResult:
     kind = "ppo_modular" if job.policy is not None else job.scheduler
     flags = config.to_cli_flags(kind, metrics_dir=job.metrics_dir)
     simulation = VidurSimulation(parse_simulation_config(flags), table)
-    oracle = job.scheduler in ROUTING_HEURISTICS and (
-        ROUTING_HEURISTICS[job.scheduler].uses_output_lengths
-    )
+    oracle = is_oracle(job.scheduler)
     if job.policy is not None:
         policy = load_policy(job.policy, observation_schema(config.observation))
         simulation.scheduler.attach(GreedyRouter(policy))

@@ -17,6 +17,8 @@ from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext import main as simulator
 from vidur_ext.env.schema import observation_schema
 from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.compiled_runs import compiled_runs
+from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 from vidur_ext.evaluation.roles import LEARNED
@@ -121,7 +123,10 @@ def policies_of(folder: RunFolder) -> dict[str, Path]:
 def compare(
     config: TrainingConfig, policies: dict[str, Path], folder: RunFolder, quiet: bool
 ) -> ReportPaths:
-    """Compare policies with the heuristics on held-out workloads; the report goes to ``folder``."""
+    """Compare policies with the heuristics on held-out workloads; the report goes to ``folder``.
+
+    Vidur judges. With the engine "compiled", the report says how far that engine agrees.
+    """
     runs = run_comparison(config, policies, str(folder.simulator), _run_reporter())
     section = config.evaluation
     comparison = Comparison.from_runs(
@@ -135,6 +140,7 @@ def compare(
         bootstrap_samples=section.bootstrap_samples,
         rng=generator(config.training.seed, Purpose.BOOTSTRAP),
     )
+    engines = _on_both_engines(config, policies, folder, runs)
     facts = {
         "Workload": describe_workload(config),
         "Cluster": f"{config.cluster.num_replicas} x {config.cluster.model_name} on "
@@ -145,11 +151,26 @@ def compare(
         "Config digest": config.digest()[:16],
         **{f"Version of {name}": text for name, text in package_versions().items()},
     }
-    paths = write_report(comparison, runs, folder.comparison, facts)
+    paths = write_report(comparison, runs, folder.comparison, facts, engines)
     if not quiet:
-        print_comparison(comparison, Console())
+        print_comparison(comparison, Console(), engines)
     _LOG.info("comparison in %s", paths.html)
     return paths
+
+
+def _on_both_engines(
+    config: TrainingConfig, policies: dict[str, Path], folder: RunFolder, runs: list[RunResult]
+) -> EngineComparison | None:
+    """Return what the compiled engine makes of Vidur's ``runs``; None if it is not used."""
+    if config.simulation.engine != "compiled":
+        return None
+    again = compiled_runs(config, policies, str(folder.simulator))
+    warmup = config.evaluation.warmup_fraction
+    engines = EngineComparison.from_runs(runs, again, list(policies), warmup_fraction=warmup)
+    for one in engines.schedulers:
+        if not one.agrees:
+            _LOG.warning("Vidur and the compiled engine disagree on %s: see the report", one.name)
+    return engines
 
 
 def _report_epoch(epoch: EpochReport) -> None:

@@ -11,6 +11,7 @@ from ppo_scheduler.config.run_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.seeding import Purpose
+from vidur_ext.evaluation.compiled_runs import follow_greedily, routing_environments
 from vidur_ext.evaluation.runner import GreedyRouter
 from vidur_ext.simulation.vidur_simulation import VidurSimulation, isolated_simulation
 from vidur_ext.workload.request_generator import WorkloadRequestGeneratorConfig, build_stream
@@ -21,6 +22,8 @@ from vidur_ext.workload.trace_stream import TraceStream
 class Validation:
     """Runs the greedy policy over ``validation_seeds`` workloads of ``validation_requests`` each.
 
+    The engine is the training's: on the compiled one all workloads run side by side.
+
     Synthetic workloads have streams of their own. Of a trace, the end of the training part is
     taken: the held-out part stays unseen until the comparison, and a training gets there only if
     its budget is as long as the part.
@@ -30,8 +33,8 @@ class Validation:
         """Draw the workloads.
 
         Raises:
-            UserError: the requests do not come from the generator ``stream``, or the trace is too
-                short.
+            UserError: the requests do not come from the generator ``stream``, the trace is too
+                short, or the cluster is one that only Vidur simulates.
         """
         self._config = simulation_config
         generator = simulation_config.request_generator_config
@@ -42,9 +45,23 @@ class Validation:
             )
         count = section.validation_requests
         self._tables = [_table(generator, seed, count) for seed in range(section.validation_seeds)]
+        scheduler_config = simulation_config.cluster_config.global_scheduler_config
+        self._envs = (
+            routing_environments(simulation_config, len(self._tables))
+            if scheduler_config.engine == "compiled"
+            else None
+        )
 
     def mean_latency_s(self, policy: RoutingPolicy) -> float:
         """Return the mean end-to-end latency of all requests; the training is left untouched."""
+        if self._envs is None:
+            return self._mean_latency_on_vidur(policy)
+        self._envs.begin(self._tables)
+        follow_greedily(self._envs, policy)
+        arrived = np.stack([table.arrived_at for table in self._tables])
+        return float((self._envs.completed_at - arrived).mean())
+
+    def _mean_latency_on_vidur(self, policy: RoutingPolicy) -> float:
         latencies = []
         for table in self._tables:
             with isolated_simulation():

@@ -130,7 +130,7 @@ def test_the_order_of_the_runs_does_not_matter(compare, small_runs, small_compar
 
 def test_the_schema_is_stable(small_comparison: Comparison) -> None:
     tree = json.loads(json.dumps(small_comparison.to_dict(), allow_nan=False))
-    assert tree["schema_version"] == 1
+    assert tree["schema_version"] == 2
     assert set(tree) == {
         "schema_version", "baseline", "num_replicas", "slo", "warmup_fraction", "bootstrap",
         "toothless_controls", "workloads", "schedulers",

@@ -9,7 +9,8 @@ from importlib.resources import files
 from string import Template
 
 from vidur_ext.evaluation.comparison import Comparison
-from vidur_ext.evaluation.report import tables, wording
+from vidur_ext.evaluation.engines import EngineComparison
+from vidur_ext.evaluation.report import engine_wording, tables, wording
 
 _CAPTIONS = {
     "e2e.png": "End-to-end latency with 95 % intervals.",
@@ -21,13 +22,17 @@ _CAPTIONS = {
 
 
 def render_page(
-    comparison: Comparison, plots: Mapping[str, bytes], facts: Mapping[str, str]
+    comparison: Comparison,
+    plots: Mapping[str, bytes],
+    facts: Mapping[str, str],
+    engines: EngineComparison | None = None,
 ) -> str:
     """Return the page.
 
     Args:
         plots: PNG files by file name, as ``draw_plots`` returns them.
         facts: what the reader must know about the run: workload, cluster, config digest, versions.
+        engines: the same runs on both engines, if they were made.
     """
     template = files("vidur_ext.evaluation.report").joinpath("page.html")
     return Template(template.read_text(encoding="utf-8")).substitute(
@@ -39,16 +44,31 @@ def render_page(
         service=tables.service_table(comparison),
         plots="\n".join(_figure(name, png) for name, png in plots.items()),
         seeds=tables.seed_table(comparison),
+        engines="" if engines is None else _engines(comparison, engines),
         facts=tables.facts_table(comparison, facts),
     )
 
 
 def _summary(comparison: Comparison) -> str:
     paragraphs = [f'<p class="headline">{escape(wording.headline(comparison))}</p>']
-    for note in wording.notes(comparison):
-        kind = "note warning" if note.startswith(wording.WARNING) else "note"
-        paragraphs.append(f'<p class="{kind}">{escape(note)}</p>')
+    paragraphs += [_note(note) for note in wording.notes(comparison)]
     return "\n".join(paragraphs)
+
+
+def _engines(comparison: Comparison, engines: EngineComparison) -> str:
+    notes = [engine_wording.engine_line(engines), *engine_wording.engine_notes(engines)]
+    return "\n".join(
+        [
+            "<h2>Vidur and the compiled engine</h2>",
+            *(_note(note) for note in notes),
+            tables.engine_table(comparison, engines),
+        ]
+    )
+
+
+def _note(text: str) -> str:
+    kind = "note warning" if text.startswith(wording.WARNING) else "note"
+    return f'<p class="{kind}">{escape(text)}</p>'
 
 
 def _figure(name: str, png: bytes) -> str:

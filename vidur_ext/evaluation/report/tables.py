@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from vidur_ext.evaluation.comparison import Comparison, SchedulerComparison
+from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.metrics import SLO_METRIC, STATISTICS
-from vidur_ext.evaluation.report import wording
+from vidur_ext.evaluation.report import engine_wording, wording
 from vidur_ext.evaluation.roles import LEARNED, marked
 from vidur_ext.evaluation.statistics import PairedDifference
 
@@ -98,6 +99,27 @@ def service_table(comparison: Comparison) -> str:
     return _table(columns, rows)
 
 
+def engine_table(comparison: Comparison, engines: EngineComparison) -> str:
+    """Return every scheduler on both engines, side by side."""
+    groups = ["E2E mean [s]", "TTFT p99 [s]", "simulated requests/s"]
+    rows = []
+    for one in comparison.schedulers:
+        both = engines[one.name]
+        figures = [
+            _cell(wording.number(getattr(side, name)))
+            for name in ("e2e_mean_s", "ttft_p99_s", "decisions_per_second")
+            for side in (both.vidur, both.compiled)
+        ]
+        differences = [
+            _cell(engine_wording.difference(both.completion_difference)),
+            _cell(f"{both.routed_elsewhere} of {both.requests}"),
+        ]
+        rows.append(_row(one, [*figures, *differences]))
+    return _grouped_table(
+        groups, ["Vidur", "compiled"], rows, ["largest difference", "routed elsewhere"]
+    )
+
+
 def seed_table(comparison: Comparison) -> str:
     """Return the main figures of every run."""
     groups = [f"workload {workload.seed}" for workload in comparison.workloads]
@@ -158,8 +180,15 @@ def _table(columns: Sequence[str], rows: Sequence[str]) -> str:
     return _wrap(f"<tr><th scope=col class=name>scheduler</th>{_headers(columns)}</tr>", rows)
 
 
-def _grouped_table(groups: Sequence[str], columns: Sequence[str], rows: Sequence[str]) -> str:
+def _grouped_table(
+    groups: Sequence[str],
+    columns: Sequence[str],
+    rows: Sequence[str],
+    single: Sequence[str] = (),
+) -> str:
+    """Return a table with the same ``columns`` in each of the ``groups``, then ``single`` ones."""
     over = "".join(f"<th scope=colgroup colspan={len(columns)}>{escape(g)}</th>" for g in groups)
+    over += "".join(f"<th rowspan=2 scope=col>{escape(column)}</th>" for column in single)
     head = f"<tr><th rowspan=2 scope=col class=name>scheduler</th>{over}</tr>"
     return _wrap(f"{head}<tr>{_headers(columns) * len(groups)}</tr>", rows)
 

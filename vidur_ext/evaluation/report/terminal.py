@@ -9,22 +9,32 @@ from rich.table import Table
 from rich.text import Text
 
 from vidur_ext.evaluation.comparison import Comparison, SchedulerComparison
+from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.metrics import SLO_METRIC, STATISTICS
-from vidur_ext.evaluation.report import wording
+from vidur_ext.evaluation.report import engine_wording, wording
 from vidur_ext.evaluation.roles import marked
 
 _HIGHLIGHT = "bold yellow"
 _COLOURS = {"better": "green", "worse": "red"}
 
 
-def print_comparison(comparison: Comparison, console: Console) -> None:
-    """Print the tables of a comparison, then its headline and footnotes."""
+def print_comparison(
+    comparison: Comparison, console: Console, engines: EngineComparison | None = None
+) -> None:
+    """Print the tables of a comparison, then its headline and footnotes.
+
+    Args:
+        engines: the same runs on both engines, if they were made: a line, and what differs.
+    """
     for table in (e2e_table(comparison), token_table(comparison), service_table(comparison)):
         console.print(table)
         console.print()
     console.print(Text(wording.headline(comparison), style="bold"))
     for note in wording.notes(comparison):
         console.print(Text(note, style="dim"))
+    if engines is not None:
+        for line in (engine_wording.engine_line(engines), *engine_wording.engine_notes(engines)):
+            console.print(Text(line, style="dim"))
 
 
 def e2e_table(comparison: Comparison) -> Table:

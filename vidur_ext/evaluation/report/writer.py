@@ -10,6 +10,7 @@ from pathlib import Path
 from ppo_scheduler.errors import UserError
 from vidur_ext.evaluation.atomic_file import write_atomically
 from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.report.html import render_page
 from vidur_ext.evaluation.report.plots import draw_plots
 from vidur_ext.evaluation.run_result import RunResult
@@ -29,6 +30,7 @@ def write_report(
     runs: Sequence[RunResult],
     output_dir: Path,
     facts: Mapping[str, str],
+    engines: EngineComparison | None = None,
 ) -> ReportPaths:
     """Write ``comparison.json``, ``comparison.html`` and the plots to ``output_dir``.
 
@@ -38,13 +40,16 @@ def write_report(
     Args:
         runs: the runs that ``comparison`` was made of; the distributions are drawn from them.
         facts: shown on the page and kept in the JSON: workload, config digest, versions.
+        engines: the same runs on both engines, if they were made.
 
     Raises:
         UserError: ``output_dir`` cannot be created or written.
     """
     plots = draw_plots(comparison, runs)
-    page = render_page(comparison, plots, facts)
+    page = render_page(comparison, plots, facts, engines)
     document = {**comparison.to_dict(), "facts": dict(facts)}
+    if engines is not None:
+        document["engines"] = engines.to_dict()
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     paths = ReportPaths(
         json=output_dir / "comparison.json",

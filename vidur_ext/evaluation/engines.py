@@ -1,0 +1,172 @@
+"""Both engines side by side: what a training on the compiled one is worth on Vidur."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.evaluation.completeness import RunGrid, complete_grid
+from vidur_ext.evaluation.metrics import Objectives
+from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.evaluation.summary import CountedRun, summarise_pooled
+
+TOLERANCE = 1e-9
+"""Relative: engines whose times differ by more disagree."""
+
+_TIMES = ("scheduled_at", "prefill_completed_at", "completed_at")
+
+
+@dataclass(frozen=True)
+class EngineFigures:
+    """One scheduler on one engine; the first two count the requests that the comparison counts."""
+
+    e2e_mean_s: float | None
+    ttft_p99_s: float | None
+    decisions_per_second: float
+    """Simulated requests per second of real time."""
+
+
+@dataclass(frozen=True)
+class SchedulerOnEngines:
+    """One scheduler on both engines, over all held-out workloads.
+
+    Attributes:
+        learned_router: whether a policy routes, whose float32 arithmetic depends on how many
+            observations it is given at once.
+        requests: requests of all workloads, warm-up included, as in the next three.
+        routed_elsewhere: how many of them went to another replica than on Vidur.
+        completion_difference: largest relative difference of a completion time.
+        unexplained_difference: the same over all times before the first request of a workload was
+            routed elsewhere. From there on the workloads are different ones.
+    """
+
+    name: str
+    learned_router: bool
+    vidur: EngineFigures
+    compiled: EngineFigures
+    requests: int
+    routed_elsewhere: int
+    completion_difference: float
+    unexplained_difference: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether rounding inside a policy is all that tells the engines apart."""
+        routed = self.learned_router or not self.routed_elsewhere
+        return routed and self.unexplained_difference <= TOLERANCE
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain Python values."""
+        fields = {**vars(self), "vidur": vars(self.vidur), "compiled": vars(self.compiled)}
+        return {**fields, "agrees": self.agrees}
+
+
+@dataclass(frozen=True)
+class EngineComparison:
+    """Every scheduler on both engines, in the order in which they were named."""
+
+    schedulers: tuple[SchedulerOnEngines, ...]
+
+    @classmethod
+    def from_runs(
+        cls,
+        vidur: Sequence[RunResult],
+        compiled: Sequence[RunResult],
+        policies: Sequence[str],
+        *,
+        warmup_fraction: float,
+    ) -> EngineComparison:
+        """Compare the same runs made on both engines.
+
+        Args:
+            policies: names of the schedulers that are policies.
+            warmup_fraction: share of each run's first requests that latencies leave out.
+
+        Raises:
+            UserError: the engines' runs are not the same schedulers on the same requests.
+        """
+        names = list(dict.fromkeys(run.scheduler for run in vidur))
+        seeds = sorted({run.seed for run in vidur})
+        on_vidur, on_compiled = (complete_grid(runs, names, seeds) for runs in (vidur, compiled))
+        _check_same_requests(on_vidur, on_compiled)
+        schedulers = [
+            _on_engines(
+                [on_vidur[name, seed] for seed in seeds],
+                [on_compiled[name, seed] for seed in seeds],
+                name in policies,
+                warmup_fraction,
+            )
+            for name in names
+        ]
+        return cls(tuple(schedulers))
+
+    def __getitem__(self, scheduler: str) -> SchedulerOnEngines:
+        """Return one scheduler by name."""
+        return next(one for one in self.schedulers if one.name == scheduler)
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the whole result as plain Python values, fit for strict JSON."""
+        return {
+            "tolerance": TOLERANCE,
+            "schedulers": [scheduler.to_dict() for scheduler in self.schedulers],
+        }
+
+
+def _check_same_requests(vidur: RunGrid, compiled: RunGrid) -> None:
+    for (name, seed), run in vidur.items():
+        if run.workload_digest() != compiled[name, seed].workload_digest():
+            raise UserError(
+                f"{name} did not meet the same requests on both engines on seed {seed}: run both "
+                "on the same workload"
+            )
+
+
+def _on_engines(
+    vidur: list[RunResult], compiled: list[RunResult], learned: bool, warmup_fraction: float
+) -> SchedulerOnEngines:
+    pairs = list(zip(vidur, compiled, strict=True))
+    return SchedulerOnEngines(
+        name=vidur[0].scheduler,
+        learned_router=learned,
+        vidur=_figures(vidur, warmup_fraction),
+        compiled=_figures(compiled, warmup_fraction),
+        requests=sum(len(run) for run in vidur),
+        routed_elsewhere=sum(int((v.replica != c.replica).sum()) for v, c in pairs),
+        completion_difference=max(
+            float(_relative_difference(v.completed_at, c.completed_at).max()) for v, c in pairs
+        ),
+        unexplained_difference=max(_difference_before_routing(v, c) for v, c in pairs),
+    )
+
+
+def _figures(runs: list[RunResult], warmup_fraction: float) -> EngineFigures:
+    # The figures taken here do not depend on the objectives.
+    anything = Objectives(np.inf, np.inf)
+    pooled = summarise_pooled([CountedRun.of(run, warmup_fraction, anything) for run in runs])
+    return EngineFigures(pooled["e2e_mean_s"], pooled["ttft_p99_s"], pooled.decisions_per_second)
+
+
+def _difference_before_routing(vidur: RunResult, compiled: RunResult) -> float:
+    """Return the largest relative difference of what happened while the routing was the same."""
+    elsewhere = np.flatnonzero(vidur.replica != compiled.replica)
+    horizon = vidur.arrived_at[elsewhere[0]] if len(elsewhere) else np.inf
+    largest = 0.0
+    for name in _TIMES:
+        ours, theirs = getattr(compiled, name), getattr(vidur, name)
+        before = np.minimum(ours, theirs) < horizon
+        difference = _relative_difference(theirs, ours)[before]
+        largest = max(largest, float(difference.max(initial=0.0)))
+    return largest
+
+
+def _relative_difference(
+    first: NDArray[np.float64], second: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return |a - b| / max(a, b) of times [s] [N], which are not negative; 0 where both are 0."""
+    larger = np.maximum(first, second)
+    zeros = np.zeros_like(larger)
+    return np.divide(np.abs(first - second), larger, out=zeros, where=larger > 0)
