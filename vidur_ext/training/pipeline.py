@@ -17,7 +17,7 @@ from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext import main as simulator
 from vidur_ext.env.schema import observation_schema
 from vidur_ext.evaluation.comparison import Comparison
-from vidur_ext.evaluation.compiled_runs import compiled_runs
+from vidur_ext.evaluation.engine_check import check_engine
 from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
@@ -164,9 +164,7 @@ def _on_both_engines(
     """Return what the compiled engine makes of Vidur's ``runs``; None if it is not used."""
     if config.simulation.engine != "compiled":
         return None
-    again = compiled_runs(config, policies, str(folder.simulator))
-    warmup = config.evaluation.warmup_fraction
-    engines = EngineComparison.from_runs(runs, again, list(policies), warmup_fraction=warmup)
+    engines = check_engine(config, policies, str(folder.simulator), runs)
     for one in engines.schedulers:
         if not one.agrees:
             _LOG.warning("Vidur and the compiled engine disagree on %s: see the report", one.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,10 +74,23 @@ def compare_runs(runs: Sequence[RunResult], **changes: Any) -> Comparison:
     return Comparison.from_runs(runs, **{**arguments, **changes})
 
 
+def changed_run(run: RunResult, request: int, step: int = 1) -> RunResult:
+    """Return a run that differs in where one request went, ``step`` replicas further."""
+    replica = run.replica.copy()
+    replica[request] = (replica[request] + step) % run.num_replicas
+    return dataclasses.replace(run, replica=replica)
+
+
 @pytest.fixture(scope="session")
 def make_run() -> MakeRun:
     """Return the maker of tiny runs."""
     return tiny_run
+
+
+@pytest.fixture(scope="session")
+def make_changed_run() -> MakeRun:
+    """Return the changer of one request's replica."""
+    return changed_run
 
 
 @pytest.fixture(scope="session")

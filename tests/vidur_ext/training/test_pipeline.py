@@ -51,6 +51,13 @@ def test_the_job_leaves_policy_demonstrations_and_comparison(job):
     report = {path.suffix for path in (folder / "comparison").iterdir()}
     assert report == {".json", ".html", ".png"}
     assert compared(folder) == {"ppo", "behaviour_cloning", "least_outstanding", "always_first"}
+    [*engines] = comparison(folder)["engines"]["schedulers"]
+    assert {one["name"] for one in engines} == compared(folder)
+    assert all(one["agrees"] for one in engines)
+
+
+def test_with_the_engine_vidur_there_is_one_engine_only(job):
+    assert "engines" not in comparison(job(simulation={"engine": "vidur"}))
 
 
 def test_output_root_holds_the_run(job, tmp_path):
@@ -96,6 +103,7 @@ def test_evaluation_can_be_left_out(job):
 def test_number_of_workers_changes_nothing_but_time(job):
     first, second = (
         job(
+            simulation={"engine": "vidur"},
             parallel_training={"num_workers": workers},
             warmstart={"load_levels": [0.5, 1.0]},
             evaluation={"enabled": False},

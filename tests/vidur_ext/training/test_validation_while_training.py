@@ -102,6 +102,26 @@ def test_top_k_val_keeps_the_best_and_the_newest(make_config, train):
     assert train(config, "best").steps == sorted({step for step, _ in best} | {240})
 
 
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_both_engines_give_the_same_score(seeds, make_config, train, validation):
+    config = make_config()
+    policy = policy_of(train(config), config)
+    on_vidur, compiled = (
+        validation({"validation_seeds": seeds}, simulation={"engine": engine}).mean_latency_s(
+            policy
+        )
+        for engine in ("vidur", "compiled")
+    )
+    assert compiled == pytest.approx(on_vidur, rel=1e-9)
+
+
+def test_a_cluster_that_only_vidur_simulates_is_refused_before_the_training(make_config, tmp_path):
+    flags = make_config().to_cli_flags("ppo_modular", metrics_dir=str(tmp_path / "vidur"))
+    config = parse_simulation_config([*flags, "--time_limit", "10"])
+    with pytest.raises(UserError, match="does not simulate a time limit"):
+        Validation(config, CheckpointingSection(validation_freq=1))
+
+
 def test_validation_requests_and_seeds_are_the_workloads(make_config, train, validation):
     config = make_config()
     policy = policy_of(train(config), config)

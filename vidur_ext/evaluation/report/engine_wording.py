@@ -30,15 +30,15 @@ def engine_notes(engines: EngineComparison) -> list[str]:
     texts = []
     if rounding:
         texts.append(
-            f"{', '.join(rounding)}: a policy's 32-bit arithmetic rounds differently when it "
-            "decides for several workloads at once, which can turn a near-tie. All times up to "
-            f"the first such request agree to {TOLERANCE:g}; from there on each engine has a "
-            "course of its own."
+            f"{', '.join(rounding)}: the first request that was routed elsewhere was a near-tie. "
+            "A policy's 32-bit arithmetic rounds differently when it decides for several "
+            f"workloads at once. All times before agree to {TOLERANCE:g}; from there on each "
+            "engine has a course of its own."
         )
     texts.extend(
         f"{wording.WARNING} the engines disagree on {one.name}, and no rounding explains it: "
-        f"{one.routed_elsewhere} of {one.requests} requests routed elsewhere, times differ by up "
-        f"to {difference(one.unexplained_difference)} before. Believe Vidur, and report this."
+        f"{one.routed_elsewhere} of {one.requests} requests routed elsewhere, times before differ "
+        f"by up to {difference(one.earlier_difference)}. Believe Vidur, and report this."
         for one in engines.schedulers
         if not one.agrees
     )
