@@ -16,6 +16,7 @@ from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.simulation.vidur_simulation import VidurSimulation
 
 MODES = ("latency", "ttft", "slo", "delta", "instant", "hybrid")
+USUAL = StageScales(0)
 
 
 class Recorder:
@@ -47,17 +48,19 @@ def assert_equal(seen, expected):
     np.testing.assert_allclose(seen, expected, rtol=1e-9, atol=1e-9)
 
 
-def compare(case, vidur_config, observation, reward, num_envs=1, scales=StageScales(0)):
+def compare(case, vidur_config, observation, reward, num_envs=1, scales=USUAL):
     """Run the case and others with its cluster, in Vidur one by one, compiled side by side."""
-    flags = dict(scheduler="ppo_modular")
-    config = vidur_config(case, *observation_flags(observation, reward), **flags)
+    flags = observation_flags(observation, reward)
+    config = vidur_config(case, *flags, scheduler="ppo_modular")
     count = max(1, len(case.table) // num_envs)
     tables = [case.table.slice(i * count, (i + 1) * count) for i in range(num_envs)]
     replicas = case.cluster["num_replicas"]
-    recorded = [
-        seen_in_vidur(VidurSimulation(config, table), replicas, seed, scales)
-        for seed, table in enumerate(tables)
-    ]
+    recorded, times = [], []
+    for seed, table in enumerate(tables):
+        simulation = VidurSimulation(config, table)
+        recorded.append(seen_in_vidur(simulation, replicas, seed, scales))
+        requests = simulation.requests
+        times.append([(r.scheduled_at, r.prefill_completed_at, r.completed_at) for r in requests])
     envs = RoutingEnvironments(config, observation, reward, num_envs)
     envs.begin(tables, scales)
     for step in range(count):
@@ -72,6 +75,9 @@ def compare(case, vidur_config, observation, reward, num_envs=1, scales=StageSca
     assert not envs.waiting
     assert_equal(envs.reward, [end.reward[0] for _, end in recorded])
     assert_equal(envs.components, [end.components[0] for _, end in recorded])
+    np.testing.assert_array_equal(envs.routing, [recorder.actions for recorder, _ in recorded])
+    seen = (envs.scheduled_at, envs.prefill_completed_at, envs.completed_at)
+    np.testing.assert_allclose(np.stack(seen, axis=2), times, rtol=1e-9)
 
 
 def observation_flags(observation, reward):
@@ -125,6 +131,18 @@ def test_what_was_shown_stays_when_the_environments_go_on(make_case, vidur_confi
     np.testing.assert_array_equal(first.telemetry, copy.telemetry)
 
 
+def test_routing_and_times_are_those_so_far_and_copies(make_case, vidur_config, small_table):
+    case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
+    envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 2)
+    envs.begin([small_table, small_table])
+    envs.step(np.array([1, 0]))
+    np.testing.assert_array_equal(envs.routing, [[1] + [-1] * 7, [0] + [-1] * 7])
+    assert not envs.completed_at.any()
+    for name in ("routing", "scheduled_at", "prefill_completed_at", "completed_at"):
+        getattr(envs, name)[:] = 7
+        assert not (getattr(envs, name) == 7).any()
+
+
 def test_equal_actions_leave_equal_traces(make_case, vidur_config, small_table):
     case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
     traces = []
@@ -149,6 +167,10 @@ def test_a_request_that_cannot_be_served_is_an_error(make_case, vidur_config, sm
     case = make_case(cluster, "ppo_modular", 300, 0, small_table)
     envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 1)
     envs.begin([small_table])
-    with pytest.raises(UserError, match="can never be served"):
+
+    def go_on() -> None:
         while envs.waiting:
             envs.step(np.array([0]))
+
+    with pytest.raises(UserError, match="can never be served"):
+        go_on()
