@@ -13,7 +13,8 @@ from rich.console import Console
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.evaluation.engines import NEAR_TIE, EngineComparison
-from vidur_ext.evaluation.report.engine_wording import engine_line, engine_notes
+from vidur_ext.evaluation.report import wording
+from vidur_ext.evaluation.report.engine_wording import difference, engine_line, engine_notes
 from vidur_ext.evaluation.report.html import render_page
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import write_report
@@ -151,6 +152,28 @@ def test_the_report_shows_both_engines(small_runs, small_comparison, again, tmp_
         "name", "vidur", "compiled", "requests", "routed_elsewhere", "preference_gap",
         "completion_difference", "earlier_difference", "agrees",
     }  # fmt: skip
+
+
+def test_the_page_shows_every_scheduler_on_both_engines(
+    small_runs, small_comparison, again, make_changed_run
+):
+    compiled = again("ppo", 1, lambda run: elsewhere(make_changed_run, run))
+    engines = on_engines(small_runs, compiled, {("ppo", 1): 0.0})
+    page = render_page(small_comparison, {}, {}, engines)
+    table = page[page.index("Vidur and the compiled engine") : page.index("<h2>The run")]
+    for one in engines.schedulers:
+        [row] = [row for row in table.split("<tr") if f"<th scope=row>{one.name}" in row]
+        assert re.findall("<td>(.*?)</td>", row) == [
+            *(
+                wording.number(getattr(side, name))
+                for name in ("e2e_mean_s", "ttft_p99_s", "decisions_per_second")
+                for side in (one.vidur, one.compiled)
+            ),
+            difference(one.completion_difference),
+            f"{one.routed_elsewhere} of 240",
+        ]
+    assert difference(engines["ppo"].completion_difference) == "3.3e-01"
+    assert difference(engines["oracle_work"].completion_difference) == "0"
 
 
 def test_the_report_says_when_a_near_tie_was_decided_differently(

@@ -21,6 +21,14 @@ _CAPTIONS = {
 }
 
 
+_ENGINES_NOTE = (
+    "All figures above are Vidur's. Here are the same runs on both engines. Latencies are those of "
+    "the counted requests; differences are taken over all requests, the largest one is relative, "
+    "of a completion time. Speeds are per second of real time; heuristics route inside compiled "
+    "code, policies do not."
+)
+
+
 def render_page(
     comparison: Comparison,
     plots: Mapping[str, bytes],
@@ -56,7 +64,11 @@ def _summary(comparison: Comparison) -> str:
 
 
 def _engines(comparison: Comparison, engines: EngineComparison) -> str:
-    notes = [engine_wording.engine_line(engines), *engine_wording.engine_notes(engines)]
+    notes = [
+        engine_wording.engine_line(engines),
+        *engine_wording.engine_notes(engines),
+        _ENGINES_NOTE,
+    ]
     return "\n".join(
         [
             "<h2>Vidur and the compiled engine</h2>",
