@@ -93,10 +93,11 @@ def test_the_engine_of_the_config_collects(make_config, tmp_path):
     ]
 
 
-def test_a_request_that_can_never_be_served_is_named(jobs):
-    every = jobs(
+def test_a_request_that_can_never_be_served_is_named(make_config, tmp_path):
+    """Vidur ends in an assertion: that there is a name shows that the compiled engine collects."""
+    config = make_config(
         cluster={"replica_scheduler": "vllm", "max_tokens_in_batch": 64},
         warmstart={"teachers": ["vllm_dp"]},
     )
     with pytest.raises(UserError, match=r"request \d+ can never be served: its \d+ prompt tokens"):
-        demonstrate_together(every)
+        collect_demonstrations(config, str(tmp_path / "vidur"), lambda line: None)
