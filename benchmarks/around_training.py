@@ -1,0 +1,104 @@
+"""What surrounds a training, on Vidur and on the compiled engine: demonstrations and validation.
+
+Both engines demonstrate the default config's teachers at its load levels, Vidur in two processes,
+and validate one policy, without training it, on workloads of 512 requests. Wall-clock time, whole
+calls: reading the config, building simulations and starting processes are part of them. The
+compiled engine's first call, which loads machine code or compiles it, is timed by itself.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+from harness import run_benchmark
+
+from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.policy.routing_policy import RoutingPolicy
+from ppo_scheduler.seeding import Purpose, torch_seed
+from vidur_ext.env.schema import observation_schema
+from vidur_ext.simulation.flags import parse_simulation_config
+from vidur_ext.training.validation import Validation
+from vidur_ext.warmstart.collect import collect_demonstrations
+from vidur_ext.warmstart.demonstrations import Demonstrations
+
+_ENGINES = ("vidur", "compiled")
+_WORKLOADS = (1, 8)
+Result = TypeVar("Result")
+
+
+def _timed(call: Callable[[], Result]) -> tuple[float, Result]:
+    started = time.perf_counter()
+    result = call()
+    return time.perf_counter() - started, result
+
+
+def _config(engine: str, requests: int) -> TrainingConfig:
+    return TrainingConfig.model_validate(
+        {
+            "simulation": {"engine": engine},
+            "parallel_training": {"num_envs": 1, "num_workers": 2},
+            "warmstart": {"demo_requests": requests},
+        }
+    )
+
+
+def _demonstrate(requests: int, folder: str) -> tuple[dict[str, float], Demonstrations]:
+    def collect(engine: str) -> tuple[float, Demonstrations]:
+        config = _config(engine, requests)
+        return _timed(lambda: collect_demonstrations(config, folder, lambda line: None))
+
+    first_s, _ = collect("compiled")
+    vidur_s, theirs = collect("vidur")
+    compiled_s, ours = collect("compiled")
+    return {
+        "demonstrations": float(len(ours)),
+        "demonstrations.vidur_s": vidur_s,
+        "demonstrations.compiled_first_s": first_s,
+        "demonstrations.compiled_s": compiled_s,
+        "demonstrations.speedup": vidur_s / compiled_s,
+        "demonstrations.other_choices": float(np.count_nonzero(ours.action != theirs.action)),
+        "demonstrations.largest_difference": float(np.abs(ours.replicas - theirs.replicas).max()),
+    }, ours
+
+
+def _validate(policy: RoutingPolicy, workloads: int, folder: str) -> dict[str, float]:
+    seconds, latency = {}, {}
+    for engine in _ENGINES:
+        flags = _config(engine, 512).to_cli_flags("ppo_modular", metrics_dir=folder)
+        section = CheckpointingSection(validation_freq=1, validation_seeds=workloads)
+        validation = Validation(parse_simulation_config(flags), section)
+        validation.mean_latency_s(policy)
+        call = partial(validation.mean_latency_s, policy)
+        seconds[engine], latency[engine] = _timed(call)
+    name = f"validation_{workloads}x512"
+    return {
+        **{f"{name}.{engine}_s": seconds[engine] for engine in _ENGINES},
+        f"{name}.speedup": seconds["vidur"] / seconds["compiled"],
+        f"{name}.relative_difference": abs(latency["compiled"] / latency["vidur"] - 1.0),
+    }
+
+
+def measure(quick: bool) -> dict[str, float]:
+    """Return the seconds of both engines, and how their results differ."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        figures, demonstrations = _demonstrate(512 if quick else 4096, folder)
+        config = _config("compiled", 512)
+        schema = observation_schema(config.observation)
+        policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
+        policy.initialise(torch_seed(config.training.seed, Purpose.NETWORK_INIT))
+        policy.collect(demonstrations.observation())
+        for workloads in _WORKLOADS[:1] if quick else _WORKLOADS:
+            figures |= _validate(policy, workloads, folder)
+    return figures
+
+
+if __name__ == "__main__":
+    run_benchmark("Demonstrations and validation on both engines", measure)
