@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +18,7 @@ from typing import Any
 import pexpect
 import pytest
 
+PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = str(Path(sys.executable).with_name("vidur-ppo"))
 SMALL: dict[str, dict[str, object]] = {
     "training": {"total_requests": 120, "episode_requests": 100},
@@ -23,8 +27,14 @@ SMALL: dict[str, dict[str, object]] = {
     "statistics_stabilization": {"collect_steps": 16},
     "checkpointing": {"checkpoint_interval": 25},
     "warmstart": {"demo_requests": 16, "epochs": 1, "load_levels": [1.0], "teachers": ["vllm_dp"]},
-    "parallel_training": {"num_workers": 1},
-    "evaluation": {"enabled": False},
+    "parallel_training": {"num_envs": 1, "num_workers": 1},
+    "evaluation": {
+        "enabled": False,
+        "schedulers": ["least_outstanding", "round_robin"],
+        "num_seeds": 1,
+        "requests": 32,
+        "bootstrap_samples": 10,
+    },
 }
 
 
@@ -71,6 +81,36 @@ class Place:
             COMMAND,
             ["train", "--config", "small.json", *arguments],
             cwd=str(self.path),
+            encoding="utf-8",
+            timeout=60,
+            dimensions=(50, 200),
+            preexec_fn=_hear_ctrl_c,
+        )
+
+    def with_scripts(self) -> Place:
+        """Make the folder a checkout of its own, set up already, with the small config as default.
+
+        Its scripts run in the environment of the tests, whatever that of the project is.
+        """
+        shutil.copytree(PROJECT / "scripts", self.path / "scripts")
+        (self.path / "configs").mkdir()
+        shutil.copy(self.path / "small.json", self.path / "configs" / "ppo_warmstart.json")
+        stamp = hashlib.sha256()
+        for name in ("requirements.txt", "pyproject.toml"):
+            shutil.copy(PROJECT / name, self.path)
+            stamp.update((self.path / name).read_bytes())
+        (self.path / ".venv").mkdir()
+        (self.path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+        (self.path / ".venv" / ".requirements.sha256").write_text(stamp.hexdigest() + "\n")
+        return self
+
+    def script(self, name: str, *arguments: str) -> pexpect.spawn:
+        """Start a script of ``with_scripts`` in a terminal, from a folder that is not its own."""
+        # Without arguments pexpect would split a command at its spaces.
+        return pexpect.spawn(
+            "/usr/bin/env",
+            [str(self.path / "scripts" / name), *arguments],
+            cwd=str(self.path.parent),
             encoding="utf-8",
             timeout=60,
             dimensions=(50, 200),
@@ -170,6 +210,32 @@ def finished() -> Callable[[pexpect.spawn], tuple[int, str]]:
         return (128 + child.signalstatus if status is None else status), child.before
 
     return wait
+
+
+@pytest.fixture
+def read(finished) -> Callable[[pexpect.spawn], tuple[int, str]]:
+    """The same without colours and cursor movements."""
+
+    def wait(child: pexpect.spawn) -> tuple[int, str]:
+        status, text = finished(child)
+        return status, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "")
+
+    return wait
+
+
+@pytest.fixture
+def hold(until) -> Callable[..., None]:
+    """Stop processes where they are, as Ctrl-Z does; return when they stand still."""
+
+    def stands(pid: int) -> bool:
+        return "State:\tT" in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+
+    def stop(process: subprocess.Popen[str], *more: int) -> None:
+        for pid in (process.pid, *more):
+            os.kill(pid, signal.SIGSTOP)
+            until(lambda pid=pid: stands(pid), process)
+
+    return stop
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ TINY = {
     "statistics_stabilization": {"collect_steps": 16},
     "checkpointing": {"checkpoint_dir": "saved", "checkpoint_interval": 20, "keep_every": 40},
     "warmstart": {"enabled": False},
+    "parallel_training": {"num_envs": 1},
     "evaluation": {"enabled": False},
 }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +13,7 @@ from ppo_scheduler.config.loading import load_config
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from vidur_ext.commands.train import DEFAULT_CONFIG
-
-if TYPE_CHECKING:
-    from vidur_ext.training.run_folder import RunFolder
+from vidur_ext.training.run_folder import RunFolder
 
 _KIND = "scheduler_comparison"
 
@@ -62,16 +61,16 @@ def compare(
 
 
 def _policies(run: Path | None, config: Path | None) -> tuple[RunFolder, dict[str, Path]]:
-    from vidur_ext.training.pipeline import policies_of
     from vidur_ext.training.run_status import find_run
 
-    root = Path(load_config(config or DEFAULT_CONFIG).training.output_root)
-    chosen = find_run(run or root)
+    chosen = find_run(run or Path(load_config(config or DEFAULT_CONFIG).training.output_root))
     if not chosen.policy.exists():
         raise UserError(
             f"{chosen.path}: holds no policy.pt, its training has not ended yet; name another "
             "run with --run, or a policy file with --policy"
         )
+    from vidur_ext.training.pipeline import policies_of
+
     return chosen, policies_of(chosen)
 
 
@@ -84,19 +83,28 @@ def _as_learned(policy: Path) -> dict[str, Path]:
 def _compare(
     config: TrainingConfig, policies: dict[str, Path], output_dir: Path | None, quiet: bool
 ) -> None:
+    if output_dir is not None and RunFolder(output_dir).comparison.exists():
+        raise UserError(
+            f"--output-dir {output_dir}: holds a comparison already. Choose another folder, or "
+            "leave --output-dir out for a new one"
+        )
     # The simulator and torch take seconds to import: not before the command line is known good.
-    from ppo_scheduler.monitoring.run_log import run_log
     from ppo_scheduler.policy.policy_file import load_policy
     from vidur_ext.env.schema import observation_schema
-    from vidur_ext.training import pipeline
-    from vidur_ext.training.run_folder import RunFolder
 
     for path in policies.values():
         load_policy(path, observation_schema(config.observation))
+    from ppo_scheduler.monitoring.run_log import run_log
+    from vidur_ext.training import pipeline
+    from vidur_ext.training.interruption import Interrupted
+
     if output_dir is not None:
         folder = RunFolder.at(output_dir)
     else:
         root = Path(config.training.output_root)
         folder = RunFolder.create(root, _KIND, datetime.now())
     with run_log(folder.path / "comparison.log", config.monitoring.log_level, quiet=quiet):
-        pipeline.compare(config, policies, folder, quiet)
+        try:
+            pipeline.compare(config, policies, folder, quiet)
+        except KeyboardInterrupt:
+            raise Interrupted(signal.SIGINT, f"{folder.path} holds no report") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -113,12 +114,17 @@ def _now() -> datetime:
 
 def _watch(run: RunFolder, verbose: bool, seconds: float) -> None:
     """Draw again until the training has ended, or Ctrl-C."""
+    from vidur_ext.training.interruption import Interrupted
+
     status, page = _page(run, verbose)
-    with Live(page, console=Console(), auto_refresh=False) as live:
-        while status.state == "running":
-            time.sleep(seconds)
-            status, page = _page(run, verbose)
-            live.update(page, refresh=True)
+    try:
+        with Live(page, console=Console(), auto_refresh=False) as live:
+            while status.state == "running":
+                time.sleep(seconds)
+                status, page = _page(run, verbose)
+                live.update(page, refresh=True)
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT, "the training was only watched") from None
 
 
 def _page(run: RunFolder, verbose: bool) -> tuple[RunStatus, RenderableType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import FrameType
 from typing import IO, Annotated
 
 import typer
@@ -17,6 +19,7 @@ import typer
 from ppo_scheduler.config.loading import load_config
 from ppo_scheduler.errors import UserError
 from vidur_ext.commands.train import DEFAULT_CONFIG
+from vidur_ext.training.interruption import Interrupted
 
 _POLL_S = 0.2
 _GRACE_S = 10.0
@@ -43,11 +46,13 @@ def tensorboard(
         ),
     ] = None,
 ) -> None:
-    """Start TensorBoard, print its address, and serve until Ctrl-C."""
+    """Start TensorBoard, print its address, and serve until Ctrl-C or SIGTERM."""
     folder = logdir or Path(load_config(config or DEFAULT_CONFIG).training.output_root)
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; name a run, or a folder of runs")
     chosen = _free_port(host, port)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     arguments = ["--logdir", str(folder), "--host", host, "--port", str(chosen)]
     with tempfile.TemporaryFile() as said:
         server = subprocess.Popen(
@@ -62,6 +67,11 @@ def tensorboard(
             server.wait()
         finally:
             _end(server)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Leave by the way that ends the server as well."""
+    raise Interrupted(number, "TensorBoard has ended")
 
 
 def _free_port(host: str, port: int | None) -> int:
@@ -86,9 +96,11 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], address: str, said: 
     Raises:
         UserError: it ended instead.
     """
+    # A proxy of the environment is for other machines.
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while server.poll() is None:
         try:
-            with urllib.request.urlopen(address, timeout=5.0):
+            with direct.open(address, timeout=5.0):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(_POLL_S)

@@ -66,11 +66,15 @@ def find_run(place: Path) -> RunFolder:
         return RunFolder(place.parent)
     if RunFolder(place).config.is_file():
         return RunFolder(place)
-    runs = [RunFolder(config.parent) for config in place.glob("*/run_*/config.json")]
+    runs = [
+        RunFolder(config.parent)
+        for pattern in ("run_*/config.json", "*/run_*/config.json")
+        for config in place.glob(pattern)
+    ]
     if not runs:
         raise UserError(
-            f"{place}: there is no training to look at; name a run folder, a {PROGRESS_FILE}, or "
-            "a folder that trainings were started with as training.output_root"
+            f"{place}: there is no training to look at; name a run folder, a {PROGRESS_FILE}, a "
+            "folder of runs, or one that trainings were started with as training.output_root"
         )
     return max(runs, key=lambda run: (_last_change(run), run.path))
 
@@ -110,8 +114,12 @@ def _state(
     if _is_written(run.log):
         return "running"
     reason = None if checkpoint is None else checkpoint.manifest.reason
-    if progress is not None and progress.status != "running":
-        return "finished" if progress.status == "completed" else "failed"
+    if progress is not None and progress.status == "completed":
+        return "finished"
+    if progress is not None and progress.status == "failed":
+        # The driver writes down as failed what it was told to stop, and says so.
+        stopped = (progress.error_message or "").startswith("stopped")
+        return "stopped" if stopped else "failed"
     if checkpoint is not None and reason == "end" and checkpoint.manifest.global_step >= total:
         return "finished"
     if reason == "signal":
