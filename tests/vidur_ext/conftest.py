@@ -34,7 +34,7 @@ def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
         "monitoring": {"progress_bar": False, "log_level": "warning"},
         "cluster": {"num_replicas": 3},
         "warmstart": {"demo_requests": 64, "epochs": 2, "load_levels": [1.0]},
-        "parallel_training": {"num_workers": 1},
+        "parallel_training": {"num_envs": 1, "num_workers": 1},
         "evaluation": {"num_seeds": 1, "requests": 64, "bootstrap_samples": 20},
     }
     for group, keys in groups.items():

@@ -107,10 +107,14 @@ def _flat(tensors: Iterable[Tensor]) -> Tensor | None:
     return torch.cat(flat) if flat else None
 
 
-def _unchanged(document: dict[str, Any]) -> dict[str, Any]:
-    return document
+def _manifest_from_2(document: dict[str, Any]) -> dict[str, Any]:
+    """Version 2 knew one engine and one environment."""
+    only = {"simulation.engine": "vidur", "parallel_training.num_envs": 1}
+    settings = document.get("settings")
+    # What is no manifest is left as it is, to be refused.
+    return {**document, "settings": {**settings, **only}} if settings is not None else document
 
 
-_MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_manifest_from_1, _unchanged]
+_MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_manifest_from_1, _manifest_from_2]
 _TREE_STEPS: list[Callable[[StateDict], StateDict]] = [_tree_from_1, _tree_from_2]
 assert len(_MANIFEST_STEPS) == len(_TREE_STEPS) == SCHEMA_VERSION - 1

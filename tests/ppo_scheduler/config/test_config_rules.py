@@ -63,6 +63,31 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             {"simulation": {"profile_dir": "profiles"}},
             "simulation: profile_dir has no effect with predictor='analytic'",
         ),
+        (
+            {"simulation": {"engine": "vidur"}},
+            'simulation.engine="vidur" runs one environment, not parallel_training.num_envs=64: '
+            'set num_envs to 1, or the engine to "compiled"',
+        ),
+        (
+            {"cluster": {"num_pipeline_stages": 4}},
+            'simulation.engine="compiled" simulates cluster.num_pipeline_stages=1 only, not 4: '
+            'change it, or set simulation.engine to "vidur" and parallel_training.num_envs to 1',
+        ),
+        (
+            {"simulation": {"predictor": "linear_regression"}},
+            "simulation.engine=\"compiled\" simulates simulation.predictor='analytic' only, not "
+            "'linear_regression'",
+        ),
+        (
+            {"ppo_config": {"rollout_len": 1000, "minibatch_size": 100}},
+            "ppo_config.rollout_len=1000 is no multiple of parallel_training.num_envs=64: choose "
+            "960 or 1024",
+        ),
+        (
+            {"training": {"total_requests": 63}},
+            "training.total_requests=63 (--ppo-requests, --total-requests) is no multiple of "
+            "parallel_training.num_envs=64: choose 64, or another num_envs",
+        ),
         ({"workload": {"source": "trace"}}, "workload: source='trace' needs trace_file"),
         (
             {"workload": {"trace_file": "trace.csv"}},
@@ -107,7 +132,15 @@ def test_a_contradiction_is_named_with_the_keys_of_both_sides(complaint, tree, e
         },
         {"warmstart": {"enabled": False, "teachers": ["oracle_work"]}},
         {"workload": {"source": "trace", "trace_file": "trace.csv"}},
-        {"simulation": {"predictor": "local_linear_regression", "profile_dir": "profiles"}},
+        {
+            "simulation": {
+                "predictor": "local_linear_regression",
+                "profile_dir": "profiles",
+                "engine": "vidur",
+            },
+            "parallel_training": {"num_envs": 1},
+        },
+        {"training": {"total_requests": 90}, "parallel_training": {"num_envs": 2}},
     ],
 )
 def test_what_does_not_contradict_is_accepted(write, tree) -> None:

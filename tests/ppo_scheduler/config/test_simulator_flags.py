@@ -15,7 +15,8 @@ SMALL = """{
                 "block_size": 32, "watermark_blocks_fraction": 0.02,
                 "memory_margin_fraction": 0.2},
     "workload": {"qps": 6.5, "arrival": "poisson", "burstiness_cv": 1.0, "code_fraction": 0.5,
-                 "max_tokens": 2048, "rate_scale": 2.0, "holdout_fraction": 0.25}
+                 "max_tokens": 2048, "rate_scale": 2.0, "holdout_fraction": 0.25},
+    "simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1}
 }"""
 
 GOLDEN = """
@@ -96,7 +97,8 @@ def test_a_replica_schedulers_token_limit_reaches_it_and_the_predictor(
 
 def test_a_profile_folder_reaches_the_predictor_that_reads_it() -> None:
     flags = flags_of(
-        '{"simulation": {"predictor": "local_random_forrest", "profile_dir": "profiles/a100"}}'
+        '{"simulation": {"predictor": "local_random_forrest", "profile_dir": "profiles/a100",'
+        ' "engine": "vidur"}, "parallel_training": {"num_envs": 1}}'
     )
     assert flags["execution_time_predictor_config_type"] == "local_random_forrest"
     name = "local_random_forrest_execution_time_predictor_config_profile_dir"
@@ -116,7 +118,9 @@ def test_only_the_learned_router_gets_the_learners_flags() -> None:
     config = TrainingConfig.model_validate_json(SMALL)
     flags = flags_of(SMALL, "ppo_modular")
     learner = [name for name in flags if name.removeprefix("no-").startswith(SCHEDULER_FLAG_PREFIX)]
-    assert len(learner) == len(config.flat_values())
+    assert len(learner) == len(config.flat_values()) + 2
+    assert flags[f"{SCHEDULER_FLAG_PREFIX}engine"] == "vidur"
+    assert flags[f"{SCHEDULER_FLAG_PREFIX}num_envs"] == "1"
 
 
 def test_places_of_the_learned_router_are_flags_only_when_given() -> None:

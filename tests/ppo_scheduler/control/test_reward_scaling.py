@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from ppo_scheduler.control.normalizer import RewardScaler
-from ppo_scheduler.errors import UserError
 from ppo_scheduler.state import StateDict
 
 NOT_DONE = np.array([False, False])
@@ -127,6 +126,11 @@ def test_scaling_continues_from_a_file_bit_by_bit(
     assert original.std == restored.std
 
 
-def test_another_number_of_environments_is_refused_with_the_way_out() -> None:
-    with pytest.raises(UserError, match="2 environments, this run has 3: resume with as many"):
-        RewardScaler(0.99, 3, 10.0).load_state_dict(RewardScaler(0.99, 2, 10.0).state_dict())
+def test_another_number_of_environments_keeps_the_scale_and_begins_new_returns() -> None:
+    saved, other = RewardScaler(0.99, 2, 10.0), RewardScaler(0.99, 3, 10.0)
+    for reward in rewards(0, 10):
+        saved.scale(reward, NOT_DONE)
+    other.load_state_dict(saved.state_dict())
+    assert other.std == saved.std != 1.0
+    fresh = np.zeros(3)
+    np.testing.assert_array_equal(other.scale(fresh, np.zeros(3, dtype=bool)), fresh)

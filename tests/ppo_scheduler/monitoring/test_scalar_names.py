@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+
 from ppo_scheduler.monitoring.names import scalar_names
 from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
 
@@ -45,7 +47,7 @@ def test_the_learner_records_every_name_that_is_its_own_and_no_other(
 
 def test_the_tracker_records_every_tail_latency():
     tracker = TailLatencyTracker(10, 1.0)
-    tracker.add(1.0, 0.5)
+    tracker.add(np.array([[1.0, 0.5]]))
     names = [name for name in scalar_names(1, ()) if name.startswith("tail_latency/")]
     assert list(tracker.scalars()) == names
 

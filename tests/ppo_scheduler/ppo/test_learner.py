@@ -65,12 +65,12 @@ def test_same_seed_same_weights_and_another_seed_others(make_learner, make_task)
 def test_before_the_first_gradient_step_every_ratio_is_one(make_learner, make_task):
     learner = make_learner(2, temperature_control={"base_temperature": 1.3, "max_temperature": 2.0})
     task = make_task(2)
-    while learner.rollout.filled < 50:
+    while learner.rollout.filled < 30:
         task.step(learner)
     rollout = learner.rollout
     zeros = np.zeros_like(rollout.reward)
     batch = Batch.from_rollout(rollout, zeros, zeros)
-    filled = 50 * 2
+    filled = 30 * 2
     logits, _ = learner.policy.network(batch.replicas[:filled], batch.context[:filled])
     table = log_probabilities(logits, batch.temperature[:filled])
     recomputed = table.gather(1, batch.action[:filled].unsqueeze(1)).squeeze(1)

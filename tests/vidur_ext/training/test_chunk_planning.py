@@ -20,7 +20,9 @@ NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
 
 def record(total: int, size: int, done: int = 0, checkpoint: str | None = None):
-    config = TrainingConfig.model_validate({"training": {"total_requests": total}})
+    config = TrainingConfig.model_validate(
+        {"training": {"total_requests": total}, "parallel_training": {"num_envs": 1}}
+    )
     return chunk_progress.planned(
         config,
         size,

@@ -11,7 +11,7 @@ import torch
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.checkpoint.reading import read_named
 from ppo_scheduler.config.learner_sections import ObservationSection
-from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.config.training_config import LearnerConfig
 from ppo_scheduler.monitoring.sink import FanOut
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.ppo.learner import Learner
@@ -23,6 +23,7 @@ GOLDEN = Path(__file__).parents[2] / "ppo_scheduler" / "checkpoint" / "golden"
 OBSERVED = {
     1: ObservationSection(queue_slots=0, history=False),
     2: ObservationSection(),
+    3: ObservationSection(),
 }
 """What the policies in the golden checkpoints see."""
 assert len(OBSERVED) == SCHEMA_VERSION
@@ -32,7 +33,7 @@ assert len(OBSERVED) == SCHEMA_VERSION
 def test_a_learner_goes_on_from_every_version(version, observed):
     [path] = (GOLDEN / f"schema_{version}").glob("*.pt")
     tree = read_named(path).tree
-    config = TrainingConfig.model_validate(
+    config = LearnerConfig.model_validate(
         {
             "observation": observed,
             "actor_critic_architecture": tree["learner"]["policy"]["architecture"],
@@ -41,17 +42,20 @@ def test_a_learner_goes_on_from_every_version(version, observed):
         }
     )
     schema = observation_schema(config.observation)
-    learner = Learner(config, schema, tree["rollout"]["num_replicas"], FanOut([]))
+    envs = tree["rollout"]["num_envs"]
+    learner = Learner(
+        config, schema, tree["rollout"]["num_replicas"], FanOut([]), num_envs=envs
+    )
     learner.load_state_dict(tree)
     steps, updates = learner.global_step, learner.updates
     assert steps == tree["learner"]["counters"]["global_step"]
     for name, value in learner.policy.network.state_dict().items():
         assert torch.equal(value, tree["learner"]["policy"]["network"][name])
-    replicas = np.ones((1, learner.num_replicas, len(schema.replica)))
+    replicas = np.ones((envs, learner.num_replicas, len(schema.replica)))
     seen = Observation(
-        replicas, np.ones((1, len(schema.context))), np.ones((1, len(schema.telemetry)))
+        replicas, np.ones((envs, len(schema.context))), np.ones((envs, len(schema.telemetry)))
     )
     for _ in range(20):
-        learner.decide(seen, np.zeros(1), np.zeros(1, dtype=bool))
-    assert learner.global_step == steps + 20
+        learner.decide(seen, np.zeros(envs), np.zeros(envs, dtype=bool))
+    assert learner.global_step == steps + 20 * envs
     assert learner.updates > updates

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 
+import numpy as np
 import pytest
 import wandb
 
@@ -31,7 +32,7 @@ def open_with(make_config, folder):
 
 
 def complete(instruments: Instruments, latencies_s) -> list[str]:
-    alerts = [instruments.tail.add(e2e_s, e2e_s / 2) for e2e_s in latencies_s]
+    alerts = [instruments.tail.add(np.array([[e2e_s, e2e_s / 2]])) for e2e_s in latencies_s]
     return [alert for alert in alerts if alert is not None]
 
 

@@ -185,7 +185,7 @@ def test_what_python_and_torch_draw_elsewhere_does_not_matter(make_config, train
 def test_a_checkpoint_of_schema_1_goes_on(make_config, train, tmp_path):
     shutil.copytree(GOLDEN, tmp_path / "checkpoints")
     trained = train(make_config(**GOLDEN_KEYS), load_checkpoint="latest")
-    assert trained.newest.manifest.schema_version == 2
+    assert trained.newest.manifest.schema_version == 3
     assert trained.newest.manifest.facts["requests_done"] == 120
     old = (tmp_path / "checkpoints" / "checkpoint_step_00000057.pt").read_bytes()
     assert old == (GOLDEN / "checkpoint_step_00000057.pt").read_bytes()
@@ -205,6 +205,7 @@ def test_a_misfit_is_found_without_settings_too(make_config, train, tmp_path):
 def test_every_key_has_a_rule_and_every_rule_has_keys():
     names = [path for path, _ in leaf_fields(LearnerConfig)]
     names += ["cluster.num_replicas", "simulation.predictor", "workload.qps"]
+    names += ["parallel_training.num_envs", "parallel_training.num_workers"]
     used = {rule_of(name).pattern for name in names}
     assert used == {rule.pattern for rule in RULES}
 
@@ -220,6 +221,9 @@ def test_every_key_has_a_rule_and_every_rule_has_keys():
         ("training.total_requests", Effect.FROM_NOW_ON),
         ("ppo_config.rollout_len", Effect.FROM_NOW_ON),
         ("workload.qps", Effect.NEXT_EPISODE),
+        ("simulation.engine", Effect.NEXT_EPISODE),
+        ("parallel_training.num_envs", Effect.NEXT_EPISODE),
+        ("parallel_training.num_workers", Effect.NONE),
         ("cluster.num_replicas", Effect.NEXT_EPISODE),
         ("checkpointing.max_checkpoints", Effect.NONE),
         ("monitoring.csv", Effect.NONE),

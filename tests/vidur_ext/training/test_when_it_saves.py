@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from ppo_scheduler.config.run_sections import CheckpointingSection
-from vidur_ext.simulation.vidur_simulation import VidurSimulation
+from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.training.interruption import Interrupted
 from vidur_ext.training.save_schedule import SaveSchedule
 
@@ -129,13 +129,13 @@ def test_without_checkpoints_a_signal_says_that_nothing_is_saved(make_config, tr
 def test_an_error_between_decisions_saves_what_was_before_it(
     make_config, train, left_by, at_step, monkeypatch
 ):
-    original = VidurSimulation._add_event
+    original = RoutingEnvironments.step
 
-    def broken(self, event):
+    def broken(self, actions):
         raise RuntimeError("the simulator broke")
 
     def break_it(session):
-        monkeypatch.setattr(VidurSimulation, "_add_event", broken)
+        monkeypatch.setattr(RoutingEnvironments, "step", broken)
 
     at_step(57, break_it)
     config = make_config()
@@ -144,7 +144,7 @@ def test_an_error_between_decisions_saves_what_was_before_it(
     left = left_by(config)
     assert (left.steps, left.reasons) == ([57], ["exception"])
 
-    monkeypatch.setattr(VidurSimulation, "_add_event", original)
+    monkeypatch.setattr(RoutingEnvironments, "step", original)
     elsewhere = make_config(
         checkpointing={"checkpoint_dir": config.checkpointing.checkpoint_dir + "_straight"}
     )
