@@ -6,11 +6,14 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+COMMAND = str(Path(sys.executable).with_name("vidur-ppo"))
 SLICES = ["--chunk-mode", "--chunk-size", "100", "--total-requests", "300"]
 
 
@@ -31,6 +34,12 @@ def gone(pid: int) -> bool:
         return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except FileNotFoundError:
         return True
+
+
+def state_of(place) -> str:
+    command = [COMMAND, "monitor", str(place.runs[-1]), "--json"]
+    shown = subprocess.run(command, cwd=place.path, capture_output=True, check=True)
+    return json.loads(shown.stdout)["state"]
 
 
 def weights(place) -> dict[str, torch.Tensor]:
@@ -212,6 +221,7 @@ def test_a_signal_to_the_driver_lets_the_chunk_save(place, until, finished, numb
     assert place.progress["requests_done"] == saved == place.manifest["facts"]["requests_done"]
     assert place.progress["status"] == "failed"
     assert "stopped" in place.progress["error_message"]
+    assert state_of(place) == "stopped", "what an operator ended has not failed"
 
 
 def cut(path: Path, share: float) -> None:
