@@ -362,6 +362,12 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "warmstart.load_levels",
         "warmstart.demo_requests",
     ),
+    f"{TRAINING}/test_many_environments.py::test_another_world_goes_on_with_the_next_request": (
+        "simulation.engine",
+    ),
+    f"{TRAINING}/test_many_environments.py::test_every_environment_acts_and_learns": (
+        "parallel_training.num_envs",
+    ),
     f"{TRAINING}/test_pipeline.py::test_number_of_workers_changes_nothing_but_time": (
         "parallel_training.num_workers",
     ),

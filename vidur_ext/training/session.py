@@ -72,6 +72,11 @@ class TrainingSession:
         self._validation = (
             Validation(simulation_config, saving) if saving.validation_freq is not None else None
         )
+        if stop_at_requests is not None and stop_at_requests % num_envs:
+            raise UserError(
+                f"a chunk that ends behind {stop_at_requests} requests is no multiple of "
+                f"parallel_training.num_envs={num_envs}: choose another --chunk-size"
+            )
         self._chunk_end = stop_at_requests
         self._settings = settings_of(simulation_config)
         self._config_digest = settings_digest(simulation_config)

@@ -66,8 +66,8 @@ class SimulationSection(Section):
 
     engine: Literal["compiled", "vidur"] = key(
         "compiled",
-        "what simulates the training: Vidur itself, or our engine with its results at hundreds of "
-        "times its speed; the comparison at the end always runs on Vidur",
+        "what simulates demonstrations, training and validation: Vidur itself, or our engine with "
+        "its results at hundreds of times its speed; the comparison at the end is judged on Vidur",
     )
     predictor: Literal[
         "analytic",
@@ -247,7 +247,10 @@ class ParallelSection(Section):
         le=4096,
     )
     num_workers: int = key(
-        2, "processes that collect demonstrations and run the comparison", ge=1, le=256
+        2,
+        "processes that run the comparison, and collect demonstrations with the engine vidur",
+        ge=1,
+        le=256,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ class Batch:
     temperature: Tensor
     advantage: Tensor
     target: Tensor
+    reference: Tensor | None = None
+    """Log-probabilities [N, R] of the reference policy at temperature 1, if there is one."""
 
     @classmethod
     def from_rollout(
@@ -57,7 +59,8 @@ class Batch:
         return len(self.action)
 
     def rows(self, index: Tensor) -> Batch:
-        return Batch(*(getattr(self, name)[index] for name in self.__dataclass_fields__))
+        columns = (getattr(self, name) for name in self.__dataclass_fields__)
+        return Batch(*(None if column is None else column[index] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ class PPOUpdater:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = coefficients.learning_rate
+        # The same in all epochs, so it is computed once.
+        batch = replace(batch, reference=self._reference_log_probs(batch))
         seen: list[dict[str, float]] = []
         skipped = 0
         epochs_done = 0
@@ -221,14 +226,18 @@ class PPOUpdater:
             }
             return loss, {name: float(tensor) for name, tensor in statistics.items()}
 
-    def _reference_kl(self, batch: Batch, logits: Tensor) -> Tensor:
+    @torch.no_grad()
+    def _reference_log_probs(self, batch: Batch) -> Tensor | None:
         if self.reference is None:
+            return None
+        logits, _ = self.reference(batch.replicas, batch.context)
+        return log_probabilities(logits, torch.ones(()).expand(len(batch)))
+
+    def _reference_kl(self, batch: Batch, logits: Tensor) -> Tensor:
+        if batch.reference is None:
             return torch.zeros(())
-        one = torch.ones(())
-        with torch.no_grad():
-            reference_logits, _ = self.reference(batch.replicas, batch.context)
-            reference = log_probabilities(reference_logits, one.expand(len(batch)))
-        return kl_divergence(log_probabilities(logits, one.expand(len(batch))), reference).mean()
+        own = log_probabilities(logits, torch.ones(()).expand(len(batch)))
+        return kl_divergence(own, batch.reference).mean()
 
     def state_dict(self, *, with_optimizer: bool) -> StateDict:
         return {
