@@ -5,11 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
-import subprocess
 from pathlib import Path
 
-import pexpect
 import pytest
 
 SLOW = pytest.mark.slow
@@ -78,16 +75,6 @@ def test_the_question_can_be_left(situation, finished, row, way):
     assert code == status
     assert sentence in rest
     assert place.files() == before
-
-
-def test_the_end_of_the_input_and_q_leave_as_well(situation, finished):
-    place, arguments, prompt = situation("both")
-    for leave, status, sentence in (LEAVING["q"], LEAVING["end of input"]):
-        child = place.terminal(*arguments)
-        child.expect(prompt)
-        leave(child)
-        code, rest = finished(child)
-        assert (code, sentence in rest) == (status, True)
 
 
 def test_with_both_answer_one_resumes(situation, finished):
@@ -257,6 +244,7 @@ def test_the_help_shows_the_values_of_the_config(place):
     assert "default 22.0 (workload.qps)" in text
 
 
+@SLOW
 def test_verbose_says_more(place):
     result = place.run("--verbose", "--ppo-requests", "20")
     assert result.returncode == 0
@@ -274,26 +262,8 @@ def test_paths_are_taken_as_they_are_written(situation):
     assert place.manifest["run_dir"] == "zweiter Läuf/run"
 
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_ppo_warmstart_optimized.sh"
-READY = 'source "$1/lib/common.sh"; [[ -f "$STAMP" && "$(<"$STAMP")" == "$(wanted_stamp)" ]]'
-
-
 def test_the_script_asks_the_same(trained, finished):
-    """It works in the project's folder, so everything is named by its whole path here."""
-    if subprocess.run(["bash", "-c", READY, "ready", str(SCRIPT.parent)], check=False).returncode:
-        pytest.skip("the scripts' own environment is not installed, or an older one")
-    child = pexpect.spawn(
-        str(SCRIPT),
-        [
-            *("--config", str(trained.path / "small.json")),
-            *("--set", f"training.output_root={trained.path / 'outputs'}"),
-            *("--set", f"checkpointing.checkpoint_dir={trained.checkpoints}"),
-        ],
-        encoding="utf-8",
-        timeout=60,
-        dimensions=(50, 200),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    child = trained.with_scripts().script("train_ppo_warmstart_optimized.sh")
     child.expect("checkpoint_step_00000120.pt")
     child.expect(r"\[1/2/q\]")
     child.sendintr()

@@ -302,6 +302,7 @@ def test_a_second_driver_is_refused(place, until):
     first.communicate(timeout=60)
 
 
+@pytest.mark.slow
 def test_an_output_folder_that_cannot_be_made_is_named(place):
     (place.path / "in the way").write_text("a file")
     result = place.run(*SLICES, "--output-dir", "in the way/run")

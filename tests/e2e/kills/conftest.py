@@ -40,6 +40,7 @@ def config_below(root: Path, *, episode_requests: int, save_async: bool) -> Trai
         },
         "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
         "ppo_config": {"rollout_len": 32, "minibatch_size": 16, "critic_warmup_updates": 1},
+        "parallel_training": {"num_envs": 1},
         "statistics_stabilization": {"collect_steps": 16},
         "checkpointing": {
             "checkpoint_dir": str(root / "checkpoints"),
