@@ -34,10 +34,14 @@ class ObservationSection(Section):
 class ArchitectureSection(Section):
     """The permutation-equivariant actor-critic."""
 
-    hidden_size: int = key(64, "width of every layer", unit="units", ge=4, le=1024)
+    hidden_size: int = key(32, "width of every layer", unit="units", ge=4, le=1024)
     encoder_layers: int = key(2, "layers of the shared per-replica encoder", ge=1, le=8)
     attention_layers: int = key(
-        1, "cross-replica attention layers; 0 scores each replica by itself", ge=0, le=8
+        0,
+        "cross-replica attention layers; 0 scores each replica by its own features, among them "
+        "its distance to the best one",
+        ge=0,
+        le=8,
     )
     attention_heads: int = key(4, "heads per attention layer; divides hidden_size", ge=1, le=16)
     activation: Literal["tanh", "relu", "silu"] = key("silu", "activation function")
@@ -59,14 +63,16 @@ class PPOSection(Section):
     """Clipped PPO with generalised advantage estimation (Schulman et al. 2016, 2017)."""
 
     rollout_len: int = key(
-        4096, "decisions per update, over all environments", unit="requests", ge=2
+        8192, "decisions per update, over all environments", unit="decisions", ge=2
     )
-    epochs: int = key(4, "passes over each rollout", ge=1, le=100)
-    minibatch_size: int = key(256, "decisions per gradient computation", unit="steps", ge=1)
-    learning_rate: float = key(2e-4, "AdamW step size before the schedule", gt=0, le=1)
+    epochs: int = key(2, "passes over each rollout", ge=1, le=100)
+    minibatch_size: int = key(
+        1024, "decisions per gradient computation", unit="decisions", ge=1
+    )
+    learning_rate: float = key(1e-3, "AdamW step size before the schedule", gt=0, le=1)
     weight_decay: float = key(1e-4, "AdamW decoupled weight decay", ge=0, le=1)
     adam_eps: float = key(1e-5, "AdamW denominator constant", gt=0, le=1e-2)
-    gamma: float = key(0.97, "discount per decision", gt=0, le=1)
+    gamma: float = key(0.99, "discount per decision", gt=0, le=1)
     gae_lambda: float = key(0.95, "GAE lambda", ge=0, le=1)
     clip_ratio: float = key(0.2, "probability ratios are clipped to 1 +- this", gt=0, lt=1)
     value_clip: float | None = key(
@@ -83,7 +89,7 @@ class PPOSection(Section):
     )
     entropy_coef_initial: float = key(0.0005, "entropy bonus at step 0", ge=0)
     entropy_coef_final: float = key(0.0, "entropy bonus after the decay", ge=0)
-    entropy_decay_steps: int = key(40_000, "length of the entropy decay", unit="decisions", ge=1)
+    entropy_decay_steps: int = key(524_288, "length of the entropy decay", unit="decisions", ge=1)
     entropy_warmup_coef: float = key(0.0, "extra entropy bonus at step 0, falling to 0", ge=0)
     entropy_warmup_steps: int = key(
         0, "length of the entropy warm-up; 0 for none", unit="decisions", ge=0
@@ -138,15 +144,15 @@ class KLSection(Section):
     """KL to the frozen warm-start policy."""
 
     initial_coef: float = key(0.2, "weight of KL(policy || reference) at step 0", ge=0)
-    final_coef: float = key(0.05, "weight after the decay, kept from then on", ge=0)
-    decay_steps: int = key(40_000, "length of the decay", unit="decisions", ge=1)
+    final_coef: float = key(0.0, "weight after the decay, kept from then on", ge=0)
+    decay_steps: int = key(1_048_576, "length of the decay", unit="decisions", ge=1)
 
 
 class StabilizationSection(Section):
     """Normalizers collect before learning starts."""
 
     collect_steps: int = key(
-        512,
+        8192,
         "decisions at the start that only feed the normalizers (after a warm start the reward's "
         "alone)",
         unit="decisions",
@@ -173,9 +179,9 @@ class TemperatureSection(Section):
     pulse_magnitude: float = key(
         0.5, "height of a pulse, relative to base_temperature; 0 for no pulses", ge=0
     )
-    pulse_steps: int = key(64, "length of a pulse", unit="steps", ge=1)
+    pulse_steps: int = key(8, "length of a pulse", unit="steps", ge=1)
     stagnation_window: int = key(
-        8192,
+        512,
         "a pulse comes when the mean reward of this many steps is no progress over that of as "
         "many before",
         unit="steps",
@@ -240,8 +246,8 @@ class OptimizationSection(Section):
     adaptive_minibatch: bool = key(
         False, "double the minibatch after a KL early stop, halve it after a calm update"
     )
-    min_minibatch_size: int = key(32, "lower bound of the adaptive minibatch", ge=1)
-    max_minibatch_size: int = key(512, "upper bound of the adaptive minibatch", ge=1)
+    min_minibatch_size: int = key(256, "lower bound of the adaptive minibatch", ge=1)
+    max_minibatch_size: int = key(4096, "upper bound of the adaptive minibatch", ge=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> OptimizationSection:
@@ -258,7 +264,7 @@ class CollapseGuardSection(Section):
     """Watches the action shares and intervenes when one replica takes all."""
 
     enabled: bool = key(True, "off: shares are logged, nothing is done")
-    window: int = key(2048, "decisions the shares are taken over", unit="decisions", ge=16)
+    window: int = key(8192, "decisions the shares are taken over", unit="decisions", ge=16)
     max_share: float = key(
         0.9, "share of one replica that counts as collapse (with 2 or more replicas)", gt=0, le=1
     )
@@ -269,7 +275,7 @@ class CollapseGuardSection(Section):
         1.5, "factor on the behaviour temperature during an intervention", ge=1
     )
     intervention_steps: int = key(
-        1024,
+        8192,
         "length of an intervention; its entropy boost reaches at least one update",
         unit="decisions",
         ge=1,

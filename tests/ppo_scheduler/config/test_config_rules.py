@@ -65,7 +65,7 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
         ),
         (
             {"simulation": {"engine": "vidur"}},
-            'simulation.engine="vidur" runs one environment, not parallel_training.num_envs=64: '
+            'simulation.engine="vidur" runs one environment, not parallel_training.num_envs=128: '
             'set num_envs to 1, or the engine to "compiled"',
         ),
         (
@@ -80,13 +80,13 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
         ),
         (
             {"ppo_config": {"rollout_len": 1000, "minibatch_size": 100}},
-            "ppo_config.rollout_len=1000 is no multiple of parallel_training.num_envs=64: choose "
+            "ppo_config.rollout_len=1000 is no multiple of parallel_training.num_envs=128: choose "
             "960 or 1024",
         ),
         (
             {"training": {"total_requests": 63}},
             "training.total_requests=63 (--ppo-requests, --total-requests) is no multiple of "
-            "parallel_training.num_envs=64: choose 64, or another num_envs",
+            "parallel_training.num_envs=128: choose 64, or another num_envs",
         ),
         ({"workload": {"source": "trace"}}, "workload: source='trace' needs trace_file"),
         (
