@@ -71,11 +71,11 @@ def _form_sarathi(sim: Simulation, replica: int, now: float) -> bool:
     restarted = take_blocks(sim, replica)
     row[DECODES] = 1
     tokens = row[DECODING] + _continue_prompt(sim, replica)
-    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap:
+    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap[replica]:
         prompt = state.requests[row[HEAD], PROMPT]
         blocks = -(-prompt // settings.block_size)
         chunk = min(prompt, settings.batch_tokens - tokens)
-        if row[FREE] - blocks < settings.watermark_blocks or chunk <= 0:
+        if row[FREE] - blocks < settings.watermark_blocks[replica] or chunk <= 0:
             break
         _admit(sim, replica, now, blocks, chunk)
         tokens += chunk
@@ -93,11 +93,11 @@ def _form_vllm(sim: Simulation, replica: int, now: float) -> bool:
     row = state.replicas[replica]
     row[DECODES] = 0
     tokens = 0
-    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap:
+    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap[replica]:
         prompt = state.requests[row[HEAD], PROMPT]
         blocks = -(-prompt // settings.block_size)
         if (
-            row[FREE] - blocks < settings.watermark_blocks
+            row[FREE] - blocks < settings.watermark_blocks[replica]
             or tokens + prompt > settings.batch_tokens
         ):
             break
@@ -115,7 +115,7 @@ def _form_orca(sim: Simulation, replica: int, now: float) -> None:
     settings, state = sim.settings, sim.state
     row = state.replicas[replica]
     row[DECODES] = 1
-    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap:
+    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap[replica]:
         if row[FREE] < settings.flat_blocks:
             break
         prompt = state.requests[row[HEAD], PROMPT]

@@ -45,8 +45,8 @@ def _starvation(sim: Simulation) -> str:
         )
     return (
         f"request {request} can never be served: its {prompt} prompt tokens do not fit into "
-        f"{settings.num_blocks} KV blocks of {settings.block_size} tokens, less "
-        f"{settings.watermark_blocks} that stay free: raise cluster.num_blocks or lower "
+        f"{settings.num_blocks[replica]} KV blocks of {settings.block_size} tokens, less "
+        f"{settings.watermark_blocks[replica]} that stay free: raise cluster.num_blocks or lower "
         "workload.max_tokens"
     )
 

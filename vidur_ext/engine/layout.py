@@ -97,28 +97,30 @@ COMPLETED_AFTER, ANSWERED_AFTER = range(2)
 
 
 class Settings(NamedTuple):
-    """What Vidur's replica scheduler is told.
+    """What Vidur's replica schedulers are told.
 
-    ``batch_tokens`` is Sarathi's chunk and vLLM's token limit; ``batch_cap`` limits the requests
-    of a batch; ``flat_blocks`` is what Orca reserves per request; ``rule`` routes.
+    ``batch_tokens`` is Sarathi's chunk and vLLM's token limit; ``flat_blocks`` is what Orca
+    reserves per request; ``rule`` routes. Per replica [R], as its device allows: ``kind`` is its
+    place in ``Tables``, ``batch_cap`` limits the requests of a batch.
     """
 
     scheduler: int
     rule: int
-    batch_cap: int
     batch_tokens: int
     block_size: int
-    num_blocks: int
-    watermark_blocks: int
     flat_blocks: int
+    kind: Ints
+    batch_cap: Ints
+    num_blocks: Ints
+    watermark_blocks: Ints
 
 
 class Tables(NamedTuple):
-    """Operator times of one layer [ms], keyed as Vidur's predictor rounds a batch.
+    """Operator times of one layer [ms] on D kinds of devices, keyed as Vidur's predictor rounds.
 
-    per_tokens [T, 5]: by tokens / 8, the terms of Vidur's sum around the attention kernels:
-    projections and RoPE, all-reduce, attention norm, MLP, add. decode [n, k]: n requests of
-    k * kv_step tokens. prefill [k, c]: a chunk of c * 32 tokens up to k * kv_step.
+    per_tokens [D, T, 5]: by tokens / 8, the terms of Vidur's sum around the attention kernels:
+    projections and RoPE, all-reduce, attention norm, MLP, add. decode [D, n, k]: n requests of
+    k * kv_step tokens. prefill [D, k, c]: a chunk of c * 32 tokens up to k * kv_step.
     """
 
     per_tokens: Floats
@@ -129,14 +131,14 @@ class Tables(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """What ``LatencyEstimator`` knows: see there."""
+    """What ``LatencyEstimator`` knows: see there. Arrays are per replica."""
 
     base: Floats
-    slope: float
-    chunk_s: float
+    slope: Floats
+    chunk_s: Floats
     prefill_tokens: float
-    prefill_s_per_token: float
-    decode_token_s: float
+    prefill_s_per_token: Floats
+    decode_token_s: Floats
     output_sum: float
     output_count: float
 
@@ -204,8 +206,8 @@ def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Setting
         times=np.zeros((len(prompts), 3)),
         replicas=replicas,
         clocks=clocks,
-        members=np.zeros((num_replicas, settings.batch_cap), dtype=np.int64),
-        chunks=np.zeros((num_replicas, settings.batch_cap), dtype=np.int64),
+        members=np.zeros((num_replicas, settings.batch_cap.max()), dtype=np.int64),
+        chunks=np.zeros((num_replicas, settings.batch_cap.max()), dtype=np.int64),
         phases=np.zeros((num_replicas, settings.block_size), dtype=np.int64),
         completions=np.full(len(prompts), -1, dtype=np.int64),
         counters=np.zeros(NUM_COUNTERS, dtype=np.int64),

@@ -58,7 +58,7 @@ def _see_queue(sim: Simulation, replica: int, now: float, sight: Sight) -> None:
 @compiled
 def _see_replica(sim: Simulation, replica: int, capacity: float, sight: Sight) -> None:
     row, table = sim.state.replicas[replica], sight.table
-    blocks = sim.settings.num_blocks
+    blocks = sim.settings.num_blocks[replica]
     context = context_tokens(sim, replica)
     table[columns.WAITING, replica] = row[WAITING]
     table[columns.RUNNING, replica] = row[MEMBERS]
