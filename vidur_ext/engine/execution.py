@@ -7,6 +7,7 @@ from vidur_ext.engine.layout import (
     DECODES,
     DECODING,
     DONE,
+    KIND,
     MEMBERS,
     OFFSETS,
     ROOM,
@@ -35,7 +36,7 @@ def steady_iteration_s(sim: Simulation, replica: int) -> float:
 
     Sets ROOM: every round adds one token to the mean context, and the tables step by kv_step.
     """
-    tables, kind = sim.tables, sim.settings.kind[replica]
+    tables, kind = sim.tables, sim.settings.own[replica, KIND]
     state = sim.state.replicas[replica]
     count = state[DECODING]
     mean = state[OFFSETS] // count + state[ROUNDS] + 1
@@ -58,7 +59,7 @@ def iteration_s(sim: Simulation, replica: int) -> float:
     Like Vidur, takes every request with one new token for a decoding one, the last token of a
     prompt too.
     """
-    tables, state, kind = sim.tables, sim.state, sim.settings.kind[replica]
+    tables, state, kind = sim.tables, sim.state, sim.settings.own[replica, KIND]
     row = state.replicas[replica]
     count = row[DECODING] if row[DECODES] else 0
     context = row[OFFSETS] + count * (row[ROUNDS] + 1) if count else 0

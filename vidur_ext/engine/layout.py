@@ -96,12 +96,21 @@ COMPLETED_AFTER, ANSWERED_AFTER = range(2)
 """From the decision to each completion, and to each first token."""
 
 
+# Columns of Settings.own.
+KIND, BATCH_CAP, BLOCKS, WATERMARK = range(4)
+"""KIND: the replica's place in Tables; BATCH_CAP: requests of a batch at most; BLOCKS: KV blocks;
+WATERMARK: those that stay free when a request is admitted."""
+
+# Columns of Estimates.rates.
+SLOPE, CHUNK_S, PREFILL_S_PER_TOKEN, DECODE_TOKEN_S = range(4)
+
+
 class Settings(NamedTuple):
     """What Vidur's replica schedulers are told.
 
     ``batch_tokens`` is Sarathi's chunk and vLLM's token limit; ``flat_blocks`` is what Orca
-    reserves per request; ``rule`` routes. Per replica [R], as its device allows: ``kind`` is its
-    place in ``Tables``, ``batch_cap`` limits the requests of a batch.
+    reserves per request; ``rule`` routes. own [R, 4] is what differs between replicas. It is one
+    array, because each that compiled functions pass on costs them time.
     """
 
     scheduler: int
@@ -109,10 +118,12 @@ class Settings(NamedTuple):
     batch_tokens: int
     block_size: int
     flat_blocks: int
-    kind: Ints
-    batch_cap: Ints
-    num_blocks: Ints
-    watermark_blocks: Ints
+    own: Ints
+
+    @property
+    def num_blocks(self) -> Ints:
+        """KV blocks [R]."""
+        return self.own[:, BLOCKS]
 
 
 class Tables(NamedTuple):
@@ -131,14 +142,11 @@ class Tables(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """What ``LatencyEstimator`` knows: see there. Arrays are per replica."""
+    """What ``LatencyEstimator`` knows: see there. base is [R, C + 1], rates is [R, 4]."""
 
     base: Floats
-    slope: Floats
-    chunk_s: Floats
+    rates: Floats
     prefill_tokens: float
-    prefill_s_per_token: Floats
-    decode_token_s: Floats
     output_sum: float
     output_count: float
 
@@ -206,8 +214,8 @@ def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Setting
         times=np.zeros((len(prompts), 3)),
         replicas=replicas,
         clocks=clocks,
-        members=np.zeros((num_replicas, settings.batch_cap.max()), dtype=np.int64),
-        chunks=np.zeros((num_replicas, settings.batch_cap.max()), dtype=np.int64),
+        members=np.zeros((num_replicas, settings.own[:, BATCH_CAP].max()), dtype=np.int64),
+        chunks=np.zeros((num_replicas, settings.own[:, BATCH_CAP].max()), dtype=np.int64),
         phases=np.zeros((num_replicas, settings.block_size), dtype=np.int64),
         completions=np.full(len(prompts), -1, dtype=np.int64),
         counters=np.zeros(NUM_COUNTERS, dtype=np.int64),

@@ -97,26 +97,22 @@ def settings_of(replicas: Replicas, rule: int) -> Settings:
     kind = _SCHEDULERS[config.get_type()]
     tokens = {SARATHI: "chunk_size", VLLM: "max_tokens_in_batch"}.get(kind)
 
-    def per_replica(values: list[int]) -> Ints:
-        return np.array(values, dtype=np.int64)[replicas.kind]
-
+    own = [
+        (
+            place,
+            scheduler._max_batch_size if kind == ORCA else config.batch_size_cap,
+            scheduler._cache_config.num_blocks,
+            0 if kind == ORCA else scheduler._watermark_blocks,
+        )
+        for place, scheduler in enumerate(replicas.schedulers)
+    ]
     return Settings(
         scheduler=kind,
         rule=rule,
         batch_tokens=int(getattr(config, tokens)) if tokens else 0,
         block_size=int(cache.block_size),
         flat_blocks=int(first._max_blocks_per_sequence),
-        kind=replicas.kind,
-        batch_cap=per_replica(
-            [
-                scheduler._max_batch_size if kind == ORCA else config.batch_size_cap
-                for scheduler in replicas.schedulers
-            ]
-        ),
-        num_blocks=per_replica([s._cache_config.num_blocks for s in replicas.schedulers]),
-        watermark_blocks=per_replica(
-            [0 if kind == ORCA else s._watermark_blocks for s in replicas.schedulers]
-        ),
+        own=np.array(own, dtype=np.int64)[replicas.kind],
     )
 
 
@@ -159,9 +155,7 @@ def _tables_of(predictor: AnalyticExecutionTimePredictor) -> Tables:
     )
 
 
-NO_ESTIMATES = Estimates(
-    np.zeros((1, 1)), np.zeros(1), np.zeros(1), 1.0, np.zeros(1), np.zeros(1), 0.0, 1.0
-)
+NO_ESTIMATES = Estimates(np.zeros((1, 1)), np.zeros((1, 4)), 1.0, 0.0, 1.0)
 """For rules that predict nothing."""
 
 
@@ -169,13 +163,18 @@ def estimates_of(replicas: Replicas) -> Estimates:
     """Return the numbers of a fresh ``LatencyEstimator``."""
     estimator = LatencyEstimator([replicas.schedulers[kind] for kind in replicas.kind])
     return Estimates(
-        # Copies: compiled code takes arrays that may be written to.
+        # A copy: compiled code takes arrays that may be written to.
         base=estimator.base.copy(),
-        slope=estimator.slope.copy(),
-        chunk_s=estimator.chunk_s.copy(),
+        rates=np.stack(
+            [
+                estimator.slope,
+                estimator.chunk_s,
+                estimator.prefill_s_per_token,
+                estimator.decode_token_s,
+            ],
+            axis=1,
+        ),
         prefill_tokens=float(estimator.prefill_tokens),
-        prefill_s_per_token=estimator.prefill_s_per_token,
-        decode_token_s=estimator.decode_token_s,
         output_sum=estimator.output_sum,
         output_count=estimator.output_count,
     )
