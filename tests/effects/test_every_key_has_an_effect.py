@@ -306,6 +306,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "cluster.num_replicas",
         "cluster.model_name",
         "cluster.device",
+        "cluster.devices",
         "cluster.tensor_parallel_size",
         "cluster.num_pipeline_stages",
         "cluster.replica_scheduler",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from vidur_ext.compiled import compiled
 from vidur_ext.engine.execution import OUTSIDE, iteration_s, steady_iteration_s
 from vidur_ext.engine.layout import (
+    BATCH_CAP,
     BATCH_END,
     DECODES,
     DECODING,
@@ -22,6 +23,7 @@ from vidur_ext.engine.layout import (
     STEADY,
     VLLM,
     WAITING,
+    WATERMARK,
     Simulation,
 )
 from vidur_ext.engine.preemption import take_blocks
@@ -71,11 +73,11 @@ def _form_sarathi(sim: Simulation, replica: int, now: float) -> bool:
     restarted = take_blocks(sim, replica)
     row[DECODES] = 1
     tokens = row[DECODING] + _continue_prompt(sim, replica)
-    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap:
+    while row[WAITING] > 0 and row[MEMBERS] < settings.own[replica, BATCH_CAP]:
         prompt = state.requests[row[HEAD], PROMPT]
         blocks = -(-prompt // settings.block_size)
         chunk = min(prompt, settings.batch_tokens - tokens)
-        if row[FREE] - blocks < settings.watermark_blocks or chunk <= 0:
+        if row[FREE] - blocks < settings.own[replica, WATERMARK] or chunk <= 0:
             break
         _admit(sim, replica, now, blocks, chunk)
         tokens += chunk
@@ -93,11 +95,11 @@ def _form_vllm(sim: Simulation, replica: int, now: float) -> bool:
     row = state.replicas[replica]
     row[DECODES] = 0
     tokens = 0
-    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap:
+    while row[WAITING] > 0 and row[MEMBERS] < settings.own[replica, BATCH_CAP]:
         prompt = state.requests[row[HEAD], PROMPT]
         blocks = -(-prompt // settings.block_size)
         if (
-            row[FREE] - blocks < settings.watermark_blocks
+            row[FREE] - blocks < settings.own[replica, WATERMARK]
             or tokens + prompt > settings.batch_tokens
         ):
             break
@@ -115,7 +117,7 @@ def _form_orca(sim: Simulation, replica: int, now: float) -> None:
     settings, state = sim.settings, sim.state
     row = state.replicas[replica]
     row[DECODES] = 1
-    while row[WAITING] > 0 and row[MEMBERS] < settings.batch_cap:
+    while row[WAITING] > 0 and row[MEMBERS] < settings.own[replica, BATCH_CAP]:
         if row[FREE] < settings.flat_blocks:
             break
         prompt = state.requests[row[HEAD], PROMPT]

@@ -29,7 +29,7 @@ from vidur_ext.engine.layout import (
 )
 from vidur_ext.engine.routing import ASK
 from vidur_ext.engine.step import Environments, Outlook, step
-from vidur_ext.engine.vidur_settings import build_replica, estimates_of, settings_of, tables_of
+from vidur_ext.engine.vidur_settings import build_replicas, estimates_of, settings_of, tables_of
 from vidur_ext.env.features import feature_rule
 from vidur_ext.env.reward import reward_rule
 from vidur_ext.env.schema import observation_schema
@@ -67,12 +67,12 @@ class RoutingEnvironments:
         self._reward_section = reward
         self._queue_slots = observation.queue_slots
         with isolated_simulation():
-            replica = build_replica(config)
-            self._estimates = estimates_of(replica)
-        self._settings = settings_of(replica, GIVEN)
-        self._tables = tables_of(replica.predictor)
-        self._limits = replica.predictor.tables.limits
-        self._capacity = float(replica.scheduler._config.batch_size_cap)
+            replicas = build_replicas(config)
+            self._estimates = estimates_of(replicas)
+        self._settings = settings_of(replicas, GIVEN)
+        self._tables = tables_of(replicas)
+        self._limits = replicas.limits
+        self._capacity = replicas.batch_capacity
         self._features = feature_rule(observation, self._settings.block_size)
 
     def begin(self, tables: Sequence[RequestTable], scales: StageScales | None = None) -> None:

@@ -7,6 +7,7 @@ from vidur_ext.engine.layout import (
     DECODES,
     DECODING,
     DONE,
+    KIND,
     MEMBERS,
     OFFSETS,
     ROOM,
@@ -22,9 +23,9 @@ OUTSIDE = -1.0
 
 
 @compiled
-def _total(tables: Tables, row: int, decode: float, prefill: float) -> float:
+def _total(tables: Tables, kind: int, row: int, decode: float, prefill: float) -> float:
     """Sum one layer as Vidur does, over all layers, in seconds."""
-    terms = tables.per_tokens[row]
+    terms = tables.per_tokens[kind, row]
     attention = terms[0] + decode + prefill + terms[1] + terms[2]
     return (attention + terms[3] + terms[4]) * tables.num_layers * 1e-3
 
@@ -35,7 +36,7 @@ def steady_iteration_s(sim: Simulation, replica: int) -> float:
 
     Sets ROOM: every round adds one token to the mean context, and the tables step by kv_step.
     """
-    tables = sim.tables
+    tables, kind = sim.tables, sim.settings.own[replica, KIND]
     state = sim.state.replicas[replica]
     count = state[DECODING]
     mean = state[OFFSETS] // count + state[ROUNDS] + 1
@@ -43,12 +44,12 @@ def steady_iteration_s(sim: Simulation, replica: int) -> float:
     row = -(-count // TOKENS_PER_ROW)
     state[ROOM] = column * tables.kv_step - mean
     if (
-        row >= tables.per_tokens.shape[0]
-        or count >= tables.decode.shape[0]
-        or column >= tables.decode.shape[1]
+        row >= tables.per_tokens.shape[1]
+        or count >= tables.decode.shape[1]
+        or column >= tables.decode.shape[2]
     ):
         return OUTSIDE
-    return _total(tables, row, tables.decode[count, column], 0.0)
+    return _total(tables, kind, row, tables.decode[kind, count, column], 0.0)
 
 
 @compiled
@@ -58,7 +59,7 @@ def iteration_s(sim: Simulation, replica: int) -> float:
     Like Vidur, takes every request with one new token for a decoding one, the last token of a
     prompt too.
     """
-    tables, state = sim.tables, sim.state
+    tables, state, kind = sim.tables, sim.state, sim.settings.own[replica, KIND]
     row = state.replicas[replica]
     count = row[DECODING] if row[DECODES] else 0
     context = row[OFFSETS] + count * (row[ROUNDS] + 1) if count else 0
@@ -74,16 +75,16 @@ def iteration_s(sim: Simulation, replica: int) -> float:
             continue
         kv_index = -(-kv // tables.kv_step)
         chunk_index = -(-chunk // TOKENS_PER_CHUNK)
-        if kv_index >= tables.prefill.shape[0] or chunk_index >= tables.prefill.shape[1]:
+        if kv_index >= tables.prefill.shape[1] or chunk_index >= tables.prefill.shape[2]:
             return OUTSIDE
-        prefill += tables.prefill[kv_index, chunk_index]
+        prefill += tables.prefill[kind, kv_index, chunk_index]
     decode = 0.0
     if count:
         column = -(-(context // count) // tables.kv_step)
-        if count >= tables.decode.shape[0] or column >= tables.decode.shape[1]:
+        if count >= tables.decode.shape[1] or column >= tables.decode.shape[2]:
             return OUTSIDE
-        decode = tables.decode[count, column]
+        decode = tables.decode[kind, count, column]
     tokens_row = -(-tokens // TOKENS_PER_ROW)
-    if tokens_row >= tables.per_tokens.shape[0]:
+    if tokens_row >= tables.per_tokens.shape[1]:
         return OUTSIDE
-    return float(_total(tables, tokens_row, decode, prefill))
+    return float(_total(tables, kind, tokens_row, decode, prefill))

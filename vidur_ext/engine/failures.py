@@ -12,6 +12,7 @@ from vidur_ext.engine.layout import (
     PROMPT,
     VLLM,
     WAITING,
+    WATERMARK,
     Simulation,
 )
 from vidur_ext.engine.running_batch import formed_batch
@@ -45,8 +46,8 @@ def _starvation(sim: Simulation) -> str:
         )
     return (
         f"request {request} can never be served: its {prompt} prompt tokens do not fit into "
-        f"{settings.num_blocks} KV blocks of {settings.block_size} tokens, less "
-        f"{settings.watermark_blocks} that stay free: raise cluster.num_blocks or lower "
+        f"{settings.num_blocks[replica]} KV blocks of {settings.block_size} tokens, less "
+        f"{settings.own[replica, WATERMARK]} that stay free: raise cluster.num_blocks or lower "
         "workload.max_tokens"
     )
 

@@ -96,29 +96,42 @@ COMPLETED_AFTER, ANSWERED_AFTER = range(2)
 """From the decision to each completion, and to each first token."""
 
 
-class Settings(NamedTuple):
-    """What Vidur's replica scheduler is told.
+# Columns of Settings.own.
+KIND, BATCH_CAP, BLOCKS, WATERMARK = range(4)
+"""KIND: the replica's place in Tables; BATCH_CAP: requests of a batch at most; BLOCKS: KV blocks;
+WATERMARK: those that stay free when a request is admitted."""
 
-    ``batch_tokens`` is Sarathi's chunk and vLLM's token limit; ``batch_cap`` limits the requests
-    of a batch; ``flat_blocks`` is what Orca reserves per request; ``rule`` routes.
+# Columns of Estimates.rates.
+SLOPE, CHUNK_S, PREFILL_S_PER_TOKEN, DECODE_TOKEN_S = range(4)
+
+
+class Settings(NamedTuple):
+    """What Vidur's replica schedulers are told.
+
+    ``batch_tokens`` is Sarathi's chunk and vLLM's token limit; ``flat_blocks`` is what Orca
+    reserves per request; ``rule`` routes. own [R, 4] is what differs between replicas. It is one
+    array, because each that compiled functions pass on costs them time.
     """
 
     scheduler: int
     rule: int
-    batch_cap: int
     batch_tokens: int
     block_size: int
-    num_blocks: int
-    watermark_blocks: int
     flat_blocks: int
+    own: Ints
+
+    @property
+    def num_blocks(self) -> Ints:
+        """KV blocks [R]."""
+        return self.own[:, BLOCKS]
 
 
 class Tables(NamedTuple):
-    """Operator times of one layer [ms], keyed as Vidur's predictor rounds a batch.
+    """Operator times of one layer [ms] on D kinds of devices, keyed as Vidur's predictor rounds.
 
-    per_tokens [T, 5]: by tokens / 8, the terms of Vidur's sum around the attention kernels:
-    projections and RoPE, all-reduce, attention norm, MLP, add. decode [n, k]: n requests of
-    k * kv_step tokens. prefill [k, c]: a chunk of c * 32 tokens up to k * kv_step.
+    per_tokens [D, T, 5]: by tokens / 8, the terms of Vidur's sum around the attention kernels:
+    projections and RoPE, all-reduce, attention norm, MLP, add. decode [D, n, k]: n requests of
+    k * kv_step tokens. prefill [D, k, c]: a chunk of c * 32 tokens up to k * kv_step.
     """
 
     per_tokens: Floats
@@ -129,14 +142,11 @@ class Tables(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """What ``LatencyEstimator`` knows: see there."""
+    """What ``LatencyEstimator`` knows: see there. base is [R, C + 1], rates is [R, 4]."""
 
     base: Floats
-    slope: float
-    chunk_s: float
+    rates: Floats
     prefill_tokens: float
-    prefill_s_per_token: float
-    decode_token_s: float
     output_sum: float
     output_count: float
 
@@ -204,8 +214,8 @@ def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Setting
         times=np.zeros((len(prompts), 3)),
         replicas=replicas,
         clocks=clocks,
-        members=np.zeros((num_replicas, settings.batch_cap), dtype=np.int64),
-        chunks=np.zeros((num_replicas, settings.batch_cap), dtype=np.int64),
+        members=np.zeros((num_replicas, settings.own[:, BATCH_CAP].max()), dtype=np.int64),
+        chunks=np.zeros((num_replicas, settings.own[:, BATCH_CAP].max()), dtype=np.int64),
         phases=np.zeros((num_replicas, settings.block_size), dtype=np.int64),
         completions=np.full(len(prompts), -1, dtype=np.int64),
         counters=np.zeros(NUM_COUNTERS, dtype=np.int64),

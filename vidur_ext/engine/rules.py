@@ -9,6 +9,9 @@ import numpy as np
 from vidur_ext.compiled import compiled
 from vidur_ext.engine.layout import (
     ARRIVALS,
+    BLOCKS,
+    CHUNK_S,
+    DECODE_TOKEN_S,
     DECODING,
     FINISHED,
     FINISHED_OUTPUT,
@@ -24,8 +27,10 @@ from vidur_ext.engine.layout import (
     PARTIAL_DONE,
     PENDING,
     POWER_OF_TWO,
+    PREFILL_S_PER_TOKEN,
     PROMPT,
     ROUNDS,
+    SLOPE,
     TOKENS,
     VLLM_DP,
     WAITING,
@@ -67,15 +72,15 @@ def predicted_s(sim: Simulation, replica: int, prompt_tokens: int) -> tuple[floa
     """Return ``LatencyEstimator.ttft_and_latency_s`` of one replica."""
     row = sim.state.replicas[replica]
     counters, known = sim.state.counters, sim.estimates
-    context = float(context_tokens(sim, replica))
+    context, slope = float(context_tokens(sim, replica)), known.rates[replica, SLOPE]
     backlog = float(row[PENDING] + prompt_tokens)
     room = max(known.prefill_tokens - float(row[DECODING]), 1.0)
-    ttft = math.ceil(backlog / room) * (known.chunk_s + known.slope * context)
-    batch = min(row[MEMBERS] + 1, len(known.base) - 1)
+    ttft = math.ceil(backlog / room) * (known.rates[replica, CHUNK_S] + slope * context)
+    batch = min(row[MEMBERS] + 1, known.base.shape[1] - 1)
     output = (known.output_sum + counters[FINISHED_OUTPUT]) / (
         known.output_count + counters[FINISHED]
     )
-    return float(ttft), float(ttft + output * (known.base[batch] + known.slope * context))
+    return float(ttft), float(ttft + output * (known.base[replica, batch] + slope * context))
 
 
 @compiled
@@ -88,7 +93,8 @@ def _score(sim: Simulation, replica: int, request: int) -> float:
     if rule == LEAST_TOKENS:
         return float(row[PENDING] + KV_TOKEN_WEIGHT * context_tokens(sim, replica))
     if rule == LEAST_KV:
-        return float((sim.settings.num_blocks - row[FREE]) / sim.settings.num_blocks)
+        blocks = sim.settings.own[replica, BLOCKS]
+        return float((blocks - row[FREE]) / blocks)
     if rule == VLLM_DP:
         return float(VLLM_WAITING_WEIGHT * row[WAITING] + row[MEMBERS])
     if rule == MIN_PREDICTED_LATENCY:
@@ -96,7 +102,10 @@ def _score(sim: Simulation, replica: int, request: int) -> float:
     pending = row[PENDING]
     remaining = row[TOKENS] - context_tokens(sim, replica) - pending
     known = sim.estimates
-    return float(pending * known.prefill_s_per_token + remaining * known.decode_token_s)
+    return float(
+        pending * known.rates[replica, PREFILL_S_PER_TOKEN]
+        + remaining * known.rates[replica, DECODE_TOKEN_S]
+    )
 
 
 @compiled

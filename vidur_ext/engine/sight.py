@@ -6,6 +6,7 @@ from vidur_ext.compiled import compiled
 from vidur_ext.engine.layout import (
     ANSWERED_AFTER,
     ARRIVALS,
+    BLOCKS,
     COMPLETED,
     COMPLETED_AFTER,
     DECODING,
@@ -58,7 +59,7 @@ def _see_queue(sim: Simulation, replica: int, now: float, sight: Sight) -> None:
 @compiled
 def _see_replica(sim: Simulation, replica: int, capacity: float, sight: Sight) -> None:
     row, table = sim.state.replicas[replica], sight.table
-    blocks = sim.settings.num_blocks
+    blocks = sim.settings.own[replica, BLOCKS]
     context = context_tokens(sim, replica)
     table[columns.WAITING, replica] = row[WAITING]
     table[columns.RUNNING, replica] = row[MEMBERS]

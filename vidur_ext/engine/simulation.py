@@ -31,7 +31,7 @@ from vidur_ext.engine.routing import PREDICTING_RULES, routing_of
 from vidur_ext.engine.running_batch import RunningBatch, running_batch
 from vidur_ext.engine.vidur_settings import (
     NO_ESTIMATES,
-    build_replica,
+    build_replicas,
     estimates_of,
     settings_of,
     tables_of,
@@ -73,14 +73,14 @@ class CompiledSimulation:
         routing = routing_of(scheduler, config.seed, len(table), num_replicas, choices, rng)
         # Vidur counts the objects that are built to read its limits and tables.
         with isolated_simulation():
-            replica = build_replica(config)
+            replicas = build_replicas(config)
             predicts = routing.rule in PREDICTING_RULES
-            estimates = estimates_of(replica) if predicts else NO_ESTIMATES
-        self._limits = replica.predictor.tables.limits
-        settings = settings_of(replica, routing.rule)
+            estimates = estimates_of(replicas) if predicts else NO_ESTIMATES
+        self._limits = replicas.limits
+        settings = settings_of(replicas, routing.rule)
         self._sim = Simulation(
             settings=settings,
-            tables=tables_of(replica.predictor),
+            tables=tables_of(replicas),
             estimates=estimates,
             inputs=Inputs(np.array(table.arrived_at), routing.choices, routing.words),
             state=new_state(table.prefill_tokens, table.decode_tokens, num_replicas, settings),

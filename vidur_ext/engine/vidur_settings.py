@@ -6,16 +6,19 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
-from vidur.execution_time_predictor import ExecutionTimePredictorRegistry
-from vidur.scheduler.replica_scheduler.replica_scheduler_registry import ReplicaSchedulerRegistry
 from vidur.types import ReplicaSchedulerType
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.engine.execution import TOKENS_PER_CHUNK, TOKENS_PER_ROW
-from vidur_ext.engine.layout import ORCA, SARATHI, VLLM, Estimates, Floats, Settings, Tables
+from vidur_ext.engine.layout import ORCA, SARATHI, VLLM, Estimates, Ints, Settings, Tables
 from vidur_ext.env.latency_estimator import LatencyEstimator
 from vidur_ext.execution_time.analytic_predictor import AnalyticExecutionTimePredictor
-from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP
+from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits
+from vidur_ext.scheduler.global_scheduler.own_devices import (
+    build_predictor,
+    build_replica_scheduler,
+)
+from vidur_ext.simulation.cluster_config import replica_kinds
 
 assert (TOKENS_PER_ROW, TOKENS_PER_CHUNK) == (TOKEN_STEP, CHUNK_STEP)
 
@@ -26,38 +29,43 @@ _SCHEDULERS = {
 }
 
 
-class Replica(NamedTuple):
-    """One of Vidur's replica schedulers, with its predictor, to read from."""
+class Replicas(NamedTuple):
+    """Vidur's replica schedulers, one of each kind, and which kind [R] each replica is of."""
 
-    scheduler: Any
-    predictor: AnalyticExecutionTimePredictor
+    schedulers: list[Any]
+    kind: Ints
+
+    @property
+    def predictors(self) -> list[AnalyticExecutionTimePredictor]:
+        """The predictor of each kind."""
+        return [scheduler._execution_time_predictor for scheduler in self.schedulers]
+
+    @property
+    def limits(self) -> TableLimits:
+        """What the tables of every kind cover."""
+        return self.predictors[0].tables.limits
+
+    @property
+    def batch_capacity(self) -> float:
+        """Requests of a batch, as the replica schedulers' config says."""
+        return float(self.schedulers[0]._config.batch_size_cap)
 
 
-def build_replica(config: Any) -> Replica:
-    """Let Vidur build a replica scheduler, so that its limits are Vidur's own.
+def build_replicas(config: Any) -> Replicas:
+    """Let Vidur build a replica scheduler of each kind, so that their limits are Vidur's own.
 
     Raises:
         UserError: the cluster is one that only Vidur itself simulates.
     """
-    cluster = config.cluster_config
     _check(config)
-    predictor = ExecutionTimePredictorRegistry.get(
-        config.execution_time_predictor_config.get_type(),
-        predictor_config=config.execution_time_predictor_config,
-        replica_config=cluster.replica_config,
-        cache_config=cluster.cache_config,
-    )
-    scheduler = ReplicaSchedulerRegistry.get(
-        cluster.replica_scheduler_config.get_type(),
-        replica_config=cluster.replica_config,
-        replica_scheduler_config=cluster.replica_scheduler_config,
-        cache_config=cluster.cache_config,
-        request_generator_config=config.request_generator_config,
-        replica=SimpleNamespace(id=0),
-        num_stages=1,
-        execution_time_predictor=predictor,
-    )
-    return Replica(scheduler, predictor)
+    kinds, kind_of = replica_kinds(config.cluster_config)
+    schedulers = [
+        build_replica_scheduler(
+            config, kind, SimpleNamespace(id=index), build_predictor(config, kind)
+        )
+        for index, kind in enumerate(kinds)
+    ]
+    return Replicas(schedulers, np.array(kind_of, dtype=np.int64))
 
 
 def _check(config: Any) -> None:
@@ -82,27 +90,46 @@ def _check(config: Any) -> None:
             )
 
 
-def settings_of(replica: Replica, rule: int) -> Settings:
-    """Return a replica scheduler's limits as numbers."""
-    scheduler = replica.scheduler
-    config, cache = scheduler._config, scheduler._cache_config
+def settings_of(replicas: Replicas, rule: int) -> Settings:
+    """Return the replica schedulers' limits as numbers."""
+    first = replicas.schedulers[0]
+    config, cache = first._config, first._cache_config
     kind = _SCHEDULERS[config.get_type()]
-    cap = scheduler._max_batch_size if kind == ORCA else config.batch_size_cap
     tokens = {SARATHI: "chunk_size", VLLM: "max_tokens_in_batch"}.get(kind)
+
+    own = [
+        (
+            place,
+            scheduler._max_batch_size if kind == ORCA else config.batch_size_cap,
+            scheduler._cache_config.num_blocks,
+            0 if kind == ORCA else scheduler._watermark_blocks,
+        )
+        for place, scheduler in enumerate(replicas.schedulers)
+    ]
     return Settings(
         scheduler=kind,
         rule=rule,
-        batch_cap=int(cap),
         batch_tokens=int(getattr(config, tokens)) if tokens else 0,
         block_size=int(cache.block_size),
-        num_blocks=int(cache.num_blocks),
-        watermark_blocks=0 if kind == ORCA else int(scheduler._watermark_blocks),
-        flat_blocks=int(scheduler._max_blocks_per_sequence),
+        flat_blocks=int(first._max_blocks_per_sequence),
+        own=np.array(own, dtype=np.int64)[replicas.kind],
     )
 
 
-def tables_of(predictor: AnalyticExecutionTimePredictor) -> Tables:
-    """Return the predictor's tables; sums that precede Vidur's other terms are taken here."""
+def tables_of(replicas: Replicas) -> Tables:
+    """Return the predictors' tables, stacked."""
+    each = [_tables_of(predictor) for predictor in replicas.predictors]
+    return Tables(
+        per_tokens=np.stack([tables.per_tokens for tables in each]),
+        decode=np.stack([tables.decode for tables in each]),
+        prefill=np.stack([tables.prefill for tables in each]),
+        kv_step=each[0].kv_step,
+        num_layers=each[0].num_layers,
+    )
+
+
+def _tables_of(predictor: AnalyticExecutionTimePredictor) -> Tables:
+    """Return one predictor's tables; sums that precede Vidur's other terms are taken here."""
     tables, roofline = predictor.tables, predictor.roofline
     at = {name: values[::TOKEN_STEP] for name, values in tables.tokens.items()}
     nothing = np.zeros_like(at["add"])
@@ -121,32 +148,33 @@ def tables_of(predictor: AnalyticExecutionTimePredictor) -> Tables:
             ],
             axis=1,
         ),
-        decode=_contiguous(tables.decode),
-        prefill=_contiguous(tables.prefill),
+        decode=tables.decode,
+        prefill=tables.prefill,
         kv_step=int(tables.limits.kv_granularity),
         num_layers=float(roofline.model.num_layers),
     )
 
 
-def _contiguous(table: Floats) -> Floats:
-    return np.ascontiguousarray(table, dtype=np.float64)
-
-
-NO_ESTIMATES = Estimates(np.zeros(1), 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+NO_ESTIMATES = Estimates(np.zeros((1, 1)), np.zeros((1, 4)), 1.0, 0.0, 1.0)
 """For rules that predict nothing."""
 
 
-def estimates_of(replica: Replica) -> Estimates:
+def estimates_of(replicas: Replicas) -> Estimates:
     """Return the numbers of a fresh ``LatencyEstimator``."""
-    estimator = LatencyEstimator(replica.scheduler)
-    base = estimator._base
+    estimator = LatencyEstimator([replicas.schedulers[kind] for kind in replicas.kind])
     return Estimates(
-        base=_contiguous(base),
-        slope=float(estimator._slope),
-        chunk_s=float(estimator._chunk_s),
-        prefill_tokens=float(estimator._prefill_tokens),
-        prefill_s_per_token=float(estimator.prefill_s_per_token),
-        decode_token_s=float(base[-1] / (len(base) - 1)),
-        output_sum=float(estimator._output_sum),
-        output_count=float(estimator._output_count),
+        # A copy: compiled code takes arrays that may be written to.
+        base=estimator.base.copy(),
+        rates=np.stack(
+            [
+                estimator.slope,
+                estimator.chunk_s,
+                estimator.prefill_s_per_token,
+                estimator.decode_token_s,
+            ],
+            axis=1,
+        ),
+        prefill_tokens=float(estimator.prefill_tokens),
+        output_sum=estimator.output_sum,
+        output_count=estimator.output_count,
     )

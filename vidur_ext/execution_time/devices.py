@@ -132,6 +132,17 @@ _H100 = replace(
 _DEVICES = {"a40": _scaled("a40"), "a100": _A100, "h100": _H100, "l40": _scaled("l40")}
 
 
+def usual_node(device: str) -> str:
+    """Return Vidur's name of the node that a device usually stands in.
+
+    Raises:
+        UserError: the device is unknown.
+    """
+    if device not in _USUAL_NODE:
+        raise UserError(f"unknown device {device!r}; choose one of {', '.join(_USUAL_NODE)}")
+    return _USUAL_NODE[device]
+
+
 def device_constants(device: str, network_device: str | None = None) -> DeviceConstants:
     """Return the constants of a device in a node.
 

@@ -144,7 +144,7 @@ def compare(
     facts = {
         "Workload": describe_workload(config),
         "Cluster": f"{config.cluster.num_replicas} x {config.cluster.model_name} on "
-        f"{config.cluster.device} (TP {config.cluster.tensor_parallel_size}), "
+        f"{config.cluster.device_counts()} (TP {config.cluster.tensor_parallel_size}), "
         f"{config.cluster.replica_scheduler}",
         "Decisions trained": str(config.training.total_requests),
         "Seed": str(config.training.seed),

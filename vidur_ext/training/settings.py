@@ -35,6 +35,8 @@ def settings_of(simulation_config: Any) -> dict[str, Any]:
     kind = str(cluster_config.replica_scheduler_config.get_type())
     for name, flag in cluster_flags(kind).items():
         settings[f"cluster.{name}"] = flags[flag]
+    devices = cluster_config.devices
+    settings["cluster.devices"] = None if devices is None else devices.split(",")
     if isinstance(generator, WorkloadRequestGeneratorConfig):
         for name in WorkloadSection.model_fields:
             settings[f"workload.{name}"] = getattr(generator, name)
@@ -48,4 +50,7 @@ def settings_digest(simulation_config: Any) -> str:
         for name, value in simulation_config.to_dict().items()
         if not name.endswith(_NOT_SETTINGS)
     }
+    # Checkpoints from before there was such a flag go on with the same digest.
+    if flags["cluster_config_devices"] is None:
+        del flags["cluster_config_devices"]
     return hashlib.sha256(json.dumps(flags, sort_keys=True, default=str).encode()).hexdigest()

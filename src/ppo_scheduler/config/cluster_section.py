@@ -34,6 +34,8 @@ LAYERS_AND_HEADS: dict[str, tuple[int, int]] = {
 }
 """Layers and query heads of every model, as Vidur declares them: they limit the parallelism."""
 
+DeviceName = Literal["a40", "a100", "h100", "l40"]
+
 NodeName = Literal[
     "a40_pairwise_nvlink",
     "a100_pairwise_nvlink",
@@ -49,8 +51,13 @@ class ClusterSection(Section):
 
     num_replicas: int = key(4, "model replicas to route to", ge=1, le=1024)
     model_name: ModelName = key("meta-llama/Llama-3-8B", "the model every replica serves")
-    device: Literal["a40", "a100", "h100", "l40"] = key("a100", "GPU of every replica")
-    network_device: NodeName = key("a100_dgx", "the node type that holds the GPUs")
+    device: DeviceName = key("a100", "GPU of every replica")
+    devices: tuple[DeviceName, ...] | None = key(
+        None, "GPU of each replica instead of `device`; null: all on `device`"
+    )
+    network_device: NodeName = key(
+        "a100_dgx", "the node type that holds each `device`; other GPUs stand in their usual one"
+    )
     tensor_parallel_size: int = key(1, "GPUs per pipeline stage", ge=1, le=64)
     num_pipeline_stages: int = key(1, "pipeline stages per replica", ge=1, le=64)
     replica_scheduler: Literal["sarathi", "vllm", "orca"] = key(
@@ -82,6 +89,21 @@ class ClusterSection(Section):
                 f"choose {' or '.join(nodes)}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _a_device_per_replica(self) -> ClusterSection:
+        """`devices` names as many GPUs as `num_replicas`."""
+        if self.devices is not None and len(self.devices) != self.num_replicas:
+            raise ValueError(
+                f"devices names {len(self.devices)} GPUs for num_replicas={self.num_replicas}; "
+                "name one per replica, or change num_replicas"
+            )
+        return self
+
+    def device_counts(self) -> str:
+        """Return how many replicas stand on which GPU, e.g. ``2 x h100, 2 x a100``."""
+        devices = self.devices or (self.device,) * self.num_replicas
+        return ", ".join(f"{devices.count(name)} x {name}" for name in dict.fromkeys(devices))
 
     @model_validator(mode="after")
     def _model_splits_evenly(self) -> ClusterSection:

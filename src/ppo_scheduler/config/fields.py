@@ -61,7 +61,9 @@ def field_at(model: type[BaseModel], location: Location) -> FieldInfo:
 
 
 def item_type(annotation: Any) -> Any:
-    """Return the type of a list's elements."""
+    """Return the type of a list's elements; the list may be optional."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        annotation = typing.get_args(annotation)[0]
     return typing.get_args(annotation)[0]
 
 

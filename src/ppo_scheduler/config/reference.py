@@ -42,6 +42,7 @@ Relative paths (`training.output_root`, `checkpointing.checkpoint_dir`, `workloa
 | `configs/scenarios/code_heavy.json` | mostly code completion: long prompts, short outputs |
 | `configs/scenarios/overload.json` | more requests than the cluster can serve: queues grow |
 | `configs/scenarios/eight_replicas.json` | eight replicas at the same load per replica |
+| `configs/scenarios/mixed_devices.json` | two H100 and two A100: fast and slow replicas |
 
 A scenario names only what differs from the defaults.
 """

@@ -71,6 +71,7 @@ def cluster_flags(replica_scheduler: str) -> dict[str, str]:
         "num_replicas": "cluster_config_num_replicas",
         "model_name": "replica_config_model_name",
         "device": "replica_config_device",
+        "devices": "cluster_config_devices",
         "network_device": "replica_config_network_device",
         "tensor_parallel_size": "replica_config_tensor_parallel_size",
         "num_pipeline_stages": "replica_config_num_pipeline_stages",
@@ -225,6 +226,17 @@ class TrainingConfig(LearnerConfig):
         return self
 
     @model_validator(mode="after")
+    def _predictor_knows_the_devices(self) -> Self:
+        """`cluster.devices` needs `simulation.predictor` "analytic": profiles are one device's."""
+        predictor = self.simulation.predictor
+        if self.cluster.devices is not None and predictor != "analytic":
+            raise ValueError(
+                f'cluster.devices needs simulation.predictor "analytic", not "{predictor}": '
+                "change it, or set cluster.devices to null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _engine_simulates_the_cluster(self) -> Self:
         """`simulation.engine` "compiled" needs `simulation.predictor` "analytic" and
         `cluster.num_pipeline_stages` 1."""
@@ -304,7 +316,10 @@ class TrainingConfig(LearnerConfig):
     def _cluster_flags(self) -> dict[str, Any]:
         kind = self.cluster.replica_scheduler
         flags = cluster_flags(kind)
-        return {flag: getattr(self.cluster, name) for name, flag in flags.items()}
+        values = {flag: getattr(self.cluster, name) for name, flag in flags.items()}
+        if self.cluster.devices is not None:
+            values[flags["devices"]] = ",".join(self.cluster.devices)
+        return values
 
     def _predictor_flags(self) -> dict[str, Any]:
         kind = self.simulation.predictor

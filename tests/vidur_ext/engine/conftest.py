@@ -65,7 +65,7 @@ class History:
     routing: np.ndarray
     times: np.ndarray
     restarts: np.ndarray
-    num_blocks: int
+    num_blocks: list[int]
     blocks_left_in_use: int
     batches: list[list[Batch]] = field(default_factory=list)
 
@@ -84,9 +84,13 @@ def _draw_cluster(data: st.DataObject, max_tokens: int, scarce: bool) -> dict[st
     # Without room to spare the longest request fills the cache alone, and restarts at each token.
     watermark = data.draw(st.sampled_from([0.0, 0.01, 0.3] if room else [0.0]), "watermark")
     longest = -(-max_tokens // block_size)
+    replicas = data.draw(counts, "replicas")
+    names = st.sampled_from(["a40", "a100", "h100", "l40"])
+    devices = st.none() | st.tuples(*[names] * replicas)
     blocks = int((longest + 2) * room / (1.0 - watermark)) + 2 if room else longest
     return {
-        "num_replicas": data.draw(counts, "replicas"),
+        "num_replicas": replicas,
+        "devices": data.draw(devices, "devices"),
         "replica_scheduler": data.draw(st.sampled_from(kinds), "replica_scheduler"),
         "tensor_parallel_size": data.draw(st.sampled_from([1, 1, 4]), "tensor_parallel"),
         "batch_size_cap": data.draw(st.sampled_from(caps), "batch_size_cap"),
@@ -167,7 +171,7 @@ def _step_through(simulation: CompiledSimulation, routing: np.ndarray) -> list[l
         for replica in np.flatnonzero(state.clocks[:, BATCH_END] != before):
             end = float(state.clocks[replica, BATCH_END])
             if np.isfinite(end):
-                used = simulation.settings.num_blocks - int(state.replicas[replica, FREE])
+                used = simulation.settings.num_blocks[replica] - int(state.replicas[replica, FREE])
                 batches[replica].append(Batch(now, end, *simulation.running_batch(replica), used))
 
     while True:
@@ -229,7 +233,7 @@ def simulate_by_vidur(vidur_config):
                 [(r.scheduled_at, r.prefill_completed_at, r.completed_at) for r in requests]
             ),
             restarts=np.array([r.num_restarts for r in requests]),
-            num_blocks=next(iter(replicas))._cache_config.num_blocks,
+            num_blocks=[s._cache_config.num_blocks for s in replicas],
             blocks_left_in_use=sum(s.num_allocated_blocks for s in replicas),
             batches=batches,
         )
@@ -253,7 +257,7 @@ def simulate_compiled(vidur_config):
             routing=simulation.routing,
             times=simulation.state.times.copy(),
             restarts=simulation.restarts,
-            num_blocks=num_blocks,
+            num_blocks=num_blocks.tolist(),
             blocks_left_in_use=int((num_blocks - simulation.state.replicas[:, FREE]).sum()),
             batches=batches,
         )

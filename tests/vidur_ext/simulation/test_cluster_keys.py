@@ -31,6 +31,7 @@ def completed_at(make_config, build_simulation, make_requests):
         ({}, {"num_replicas": 2}),
         ({}, {"model_name": "meta-llama/Llama-2-7b-hf"}),
         ({}, {"device": "h100", "network_device": "h100_dgx"}),
+        ({}, {"devices": ("a100", "a100", "h100")}),
         ({}, {"tensor_parallel_size": 2}),
         ({}, {"num_pipeline_stages": 2}),
         ({}, {"replica_scheduler": "vllm"}),

@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-from vidur.scheduler.global_scheduler.base_global_scheduler import BaseGlobalScheduler
-
 from vidur_ext.env.latency_estimator import LatencyEstimator
 from vidur_ext.env.snapshot import ArrivingRequest, ClusterSnapshot, Interval
 from vidur_ext.env.tracker import RequestTracker
+from vidur_ext.scheduler.global_scheduler.own_devices import OwnDevices
 
 
-class RoutingGlobalScheduler(BaseGlobalScheduler):
+class RoutingGlobalScheduler(OwnDevices):
     """Routes arriving requests one after the other.
 
     Requests that arrive at the same instant are decided in order, and each decision sees those
@@ -22,10 +21,9 @@ class RoutingGlobalScheduler(BaseGlobalScheduler):
     def __init__(self, config: Any, replicas: Any) -> None:
         super().__init__(config, replicas)
         self._order = list(self._replica_schedulers)
-        self._tracker = RequestTracker(
-            [self._replica_schedulers[replica] for replica in self._order], self._queue_slots()
-        )
-        self.estimator = LatencyEstimator(self._replica_schedulers[self._order[0]])
+        schedulers = [self._replica_schedulers[replica] for replica in self._order]
+        self._tracker = RequestTracker(schedulers, self._queue_slots())
+        self.estimator = LatencyEstimator(schedulers)
 
     def schedule(self) -> list[tuple[Any, Any]]:
         """Return (replica id, request) for every request that has arrived."""
