@@ -115,6 +115,9 @@ def _manifest_from_2(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, "settings": {**settings, **only}} if settings is not None else document
 
 
-_MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_manifest_from_1, _manifest_from_2]
+_MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
+    _manifest_from_1,
+    _manifest_from_2,
+]
 _TREE_STEPS: list[Callable[[StateDict], StateDict]] = [_tree_from_1, _tree_from_2]
 assert len(_MANIFEST_STEPS) == len(_TREE_STEPS) == SCHEMA_VERSION - 1

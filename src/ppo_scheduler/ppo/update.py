@@ -59,8 +59,8 @@ class Batch:
         return len(self.action)
 
     def rows(self, index: Tensor) -> Batch:
-        columns = (getattr(self, name) for name in self.__dataclass_fields__)
-        return Batch(*(None if column is None else column[index] for column in columns))
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Batch(**{n: None if c is None else c[index] for n, c in columns.items()})
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,10 @@ def test_another_world_goes_on_with_the_next_request(make_four, train, stop_at, 
 
 def test_a_rest_that_cannot_be_shared_is_refused_with_the_ways_out(make_config, make_four, train):
     train(make_config(), stop_at_requests=70)
-    with pytest.raises(UserError, match="170 of 240 requests are left .* to 238 or 242, or num"):
+    with pytest.raises(UserError, match=r"170 of 240 requests are left .* to 238 or 242, or num"):
         train(make_four(), load_checkpoint="latest")
 
 
 def test_a_chunk_that_cannot_be_shared_is_refused(make_four, train):
-    with pytest.raises(UserError, match="70 requests .*no multiple of .*num_envs=4"):
+    with pytest.raises(UserError, match=r"70 requests .*no multiple of .*num_envs=4"):
         train(make_four(), stop_at_requests=70)
