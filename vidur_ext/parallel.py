@@ -38,5 +38,6 @@ def map_unordered(
             for future in as_completed(futures):
                 yield futures[future], future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Without waiting, the cancelling can be lost, and all planned work still be done.
+            pool.shutdown(wait=True, cancel_futures=True)
             raise

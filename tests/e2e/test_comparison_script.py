@@ -84,11 +84,6 @@ def test_a_run_that_is_not_there_is_named_whatever_the_default_config_is(project
     assert "nowhere: there is no training to look at" in refused(project, "--run", "nowhere")
 
 
-@pytest.mark.xfail(
-    run=False,
-    reason="map_unordered gives its pool up without waiting, which can lose the cancelling: then "
-    "all comparisons that were planned are still made behind the sentence of Ctrl-C",
-)
 def test_ctrl_c_ends_the_comparison_of_a_run_without_a_report(project, read):
     run = str(project.runs[0])
     child = project.script(SCRIPT, "--run", run, "--set", "evaluation.num_seeds=100")

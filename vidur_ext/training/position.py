@@ -49,7 +49,5 @@ class Position:
             state["episode"],
             state["requests_before_episode"],
             state["decisions_in_episode"],
-            None
-            if end is None
-            else EpisodeEnd(end["reward"].numpy(), end["components"].numpy()),
+            None if end is None else EpisodeEnd(end["reward"].numpy(), end["components"].numpy()),
         )

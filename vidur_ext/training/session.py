@@ -63,6 +63,7 @@ class TrainingSession:
         saving = learner_config.checkpointing
         scheduler_config = simulation_config.cluster_config.global_scheduler_config
         num_envs = scheduler_config.num_envs
+        self._engine: str = scheduler_config.engine
         self._config = learner_config
         self._stream = stream
         self._run_dir = run_dir
@@ -96,7 +97,7 @@ class TrainingSession:
         )
         self._episodes: Episodes = (
             CompiledEpisodes(simulation_config, learner_config, self.learner, num_envs, self)
-            if scheduler_config.engine == "compiled"
+            if self._engine == "compiled"
             else VidurEpisodes(simulation_config, self.learner, self)
         )
         self.learner.after_decision = self._after_decision
@@ -161,6 +162,7 @@ class TrainingSession:
                 "position": self._position.state_dict(),
                 "digest": self._episodes.digest(),
                 "seed": self._config.training.seed,
+                "engine": self._engine,
             },
             "metrics": self._instruments.state_dict(),
         }
@@ -184,6 +186,8 @@ class TrainingSession:
         taken = self.learner.action_log.together()
         replayable = taken.size == self._position.decisions_in_episode
         another_world = [d.name for d in changed if d.rule.effect is Effect.NEXT_EPISODE]
+        if not another_world and state["simulation"]["engine"] != self._engine:
+            another_world = ["simulation.engine"]
         if self._position.decisions_in_episode > 0 and (another_world or not replayable):
             _LOG.info(
                 "the unfinished episode %d cannot be replayed (%s): going on with request %d",

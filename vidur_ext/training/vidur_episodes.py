@@ -26,9 +26,7 @@ class VidurEpisodes:
         [table] = plan.tables
         simulation = VidurSimulation(self._config, table)
         router = LearnerRouter(self._learner, plan.recorded[0].tolist(), self._observer)
-        simulation.scheduler.attach(
-            router, previous_end=plan.previous_end, scales=plan.scales
-        )
+        simulation.scheduler.attach(router, previous_end=plan.previous_end, scales=plan.scales)
         self._simulation = simulation
         simulation.run()
         end: EpisodeEnd = simulation.scheduler.finish(simulation.now)

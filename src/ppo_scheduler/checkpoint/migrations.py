@@ -79,7 +79,8 @@ def _adamw_from_1(optimizer: StateDict | None) -> StateDict | None:
 
 
 def _tree_from_2(tree: StateDict) -> StateDict:
-    """Version 2 kept one tensor of actions per environment, and one environment's last reward."""
+    """Version 2 kept one tensor of actions per environment, one environment's last reward, and knew
+    one engine."""
     import torch
 
     rollout, simulation = tree["rollout"], tree["simulation"]
@@ -95,7 +96,7 @@ def _tree_from_2(tree: StateDict) -> StateDict:
     return {
         **tree,
         "rollout": {**rollout, "action_log": {"actions": actions, "lengths": lengths}},
-        "simulation": {**simulation, "position": position},
+        "simulation": {**simulation, "position": position, "engine": "vidur"},
     }
 
 
@@ -107,17 +108,10 @@ def _flat(tensors: Iterable[Tensor]) -> Tensor | None:
     return torch.cat(flat) if flat else None
 
 
-def _manifest_from_2(document: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 knew one engine and one environment."""
-    only = {"simulation.engine": "vidur", "parallel_training.num_envs": 1}
-    settings = document.get("settings")
-    # What is no manifest is left as it is, to be refused.
-    return {**document, "settings": {**settings, **only}} if settings is not None else document
+def _unchanged(document: dict[str, Any]) -> dict[str, Any]:
+    return document
 
 
-_MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
-    _manifest_from_1,
-    _manifest_from_2,
-]
+_MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [_manifest_from_1, _unchanged]
 _TREE_STEPS: list[Callable[[StateDict], StateDict]] = [_tree_from_1, _tree_from_2]
 assert len(_MANIFEST_STEPS) == len(_TREE_STEPS) == SCHEMA_VERSION - 1

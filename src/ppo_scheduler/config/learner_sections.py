@@ -66,9 +66,7 @@ class PPOSection(Section):
         8192, "decisions per update, over all environments", unit="decisions", ge=2
     )
     epochs: int = key(2, "passes over each rollout", ge=1, le=100)
-    minibatch_size: int = key(
-        1024, "decisions per gradient computation", unit="decisions", ge=1
-    )
+    minibatch_size: int = key(1024, "decisions per gradient computation", unit="decisions", ge=1)
     learning_rate: float = key(1e-3, "AdamW step size before the schedule", gt=0, le=1)
     weight_decay: float = key(1e-4, "AdamW decoupled weight decay", ge=0, le=1)
     adam_eps: float = key(1e-5, "AdamW denominator constant", gt=0, le=1e-2)

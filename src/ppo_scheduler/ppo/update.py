@@ -60,7 +60,8 @@ class Batch:
 
     def rows(self, index: Tensor) -> Batch:
         columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return Batch(**{n: None if c is None else c[index] for n, c in columns.items()})
+        present = {name: column for name, column in columns.items() if column is not None}
+        return Batch(**{name: column[index] for name, column in present.items()})
 
 
 @dataclass(frozen=True)

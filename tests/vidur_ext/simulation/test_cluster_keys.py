@@ -17,7 +17,9 @@ def completed_at(make_config, build_simulation, make_requests):
     """Simulate a small workload under round_robin; return every completion time."""
 
     def simulate(table=None, **cluster: object) -> np.ndarray:
-        config = make_config(cluster=cluster, workload={"max_tokens": 2048})
+        config = make_config(
+            cluster=cluster, workload={"max_tokens": 2048}, simulation={"engine": "vidur"}
+        )
         table = table if table is not None else make_requests(qps=60.0)
         simulation = build_simulation(config, "round_robin", table)
         return finished_run(simulation, "round_robin", 0, False).completed_at

@@ -43,9 +43,7 @@ def test_a_learner_goes_on_from_every_version(version, observed):
     )
     schema = observation_schema(config.observation)
     envs = tree["rollout"]["num_envs"]
-    learner = Learner(
-        config, schema, tree["rollout"]["num_replicas"], FanOut([]), num_envs=envs
-    )
+    learner = Learner(config, schema, tree["rollout"]["num_replicas"], FanOut([]), num_envs=envs)
     learner.load_state_dict(tree)
     steps, updates = learner.global_step, learner.updates
     assert steps == tree["learner"]["counters"]["global_step"]
