@@ -21,7 +21,7 @@ SEED_HELP = "(the only seed: every random stream is spawned from it)"
         ),
         (
             "ppo_config", "minibatch_size", 0.5,
-            "ppo_config.minibatch_size = 0.5: must be an integer >= 1, in steps "
+            "ppo_config.minibatch_size = 0.5: must be an integer >= 1, in decisions "
             "(decisions per gradient computation)",
         ),
         (

@@ -81,12 +81,12 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
         (
             {"ppo_config": {"rollout_len": 1000, "minibatch_size": 100}},
             "ppo_config.rollout_len=1000 is no multiple of parallel_training.num_envs=128: choose "
-            "960 or 1024",
+            "896 or 1024",
         ),
         (
             {"training": {"total_requests": 63}},
             "training.total_requests=63 (--ppo-requests, --total-requests) is no multiple of "
-            "parallel_training.num_envs=128: choose 64, or another num_envs",
+            "parallel_training.num_envs=128: choose 128, or another num_envs",
         ),
         ({"workload": {"source": "trace"}}, "workload: source='trace' needs trace_file"),
         (

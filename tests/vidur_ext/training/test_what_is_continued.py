@@ -142,7 +142,7 @@ def test_settings_of_the_learning_count_from_the_resume_on(make_config, train):
     train(make_config(checkpointing=elsewhere), "stages", stop_at_requests=120)
     stage = make_config(
         checkpointing=elsewhere,
-        ppo_config={"learning_rate": 1e-3},
+        ppo_config={"learning_rate": 3e-3},
         monitoring={"log_level": "info"},
     )
     staged = train(stage, "stages", load_checkpoint="latest")
@@ -151,7 +151,7 @@ def test_settings_of_the_learning_count_from_the_resume_on(make_config, train):
     changed = [now != then for now, then in zip(rates, before, strict=True) if then == then]
     assert changed == [False, False, True, True, True, True][-len(changed) :]
     assert (
-        "ppo_config.learning_rate: 0.0002 in the checkpoint, 0.001 now (counts from" in staged.log
+        "ppo_config.learning_rate: 0.001 in the checkpoint, 0.003 now (counts from" in staged.log
     )
 
 
