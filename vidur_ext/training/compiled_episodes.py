@@ -6,6 +6,7 @@ import hashlib
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppo_scheduler.config.training_config import LearnerConfig
 from ppo_scheduler.ppo.learner import Learner
@@ -68,9 +69,13 @@ class CompiledEpisodes:
 
     def _replay(self, plan: EpisodePlan) -> Floats:
         """Take the recorded actions; return what the last one of them earned."""
-        for position, actions in enumerate(plan.recorded.T, start=1):
-            if position == plan.recorded.shape[1]:
-                self._seen = self._envs.trace()
-                self._observer.on_replayed()
-            self._envs.step(actions)
+        *earlier, last = plan.recorded.T
+        for actions in earlier:
+            self._replay_step(actions)
+        self._seen = self._envs.trace()
+        self._observer.on_replayed()
+        self._replay_step(last)
         return self._envs.reward
+
+    def _replay_step(self, actions: NDArray[np.int64]) -> None:
+        self._envs.step(actions)

@@ -26,22 +26,32 @@ from ppo_scheduler.config.training_config import TrainingConfig
 INTERVAL = 7
 TOTAL = 240
 CHUNKS = (70, 140, 200, TOTAL)
+"""In PPO steps; with many environments each of them decides for as many requests."""
+ENVIRONMENTS = {"vidur": 1, "compiled": 4}
 _POLLS_PER_LOOK = 32
 """How often the files are polled before the server is asked whether the child still runs."""
 
 
-def config_below(root: Path, *, episode_requests: int, save_async: bool) -> TrainingConfig:
+def config_below(
+    root: Path, *, episode_requests: int, save_async: bool, engine: str
+) -> TrainingConfig:
     """Return the config of a tiny training that saves all the time."""
+    envs = ENVIRONMENTS[engine]
     groups: dict[str, dict[str, object]] = {
         "training": {
-            "total_requests": TOTAL,
+            "total_requests": TOTAL * envs,
             "episode_requests": episode_requests,
             "output_root": str(root / "outputs"),
         },
         "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
-        "ppo_config": {"rollout_len": 32, "minibatch_size": 16, "critic_warmup_updates": 1},
-        "parallel_training": {"num_envs": 1},
-        "statistics_stabilization": {"collect_steps": 16},
+        "ppo_config": {
+            "rollout_len": 32 * envs,
+            "minibatch_size": 16 * envs,
+            "critic_warmup_updates": 1,
+        },
+        "simulation": {"engine": engine},
+        "parallel_training": {"num_envs": envs},
+        "statistics_stabilization": {"collect_steps": 16 * envs},
         "checkpointing": {
             "checkpoint_dir": str(root / "checkpoints"),
             "checkpoint_interval": INTERVAL,
@@ -154,11 +164,20 @@ class Experiment:
     """One training in a folder of its own, by as many processes as it takes."""
 
     def __init__(
-        self, server: ForkServer, root: Path, *, one_episode: bool, save_async: bool = False
+        self,
+        server: ForkServer,
+        root: Path,
+        *,
+        one_episode: bool,
+        save_async: bool = False,
+        engine: str = "compiled",
     ) -> None:
         self.root = root
+        self.envs = ENVIRONMENTS[engine]
         episode = TOTAL if one_episode else 12 * INTERVAL
-        self.config = config_below(root, episode_requests=episode, save_async=save_async)
+        self.config = config_below(
+            root, episode_requests=episode, save_async=save_async, engine=engine
+        )
         self.store = CheckpointStore(self.config.checkpointing)
         self.landings: Counter[str] = Counter()
         self.lost: list[int] = []
@@ -223,9 +242,11 @@ class Experiment:
         shown = curves(self)
         for tag, points in straight.curves.items():
             # A slice ends its curves with its own last point, which the next process hides.
-            ours = [point for point in shown.get(tag, []) if point[0] not in CHUNKS[:-1]]
+            ends = [stop * self.envs for stop in CHUNKS[:-1]]
+            ours = [point for point in shown.get(tag, []) if point[0] not in ends]
             assert set(ours) <= set(points)
-            assert {point for point in points if point[0] < self.newest_step} <= set(ours)
+            saved = self.newest_step * self.envs
+            assert {point for point in points if point[0] < saved} <= set(ours)
 
     def flags(self, stop: int = TOTAL) -> list[str]:
         return self.config.to_cli_flags(
@@ -233,7 +254,7 @@ class Experiment:
             metrics_dir=str(self.root / "vidur"),
             run_dir=str(self.root / "run"),
             load_checkpoint="latest" if self.newest_step else None,
-            stop_at_requests=stop,
+            stop_at_requests=stop * self.envs,
         )
 
     def _watch(self, pid: int, scene: Scene, moment: Moment | None) -> int:
@@ -377,25 +398,24 @@ def outcome_of():
 
 @pytest.fixture
 def make_experiment(fork_server, tmp_path):
-    def make(name: str, *, one_episode: bool = False, save_async: bool = False) -> Experiment:
-        return Experiment(
-            fork_server, tmp_path / name, one_episode=one_episode, save_async=save_async
-        )
+    def make(name: str, **how: Any) -> Experiment:
+        return Experiment(fork_server, tmp_path / name, **{"one_episode": False, **how})
 
     return make
 
 
 @pytest.fixture(scope="session")
 def uninterrupted(fork_server, tmp_path_factory):
-    """Return what a training leaves that was never stopped, by its number of episodes."""
-    known: dict[bool, Outcome] = {}
+    """Return what a training leaves that was never stopped, by its episodes and engine."""
+    known: dict[tuple[bool, str], Outcome] = {}
 
-    def outcome(one_episode: bool) -> Outcome:
-        if one_episode not in known:
+    def outcome(one_episode: bool, engine: str = "compiled") -> Outcome:
+        which = (one_episode, engine)
+        if which not in known:
             root = tmp_path_factory.mktemp("uninterrupted") / "straight"
-            straight = Experiment(fork_server, root, one_episode=one_episode)
+            straight = Experiment(fork_server, root, one_episode=one_episode, engine=engine)
             assert not straight.attempt()
-            known[one_episode] = Outcome.of(straight)
-        return known[one_episode]
+            known[which] = Outcome.of(straight)
+        return known[which]
 
     return outcome

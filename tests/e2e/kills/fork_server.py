@@ -31,6 +31,7 @@ import torch._dynamo  # AdamW imports it: a second that no child should pay
 import ppo_scheduler.monitoring.tensorboard  # noqa: F401
 from vidur_ext.exits import exit_status
 from vidur_ext.main import run
+from vidur_ext.training.compiled_episodes import CompiledEpisodes
 from vidur_ext.training.learner_router import LearnerRouter
 from vidur_ext.training.session import TrainingSession
 
@@ -54,6 +55,7 @@ def count_decisions(path: str) -> None:
     with open(path, "r+b") as file:
         counts = memoryview(mmap.mmap(file.fileno(), COUNTS_BYTES)).cast("q")
     after_decision, decide = TrainingSession._after_decision, LearnerRouter.decide
+    replay_step = CompiledEpisodes._replay_step
 
     def counted_after_decision(self: TrainingSession) -> None:
         counts[LAST] = self.learner.ppo_step
@@ -64,6 +66,11 @@ def count_decisions(path: str) -> None:
         counts[REPLAYED] += self.replaying
         return decide(self, *arguments)
 
+    def counted_replay_step(self: CompiledEpisodes, *arguments: Any) -> None:
+        counts[REPLAYED] += 1
+        replay_step(self, *arguments)
+
+    CompiledEpisodes._replay_step = counted_replay_step  # type: ignore[method-assign]
     TrainingSession._after_decision = counted_after_decision  # type: ignore[method-assign]
     LearnerRouter.decide = counted_decide  # type: ignore[method-assign]
 
