@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core.event import Event, Listener, register
+
+_LOG = logging.getLogger("ppo")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -43,3 +47,22 @@ def _sources_digest() -> str:
     for source in (*(file for folder in folders for file in sorted(folder.glob("*.py"))), weights):
         content.update(source.read_bytes())
     return content.hexdigest()[:12]
+
+
+class _Announcement(Listener):
+    """Says why nothing happens for a while, the first time that there is no cached code."""
+
+    def __init__(self) -> None:
+        self._made = False
+
+    def on_start(self, event: Event) -> None:
+        module = str(event.data["dispatcher"].py_func.__module__)
+        if module.startswith("vidur_ext.engine") and not self._made:
+            self._made = True
+            _LOG.info("compiling the simulation engine for this machine: up to a minute, only once")
+
+    def on_end(self, event: Event) -> None:
+        pass
+
+
+register("numba:compile", _Announcement())

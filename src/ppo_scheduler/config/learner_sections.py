@@ -67,7 +67,7 @@ class PPOSection(Section):
     )
     epochs: int = key(2, "passes over each rollout", ge=1, le=100)
     minibatch_size: int = key(1024, "decisions per gradient computation", unit="decisions", ge=1)
-    learning_rate: float = key(1e-3, "AdamW step size before the schedule", gt=0, le=1)
+    learning_rate: float = key(5e-4, "AdamW step size before the schedule", gt=0, le=1)
     weight_decay: float = key(1e-4, "AdamW decoupled weight decay", ge=0, le=1)
     adam_eps: float = key(1e-5, "AdamW denominator constant", gt=0, le=1e-2)
     gamma: float = key(0.99, "discount per decision", gt=0, le=1)
@@ -80,7 +80,7 @@ class PPOSection(Section):
     normalize_advantages: bool = key(True, "shift and scale advantages per rollout")
     max_grad_norm: float = key(0.5, "gradients are scaled down to this norm", gt=0)
     target_kl: float | None = key(
-        0.02, "an update stops early when the approximate KL passes 1.5x this; null never", gt=0
+        0.01, "an update stops early when the approximate KL passes 1.5x this; null never", gt=0
     )
     critic_warmup_updates: int = key(
         4, "first updates that train the value head alone, so a warm-started policy survives", ge=0
@@ -164,7 +164,7 @@ class StabilizationSection(Section):
 class TemperatureSection(Section):
     """Controller of the behaviour temperature."""
 
-    enabled: bool = key(True, "off: the temperature is base_temperature for ever")
+    enabled: bool = key(False, "off: the temperature is base_temperature for ever")
     base_temperature: float = key(1.0, "temperature without pressure", gt=0)
     min_temperature: float = key(0.5, "lower clamp", gt=0)
     max_temperature: float = key(1.5, "upper clamp; pulses may reach twice this", gt=0)
