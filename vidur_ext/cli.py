@@ -10,11 +10,13 @@ import typer
 from click.exceptions import NoArgsIsHelpError
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands import checkpoints, config
+from vidur_ext.commands import checkpoints, config, demos
 from vidur_ext.commands.compare import compare
 from vidur_ext.commands.monitor import monitor
+from vidur_ext.commands.pretrain import pretrain
 from vidur_ext.commands.tensorboard import tensorboard
 from vidur_ext.commands.train import train
+from vidur_ext.commands.validate_model import validate_model
 from vidur_ext.exits import exit_status
 
 app = typer.Typer(
@@ -24,11 +26,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(train)
+app.command()(pretrain)
+app.command()(validate_model)
 app.command()(compare)
 app.command()(monitor)
 app.command()(tensorboard)
 app.add_typer(config.app, name="config")
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(demos.app, name="demos")
 
 
 def main() -> None:

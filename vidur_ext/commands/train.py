@@ -82,6 +82,10 @@ def train(
     use_external: Annotated[
         bool, typer.Option("--use-external", help="Begin with the external model as it is")
     ] = False,
+    demonstrations: Annotated[
+        Path | None,
+        typer.Option(metavar="SET", help="Clone from this set instead of collecting anew"),
+    ] = None,
     skip_bc_training: Annotated[
         bool,
         typer.Option("--skip-bc-training", help="No demonstrations, no cloning"),
@@ -127,6 +131,8 @@ def train(
         cloning=loaded.warmstart.enabled,
     )
     wishes.check()
+    if demonstrations is not None:
+        _check_demonstrations(demonstrations, loaded, wishes)
     if external_pretrain is not None:
         from vidur_ext.warmstart.external_model import validate_model
 
@@ -135,18 +141,36 @@ def train(
         order = Order(path, chunk_size, external_pretrain)
         begun = _run_in_chunks(loaded, wishes, order, output_dir, quiet=quiet)
     else:
-        begun = _run_at_once(loaded, wishes, output_dir, quiet=quiet)
+        begun = _run_at_once(loaded, wishes, output_dir, demonstrations, quiet=quiet)
     if not begun:
         typer.echo("nothing was started")
 
 
+def _check_demonstrations(demonstrations: Path, config: TrainingConfig, wishes: Wishes) -> None:
+    from vidur_ext.training.start import refuse_two_beginnings
+    from vidur_ext.warmstart.demonstration_set import open_set
+
+    refuse_two_beginnings(config, wishes, demonstrations)
+    open_set(demonstrations).check(config)
+
+
 def _run_at_once(
-    config: TrainingConfig, wishes: Wishes, output_dir: Path | None, *, quiet: bool
+    config: TrainingConfig,
+    wishes: Wishes,
+    output_dir: Path | None,
+    demonstrations: Path | None,
+    *,
+    quiet: bool,
 ) -> bool:
     from vidur_ext.training.pipeline import run_pipeline
-    from vidur_ext.training.start import decide
+    from vidur_ext.training.start import decide, with_demonstrations
 
     start = decide(config, wishes, output_dir, _operator())
+    if start is not None and demonstrations is not None:
+        cloning = with_demonstrations(start, demonstrations)
+        if cloning is None and not quiet:
+            typer.echo(f"nothing is cloned: {demonstrations} is not used")
+        start = cloning or start
     if start is not None:
         run_pipeline(start, quiet=quiet)
     return start is not None
@@ -202,7 +226,27 @@ def _refuse_contradictions(options: dict[str, Any]) -> None:
         "--chunk-size has an effect only with --chunk-mode: say both, or none": (
             options["chunk_size"] is not None and not options["chunk_mode"]
         ),
+        **_demonstrations_contradict(options),
     }
     for text, found in contradictions.items():
         if found:
             raise UserError(text)
+
+
+def _demonstrations_contradict(options: dict[str, Any]) -> dict[str, bool]:
+    given, resume = options["demonstrations"] is not None, options["resume"]
+    return {
+        "--demonstrations is for cloning, --skip-bc-training leaves it out: say one of them": (
+            given and options["skip_bc_training"]
+        ),
+        "--demonstrations is for cloning, --use-external takes the model as it is: say one of "
+        "them": given and options["use_external"],
+        "--demo-steps is for new demonstrations, --demonstrations brings its own: say one of "
+        "them": given and options["demo_steps"] is not None,
+        f"--demonstrations begins a new training, --resume {resume} continues one: say one of "
+        "them": given and resume not in ("ask", "auto", "never"),
+        "--demonstrations with --chunk-mode: clone first (vidur-ppo pretrain --demonstrations "
+        "SET), then train in chunks with --external-pretrain PATH --use-external": (
+            given and options["chunk_mode"]
+        ),
+    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,8 @@ from rich.console import Console
 
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.monitoring.run_log import run_log
-from ppo_scheduler.policy.policy_file import read_policy_state, save_policy
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext import main as simulator
-from vidur_ext.env.schema import observation_schema
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engine_check import check_engine
 from vidur_ext.evaluation.engines import EngineComparison
@@ -28,8 +25,8 @@ from vidur_ext.training.run_folder import RunFolder
 from vidur_ext.training.start import Start, begins_with_actor, open_folder
 from vidur_ext.versions import package_versions
 from vidur_ext.warmstart.adoption import adopt
-from vidur_ext.warmstart.behaviour_cloning import EpochReport, clone_behaviour
-from vidur_ext.warmstart.collect import collect_demonstrations
+from vidur_ext.warmstart.behaviour_cloning import EpochReport
+from vidur_ext.warmstart.cloning_job import clone_to_file, describe_accuracy, obtain_demonstrations
 from vidur_ext.workload.streams import describe_workload
 
 _LOG = logging.getLogger("ppo")
@@ -54,38 +51,28 @@ def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> 
         _LOG.info("run folder %s", folder.path)
         _LOG.info("workload: %s", workload)
         if begins_with_actor(start) and not start.warm_start_done:
-            warm_start(config, folder, start.external)
+            warm_start(config, folder, start.external, start.demonstrations)
         (train or train_in_one_go)(start, folder)
         if config.evaluation.enabled:
             compare(config, policies_of(folder), folder, quiet)
     return folder
 
 
-def warm_start(config: TrainingConfig, folder: RunFolder, external: Path | None) -> None:
-    """Make ``pretrained_actor.pt``: cloned, fine-tuned, or the external model as it is."""
+def warm_start(
+    config: TrainingConfig, folder: RunFolder, external: Path | None, demonstrations: Path | None
+) -> None:
+    """Make ``pretrained_actor.pt``: cloned, fine-tuned, or the external model as it is.
+
+    Args:
+        demonstrations: set to clone from; None collects new demonstrations.
+    """
     if not config.warmstart.enabled:
         assert external is not None, "nothing to begin with"
         adopt(external, folder.pretrained_actor, config)
         return
-    teachers = ", ".join(config.warmstart.teachers)
-    _LOG.info("collecting demonstrations of %s", teachers)
-    demonstrations = collect_demonstrations(config, str(folder.simulator), _LOG.info)
-    demonstrations.save(folder.demonstrations)
-    _LOG.info("%d demonstrations in %s", len(demonstrations), folder.demonstrations)
-    schema = observation_schema(config.observation)
-    initial = None
-    if external is not None:
-        initial = read_policy_state(external)
-        _LOG.info("fine-tuning %s", external)
-    result = clone_behaviour(config, schema, demonstrations, _report_epoch, initial=initial)
-    history = [vars(epoch) for epoch in result.history]
-    folder.cloning.write_text(
-        json.dumps({"best_epoch": result.best_epoch, "history": history}, indent=2) + "\n",
-        encoding="utf-8",
-    )
-    save_policy(result.policy, folder.pretrained_actor)
-    accuracy = ", ".join(f"{name} {share:.1%}" for name, share in result.best.accuracy.items())
-    _LOG.info("cloned in %d epochs; held-out agreement: %s", len(result.history), accuracy)
+    data = obtain_demonstrations(config, demonstrations, folder.demonstrations, folder.simulator)
+    actor, history = folder.pretrained_actor, folder.cloning
+    clone_to_file(config, data, external, actor, history, _report_epoch)
 
 
 def train_in_one_go(start: Start, folder: RunFolder) -> None:
@@ -172,10 +159,9 @@ def _on_both_engines(
 
 
 def _report_epoch(epoch: EpochReport) -> None:
-    accuracy = ", ".join(f"{name} {share:.1%}" for name, share in epoch.accuracy.items())
     _LOG.debug(
         "cloning epoch %d: loss %.4f, held-out %.4f (%s)",
-        epoch.epoch, epoch.train_loss, epoch.holdout_loss, accuracy,
+        epoch.epoch, epoch.train_loss, epoch.holdout_loss, describe_accuracy(epoch),
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class Start:
     """Folder of the run; None is a new one below ``training.output_root``."""
     external: Path | None = None
     """Model a new training begins with: fine-tuned if ``warmstart.enabled``, else as it is."""
+    demonstrations: Path | None = None
+    """Set that a new training clones from; None collects new demonstrations."""
     warm_start_done: bool = False
     """The folder holds the ``pretrained_actor.pt`` of an interrupted beginning."""
 
@@ -95,6 +97,33 @@ def begins_with_actor(start: Start) -> bool:
     new = start.load_checkpoint is None
     new = new and start.config.checkpointing.fork_from_checkpoint is None
     return new and (start.config.warmstart.enabled or start.external is not None)
+
+
+def refuse_two_beginnings(config: TrainingConfig, wishes: Wishes, demonstrations: Path) -> None:
+    """Raise ``UserError`` if the config answers how to begin, and not with demonstrations."""
+    section = config.checkpointing
+    origins = {
+        name: getattr(section, name)
+        for name in ("resume_from_checkpoint", "resume_step", "fork_from_checkpoint")
+        if getattr(section, name) not in (None, False)
+    }
+    if origins and wishes.resume in ("ask", "auto"):
+        [(name, value), *_] = origins.items()
+        raise UserError(
+            f"--demonstrations {demonstrations} and checkpointing.{name} {value} each name what a "
+            "training begins with: leave one out, or say --resume never"
+        )
+    if not config.warmstart.enabled:
+        raise UserError(
+            f"--demonstrations {demonstrations} with warmstart.enabled=false: nothing is cloned. "
+            "Switch cloning on, or leave --demonstrations out"
+        )
+
+
+def with_demonstrations(start: Start, demonstrations: Path) -> Start | None:
+    """Return a start that clones from a set, None if this one clones nothing."""
+    clones = begins_with_actor(start) and start.config.warmstart.enabled
+    return replace(start, demonstrations=demonstrations) if clones else None
 
 
 def without_origin(config: TrainingConfig) -> TrainingConfig:

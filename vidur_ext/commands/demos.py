@@ -1,0 +1,201 @@
+"""``vidur-ppo demos``: collect demonstration sets, look at them, and delete them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppo_scheduler.config.loading import load_config
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.errors import UserError
+from vidur_ext.commands import demo_documents as documents
+from vidur_ext.commands import demo_tables as tables
+from vidur_ext.commands.train import DEFAULT_CONFIG
+from vidur_ext.commands.true_defaults import show_help
+
+if TYPE_CHECKING:
+    from vidur_ext.warmstart.set_folders import FoundSet
+
+app = typer.Typer(help="Collect demonstrations, and look after them.", no_args_is_help=True)
+
+Config = Annotated[
+    Path | None,
+    typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only")]
+
+
+def _help(context: typer.Context, asked: bool) -> None:
+    if asked:
+        keys = {"demo_steps": "warmstart.demo_requests", "output_dir": "training.output_root"}
+        show_help(context, context.params.get("config") or DEFAULT_CONFIG, keys)
+
+
+@app.command()
+def collect(
+    config: Annotated[
+        Path | None, typer.Option(help=f"JSON config; default {DEFAULT_CONFIG}", is_eager=True)
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override one key, e.g. warmstart.load_levels=[1]"
+        ),
+    ] = None,
+    demo_steps: Annotated[
+        int | None, typer.Option(help="Demonstrated decisions per teacher and load")
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the new set, instead of demonstrations/set_<time> of the output root"
+        ),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+    help_: Annotated[
+        bool, typer.Option("--help", callback=_help, help="Show this message and exit")
+    ] = False,
+) -> None:
+    """Let every teacher route at every load level, and keep what it chose as a set."""
+    steps = [] if demo_steps is None else [f"warmstart.demo_requests={demo_steps}"]
+    loaded = load_config(config or DEFAULT_CONFIG, [*steps, *(set_ or [])])
+    from vidur_ext.training.interruption import Interrupted
+    from vidur_ext.warmstart.demonstration_set import open_set
+    from vidur_ext.warmstart.set_folders import new_set_path
+
+    root = Path(loaded.training.output_root)
+    target = output_dir or new_set_path(root, datetime.now())
+    say = (lambda text: None) if quiet else (lambda text: typer.echo(text, err=True))
+    try:
+        _collect(loaded, target, say)
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT, "no demonstrations were kept") from None
+    document = documents.line(open_set(target))
+    if as_json:
+        _print_json(document)
+    elif not quiet:
+        tables.print_collected(document)
+
+
+@app.command()
+def info(
+    path: Annotated[Path, typer.Argument(metavar="SET", help="Folder of a set")],
+    as_json: Json = False,
+) -> None:
+    """Read and verify a set, and tell what it holds and where it comes from."""
+    from vidur_ext.warmstart.demonstration_set import open_set
+
+    one = open_set(path)
+    document = documents.description(one, one.load())
+    _show(as_json, document, tables.print_description)
+
+
+@app.command("list")
+def list_(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]",
+            help="Folder to search (default: training.output_root of --config)",
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """List all sets below a folder, oldest first. Nothing is verified but the sizes."""
+    place, found = _found(folder, config)
+    _show(as_json, documents.listing(place, found), tables.print_listing)
+
+
+@app.command()
+def clean(
+    place: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SET]",
+            help="A set, or a folder whose sets all go (default: training.output_root of --config)",
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Delete sets after showing them and asking; nothing else is touched."""
+    if not yes and (as_json or quiet):
+        raise UserError(
+            f"{'--json' if as_json else '--quiet'} leaves nobody to ask: say --yes with it"
+        )
+    folder, found = _found(place, config)
+    document = documents.listing(folder, found)
+    sets = [one.found for one in found if one.found is not None]
+    if not (as_json or quiet):
+        tables.print_listing(document)
+    if sets and not yes and not _confirmed(len(sets)):
+        typer.echo("nothing was deleted")
+        return
+    from vidur_ext.warmstart.set_folders import delete_set
+
+    deleted, kept = [], []
+    for one in sets:
+        gone = delete_set(one)
+        deleted.append(str(one.path))
+        kept += [] if gone else [str(one.path)]
+    outcome = {"deleted": deleted, "folders_kept": kept}
+    if as_json:
+        _print_json(outcome)
+    elif not quiet and sets:
+        tables.print_deleted(outcome)
+
+
+def _collect(config: TrainingConfig, target: Path, say: Callable[[str], None]) -> None:
+    from vidur_ext.warmstart.set_folders import staged_set, write_set
+
+    with staged_set(target) as folder, tempfile.TemporaryDirectory() as scratch:
+        # The simulator takes seconds to import: not before it is known where the set can go.
+        from vidur_ext.warmstart.collect import collect_demonstrations
+        from vidur_ext.workload.streams import describe_workload
+
+        workload = describe_workload(config)
+        say(f"workload: {workload}")
+        demonstrations = collect_demonstrations(config, scratch, say)
+        write_set(folder, demonstrations, config, workload, datetime.now(timezone.utc))
+
+
+def _found(place: Path | None, config: Path | None) -> tuple[Path, list[FoundSet]]:
+    from vidur_ext.warmstart.set_folders import find_sets
+
+    if place is not None:
+        return place, find_sets(place)
+    root = Path(load_config(config or DEFAULT_CONFIG).training.output_root)
+    # Before the first run there is no output root, and so no set.
+    return root, find_sets(root) if root.exists() else []
+
+
+def _confirmed(count: int) -> bool:
+    if not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask whether to delete them: say --yes")
+    return typer.confirm(f"Delete {'this set' if count == 1 else f'these {count} sets'}?")
+
+
+def _show(as_json: bool, document: dict[str, Any], print_it: Callable[[Any], None]) -> None:
+    if as_json:
+        _print_json(document)
+    else:
+        print_it(document)
+
+
+def _print_json(document: dict[str, Any]) -> None:
+    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
