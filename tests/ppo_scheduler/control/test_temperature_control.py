@@ -18,6 +18,7 @@ CALM = {"qps": 24.0, "latency_s": 10.0, "balance": 1.0, "reward": 0.0}
 """At the targets of ``controller``: no pressure, no imbalance."""
 
 KEYS = {
+    "enabled": True,
     "base_temperature": 1.0,
     "min_temperature": 0.5,
     "max_temperature": 1.5,

@@ -14,7 +14,7 @@ from ppo_scheduler.policy.distribution import entropy, kl_divergence, log_probab
 
 
 def network(**keys: object) -> ActorCritic:
-    section = ArchitectureSection.model_validate({"hidden_size": 16, **keys})
+    section = ArchitectureSection.model_validate({"hidden_size": 16, "attention_layers": 1, **keys})
     built = ActorCritic(5, 3, section)
     built.initialise(torch.Generator().manual_seed(0), section.orthogonal_init)
     return built

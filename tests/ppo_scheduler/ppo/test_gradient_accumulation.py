@@ -43,6 +43,6 @@ def weights_after_one_epoch(minibatch_size: int, accumulation_steps: int) -> tor
 
 def test_accumulation_steps_averages_minibatches_into_one_step() -> None:
     whole = weights_after_one_epoch(64, 1)
-    torch.testing.assert_close(weights_after_one_epoch(16, 4), whole, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(weights_after_one_epoch(32, 2), whole, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(weights_after_one_epoch(16, 4), whole, rtol=1e-3, atol=2e-5)
+    torch.testing.assert_close(weights_after_one_epoch(32, 2), whole, rtol=1e-3, atol=2e-5)
     assert (weights_after_one_epoch(16, 1) - whole).abs().max() > 1e-3

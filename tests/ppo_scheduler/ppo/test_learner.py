@@ -211,7 +211,7 @@ def test_without_optimizer_state_adamw_starts_afresh(make_learner, make_task):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("epochs", 2),
+        ("epochs", 3),
         ("minibatch_size", 16),
         ("rollout_len", 96),
         ("learning_rate", 1e-3),

@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.errors import UserError
 from ppo_scheduler.progress import TrainingProgress
 from vidur_ext.training import chunk_progress
+from vidur_ext.training.chunk_order import Order
 from vidur_ext.training.chunk_plan import next_slice, plan, usual_size
 from vidur_ext.training.run_folder import RunFolder
 
@@ -68,8 +71,21 @@ def test_the_usual_size_makes_at_most_eight_chunks_of_whole_episodes(total, epis
 
 
 def test_the_default_budget_makes_eight_chunks():
-    training = TrainingConfig().training
-    assert usual_size(training.total_requests, training.episode_requests) == 8192
+    size = Order(Path("config.json"), None, None).size(TrainingConfig())
+    assert len(plan(TrainingConfig().training.total_requests, size)) == 8
+
+
+def test_environments_share_the_usual_chunks_and_must_share_others():
+    config = TrainingConfig.model_validate(
+        {
+            "training": {"total_requests": 6400, "episode_requests": 10},
+            "parallel_training": {"num_envs": 64},
+        }
+    )
+    assert Order(Path("config.json"), None, None).size(config) == 1280
+    assert Order(Path("config.json"), 128, None).size(config) == 128
+    with pytest.raises(UserError, match=r"--chunk-size 100 is no multiple .*: choose 128, or"):
+        Order(Path("config.json"), 100, None).size(config)
 
 
 @given(TOTALS, SIZES, st.data())

@@ -216,7 +216,7 @@ def test_the_block_names_what_an_operator_asks_for(tmp_path):
         "saved because of: interval",
         "size         1.50 MB",
         "run folder   outputs/run_1",
-        "ppo_config.gamma: 0.97 in the checkpoint, 0.5 now (counts from here on",
+        "ppo_config.gamma: 0.99 in the checkpoint, 0.5 now (counts from here on",
         "training.seed: 0 in the checkpoint, 3 now (cannot be changed",
         "1 changed that do not concern learning",
     ):

@@ -52,7 +52,7 @@ def test_earlier_checkpoints_survive_and_can_be_resumed(make_config, train, left
         make_config(checkpointing={"checkpoint_dir": make_config().training.output_root + "_s"}),
         "straight",
     )
-    config = make_config(checkpointing={"checkpoint_interval": 80})
+    config = make_config(checkpointing={"checkpoint_interval": 80, "save_async": False})
     limit = full_disk()
     at_step(100, lambda session: limit.__enter__())
     try:
