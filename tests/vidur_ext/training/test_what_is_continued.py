@@ -150,7 +150,9 @@ def test_settings_of_the_learning_count_from_the_resume_on(make_config, train):
     before = [float(row["Training/LearningRate"] or "nan") for row in straight.rows]
     changed = [now != then for now, then in zip(rates, before, strict=True) if then == then]
     assert changed == [False, False, True, True, True, True][-len(changed) :]
-    assert "ppo_config.learning_rate: 0.0005 in the checkpoint, 0.003 now (counts from" in staged.log
+    assert (
+        "ppo_config.learning_rate: 0.0005 in the checkpoint, 0.003 now (counts from" in staged.log
+    )
 
 
 @pytest.mark.parametrize("rollout_len", [16, 64])
