@@ -162,7 +162,6 @@ def _run_at_once(
     *,
     quiet: bool,
 ) -> bool:
-    from vidur_ext.training.pipeline import run_pipeline
     from vidur_ext.training.start import decide, with_demonstrations
 
     start = decide(config, wishes, output_dir, _operator())
@@ -172,6 +171,9 @@ def _run_at_once(
             typer.echo(f"nothing is cloned: {demonstrations} is not used")
         start = cloning or start
     if start is not None:
+        # The simulator takes seconds more to import: the questions do not wait for it.
+        from vidur_ext.training.pipeline import run_pipeline
+
         run_pipeline(start, quiet=quiet)
     return start is not None
 
