@@ -63,10 +63,10 @@ class PPOSection(Section):
     """Clipped PPO with generalised advantage estimation (Schulman et al. 2016, 2017)."""
 
     rollout_len: int = key(
-        8192, "decisions per update, over all environments", unit="decisions", ge=2
+        8000, "decisions per update, over all environments", unit="decisions", ge=2
     )
     epochs: int = key(2, "passes over each rollout", ge=1, le=100)
-    minibatch_size: int = key(1024, "decisions per gradient computation", unit="decisions", ge=1)
+    minibatch_size: int = key(1000, "decisions per gradient computation", unit="decisions", ge=1)
     learning_rate: float = key(5e-4, "AdamW step size before the schedule", gt=0, le=1)
     weight_decay: float = key(1e-4, "AdamW decoupled weight decay", ge=0, le=1)
     adam_eps: float = key(1e-5, "AdamW denominator constant", gt=0, le=1e-2)
@@ -87,7 +87,7 @@ class PPOSection(Section):
     )
     entropy_coef_initial: float = key(0.0005, "entropy bonus at step 0", ge=0)
     entropy_coef_final: float = key(0.0, "entropy bonus after the decay", ge=0)
-    entropy_decay_steps: int = key(524_288, "length of the entropy decay", unit="decisions", ge=1)
+    entropy_decay_steps: int = key(500_000, "length of the entropy decay", unit="decisions", ge=1)
     entropy_warmup_coef: float = key(0.0, "extra entropy bonus at step 0, falling to 0", ge=0)
     entropy_warmup_steps: int = key(
         0, "length of the entropy warm-up; 0 for none", unit="decisions", ge=0
@@ -143,14 +143,14 @@ class KLSection(Section):
 
     initial_coef: float = key(0.2, "weight of KL(policy || reference) at step 0", ge=0)
     final_coef: float = key(0.0, "weight after the decay, kept from then on", ge=0)
-    decay_steps: int = key(1_048_576, "length of the decay", unit="decisions", ge=1)
+    decay_steps: int = key(1_000_000, "length of the decay", unit="decisions", ge=1)
 
 
 class StabilizationSection(Section):
     """Normalizers collect before learning starts."""
 
     collect_steps: int = key(
-        8192,
+        8000,
         "decisions at the start that only feed the normalizers (after a warm start the reward's "
         "alone)",
         unit="decisions",
@@ -262,7 +262,7 @@ class CollapseGuardSection(Section):
     """Watches the action shares and intervenes when one replica takes all."""
 
     enabled: bool = key(True, "off: shares are logged, nothing is done")
-    window: int = key(8192, "decisions the shares are taken over", unit="decisions", ge=16)
+    window: int = key(8000, "decisions the shares are taken over", unit="decisions", ge=16)
     max_share: float = key(
         0.9, "share of one replica that counts as collapse (with 2 or more replicas)", gt=0, le=1
     )
@@ -273,7 +273,7 @@ class CollapseGuardSection(Section):
         1.5, "factor on the behaviour temperature during an intervention", ge=1
     )
     intervention_steps: int = key(
-        8192,
+        8000,
         "length of an intervention; its entropy boost reaches at least one update",
         unit="decisions",
         ge=1,

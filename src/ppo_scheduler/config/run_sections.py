@@ -46,9 +46,9 @@ class TrainingSection(Section):
         pattern=r"^\w[\w.+-]*$",
     )
     seed: int = key(0, "the only seed: every random stream is spawned from it", ge=0, lt=2**63)
-    total_requests: int = key(2_097_152, "routing decisions to train on", unit="requests", ge=1)
+    total_requests: int = key(2_000_000, "routing decisions to train on", unit="requests", ge=1)
     episode_requests: int = key(
-        2_048, "requests per simulation; an episode ends when all are served", unit="requests", ge=2
+        2000, "requests per simulation; an episode ends when all are served", unit="requests", ge=2
     )
     output_root: str = key(
         "./outputs", "folder of all results; runs get their own folder below it", min_length=1
@@ -165,7 +165,7 @@ class CheckpointingSection(Section):
 
     enable_checkpoints: bool = key(True, "off: nothing is saved and nothing can be resumed")
     checkpoint_dir: str = key("./outputs/checkpoints", "folder of the checkpoints", min_length=1)
-    checkpoint_interval: int = key(1024, "PPO steps between two checkpoints", unit="steps", ge=1)
+    checkpoint_interval: int = key(1000, "PPO steps between two checkpoints", unit="steps", ge=1)
     checkpoint_interval_s: float | None = key(
         None, "save also when this much time has passed since the last save", unit="s", gt=0
     )
@@ -240,7 +240,7 @@ class ParallelSection(Section):
     """What is done side by side."""
 
     num_envs: int = key(
-        128,
+        100,
         "simulations that the policy decides for at once; 1 with the engine vidur",
         unit="simulations",
         ge=1,

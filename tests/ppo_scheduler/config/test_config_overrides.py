@@ -11,9 +11,9 @@ from ppo_scheduler.config.training_config import TrainingConfig
 
 
 def test_overrides_win_over_the_file_and_the_last_wins(write) -> None:
-    path = write({"training": {"seed": 1, "total_requests": 640}})
+    path = write({"training": {"seed": 1, "total_requests": 600}})
     config = load_config(path, ["training.seed=2", "training.seed=3"])
-    assert (config.training.seed, config.training.total_requests) == (3, 640)
+    assert (config.training.seed, config.training.total_requests) == (3, 600)
 
 
 @pytest.mark.parametrize(

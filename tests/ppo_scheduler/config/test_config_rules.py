@@ -65,7 +65,7 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
         ),
         (
             {"simulation": {"engine": "vidur"}},
-            'simulation.engine="vidur" runs one environment, not parallel_training.num_envs=128: '
+            'simulation.engine="vidur" runs one environment, not parallel_training.num_envs=100: '
             'set num_envs to 1, or the engine to "compiled"',
         ),
         (
@@ -79,14 +79,14 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             "'linear_regression'",
         ),
         (
-            {"ppo_config": {"rollout_len": 1000, "minibatch_size": 100}},
-            "ppo_config.rollout_len=1000 is no multiple of parallel_training.num_envs=128: choose "
-            "896 or 1024",
+            {"ppo_config": {"rollout_len": 1020, "minibatch_size": 100}},
+            "ppo_config.rollout_len=1020 is no multiple of parallel_training.num_envs=100: choose "
+            "1000 or 1100",
         ),
         (
             {"training": {"total_requests": 63}},
             "training.total_requests=63 (--ppo-requests, --total-requests) is no multiple of "
-            "parallel_training.num_envs=128: choose 128, or another num_envs",
+            "parallel_training.num_envs=100: choose 100, or another num_envs",
         ),
         ({"workload": {"source": "trace"}}, "workload: source='trace' needs trace_file"),
         (

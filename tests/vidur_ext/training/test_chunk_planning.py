@@ -70,9 +70,13 @@ def test_the_usual_size_makes_at_most_eight_chunks_of_whole_episodes(total, epis
     assert size == total or size % episode == 0
 
 
-def test_the_default_budget_makes_eight_chunks():
+def test_the_default_budget_is_cut_where_no_episode_is():
+    training = TrainingConfig().training
     size = Order(Path("config.json"), None, None).size(TrainingConfig())
-    assert len(plan(TrainingConfig().training.total_requests, size)) == 8
+    together = training.episode_requests * TrainingConfig().parallel_training.num_envs
+    assert training.total_requests % together == 0
+    assert size % together == 0
+    assert len(plan(training.total_requests, size)) > 1
 
 
 def test_environments_share_the_usual_chunks_and_must_share_others():
