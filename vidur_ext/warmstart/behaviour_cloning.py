@@ -15,6 +15,7 @@ from torch.nn import functional
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.observation import ObservationSchema
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
+from ppo_scheduler.ppo.adamw import AdamW
 from ppo_scheduler.seeding import Purpose, generator, torch_seed
 from ppo_scheduler.state import StateDict
 from vidur_ext.warmstart.demonstrations import Demonstrations
@@ -88,7 +89,7 @@ def clone_behaviour(
     )
     rng = generator(seed, Purpose.BEHAVIOUR_CLONING)
     train, holdout = split_by_teacher(demonstrations.teacher, section.holdout_fraction, rng)
-    optimizer = torch.optim.AdamW(policy.network.parameters(), lr=section.learning_rate)
+    optimizer = AdamW(policy.network.parameters(), learning_rate=section.learning_rate)
 
     result = CloningResult(policy, 0)
     best_weights = copy.deepcopy(policy.network.state_dict())
@@ -125,7 +126,7 @@ def split_by_teacher(
 
 def _train_epoch(
     policy: RoutingPolicy,
-    optimizer: torch.optim.Optimizer,
+    optimizer: AdamW,
     data: _Tensors,
     order: NDArray[np.int64],
     batch_size: int,
@@ -134,7 +135,7 @@ def _train_epoch(
     for rows in torch.from_numpy(order).split(batch_size):
         logits, _ = policy.network(data.replicas[rows], data.context[rows])
         loss = functional.cross_entropy(logits, data.action[rows])
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item() * len(rows))

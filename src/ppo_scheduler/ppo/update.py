@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ppo_scheduler.config.learner_sections import OptimizationSection, PPOSection
 from ppo_scheduler.policy.actor_critic import ActorCritic
 from ppo_scheduler.policy.distribution import entropy, kl_divergence, log_probabilities
-from ppo_scheduler.ppo.adamw import FlatMoments
+from ppo_scheduler.ppo.adamw import AdamW
 from ppo_scheduler.ppo.adaptive_minibatch import AdaptiveMinibatch
 from ppo_scheduler.ppo.losses import approximate_kl, balance_loss, policy_loss, value_loss
 from ppo_scheduler.ppo.rollout_buffer import RolloutBuffer
@@ -83,13 +83,12 @@ class PPOUpdater:
         self.reference: ActorCritic | None = None
         self._reference_weights: Tensor | None = None
         self.minibatch = AdaptiveMinibatch(optimization, section.minibatch_size)
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = AdamW(
             network.parameters(),
-            lr=section.learning_rate,
+            learning_rate=section.learning_rate,
             eps=section.adam_eps,
             weight_decay=section.weight_decay,
         )
-        self._moments = FlatMoments(self.optimizer)
         self._section = section
         self._accumulation = optimization.accumulation_steps
         self._skipped_in_a_row = 0
@@ -123,8 +122,7 @@ class PPOUpdater:
         Raises:
             FloatingPointError: too many gradient steps in a row were not finite.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = coefficients.learning_rate
+        self.optimizer.learning_rate = coefficients.learning_rate
         # The same in all epochs, so it is computed once.
         batch = replace(batch, reference=self._reference_log_probs(batch))
         seen: list[dict[str, float]] = []
@@ -169,7 +167,7 @@ class PPOUpdater:
         self, minibatches: list[Batch], coefficients: Coefficients
     ) -> tuple[dict[str, float], bool]:
         """Make one optimizer step from one or more accumulated minibatches."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         statistics: list[dict[str, float]] = []
         for minibatch in minibatches:
             loss, values = self._loss(minibatch, coefficients)
@@ -244,7 +242,7 @@ class PPOUpdater:
         return {
             "minibatch": self.minibatch.state_dict(),
             "skipped_in_a_row": self._skipped_in_a_row,
-            "adamw": self._moments.state_dict() if with_optimizer else None,
+            "adamw": self.optimizer.state_dict() if with_optimizer else None,
             "reference": self._reference_weights,
         }
 
@@ -253,7 +251,7 @@ class PPOUpdater:
         self.minibatch.load_state_dict(state["minibatch"])
         self._skipped_in_a_row = state["skipped_in_a_row"]
         if state["adamw"] is not None:
-            self._moments.load_state_dict(state["adamw"])
+            self.optimizer.load_state_dict(state["adamw"])
         self.reference = self._reference_weights = None
         if state["reference"] is not None:
             self._reference_weights = state["reference"].clone()

@@ -26,7 +26,6 @@ import traceback
 from typing import Any
 
 import torch
-import torch._dynamo  # AdamW imports it: a second that no child should pay
 
 import ppo_scheduler.monitoring.tensorboard  # noqa: F401
 from vidur_ext.exits import exit_status
