@@ -18,18 +18,14 @@ makes one decision in each environment, saves and ends; a cold one compiles the 
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from command import Ended, run_program, train
 from harness import run_benchmark_with_options
 
 from ppo_scheduler.config.training_config import TrainingConfig
@@ -38,62 +34,13 @@ from ppo_scheduler.errors import UserError
 _SB3 = Path(__file__).with_name("stable_baselines.py")
 
 
-@dataclass(frozen=True)
-class _Ended:
-    seconds: float
-    peak_rss_mb: float
-    output: str
+def _train(decisions: int, **environment: str) -> tuple[Ended, float]:
+    return train({"training": {"total_requests": decisions}}, **environment)
 
 
-def _run(command: list[str], folder: Path, **environment: str) -> _Ended:
-    """Run a program to its end.
-
-    Raises:
-        UserError: it failed.
-    """
-    log = folder / "output.txt"
-    started = time.perf_counter()
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **environment},
-        )
-        # Not ``wait``: only ``wait4`` tells the peak of this child alone.
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    text = log.read_text(encoding="utf-8")
-    if status != 0:
-        raise UserError(f"{' '.join(command)} failed:\n{text[-2000:]}")
-    return _Ended(seconds, usage.ru_maxrss * 1024 / 1e6, text)
-
-
-def _train(decisions: int, **environment: str) -> tuple[_Ended, float]:
-    """Train; return how it ended and the decisions per second behind the critic's warm-up."""
-    default = TrainingConfig()
-    config = {
-        "training": {"total_requests": decisions},
-        "warmstart": {"enabled": False},
-        "evaluation": {"enabled": False},
-    }
+def _train_elsewhere(decisions: int) -> tuple[Ended, float]:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
-        folder = Path(name)
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        program = [sys.executable, "-m", "vidur_ext.cli", "train", "--config", "config.json"]
-        ended = _run([*program, "--resume", "never", "--quiet"], folder, **environment)
-        [metrics] = folder.glob("outputs/*/run_*/metrics/training.csv")
-        with metrics.open(encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))[default.ppo_config.critic_warmup_updates :]
-    rates = [float(text) for row in rows if (text := row["Speed/DecisionsPerSecond"])]
-    return ended, statistics.harmonic_mean(rates) if rates else 0.0
-
-
-def _train_elsewhere(decisions: int) -> tuple[_Ended, float]:
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
-        ended = _run([sys.executable, str(_SB3), str(decisions)], Path(name))
+        ended = run_program([sys.executable, str(_SB3), str(decisions)], Path(name))
     return ended, float(json.loads(ended.output.splitlines()[-1])["decisions_per_second"])
 
 
