@@ -1,0 +1,155 @@
+"""Demonstration sets and pretrained policies, from the scripts to the training that uses them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pexpect
+import pytest
+
+COLLECT = "collect"
+SETS = "outputs/demonstrations"
+
+
+def command(place, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``vidur-ppo`` without a terminal."""
+    program = place.path / ".venv" / "bin" / "vidur-ppo"
+    return subprocess.run(
+        [str(program), *arguments],
+        cwd=place.path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def collected(new_place):
+    """A checkout with one set, collected by the script."""
+    place = new_place().with_scripts()
+    child = place.script("manage_pretrain_data.sh", COLLECT)
+    child.expect("16 demonstrations of vllm_dp at load 1")
+    child.expect(r"use them: vidur-ppo train --demonstrations outputs/demonstrations/set_\d+_\d+")
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0
+    return place
+
+
+@pytest.fixture
+def place(collected, tmp_path):
+    return collected.copy_to(tmp_path / "mein Ordner äöü")
+
+
+def the_set(place) -> Path:
+    [path] = (place.path / SETS).iterdir()
+    return path
+
+
+def test_a_set_says_what_it_holds(place, read):
+    status, text = read(place.script("manage_pretrain_data.sh", "info", str(the_set(place))))
+    assert status == 0
+    assert "vllm_dp" in text
+    listed = command(place, "demos", "list", "--json")
+    [one] = json.loads(listed.stdout)["sets"]
+    assert one["path"].endswith(the_set(place).name)
+    told = json.loads(command(place, "demos", "info", str(the_set(place)), "--json").stdout)
+    assert told["decisions"] == one["decisions"] == 16
+
+
+def test_sets_are_deleted_after_a_yes_only(place, finished):
+    made = the_set(place)
+    script = "manage_pretrain_data.sh"
+    alien = place.path / SETS / "notes.txt"
+    alien.write_text("mine")
+
+    child = place.script(script, "clean")
+    child.expect(r"Delete this set\? \[y/N\]")
+    child.sendline("perhaps")
+    child.expect("Error: invalid input")
+    child.expect(r"\[y/N\]")
+    child.sendline("n")
+    assert finished(child)[0] == 0
+    assert made.exists()
+
+    child = place.script(script, "clean")
+    child.expect(r"\[y/N\]")
+    child.sendintr()
+    assert finished(child)[0] == 130
+    assert made.exists()
+
+    asked = command(place, "demos", "clean")
+    assert asked.returncode == 2
+    assert "say --yes" in asked.stderr
+    assert made.exists()
+
+    child = place.script(script, "clean")
+    child.expect(r"\[y/N\]")
+    child.sendline("y")
+    assert finished(child)[0] == 0
+    assert not made.exists()
+    assert alien.read_text() == "mine"
+
+
+def test_a_place_that_cannot_hold_a_set_is_named(place):
+    (place.path / "notes.txt").write_text("mine")
+    result = command(place, "demos", "collect", "--output-dir", "notes.txt/set")
+    assert result.returncode == 2
+    assert "notes.txt/set" in result.stderr
+    assert (place.path / "notes.txt").read_text() == "mine"
+
+
+def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read):
+    made = str(the_set(place))
+    status, text = read(
+        place.script("standalone_pretrain.sh", "--demonstrations", made, "--bc-epochs", "2")
+    )
+    assert status == 0
+    [run] = (place.path / "outputs" / "pretrain").iterdir()
+    policy = run / "pretrained_actor.pt"
+    assert policy.exists()
+    assert f"--external-pretrain {policy.relative_to(place.path)}" in text.replace("'", "")
+    assert {"behaviour_cloning.json", "tensorboard"} <= {path.name for path in run.iterdir()}
+
+    fits = command(place, "validate-model", str(policy), "--json")
+    assert (fits.returncode, json.loads(fits.stdout)["fits"]) == (0, True)
+    other = command(place, "validate-model", str(policy), "--set", "observation.queue_slots=1")
+    assert other.returncode == 1
+    assert "does not fit" in other.stderr
+
+    used = place.run("--external-pretrain", str(policy), "--use-external", "--resume", "never")
+    assert used.returncode == 0, used.stderr
+    assert "chooses the same in all of 512 probe states" in place.log()
+
+
+def test_a_used_folder_and_a_wrong_policy_are_refused_before_anything_is_written(place):
+    folder = place.path / "used"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    used = command(place, "pretrain", "--output-dir", "used")
+    assert used.returncode == 2
+    assert "used" in used.stderr
+    wrong = command(place, "pretrain", "--finetune", "used/notes.txt")
+    assert wrong.returncode == 2
+    assert "used/notes.txt" in wrong.stderr
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+    assert not (place.path / "outputs" / "pretrain").exists()
+
+
+def test_a_training_begins_with_a_set(place):
+    result = place.run("--demonstrations", str(the_set(place)), "--resume", "never")
+    assert result.returncode == 0, result.stderr
+    log = place.log()
+    assert "collecting demonstrations" not in log
+    assert the_set(place).name in log
+    elsewhere = place.run(
+        "--demonstrations", str(the_set(place)), "--resume", "never",
+        "--set", "observation.queue_slots=1",
+    )  # fmt: skip
+    assert elsewhere.returncode == 2
+    assert the_set(place).name in elsewhere.stderr
+    assert len(place.runs) == 1
