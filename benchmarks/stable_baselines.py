@@ -1,8 +1,9 @@
-"""Stable-Baselines3's PPO on our vector environment: ``stable_baselines.py DECISIONS``.
+"""Stable-Baselines3's PPO on our vector environment: ``stable_baselines.py DECISIONS SIZES``.
 
-The default training's sizes; the network is Stable-Baselines3's default, 64-64 for policy and
-value each, on the flattened observation. ``benchmarks/training.py`` runs it in a process of its
-own and reads the JSON line that it ends with.
+SIZES are "ours", minibatch and epochs of the default training, or "its", Stable-Baselines3's own
+(64, 10). Environments and rollout are those of the default training; the network is
+Stable-Baselines3's default, 64-64 for policy and value each, on the flattened observation.
+``benchmarks/training.py`` runs it in a process of its own and reads the JSON line at the end.
 """
 
 from __future__ import annotations
@@ -104,23 +105,24 @@ def main() -> None:
     config = TrainingConfig()
     torch.set_num_threads(config.training.torch_threads)
     section, count = config.ppo_config, config.parallel_training.num_envs
+    decisions, sizes = int(sys.argv[1]), sys.argv[2]
+    ours = {"batch_size": section.minibatch_size, "n_epochs": section.epochs}
     envs = FlatEnvironments(gymnasium.make_vec(ROUTING, num_envs=count))
     model = PPO(
         "MlpPolicy",
         envs,
         learning_rate=section.learning_rate,
         n_steps=section.rollout_len // count,
-        batch_size=section.minibatch_size,
-        n_epochs=section.epochs,
         gamma=section.gamma,
         gae_lambda=section.gae_lambda,
         clip_range=section.clip_ratio,
         max_grad_norm=section.max_grad_norm,
         seed=config.training.seed,
         device="cpu",
+        **(ours if sizes == "ours" else {}),
     )
     clock = _Clock()
-    model.learn(int(sys.argv[1]), callback=clock)
+    model.learn(decisions, callback=clock)
     ended, total = time.perf_counter(), model.num_timesteps
     began, first = clock.began[1]
     print(json.dumps({"decisions_per_second": (total - first) / (ended - began)}))

@@ -4,9 +4,10 @@ Ours is ``vidur-ppo train`` in a process of its own, with checkpoints, curves an
 start and comparison: whole decisions from observation to gradient, by the wall clock. The speed is
 that of all updates behind the critic's warm-up, taken from ``metrics/training.csv``.
 
-Stable-Baselines3's PPO trains on the same vector environment with the same number of environments,
-rollout, minibatch, epochs, discount and clipping (``stable_baselines.py``), without checkpoints and
-curves, in a process of its own as well. Both take turns. It is no requirement of the project:
+Stable-Baselines3's PPO trains on the same vector environment with as many environments and as long
+rollouts (``stable_baselines.py``), without checkpoints and curves, in a process of its own as well,
+and both take turns: ``ratio_vs_sb3`` is to its own minibatch and epochs, 64 and 10,
+``ratio_vs_sb3_same_sizes`` to ours. It is no requirement of the project:
 
     .venv/bin/pip install --no-deps stable-baselines3==2.9.0 cloudpickle==3.1.2
 
@@ -38,29 +39,34 @@ def _train(decisions: int, **environment: str) -> tuple[Ended, float]:
     return train({"training": {"total_requests": decisions}}, **environment)
 
 
-def _train_elsewhere(decisions: int) -> tuple[Ended, float]:
+def _train_elsewhere(decisions: int, sizes: str) -> tuple[Ended, float]:
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as name:
-        ended = run_program([sys.executable, str(_SB3), str(decisions)], Path(name))
+        ended = run_program([sys.executable, str(_SB3), str(decisions), sizes], Path(name))
     return ended, float(json.loads(ended.output.splitlines()[-1])["decisions_per_second"])
 
 
 def _side_by_side(decisions: int, repetitions: int) -> dict[str, float]:
-    ours, theirs, peaks, other_peaks = [], [], [], []
+    rollout = TrainingConfig().ppo_config.rollout_len
+    rates: dict[str, list[float]] = {"": [], "sb3_": [], "sb3_same_sizes_": []}
+    peaks = dict.fromkeys(rates, 0.0)
     for _ in range(repetitions):
-        ended, rate = _train(decisions)
-        ours.append(rate)
-        peaks.append(ended.peak_rss_mb)
-        ended, rate = _train_elsewhere(decisions)
-        theirs.append(rate)
-        other_peaks.append(ended.peak_rss_mb)
+        for name, (ended, rate) in {
+            "": _train(decisions),
+            # One rollout to warm up and one to measure: its own sizes are slow.
+            "sb3_": _train_elsewhere(2 * rollout, "its"),
+            "sb3_same_sizes_": _train_elsewhere(decisions, "ours"),
+        }.items():
+            rates[name].append(rate)
+            peaks[name] = max(peaks[name], ended.peak_rss_mb)
+
+    def ratio(name: str) -> float:
+        return statistics.median(a / b for a, b in zip(rates[""], rates[name], strict=True))
+
     return {
-        "decisions_per_second": statistics.median(ours),
-        "sb3_decisions_per_second": statistics.median(theirs),
-        "ratio_vs_sb3": statistics.median(
-            one / other for one, other in zip(ours, theirs, strict=True)
-        ),
-        "peak_rss_mb": max(peaks),
-        "sb3_peak_rss_mb": max(other_peaks),
+        **{f"{name}decisions_per_second": statistics.median(r) for name, r in rates.items()},
+        "ratio_vs_sb3": ratio("sb3_"),
+        "ratio_vs_sb3_same_sizes": ratio("sb3_same_sizes_"),
+        **{f"{name}peak_rss_mb": peak for name, peak in peaks.items()},
     }
 
 
