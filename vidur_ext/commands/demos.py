@@ -37,7 +37,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print warnings and errors 
 def _help(context: typer.Context, asked: bool) -> None:
     if asked:
         keys = {"demo_steps": "warmstart.demo_requests", "output_dir": "training.output_root"}
-        show_help(context, context.params.get("config") or DEFAULT_CONFIG, keys)
+        show_help(context, Path(context.params.get("config") or DEFAULT_CONFIG), keys)
 
 
 @app.command()

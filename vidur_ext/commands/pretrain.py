@@ -30,7 +30,7 @@ SHORTCUTS = {
 def _help(context: typer.Context, asked: bool) -> None:
     if asked:
         keys = {**SHORTCUTS, "output_dir": "training.output_root"}
-        show_help(context, context.params.get("config") or DEFAULT_CONFIG, keys)
+        show_help(context, Path(context.params.get("config") or DEFAULT_CONFIG), keys)
 
 
 def pretrain(
@@ -102,10 +102,12 @@ def _run(
 ) -> tuple[RunFolder, CloningResult]:
     from vidur_ext.training.interruption import Interrupted
     from vidur_ext.training.pretraining import Pretraining, pretrain, pretraining_folder
+    from vidur_ext.workload.streams import describe_workload
 
+    # Before there is a folder: a trace that is missing leaves none behind.
+    wanted = Pretraining(config, describe_workload(config), demonstrations, finetune)
     folder = pretraining_folder(Path(config.training.output_root), output_dir)
     try:
-        wanted = Pretraining(config, demonstrations, finetune)
         return folder, pretrain(wanted, folder, quiet=quiet)
     except KeyboardInterrupt:
         outcome = f"{folder.path} holds no pretrained_actor.pt"

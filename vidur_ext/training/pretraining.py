@@ -23,7 +23,6 @@ from vidur_ext.warmstart.cloning_job import (
     describe_accuracy,
     obtain_demonstrations,
 )
-from vidur_ext.workload.streams import describe_workload
 
 _LOG = logging.getLogger("ppo")
 PRETRAININGS = "pretrain"
@@ -37,6 +36,8 @@ class Pretraining:
     """What is wanted; every file is checked already."""
 
     config: TrainingConfig
+    workload: str
+    """The config's workload in words: to tell it, its trace has been found."""
     demonstrations: Path | None = None
     """Set to clone from; None collects new demonstrations."""
     finetune: Path | None = None
@@ -66,10 +67,9 @@ def pretrain(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> CloningR
     """Clone the teachers; the folder has the policy, its history, curves, log and config.
 
     Raises:
-        UserError: a trace, set or policy cannot be used, or the disk refuses.
+        UserError: a set or policy cannot be used, or the disk refuses.
     """
     config = wanted.config
-    workload = describe_workload(config)
     with disk_errors(folder.path, "nothing can be written there", "Choose another --output-dir"):
         target = folder.path / CONFIG_FILE
         write_staged(target, dump_config(config).encode())
@@ -77,7 +77,7 @@ def pretrain(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> CloningR
     torch.set_num_threads(config.training.torch_threads)
     with run_log(folder.path / "pretraining.log", config.monitoring.log_level, quiet=quiet):
         _LOG.info("pretraining folder %s", folder.path)
-        _LOG.info("workload: %s", workload)
+        _LOG.info("workload: %s", wanted.workload)
         demonstrations = obtain_demonstrations(
             config, wanted.demonstrations, folder.demonstrations, folder.simulator
         )

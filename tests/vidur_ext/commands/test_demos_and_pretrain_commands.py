@@ -1,0 +1,99 @@
+"""What ``demos``, ``pretrain`` and ``validate-model`` refuse, and that a refusal leaves nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.errors import UserError
+from vidur_ext.cli import app
+
+MISSING_TRACE = ["--set", "workload.source=trace", "--set", "workload.trace_file=none.csv"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run a command in an empty folder that has the default config."""
+    config = Path("configs/ppo_warmstart.json").resolve().read_text()
+    monkeypatch.chdir(tmp_path)
+    Path("configs").mkdir()
+    Path("configs/ppo_warmstart.json").write_text(config)
+
+    def invoke(*arguments: str):
+        result = CliRunner().invoke(app, arguments, terminal_width=200)
+        refused = isinstance(result.exception, UserError)
+        assert result.exception is None or isinstance(result.exception, SystemExit) or refused
+        return result
+
+    return invoke
+
+
+def refusal(result) -> str:
+    assert isinstance(result.exception, UserError)
+    return str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["demos", "collect", *MISSING_TRACE], "no such trace file"),
+        (["demos", "collect", "--demo-steps", "0"], "warmstart.demo_requests = 0"),
+        (["pretrain", *MISSING_TRACE], "no such trace file"),
+        (["pretrain", "--bc-epochs", "-1"], "warmstart.epochs = -1"),
+        (["pretrain", "--demonstrations", "none"], "no demonstration set"),
+        (["pretrain", "--demonstrations", "x", "--demo-steps", "99"], "say one"),
+        (["demos", "info", "none"], "no demonstration set"),
+        (["demos", "list", "none"], "no such folder"),
+        (["demos", "clean", "--quiet"], "say --yes"),
+        (["demos", "clean", "--json"], "say --yes"),
+        (["validate-model", "none.pt"], "no such file"),
+    ],
+)
+def test_a_refusal_says_why_and_leaves_nothing_that_looks_like_a_result(run, words, reason):
+    assert reason in refusal(run(*words))
+    assert [path.name for path in Path.cwd().rglob("*") if path.is_file()] == ["ppo_warmstart.json"]
+    assert not list(Path.cwd().glob("outputs/*/*"))
+
+
+def test_before_anything_was_collected_there_is_nothing_to_list_or_delete(run):
+    assert json.loads(run("demos", "list", "--json").stdout)["sets"] == []
+    assert json.loads(run("demos", "clean", "--yes", "--json").stdout)["deleted"] == []
+    assert not Path("outputs").exists()
+
+
+def test_a_folder_that_only_looks_like_a_set_is_shown_and_never_deleted(run):
+    Path("mine").mkdir()
+    Path("mine/demonstration_set.json").write_text("{}")
+    cleaned = run("demos", "clean", "mine", "--yes")
+    assert cleaned.exit_code == 0
+    assert "cannot be used: mine" in cleaned.output
+    assert Path("mine/demonstration_set.json").read_text() == "{}"
+
+
+def test_a_file_that_is_no_policy_does_not_fit_and_json_says_why(run):
+    result = run("validate-model", "configs/ppo_warmstart.json", "--json")
+    told = json.loads(result.stdout)
+    assert (result.exit_code, told["fits"]) == (1, False)
+    assert "cannot be read as a policy file" in told["problem"]
+
+
+@pytest.mark.parametrize(
+    ("words", "values"),
+    [
+        (["demos", "collect"], ("warmstart.demo_requests", "training.output_root")),
+        (["pretrain"], ("warmstart.epochs", "warmstart.demo_requests", "training.seed")),
+    ],
+)
+def test_help_shows_the_defaults_of_the_config_that_is_named(run, words, values):
+    path = Path("configs/ppo_warmstart.json")
+    document = json.loads(path.read_text())
+    document["warmstart"]["demo_requests"] = 777
+    assert TrainingConfig().warmstart.demo_requests != 777
+    Path("other.json").write_text(json.dumps(document))
+    shown = run(*words, "--config", "other.json", "--help").output
+    assert "777" in shown
+    assert all(value in shown for value in values)
