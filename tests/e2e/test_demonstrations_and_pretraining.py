@@ -103,6 +103,16 @@ def test_a_place_that_cannot_hold_a_set_is_named(place):
     assert (place.path / "notes.txt").read_text() == "mine"
 
 
+def test_ctrl_c_leaves_no_half_set_and_the_rest_alone(place, finished):
+    kept = the_set(place)
+    child = place.script("manage_pretrain_data.sh", COLLECT, "--demo-steps", "16384")
+    child.expect("workload: ")
+    child.sendintr()
+    status, text = finished(child)
+    assert (status, "no demonstrations were kept" in text) == (130, True)
+    assert list(kept.parent.iterdir()) == [kept]
+
+
 def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read):
     made = str(the_set(place))
     status, text = read(
@@ -120,6 +130,18 @@ def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read)
     other = command(place, "validate-model", str(policy), "--set", "observation.queue_slots=1")
     assert other.returncode == 1
     assert "does not fit" in other.stderr
+
+    other = place.script(
+        "standalone_pretrain.sh", "--demonstrations", made, "--finetune", str(policy),
+        "--output-dir", "verfeinert ü", "--quiet",
+    )  # fmt: skip
+    assert read(other) == (0, "")
+    finer = place.path / "verfeinert ü"
+    begun, refined = (
+        json.loads((folder / "behaviour_cloning.json").read_text()) for folder in (run, finer)
+    )
+    assert (finer / "pretrained_actor.pt").read_bytes() != policy.read_bytes()
+    assert refined["history"][0]["train_loss"] < begun["history"][0]["train_loss"]
 
     used = place.run("--external-pretrain", str(policy), "--use-external", "--resume", "never")
     assert used.returncode == 0, used.stderr
