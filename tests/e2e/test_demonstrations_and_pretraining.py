@@ -32,7 +32,8 @@ def collected(new_place):
     """A checkout with one set, collected by the script."""
     place = new_place().with_scripts()
     child = place.script("manage_pretrain_data.sh", COLLECT)
-    child.expect("16 demonstrations of vllm_dp at load 1")
+    # The first command after a change of the engine compiles it, on a busy machine for minutes.
+    child.expect("16 demonstrations of vllm_dp at load 1", timeout=300)
     child.expect(r"use them: vidur-ppo train --demonstrations outputs/demonstrations/set_\d+_\d+")
     child.expect(pexpect.EOF)
     child.close()
@@ -146,20 +147,6 @@ def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read)
     used = place.run("--external-pretrain", str(policy), "--use-external", "--resume", "never")
     assert used.returncode == 0, used.stderr
     assert "chooses the same in all of 512 probe states" in place.log()
-
-
-def test_a_used_folder_and_a_wrong_policy_are_refused_before_anything_is_written(place):
-    folder = place.path / "used"
-    folder.mkdir()
-    (folder / "notes.txt").write_text("mine")
-    used = command(place, "pretrain", "--output-dir", "used")
-    assert used.returncode == 2
-    assert "used" in used.stderr
-    wrong = command(place, "pretrain", "--finetune", "used/notes.txt")
-    assert wrong.returncode == 2
-    assert "used/notes.txt" in wrong.stderr
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
-    assert not (place.path / "outputs" / "pretrain").exists()
 
 
 def test_a_training_begins_with_a_set(place):

@@ -44,6 +44,8 @@ def refusal(result) -> str:
         (["demos", "collect", "--demo-steps", "0"], "warmstart.demo_requests = 0"),
         (["pretrain", *MISSING_TRACE], "no such trace file"),
         (["pretrain", "--bc-epochs", "-1"], "warmstart.epochs = -1"),
+        (["pretrain", "--finetune", "configs/ppo_warmstart.json"], "cannot be read as a policy"),
+        (["pretrain", "--output-dir", "configs"], "configs: is not empty"),
         (["pretrain", "--demonstrations", "none"], "no demonstration set"),
         (["pretrain", "--demonstrations", "x", "--demo-steps", "99"], "say one"),
         (["demos", "info", "none"], "no demonstration set"),
