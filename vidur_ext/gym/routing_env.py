@@ -36,7 +36,12 @@ class RoutingEnv(gymnasium.Env[Seen, np.int64]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Seen, dict[str, Any]]:
-        """Open the next episode, or with a seed the first one of its request stream."""
+        """Open the next episode, or with a seed the first one of its request stream.
+
+        Raises:
+            UserError: options are given: there are none.
+        """
+        refuse_options(options)
         super().reset(seed=seed)
         if seed is not None:
             self._episodes.restart(seed)
@@ -56,8 +61,7 @@ class RoutingEnv(gymnasium.Env[Seen, np.int64]):
         """
         if not self._open:
             raise UserError("no episode is open: call reset() first")
-        actions = np.asarray(action, dtype=np.int64).reshape(-1)
-        check_actions(actions, 1, self._episodes.num_replicas)
+        actions = checked_actions(np.reshape(action, -1), 1, self._episodes.num_replicas)
         seen = self._alone(self._episodes.step(actions))
         info = {name: float(value[0]) for name, value in self._episodes.components.items()}
         ended = self._episodes.ended
@@ -71,13 +75,30 @@ class RoutingEnv(gymnasium.Env[Seen, np.int64]):
         return {name: array[0] for name, array in seen.items()}
 
 
-def check_actions(actions: NDArray[np.int64], num_envs: int, num_replicas: int) -> None:
-    """Refuse what does not name one replica per environment.
+def refuse_options(options: dict[str, Any] | None) -> None:
+    """Gymnasium lets ``reset`` take options; what has no effect is not to look as if it had.
 
     Raises:
-        UserError: saying what was expected.
+        UserError: there are some.
     """
+    if options:
+        raise UserError(
+            f"reset(options={options}): there are no options; `overrides` of gymnasium.make change "
+            "the environment, `seed` chooses the requests"
+        )
+
+
+def checked_actions(given: NDArray[Any], num_envs: int, num_replicas: int) -> NDArray[np.int64]:
+    """Return the actions [B], each of which names a replica.
+
+    Raises:
+        UserError: they do not; saying what was expected.
+    """
+    if not np.issubdtype(given.dtype, np.integer):
+        raise UserError(f"actions of type {given.dtype}: expected integers, the replicas")
+    actions = given.astype(np.int64)
     if actions.shape != (num_envs,):
         raise UserError(f"expected one action per environment [{num_envs}], not {actions.shape}")
     if not ((actions >= 0) & (actions < num_replicas)).all():
         raise UserError(f"actions {actions.tolist()}: expected replicas 0 to {num_replicas - 1}")
+    return actions

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.gym.episodes import Config, RoutingEpisodes, Seen
-from vidur_ext.gym.routing_env import check_actions
+from vidur_ext.gym.routing_env import checked_actions, refuse_options
 
 Bools = NDArray[np.bool_]
 
@@ -52,8 +52,9 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[Seen, NDArray[np.int64], NDArr
         """Open the next episodes, or with a seed the first ones of its request stream.
 
         Raises:
-            UserError: one seed per environment is given: they share one stream.
+            UserError: one seed per environment is given, though they share one stream; or options.
         """
+        refuse_options(options)
         if isinstance(seed, list):
             raise UserError("the environments share one request stream: give one seed, not a list")
         super().reset(seed=seed)
@@ -72,8 +73,7 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[Seen, NDArray[np.int64], NDArr
         """
         if not self._open:
             raise UserError("no episode is open: call reset() first")
-        chosen = np.asarray(actions, dtype=np.int64)
-        check_actions(chosen, self.num_envs, self._episodes.num_replicas)
+        chosen = checked_actions(np.asarray(actions), self.num_envs, self._episodes.num_replicas)
         seen = self._episodes.step(chosen)
         reward = self._episodes.reward
         info: dict[str, Any] = _with_masks(self._episodes.components)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import FlattenObservation, NormalizeObservation
+from gymnasium.wrappers.vector import NormalizeReward, RecordEpisodeStatistics
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.gym import ROUTING
@@ -103,6 +105,33 @@ def test_rewards_add_up_to_minus_all_latencies():
     assert 0 < steps[-1][4]["mean_ttft_s"] < steps[-1][4]["mean_latency_s"]
 
 
+def test_the_module_in_the_name_registers_it():
+    env = gymnasium.make(f"vidur_ext.gym:{ROUTING}", overrides=SMALL)
+    assert env.action_space.n == 3
+    envs = gymnasium.make_vec(f"vidur_ext.gym:{ROUTING}", num_envs=2, overrides=SMALL)
+    assert envs.num_envs == 2
+
+
+def test_a_single_environment_can_be_flattened_and_normalised():
+    raw = single("training.episode_requests=300")
+    seen, _ = raw.reset(seed=4)
+    assert max(step[0]["replicas"].max() for step in in_turn(raw)) > 1000
+    env = NormalizeObservation(FlattenObservation(single("training.episode_requests=300")))
+    env.reset(seed=4)
+    rows = np.array([env.step(step % 3)[0] for step in range(299)])
+    assert rows.shape == (299, seen["replicas"].size + seen["context"].size)
+    # Samuelson's inequality: among n numbers none is further than sqrt(n - 1) deviations away.
+    assert np.abs(rows).max() <= np.sqrt(299)
+
+
+def test_statistics_and_reward_wrappers_take_the_vector_form():
+    envs = RecordEpisodeStatistics(NormalizeReward(vector(2)))
+    envs.reset(seed=4)
+    for step in range(12):
+        *_, info = envs.step(np.full(2, step % 3))
+    assert info["episode"]["l"].tolist() == [12, 12]
+
+
 def test_a_seed_chooses_the_request_stream():
     env = single()
 
@@ -124,6 +153,8 @@ def test_a_seed_chooses_the_request_stream():
     [
         (lambda env: (env.reset(), env.step(3)), r"actions \[3\]: expected replicas 0 to 2"),
         (lambda env: (env.reset(), env.step(-1)), r"actions \[-1\]: expected replicas 0 to 2"),
+        (lambda env: (env.reset(), env.step(1.7)), "actions of type float64: expected integers"),
+        (lambda env: env.reset(options={"window": 3}), "there are no options"),
         (lambda env: env.step(0), "no episode is open: call reset"),
         (lambda env: (env.reset(), in_turn(env), env.step(0)), "no episode is open: call reset"),
     ],
@@ -141,6 +172,8 @@ def test_a_wrong_use_is_named(act, message):
             lambda envs: (envs.reset(), envs.step(np.zeros(3, int))),
             r"one action per environment \[",
         ),
+        (lambda envs: (envs.reset(), envs.step(np.zeros(2))), "expected integers, the replicas"),
+        (lambda envs: envs.reset(options={"window": 3}), "there are no options"),
         (lambda envs: envs.reset(seed=[1, 2]), "give one seed, not a list"),
         (lambda envs: vector(0), "num_envs=0: expected 1 or more"),
     ],
