@@ -9,7 +9,7 @@ rollouts (``stable_baselines.py``), without checkpoints and curves, in a process
 and both take turns: ``ratio_vs_sb3`` is to its own minibatch and epochs, 64 and 10,
 ``ratio_vs_sb3_same_sizes`` to ours. It is no requirement of the project:
 
-    .venv/bin/pip install --no-deps stable-baselines3==2.9.0 cloudpickle==3.1.2
+    .venv/bin/pip install --no-deps stable-baselines3==2.9.2
 
 Peaks of memory are those that the operating system reports of each process. Growth compares a
 training of ``--memory-decisions`` with one of a tenth of them. A start-up is a whole process that
