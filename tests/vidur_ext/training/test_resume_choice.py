@@ -27,6 +27,9 @@ NOW = datetime(2030, 1, 2, 3, 4, tzinfo=timezone.utc)
 MODEL = Path("given/policy.pt")
 
 
+GAMMA = TrainingConfig().ppo_config.gamma
+
+
 def checkpoint(folder: Path = Path("saved"), **change: object) -> CheckpointInfo:
     facts = {
         "ppo_step": 128,
@@ -216,7 +219,7 @@ def test_the_block_names_what_an_operator_asks_for(tmp_path):
         "saved because of: interval",
         "size         1.50 MB",
         "run folder   outputs/run_1",
-        "ppo_config.gamma: 0.99 in the checkpoint, 0.5 now (counts from here on",
+        f"ppo_config.gamma: {GAMMA} in the checkpoint, 0.5 now (counts from here on",
         "training.seed: 0 in the checkpoint, 3 now (cannot be changed",
         "1 changed that do not concern learning",
     ):

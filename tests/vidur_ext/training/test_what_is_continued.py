@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ppo_scheduler.config.fields import leaf_fields
 from ppo_scheduler.config.resume_rules import RULES, Effect, differences, rule_of
-from ppo_scheduler.config.training_config import LearnerConfig
+from ppo_scheduler.config.training_config import LearnerConfig, TrainingConfig
 from ppo_scheduler.errors import UserError
 from vidur_ext.training.interruption import Interrupted
 
@@ -23,6 +23,9 @@ GOLDEN_KEYS = {
     },
     "ppo_config": {"rollout_len": 16, "minibatch_size": 8, "critic_warmup_updates": 1},
 }  # fmt: skip
+
+
+RATE = TrainingConfig().ppo_config.learning_rate
 
 
 def curve(folder: Path, name: str = "Rollout/RewardMean") -> list[tuple[int, float]]:
@@ -151,7 +154,7 @@ def test_settings_of_the_learning_count_from_the_resume_on(make_config, train):
     changed = [now != then for now, then in zip(rates, before, strict=True) if then == then]
     assert changed == [False, False, True, True, True, True][-len(changed) :]
     assert (
-        "ppo_config.learning_rate: 0.0005 in the checkpoint, 0.003 now (counts from" in staged.log
+        f"ppo_config.learning_rate: {RATE} in the checkpoint, 0.003 now (counts from" in staged.log
     )
 
 
