@@ -71,9 +71,6 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "ppo_config.critic_warmup_updates",
         "ppo_config.entropy_coef_initial",
     ),
-    f"{PPO}/test_learner.py::test_baseline_envs_is_how_many_environments_are_compared": (
-        "ppo_config.baseline_envs",
-    ),
     f"{PPO}/test_learner.py::test_target_kl_stops_an_update_early": ("ppo_config.target_kl",),
     f"{PPO}/test_schedules.py::test_entropy_coef_final_holds_from_the_end_of_the_decay": (
         "ppo_config.entropy_coef_final",

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.saver import Saver
-from ppo_scheduler.config.environments import group_size
 from ppo_scheduler.config.resume_rules import Difference, Effect
 from ppo_scheduler.config.training_config import LearnerConfig
 from ppo_scheduler.control.curriculum import Curriculum
@@ -230,19 +229,13 @@ class TrainingSession:
             self.save_now("end")
 
     def _run_episode(self, total: int) -> None:
-        """Run the next episode: each group of environments has its own window of the stream."""
+        """Run the next episode: each environment has its own window of the stream."""
         position, num_envs = self._position, self._episodes.num_envs
         first = position.requests_before_episode
         count = min(self._config.training.episode_requests, (total - first) // num_envs)
         scales = self._curriculum.scales(first)
         self._instruments.scales = scales
-        # Requests of the budget count once for each environment that serves them.
-        group = group_size(num_envs, self._config.ppo_config.baseline_envs)
-        windows = [
-            self._stream.window(first // group + place * count, count)
-            for place in range(num_envs // group)
-            for _ in range(group)
-        ]
+        windows = [self._stream.window(first + env * count, count) for env in range(num_envs)]
         begun = position.decisions_in_episode > 0
         taken = self.learner.action_log.together() if begun else np.zeros((num_envs, 0), np.int64)
         end = self._episodes.run(

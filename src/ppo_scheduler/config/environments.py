@@ -1,4 +1,4 @@
-"""Which numbers of environments a training can have, and which of them belong together."""
+"""Which numbers of environments a training can have."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ def misfit(engine: str, num_envs: int, rollout_len: int, total_requests: int) ->
             f"{_multiples(total_requests, num_envs)}, or another num_envs"
         )
     return None
-
-
-def group_size(num_envs: int, most: int) -> int:
-    """Return how many environments serve the same requests: the largest divisor up to ``most``."""
-    return max(size for size in range(1, min(num_envs, most) + 1) if num_envs % size == 0)
 
 
 def _multiples(value: int, step: int) -> str:

@@ -72,14 +72,6 @@ class PPOSection(Section):
     adam_eps: float = key(1e-5, "AdamW denominator constant", gt=0, le=1e-2)
     gamma: float = key(0.99, "discount per decision", gt=0, le=1)
     gae_lambda: float = key(0.95, "GAE lambda", ge=0, le=1)
-    baseline_envs: int = key(
-        10,
-        "environments that serve the same requests, at most (their number divides "
-        "`parallel_training.num_envs`): what the others of them earned is the baseline of each; "
-        "1 for none",
-        unit="simulations",
-        ge=1,
-    )
     clip_ratio: float = key(0.2, "probability ratios are clipped to 1 +- this", gt=0, lt=1)
     value_clip: float | None = key(
         0.2, "clip of the value's move per update, null for none", unit="return std", gt=0

@@ -46,7 +46,6 @@ RULES = (
     Rule("checkpointing.*", Effect.NONE, "it concerns saving only"),
     Rule("monitoring.*", Effect.NONE, "it concerns watching only"),
     Rule("curriculum_learning.*", Effect.NEXT_EPISODE, "it scales the request stream"),
-    Rule("ppo_config.baseline_envs", Effect.NEXT_EPISODE, "environments serve other requests"),
     Rule("parallel_training.num_envs", Effect.NEXT_EPISODE, "episodes run side by side"),
     Rule("parallel_training.*", Effect.NONE, "it concerns processes around the training"),
     Rule("cluster.*", Effect.NEXT_EPISODE, "the simulated cluster is another"),

@@ -36,26 +36,6 @@ def advantages_and_returns(
     return advantages, advantages + values
 
 
-def relative_to_group(advantages: Floats, group: int) -> Floats:
-    """Return advantages [T, B] less the mean of the other environments of each group at that step.
-
-    Environments that serve the same requests are luckier or unluckier together: when the next
-    requests come and how long they are is most of what a return varies by, and no action changes
-    it. What the others got is a baseline that knows it, and that does not depend on the action
-    taken, so the gradient stays unbiased (Mao et al. 2019, "Variance reduction for reinforcement
-    learning in input-driven environments").
-
-    Args:
-        group: this many environments in a row serve the same requests; 1 changes nothing.
-    """
-    if group == 1:
-        return advantages
-    grouped = advantages.reshape(len(advantages), -1, group)
-    others = (grouped.sum(axis=2, keepdims=True) - grouped) / (group - 1)
-    relative: Floats = (grouped - others).reshape(advantages.shape)
-    return relative
-
-
 def explained_variance(predicted: Floats, target: Floats) -> float:
     """Return 1 - Var(target - predicted) / Var(target); 0 for a constant target."""
     variance = float(np.var(target))

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppo_scheduler.config.environments import group_size
 from ppo_scheduler.config.training_config import LearnerConfig
 from ppo_scheduler.control.collapse_guard import CollapseGuard
 from ppo_scheduler.control.normalizer import RewardScaler
@@ -20,7 +19,7 @@ from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
 from ppo_scheduler.policy.distribution import log_probabilities, sample
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.ppo.action_log import ActionLog
-from ppo_scheduler.ppo.gae import advantages_and_returns, relative_to_group
+from ppo_scheduler.ppo.gae import advantages_and_returns
 from ppo_scheduler.ppo.rollout_buffer import RolloutBuffer, Transition
 from ppo_scheduler.ppo.rollout_statistics import rollout_scalars
 from ppo_scheduler.ppo.schedules import (
@@ -94,7 +93,6 @@ class Learner:
         self.ppo_step = 0
         self.updates = 0
         self._num_envs = num_envs
-        self._group = group_size(num_envs, ppo.baseline_envs)
         self._pending: Transition | None = None
         self._action_rng = generator(seed, Purpose.ACTION_SAMPLING)
         self._minibatch_rng = generator(seed, Purpose.MINIBATCH_ORDER)
@@ -187,7 +185,6 @@ class Learner:
         advantage, target = advantages_and_returns(
             rollout.reward, rollout.value, rollout.done, next_value, ppo.gamma, ppo.gae_lambda
         )
-        advantage = relative_to_group(advantage, self._group)
         scalars = rollout_scalars(rollout, advantage, target, self.policy.schema, self.num_replicas)
         if ppo.normalize_advantages:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)

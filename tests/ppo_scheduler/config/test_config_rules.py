@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from ppo_scheduler.config.environments import group_size
 from ppo_scheduler.config.loading import load_config
 
 STAGES = [{"until_requests": 9}, {"until_requests": 9}]
@@ -151,10 +150,3 @@ def test_what_does_not_contradict_is_accepted(write, tree) -> None:
 def test_a_contradiction_between_file_and_command_line_names_both(complaint) -> None:
     message = complaint({"ppo_config": {"rollout_len": 64}}, "ppo_config.minibatch_size=100")
     assert message.startswith("my.json and command line: ppo_config: minibatch_size=100")
-
-
-@pytest.mark.parametrize(
-    ("num_envs", "most", "size"), [(1, 10, 1), (100, 10, 10), (128, 10, 8), (7, 10, 7), (6, 4, 3)]
-)
-def test_groups_of_environments_are_equal_and_as_large_as_allowed(num_envs, most, size):
-    assert group_size(num_envs, most) == size

@@ -6,11 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppo_scheduler.ppo.gae import (
-    advantages_and_returns,
-    explained_variance,
-    relative_to_group,
-)
+from ppo_scheduler.ppo.gae import advantages_and_returns, explained_variance
 
 
 def naive(rewards, values, dones, next_value, gamma, lam):
@@ -81,28 +77,3 @@ def test_explained_variance_of_perfect_and_constant_predictions():
     assert explained_variance(target, target) == 1.0
     assert explained_variance(np.full(10, 4.5), target) == 0.0
     assert explained_variance(target, np.ones(10)) == 0.0
-
-
-def test_what_happens_to_all_of_a_group_is_no_ones_merit():
-    rng = np.random.default_rng(0)
-    own = rng.normal(size=(7, 6))
-    luck = np.repeat(100.0 * rng.normal(size=(7, 2)), 3, axis=1)
-    np.testing.assert_allclose(
-        relative_to_group(own + luck, 3), relative_to_group(own, 3), atol=1e-9
-    )
-
-
-@given(seed=st.integers(0, 2**32 - 1), group=st.integers(2, 5), groups=st.integers(1, 3))
-def test_the_baseline_of_each_is_the_mean_of_the_others(seed, group, groups):
-    advantages = np.random.default_rng(seed).normal(size=(4, group * groups))
-    relative = relative_to_group(advantages, group)
-    for env in range(group * groups):
-        first = env // group * group
-        others = [other for other in range(first, first + group) if other != env]
-        expected = advantages[:, env] - advantages[:, others].mean(axis=1)
-        np.testing.assert_allclose(relative[:, env], expected, atol=1e-12)
-
-
-def test_alone_there_is_no_baseline():
-    advantages = np.arange(6.0).reshape(2, 3)
-    assert relative_to_group(advantages, 1) is advantages

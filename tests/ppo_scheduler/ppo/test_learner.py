@@ -237,15 +237,6 @@ def test_every_key_of_the_update_changes_the_weights(make_learner, make_task, ke
     assert not same(weights(usual), weights(changed))
 
 
-def test_baseline_envs_is_how_many_environments_are_compared(make_learner, make_task, sink):
-    deviations = []
-    for most in (1, 2, 4):
-        learner = make_learner(4, ppo_config={"baseline_envs": most})
-        run(learner, make_task(4), 200)
-        deviations.append(sink.series("Rollout/AdvantageStd")[-1])
-    assert len(set(deviations)) == 3
-
-
 def test_target_kl_stops_an_update_early(make_learner, make_task, sink):
     learner = make_learner(ppo_config={"target_kl": 1e-5})
     run(learner, make_task(), 400)

@@ -78,10 +78,7 @@ def test_one_environment_learns_the_same_on_either_engine(make_config, train, tm
     assert curves[0] == pytest.approx(curves[1], rel=1e-6, nan_ok=True)
 
 
-@pytest.mark.parametrize("group", [1, 2, 4])
-def test_every_request_is_trained_by_each_environment_of_a_group(
-    make_four, train, monkeypatch, group
-):
+def test_every_request_is_trained_once(make_four, train, monkeypatch):
     windows, plain = [], SyntheticStream.window
 
     def window(self, start, count):
@@ -89,9 +86,9 @@ def test_every_request_is_trained_by_each_environment_of_a_group(
         return plain(self, start, count)
 
     monkeypatch.setattr(SyntheticStream, "window", window)
-    manifest = train(make_four(ppo_config={"baseline_envs": group})).newest.manifest
+    manifest = train(make_four()).newest.manifest
     trained = sorted(request for start, n in windows for request in range(start, start + n))
-    assert trained == [request for request in range(240 // group) for _ in range(group)]
+    assert trained == list(range(240))
     assert manifest.global_step == manifest.facts["requests_done"] == 240
     assert manifest.ppo_step == 60
 
@@ -100,16 +97,6 @@ def test_every_environment_acts_and_learns(make_four, train):
     assert not train(make_four()).has_weights_of(
         train(make_four(parallel_training={"num_envs": 2}), "two")
     )
-
-
-def test_another_baseline_goes_on_with_the_next_request(make_four, train, stop_at):
-    stop_at(30)
-    with pytest.raises(Interrupted):
-        train(make_four())
-    other = make_four(ppo_config={"baseline_envs": 2}, monitoring={"log_level": "info"})
-    trained = train(other, load_checkpoint="latest")
-    assert "ppo_config.baseline_envs: 10 in the checkpoint, 2 now" in trained.log
-    assert "going on with request 120" in trained.log
 
 
 @pytest.mark.parametrize(
