@@ -63,11 +63,11 @@ class PPOSection(Section):
     """Clipped PPO with generalised advantage estimation (Schulman et al. 2016, 2017)."""
 
     rollout_len: int = key(
-        8000, "decisions per update, over all environments", unit="decisions", ge=2
+        16_000, "decisions per update, over all environments", unit="decisions", ge=2
     )
     epochs: int = key(2, "passes over each rollout", ge=1, le=100)
-    minibatch_size: int = key(1000, "decisions per gradient computation", unit="decisions", ge=1)
-    learning_rate: float = key(5e-4, "AdamW step size before the schedule", gt=0, le=1)
+    minibatch_size: int = key(8000, "decisions per gradient computation", unit="decisions", ge=1)
+    learning_rate: float = key(2e-3, "AdamW step size before the schedule", gt=0, le=1)
     weight_decay: float = key(1e-4, "AdamW decoupled weight decay", ge=0, le=1)
     adam_eps: float = key(1e-5, "AdamW denominator constant", gt=0, le=1e-2)
     gamma: float = key(0.99, "discount per decision", gt=0, le=1)
@@ -244,8 +244,8 @@ class OptimizationSection(Section):
     adaptive_minibatch: bool = key(
         False, "double the minibatch after a KL early stop, halve it after a calm update"
     )
-    min_minibatch_size: int = key(256, "lower bound of the adaptive minibatch", ge=1)
-    max_minibatch_size: int = key(4096, "upper bound of the adaptive minibatch", ge=1)
+    min_minibatch_size: int = key(1000, "lower bound of the adaptive minibatch", ge=1)
+    max_minibatch_size: int = key(16_000, "upper bound of the adaptive minibatch", ge=1)
 
     @model_validator(mode="after")
     def _ordered(self) -> OptimizationSection:
