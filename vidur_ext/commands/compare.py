@@ -69,7 +69,7 @@ def _policies(run: Path | None, config: Path | None) -> tuple[RunFolder, dict[st
             f"{chosen.path}: holds no policy.pt, its training has not ended yet; name another "
             "run with --run, or a policy file with --policy"
         )
-    from vidur_ext.training.pipeline import policies_of
+    from vidur_ext.training.final_comparison import policies_of
 
     return chosen, policies_of(chosen)
 
@@ -95,7 +95,7 @@ def _compare(
     for path in policies.values():
         load_policy(path, observation_schema(config.observation))
     from ppo_scheduler.monitoring.run_log import run_log
-    from vidur_ext.training import pipeline
+    from vidur_ext.training import final_comparison
     from vidur_ext.training.interruption import Interrupted
 
     if output_dir is not None:
@@ -105,6 +105,6 @@ def _compare(
         folder = RunFolder.create(root, _KIND, datetime.now())
     with run_log(folder.path / "comparison.log", config.monitoring.log_level, quiet=quiet):
         try:
-            pipeline.compare(config, policies, folder, quiet)
+            final_comparison.compare(config, policies, folder, quiet)
         except KeyboardInterrupt:
             raise Interrupted(signal.SIGINT, f"{folder.path} holds no report") from None

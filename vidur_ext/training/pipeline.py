@@ -7,31 +7,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.monitoring.run_log import run_log
-from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext import main as simulator
-from vidur_ext.evaluation.comparison import Comparison
-from vidur_ext.evaluation.engine_check import check_engine
-from vidur_ext.evaluation.engines import EngineComparison
-from vidur_ext.evaluation.report.terminal import print_comparison
-from vidur_ext.evaluation.report.writer import ReportPaths, write_report
-from vidur_ext.evaluation.roles import LEARNED
-from vidur_ext.evaluation.run_result import RunResult
-from vidur_ext.evaluation.runner import run_comparison
 from vidur_ext.training.run_folder import RunFolder
 from vidur_ext.training.start import Start, begins_with_actor, open_folder
-from vidur_ext.versions import package_versions
 from vidur_ext.warmstart.adoption import adopt
 from vidur_ext.warmstart.behaviour_cloning import EpochReport
 from vidur_ext.warmstart.cloning_job import clone_to_file, describe_accuracy, obtain_demonstrations
 from vidur_ext.workload.streams import describe_workload
 
 _LOG = logging.getLogger("ppo")
-BC_NAME = "behaviour_cloning"
-EXTERNAL_NAME = "external_model"
 
 Trainer = Callable[[Start, RunFolder], None]
 """Trains to the end of the budget; the folder holds what the training begins with."""
@@ -54,6 +41,9 @@ def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> 
             warm_start(config, folder, start.external, start.demonstrations)
         (train or train_in_one_go)(start, folder)
         if config.evaluation.enabled:
+            # Plots take a while to import: a training does not wait for them.
+            from vidur_ext.training.final_comparison import compare, policies_of
+
             compare(config, policies_of(folder), folder, quiet)
     return folder
 
@@ -98,79 +88,8 @@ def training_flags(
     )
 
 
-def policies_of(folder: RunFolder) -> dict[str, Path]:
-    """Return the policies of a run by the names they have in a comparison."""
-    policies = {LEARNED: folder.policy}
-    if folder.pretrained_actor.exists():
-        cloned = folder.cloning.exists()
-        policies[BC_NAME if cloned else EXTERNAL_NAME] = folder.pretrained_actor
-    return policies
-
-
-def compare(
-    config: TrainingConfig, policies: dict[str, Path], folder: RunFolder, quiet: bool
-) -> ReportPaths:
-    """Compare policies with the heuristics on held-out workloads; the report goes to ``folder``.
-
-    Vidur judges. With the engine "compiled", the report says how far that engine agrees.
-    """
-    runs = run_comparison(config, policies, str(folder.simulator), _run_reporter())
-    section = config.evaluation
-    comparison = Comparison.from_runs(
-        runs,
-        expected_schedulers=[*policies, *section.schedulers],
-        expected_seeds=list(range(section.num_seeds)),
-        baseline=section.baseline,
-        slo_ttft_s=section.slo_ttft_s,
-        slo_tbt_s=section.slo_tbt_s,
-        warmup_fraction=section.warmup_fraction,
-        bootstrap_samples=section.bootstrap_samples,
-        rng=generator(config.training.seed, Purpose.BOOTSTRAP),
-    )
-    engines = _on_both_engines(config, policies, folder, runs)
-    facts = {
-        "Workload": describe_workload(config),
-        "Cluster": f"{config.cluster.num_replicas} x {config.cluster.model_name} on "
-        f"{config.cluster.device_counts()} (TP {config.cluster.tensor_parallel_size}), "
-        f"{config.cluster.replica_scheduler}",
-        "Decisions trained": str(config.training.total_requests),
-        "Seed": str(config.training.seed),
-        "Config digest": config.digest()[:16],
-        **{f"Version of {name}": text for name, text in package_versions().items()},
-    }
-    paths = write_report(comparison, runs, folder.comparison, facts, engines)
-    if not quiet:
-        print_comparison(comparison, Console(), engines)
-    _LOG.info("comparison in %s", paths.html)
-    return paths
-
-
-def _on_both_engines(
-    config: TrainingConfig, policies: dict[str, Path], folder: RunFolder, runs: list[RunResult]
-) -> EngineComparison | None:
-    """Return what the compiled engine makes of Vidur's ``runs``; None if it is not used."""
-    if config.simulation.engine != "compiled":
-        return None
-    engines = check_engine(config, policies, str(folder.simulator), runs)
-    for one in engines.schedulers:
-        if not one.agrees:
-            _LOG.warning("Vidur and the compiled engine disagree on %s: see the report", one.name)
-    return engines
-
-
 def _report_epoch(epoch: EpochReport) -> None:
     _LOG.debug(
         "cloning epoch %d: loss %.4f, held-out %.4f (%s)",
         epoch.epoch, epoch.train_loss, epoch.holdout_loss, describe_accuracy(epoch),
     )  # fmt: skip
-
-
-def _run_reporter() -> Callable[[RunResult, int, int], None]:
-    def report(run: RunResult, done: int, total: int) -> None:
-        mean = float((run.completed_at - run.arrived_at).mean())
-        _LOG.info(
-            "compared %d/%d: %s on held-out workload %d, mean E2E %.2f s",
-            done, total, run.scheduler, run.seed, mean,
-        )  # fmt: skip
-
-    return report

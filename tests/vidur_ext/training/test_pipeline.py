@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidur_ext.training.pipeline import compare, policies_of, run_pipeline
+from vidur_ext.training.final_comparison import compare, policies_of
+from vidur_ext.training.pipeline import run_pipeline
 from vidur_ext.training.run_folder import RunFolder
 from vidur_ext.training.start import Start
 from vidur_ext.warmstart.demonstrations import Demonstrations
