@@ -49,7 +49,9 @@ def _sources_digest() -> str:
     package = Path(__file__).parent
     folders = (package / "engine", package / "env")
     weights = package / "scheduler" / "global_scheduler" / "heuristics.py"
-    for source in (*(file for folder in folders for file in sorted(folder.glob("*.py"))), weights):
+    options = Path(__file__)
+    sources = (file for folder in folders for file in sorted(folder.glob("*.py")))
+    for source in (*sources, weights, options):
         content.update(source.read_bytes())
     return content.hexdigest()[:12]
 
