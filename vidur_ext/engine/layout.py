@@ -109,8 +109,7 @@ class Settings(NamedTuple):
     """What Vidur's replica schedulers are told.
 
     ``batch_tokens`` is Sarathi's chunk and vLLM's token limit; ``flat_blocks`` is what Orca
-    reserves per request; ``rule`` routes. own [R, 4] is what differs between replicas. It is one
-    array, because each that compiled functions pass on costs them time.
+    reserves per request; ``rule`` routes. own [R, 4] is what differs between replicas.
     """
 
     scheduler: int

@@ -157,12 +157,12 @@ def advance_one(sim: Simulation) -> int:
     state, arrived = sim.state, sim.inputs.arrived
     while state.counters[OVERFLOW] == 0:
         request = state.counters[ARRIVALS]
+        until = arrived[request] if request < len(arrived) else np.inf
+        if until > state.now[0]:
+            _run_all(sim, until)
         if request == len(arrived):
-            _run_all(sim, np.inf)
             break
-        if arrived[request] > state.now[0]:
-            _run_all(sim, arrived[request])
-            state.now[0] = arrived[request]
+        state.now[0] = until
         replica = route(sim)
         if replica < 0:
             return int(request)
