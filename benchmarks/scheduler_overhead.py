@@ -30,6 +30,10 @@ def _config(root: Path, requests: int) -> TrainingConfig:
             "training": {"total_requests": requests, "output_root": str(root)},
             "checkpointing": {"checkpoint_dir": str(root / "checkpoints")},
             "monitoring": {"progress_bar": False, "log_level": "warning"},
+            "simulation": {"engine": "vidur"},
+            "parallel_training": {"num_envs": 1},
+            "ppo_config": {"rollout_len": 512, "minibatch_size": 256},
+            "statistics_stabilization": {"collect_steps": 256},
         }
     )
 
