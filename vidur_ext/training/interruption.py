@@ -12,7 +12,7 @@ _SAVE = signal.SIGUSR1
 
 
 class Interrupted(BaseException):
-    """Training was stopped by a signal; ``outcome`` says what was saved before.
+    """Training was stopped by a signal; ``outcome`` says what has been saved.
 
     Exit status is 128 + number.
     """
@@ -30,7 +30,9 @@ class ChunkFinished(BaseException):
 class SignalRequests:
     """Remembers what signals asked for: SIGINT and SIGTERM to stop, SIGUSR1 to save.
 
-    A second Ctrl-C falls through to Python's own handling.
+    A Ctrl-C behind the first request to stop ends the training where it is: somebody at the
+    terminal does not want to wait. A repeated SIGTERM changes nothing, since nobody need mean
+    anything by it: the kernel may send one for each thread of a parent that dies.
     """
 
     def __init__(self) -> None:
@@ -54,9 +56,10 @@ class SignalRequests:
                 signal.signal(number, handler)
 
     def _note_stop(self, number: int, frame: FrameType | None) -> None:
-        if self.stop is not None:
-            raise KeyboardInterrupt
-        self.stop = number
+        if self.stop is None:
+            self.stop = number
+        elif number == signal.SIGINT:
+            raise Interrupted(number, "not waiting for a save; earlier checkpoints are intact")
 
     def _note_save(self, number: int, frame: FrameType | None) -> None:
         self._save = True

@@ -2,7 +2,8 @@
 
 The kernel sends it SIGTERM when its parent ends, however that ends: a SIGKILL as well. For a
 training SIGTERM means save and stop, so a dead driver loses no work and leaves no second trainer
-behind. A pipe to the parent would do as well, but needs a thread that reads it.
+behind. It may come twice: a child goes from one dying thread of its parent to the next, and each
+time the kernel says so. A pipe to the parent would do as well, but needs a thread that reads it.
 """
 
 from __future__ import annotations
