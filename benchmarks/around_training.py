@@ -18,15 +18,16 @@ import numpy as np
 import torch
 from harness import run_benchmark
 
-from ppo_scheduler.config.run_sections import CheckpointingSection
-from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.seeding import Purpose, torch_seed
-from vidur_ext.env.schema import observation_schema
-from vidur_ext.simulation.flags import parse_simulation_config
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.routing.features import observation_schema
 from vidur_ext.training.validation import Validation
-from vidur_ext.warmstart.collect import collect_demonstrations
+from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import parse_simulation_config
 from vidur_ext.warmstart.demonstrations import Demonstrations
+from vidur_ext.warmstart.teachers import collect_demonstrations
 
 _ENGINES = ("vidur", "compiled")
 _WORKLOADS = (1, 8)
@@ -71,7 +72,7 @@ def _demonstrate(requests: int, folder: str) -> tuple[dict[str, float], Demonstr
 def _validate(policy: RoutingPolicy, workloads: int, folder: str) -> dict[str, float]:
     seconds, latency = {}, {}
     for engine in _ENGINES:
-        flags = _config(engine, 512).to_cli_flags("ppo_modular", metrics_dir=folder)
+        flags = cli_flags(_config(engine, 512), "ppo_modular", metrics_dir=folder)
         section = CheckpointingSection(validation_freq=1, validation_seeds=workloads)
         validation = Validation(parse_simulation_config(flags), section)
         validation.mean_latency_s(policy)

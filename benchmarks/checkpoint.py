@@ -21,13 +21,14 @@ from harness import run_benchmark_with_options
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.checkpoint.store import CheckpointStore
-from ppo_scheduler.config.run_sections import CheckpointingSection
-from ppo_scheduler.config.training_config import TrainingConfig
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.ppo.learner import Learner
-from vidur_ext.env.schema import observation_schema
-from vidur_ext.simulation.flags import parse_simulation_config
-from vidur_ext.training.simulated_training import run_training
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.routing.features import observation_schema
+from vidur_ext.training.train import run_training
+from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import parse_simulation_config
 
 
 class _NoMetrics:
@@ -108,8 +109,8 @@ def _training_seconds(folder: Path, requests: int, **saving: object) -> float:
         "monitoring": {"progress_bar": False, "log_level": "error"},
     }
     config = TrainingConfig.model_validate(tree)
-    flags = config.to_cli_flags(
-        "ppo_modular", metrics_dir=str(folder / "vidur"), run_dir=str(folder / "run")
+    flags = cli_flags(
+        config, "ppo_modular", metrics_dir=str(folder / "vidur"), run_dir=str(folder / "run")
     )
     started = time.perf_counter()
     run_training(parse_simulation_config(flags))

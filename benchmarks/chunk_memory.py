@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from harness import run_benchmark
 
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
-from vidur_ext.training.chunk_plan import plan
-from vidur_ext.training.chunk_process import Signals, last_lines, run_chunk
-from vidur_ext.training.pipeline import training_flags
-from vidur_ext.training.run_folder import RunFolder
-from vidur_ext.training.start import Start
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.run_folder import RunFolder
+from vidur_ext.runs.chunk_process import Signals, last_lines, run_chunk
+from vidur_ext.runs.chunk_record import plan
+from vidur_ext.runs.pipeline import training_flags
+from vidur_ext.runs.start import Start
 
 _CHUNKS = 20
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
+from vidur_ext.config.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)

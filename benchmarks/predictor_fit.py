@@ -9,17 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from harness import Figures, run_benchmark_with_options
-from vidur.config import CacheConfig, ReplicaConfig
-from vidur.entities import Batch
-from vidur.types import ReplicaId
-
-from ppo_scheduler.errors import UserError
-from vidur_ext.execution_time import analytic_predictor, tables
-from vidur_ext.execution_time.analytic_config import AnalyticExecutionTimePredictorConfig
-from vidur_ext.execution_time.analytic_predictor import AnalyticExecutionTimePredictor
-from vidur_ext.execution_time.devices import device_constants
-from vidur_ext.execution_time.fit import (
+from fit_predictor import (
     error_table,
     fit_device,
     gemm_pairs,
@@ -27,7 +17,20 @@ from vidur_ext.execution_time.fit import (
     profiled_devices,
     relative_errors,
 )
-from vidur_ext.execution_time.profiles import Floats, Profile, read_profiles
+from harness import Figures, run_benchmark_with_options
+from kernel_profiles import Floats, Profile, read_profiles
+from vidur.config import CacheConfig, ReplicaConfig
+from vidur.entities import Batch
+from vidur.types import ReplicaId
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.execution_time import tables
+from vidur_ext.execution_time.devices import device_constants
+from vidur_ext.vidur import analytic_predictor
+from vidur_ext.vidur.analytic_predictor import (
+    AnalyticExecutionTimePredictor,
+    AnalyticExecutionTimePredictorConfig,
+)
 
 _VARIABLE = "VIDUR_PROFILES"
 

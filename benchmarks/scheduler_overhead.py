@@ -15,11 +15,12 @@ from pathlib import Path
 import torch
 from harness import run_benchmark
 
-from ppo_scheduler.config.training_config import TrainingConfig
 from vidur_ext import main as simulator
-from vidur_ext.simulation.flags import parse_simulation_config
-from vidur_ext.simulation.vidur_simulation import VidurSimulation
-from vidur_ext.workload.request_generator import build_stream
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.vidur.requests import build_stream
+from vidur_ext.vidur.simulation import VidurSimulation
 
 _REQUESTS = 2048
 
@@ -39,7 +40,7 @@ def _config(root: Path, requests: int) -> TrainingConfig:
 
 
 def _round_robin_seconds(config: TrainingConfig, root: Path) -> float:
-    flags = config.to_cli_flags("round_robin", metrics_dir=str(root / "vidur"))
+    flags = cli_flags(config, "round_robin", metrics_dir=str(root / "vidur"))
     parsed = parse_simulation_config(flags)
     stream = build_stream(parsed.request_generator_config)
     simulation = VidurSimulation(parsed, stream.window(0, config.training.total_requests))
@@ -49,8 +50,8 @@ def _round_robin_seconds(config: TrainingConfig, root: Path) -> float:
 
 
 def _training_seconds(config: TrainingConfig, root: Path, attempt: int) -> float:
-    flags = config.to_cli_flags(
-        "ppo_modular", metrics_dir=str(root / "vidur"), run_dir=str(root / f"run_{attempt}")
+    flags = cli_flags(
+        config, "ppo_modular", metrics_dir=str(root / "vidur"), run_dir=str(root / f"run_{attempt}")
     )
     started = time.perf_counter()
     simulator.run(flags)

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from harness import run_benchmark
 
-from ppo_scheduler.config.training_config import TrainingConfig
+from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
-from vidur_ext.simulation.flags import parse_simulation_config
-from vidur_ext.simulation.vidur_simulation import VidurSimulation
-from vidur_ext.workload.request_generator import build_stream
+from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.vidur.requests import build_stream
+from vidur_ext.vidur.simulation import VidurSimulation
 
 _REQUESTS = 4096
 _REPETITIONS = 15
@@ -38,7 +39,7 @@ _CASES: dict[str, tuple[str, float, dict[str, Any]]] = {
 def _compare(rule: str, qps: float, cluster: dict[str, Any], requests: int) -> dict[str, float]:
     config = TrainingConfig.model_validate({"cluster": cluster, "workload": {"qps": qps}})
     with tempfile.TemporaryDirectory() as folder:
-        parsed = parse_simulation_config(config.to_cli_flags(rule, metrics_dir=folder))
+        parsed = parse_simulation_config(cli_flags(config, rule, metrics_dir=folder))
         table = build_stream(parsed.request_generator_config).window(0, requests)
         vidur = VidurSimulation(parsed, table)
         started = time.process_time()

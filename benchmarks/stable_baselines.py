@@ -22,7 +22,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from ppo_scheduler.config.training_config import TrainingConfig
+from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.gym import ROUTING
 from vidur_ext.gym.episodes import Seen
 

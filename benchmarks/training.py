@@ -29,8 +29,8 @@ from pathlib import Path
 from command import Ended, run_program, train
 from harness import run_benchmark_with_options
 
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
+from vidur_ext.config.training_config import TrainingConfig
 
 _SB3 = Path(__file__).with_name("stable_baselines.py")
 

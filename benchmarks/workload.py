@@ -9,15 +9,15 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from fit_lengths import fit_errors
 from harness import Figures, run_benchmark_with_options
 
 from ppo_scheduler.seeding import Purpose
-from vidur_ext.workload.length_fit import fit_errors
 from vidur_ext.workload.synthetic import SyntheticStream
 from vidur_ext.workload.trace_stream import TraceStream
 from vidur_ext.workload.traces import azure, burstgpt, mooncake, splitwise
 from vidur_ext.workload.traces.load import load_trace
-from vidur_ext.workload.traces.values import Trace
+from vidur_ext.workload.traces.rows import Trace
 
 _ROWS = 19_366
 _NO_LIMIT = 2**31 - 1

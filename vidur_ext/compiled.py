@@ -47,11 +47,10 @@ def compiled_entry(function: Function) -> Function:
 def _sources_digest() -> str:
     content = hashlib.sha256()
     package = Path(__file__).parent
-    folders = (package / "engine", package / "env")
-    weights = package / "scheduler" / "global_scheduler" / "heuristics.py"
+    folders = (package / "engine", package / "routing")
     options = Path(__file__)
     sources = (file for folder in folders for file in sorted(folder.glob("*.py")))
-    for source in (*sources, weights, options):
+    for source in (*sources, options):
         content.update(source.read_bytes())
     return content.hexdigest()[:12]
 

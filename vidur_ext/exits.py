@@ -8,8 +8,7 @@ from collections.abc import Callable
 
 from rich.console import Console
 
-from ppo_scheduler.errors import UserError
-from vidur_ext.training.interruption import Interrupted
+from ppo_scheduler.errors import Interrupted, UserError
 
 
 def exit_status(program: Callable[[], None]) -> int:

@@ -13,12 +13,12 @@ from vidur.simulator import Simulator
 from vidur.utils.random import set_seeds
 
 from vidur_ext.exits import exit_status
-from vidur_ext.scheduler.global_scheduler.ppo_scheduler_config import (
+from vidur_ext.processes import end_with_parent
+from vidur_ext.training.train import run_training
+from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.vidur.schedulers import (
     PPOGlobalSchedulerModularConfig,
 )
-from vidur_ext.simulation.flags import parse_simulation_config
-from vidur_ext.training.parent import end_with_parent
-from vidur_ext.training.simulated_training import run_training
 
 
 def run(flags: Sequence[str]) -> None:

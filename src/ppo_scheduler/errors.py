@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class UserError(ValueError):
     """What cannot be done as asked: the text says what, where, and what to do.
@@ -12,3 +14,15 @@ class UserError(ValueError):
 
 class IncompatibleState(UserError):
     """A saved state that is whole but was made for another network, observation or seed."""
+
+
+class Interrupted(BaseException):
+    """Training was stopped by a signal; ``outcome`` says what has been saved.
+
+    Exit status is 128 + number.
+    """
+
+    def __init__(self, number: int, outcome: str) -> None:
+        self.number = number
+        self.outcome = outcome
+        super().__init__(signal.Signals(number).name)

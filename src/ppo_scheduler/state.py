@@ -42,3 +42,19 @@ def load_rng_state(rng: np.random.Generator, state: StateDict) -> None:
         "has_uint32": state["has_uint32"],
         "uinteger": state["uinteger"],
     }
+
+
+def snapshot(tree: StateDict) -> StateDict:
+    """Return a copy of the tree, tensors included, that further training does not change."""
+    copy: StateDict = _copied(tree)
+    return copy
+
+
+def _copied(node: Any) -> Any:
+    if type(node) is dict:
+        return {key: _copied(child) for key, child in node.items()}
+    if type(node) is list or type(node) is tuple:
+        return type(node)(_copied(child) for child in node)
+    # Of a state's leaves tensors alone can change. Their type is not asked: torch takes a second.
+    clone = getattr(node, "clone", None)
+    return node if clone is None else clone()

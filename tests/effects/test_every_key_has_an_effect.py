@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ppo_scheduler.config.fields import leaf_fields
 from ppo_scheduler.config.learner_sections import CurriculumStage
-from ppo_scheduler.config.training_config import TrainingConfig
+from vidur_ext.config.fields import leaf_fields
+from vidur_ext.config.training_config import TrainingConfig
 
 TESTS = Path(__file__).resolve().parents[1]
 STAGE = "curriculum_learning.stages[]."
@@ -17,13 +17,14 @@ STAGE = "curriculum_learning.stages[]."
 CONTROL = "ppo_scheduler/control"
 PPO = "ppo_scheduler/ppo"
 TRAINING = "vidur_ext/training"
+RUNS = "vidur_ext/runs"
 VALIDATION = f"{TRAINING}/test_validation_while_training.py"
 CONTINUED = f"{TRAINING}/test_what_is_continued.py"
-ENV = "vidur_ext/env"
+ROUTING = "vidur_ext/routing"
 WORKLOAD = "vidur_ext/workload"
 EVALUATION = "vidur_ext/evaluation"
 CLONING = "vidur_ext/warmstart/test_cloning.py"
-CLUSTER = "vidur_ext/simulation/test_cluster_keys.py"
+CLUSTER = "vidur_ext/vidur/test_cluster_keys.py"
 
 SHOWN_BY: dict[str, tuple[str, ...]] = {
     f"{PPO}/test_learner.py::test_same_seed_same_weights_and_another_seed_others": (
@@ -35,14 +36,14 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     f"{TRAINING}/test_exact_resume.py::test_episodes_end_where_the_config_says": (
         "training.episode_requests",
     ),
-    f"{ENV}/test_router_view.py::test_an_oracle_sees_output_lengths": (
+    f"{ROUTING}/test_router_view.py::test_an_oracle_sees_output_lengths": (
         "observation.output_length",
     ),
-    f"{ENV}/test_router_view.py::test_queue_slots_describe_waiting_requests_in_order": (
+    f"{ROUTING}/test_router_view.py::test_queue_slots_describe_waiting_requests_in_order": (
         "observation.queue_slots",
     ),
-    f"{ENV}/test_router_view.py::test_columns_match_the_schema": ("observation.history",),
-    f"{ENV}/test_router_view.py::test_history_alpha_changes_the_history_only": (
+    f"{ROUTING}/test_router_view.py::test_columns_match_the_schema": ("observation.history",),
+    f"{ROUTING}/test_router_view.py::test_history_alpha_changes_the_history_only": (
         "observation.history_alpha",
     ),
     f"{PPO}/test_learner.py::test_clipped_observations_stay_within_the_clip": ("observation.clip",),
@@ -90,25 +91,25 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     f"{PPO}/test_learner.py::test_not_finite_gradients_are_skipped_and_then_fail": (
         "ppo_config.max_nonfinite_steps",
     ),
-    f"{ENV}/test_reward_modes.py::test_latency_is_minus_the_time_integral_of_requests": (
+    f"{ROUTING}/test_reward_modes.py::test_latency_is_minus_the_time_integral_of_requests": (
         "reward_config.mode",
     ),
     f"{PPO}/test_learner.py::test_unnormalised_rewards_are_stored_as_they_are": (
         "reward_config.normalize",
     ),
     f"{PPO}/test_learner.py::test_reward_clip_bounds_the_scaled_rewards": ("reward_config.clip",),
-    f"{ENV}/test_reward_modes.py::test_slo_objectives_decide_what_is_in_time": (
+    f"{ROUTING}/test_reward_modes.py::test_slo_objectives_decide_what_is_in_time": (
         "reward_config.slo_ttft_s",
         "reward_config.slo_tbt_s",
     ),
-    f"{ENV}/test_reward_modes.py::test_every_weight_of_the_score_counts": (
+    f"{ROUTING}/test_reward_modes.py::test_every_weight_of_the_score_counts": (
         "reward_config.throughput_weight",
         "reward_config.latency_weight",
         "reward_config.latency_threshold_s",
         "reward_config.threshold_penalty",
     ),
-    f"{ENV}/test_reward_modes.py::test_imbalance_costs": ("reward_config.imbalance_weight",),
-    f"{ENV}/test_reward_modes.py::test_hybrid_pays_improvement_against_the_moving_averages": (
+    f"{ROUTING}/test_reward_modes.py::test_imbalance_costs": ("reward_config.imbalance_weight",),
+    f"{ROUTING}/test_reward_modes.py::test_hybrid_pays_improvement_against_the_moving_averages": (
         "reward_config.ema_alpha",
     ),
     f"{PPO}/test_schedules.py::test_initial_coef_weighs_the_reference_at_step_0": (
@@ -183,7 +184,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     f"{CONTROL}/test_curriculum_stages.py::"
     "test_until_requests_is_the_first_request_of_the_next_stage": (f"{STAGE}until_requests",),
     f"{CONTROL}/test_curriculum_stages.py::test_qps_scale_is_passed_on": (f"{STAGE}qps_scale",),
-    f"{ENV}/test_reward_modes.py::test_curriculum_scales_threshold_and_penalty": (
+    f"{ROUTING}/test_reward_modes.py::test_curriculum_scales_threshold_and_penalty": (
         f"{STAGE}latency_threshold_scale",
         f"{STAGE}penalty_scale",
     ),
@@ -243,7 +244,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     f"{TRAINING}/test_exact_resume.py::test_without_increments_only_the_newest_is_kept": (
         "checkpointing.incremental_checkpoints",
     ),
-    "ppo_scheduler/config/test_path_variables.py::test_variables_stand_for_their_values": (
+    "vidur_ext/config/test_path_variables.py::test_variables_stand_for_their_values": (
         "training.exp_name",
     ),
     f"{TRAINING}/test_when_it_saves.py::test_interval_s_saves_by_the_clock": (
@@ -319,12 +320,12 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     ),
     f"{CLUSTER}::test_network_device_changes_what_collectives_cost": ("cluster.network_device",),
     f"{CLUSTER}::test_memory_margin_leaves_fewer_blocks": ("cluster.memory_margin_fraction",),
-    "ppo_scheduler/config/test_simulator_flags.py::"
+    "vidur_ext/config/test_simulator_flags.py::"
     "test_a_profile_folder_reaches_the_predictor_that_reads_it": (
         "simulation.predictor",
         "simulation.profile_dir",
     ),
-    f"{WORKLOAD}/test_workload_request_generator.py::"
+    "vidur_ext/vidur/test_workload_request_generator.py::"
     "test_every_synthetic_flag_changes_the_stream": (
         "workload.qps",
         "workload.arrival",
@@ -332,12 +333,12 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "workload.code_fraction",
         "workload.max_tokens",
     ),
-    f"{WORKLOAD}/test_workload_request_generator.py::"
+    "vidur_ext/vidur/test_workload_request_generator.py::"
     "test_the_rate_scale_multiplies_the_rate_of_both_sources": (
         "workload.source",
         "workload.rate_scale",
     ),
-    f"{WORKLOAD}/test_workload_request_generator.py::"
+    "vidur_ext/vidur/test_workload_request_generator.py::"
     "test_the_limit_and_the_format_reach_the_reader": ("workload.trace_format",),
     f"{WORKLOAD}/test_workloads_of_a_run.py::"
     "test_a_trace_is_judged_on_requests_that_nobody_trained_on": ("workload.trace_file",),
@@ -353,12 +354,12 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
         "warmstart.learning_rate",
         "warmstart.holdout_fraction",
     ),
-    f"{TRAINING}/test_pipeline.py::test_output_root_holds_the_run": ("training.output_root",),
-    f"{TRAINING}/test_pipeline.py::test_torch_threads_are_set": ("training.torch_threads",),
-    f"{TRAINING}/test_pipeline.py::test_without_warmstart_there_are_no_demonstrations": (
+    f"{RUNS}/test_pipeline.py::test_output_root_holds_the_run": ("training.output_root",),
+    f"{RUNS}/test_pipeline.py::test_torch_threads_are_set": ("training.torch_threads",),
+    f"{RUNS}/test_pipeline.py::test_without_warmstart_there_are_no_demonstrations": (
         "warmstart.enabled",
     ),
-    f"{TRAINING}/test_pipeline.py::test_teachers_levels_and_requests_shape_the_demonstrations": (
+    f"{RUNS}/test_pipeline.py::test_teachers_levels_and_requests_shape_the_demonstrations": (
         "warmstart.teachers",
         "warmstart.load_levels",
         "warmstart.demo_requests",
@@ -369,11 +370,11 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     f"{TRAINING}/test_many_environments.py::test_every_environment_acts_and_learns": (
         "parallel_training.num_envs",
     ),
-    f"{TRAINING}/test_pipeline.py::test_number_of_workers_changes_nothing_but_time": (
+    f"{RUNS}/test_pipeline.py::test_number_of_workers_changes_nothing_but_time": (
         "parallel_training.num_workers",
     ),
-    f"{TRAINING}/test_pipeline.py::test_evaluation_can_be_left_out": ("evaluation.enabled",),
-    f"{TRAINING}/test_pipeline.py::test_every_key_of_the_comparison_changes_it": (
+    f"{RUNS}/test_pipeline.py::test_evaluation_can_be_left_out": ("evaluation.enabled",),
+    f"{RUNS}/test_pipeline.py::test_every_key_of_the_comparison_changes_it": (
         "evaluation.schedulers",
         "evaluation.baseline",
         "evaluation.num_seeds",

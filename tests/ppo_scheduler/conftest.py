@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_scheduler.config.training_config import LearnerConfig
+from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
 from ppo_scheduler.ppo.learner import Learner
 

@@ -12,18 +12,18 @@ from typing import Annotated, Any
 
 import typer
 
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands import checkpoint_documents as documents
-from vidur_ext.commands import checkpoint_tables as tables
-from vidur_ext.commands.checkpoint_choice import (
+from vidur_ext.commands import checkpoint_report as documents
+from vidur_ext.commands import checkpoint_report as tables
+from vidur_ext.commands.options import (
+    DEFAULT_CONFIG,
     Strategy,
     chosen_folder,
     chosen_retention,
     chosen_section,
     load_checkpoint,
 )
-from vidur_ext.commands.train import DEFAULT_CONFIG
+from vidur_ext.config.training_config import TrainingConfig
 
 # The readers of checkpoints import torch, which takes seconds: not before they are needed.
 
@@ -55,7 +55,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the checkpoints of a folder, oldest first. Nothing is verified."""
-    from ppo_scheduler.checkpoint.catalog import catalog
+    from ppo_scheduler.checkpoint.reading import catalog
 
     folder = chosen_folder(dir_, config)
     entries = catalog(folder, archives=all_)
@@ -83,7 +83,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Read and verify checkpoints completely; the exit status is 2 if one cannot be used."""
-    from ppo_scheduler.checkpoint.catalog import catalog
+    from ppo_scheduler.checkpoint.reading import catalog
 
     if checkpoints and all_:
         raise UserError("--all means every checkpoint of the folder: leave it out to name some")
@@ -127,7 +127,7 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Delete the checkpoints that are not to be kept, after showing them and asking."""
-    from ppo_scheduler.checkpoint.catalog import catalog, recorded_keep_every
+    from ppo_scheduler.checkpoint.reading import catalog, recorded_keep_every
     from ppo_scheduler.checkpoint.store import CheckpointStore
 
     if as_json and not yes:
@@ -166,7 +166,7 @@ def export(
 ) -> None:
     """Write the policy of a checkpoint alone: weights and feature statistics."""
     from ppo_scheduler.checkpoint.disk import disk_errors
-    from ppo_scheduler.policy.policy_file import save_policy_state
+    from ppo_scheduler.policy.routing_policy import save_policy_state
 
     if output.is_dir():
         raise UserError(f"{output}: is a folder; name the policy file to write")

@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from ppo_scheduler.config.loading import load_config
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.train import DEFAULT_CONFIG
-from vidur_ext.training.run_folder import RunFolder
+from vidur_ext.commands.options import DEFAULT_CONFIG
+from vidur_ext.config.loading import load_config
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.run_folder import RunFolder
 
 _KIND = "scheduler_comparison"
 
@@ -61,7 +61,7 @@ def compare(
 
 
 def _policies(run: Path | None, config: Path | None) -> tuple[RunFolder, dict[str, Path]]:
-    from vidur_ext.training.run_status import find_run
+    from vidur_ext.runs.status import find_run
 
     chosen = find_run(run or Path(load_config(config or DEFAULT_CONFIG).training.output_root))
     if not chosen.policy.exists():
@@ -69,13 +69,13 @@ def _policies(run: Path | None, config: Path | None) -> tuple[RunFolder, dict[st
             f"{chosen.path}: holds no policy.pt, its training has not ended yet; name another "
             "run with --run, or a policy file with --policy"
         )
-    from vidur_ext.training.final_comparison import policies_of
+    from vidur_ext.evaluation.judging import policies_of
 
     return chosen, policies_of(chosen)
 
 
 def _as_learned(policy: Path) -> dict[str, Path]:
-    from vidur_ext.evaluation.roles import LEARNED
+    from vidur_ext.evaluation.metrics import LEARNED
 
     return {LEARNED: policy}
 
@@ -89,14 +89,14 @@ def _compare(
             "leave --output-dir out for a new one"
         )
     # The simulator and torch take seconds to import: not before the command line is known good.
-    from ppo_scheduler.policy.policy_file import load_policy
-    from vidur_ext.env.schema import observation_schema
+    from ppo_scheduler.policy.routing_policy import load_policy
+    from vidur_ext.routing.features import observation_schema
 
     for path in policies.values():
         load_policy(path, observation_schema(config.observation))
+    from ppo_scheduler.errors import Interrupted
     from ppo_scheduler.monitoring.run_log import run_log
-    from vidur_ext.training import final_comparison
-    from vidur_ext.training.interruption import Interrupted
+    from vidur_ext.evaluation import judging as final_comparison
 
     if output_dir is not None:
         folder = RunFolder.at(output_dir)

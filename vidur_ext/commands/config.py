@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ppo_scheduler.config.fields import leaf_fields
-from ppo_scheduler.config.loading import dump_config, load_config
-from ppo_scheduler.config.reference import config_reference
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
+from vidur_ext.config.fields import leaf_fields
+from vidur_ext.config.loading import dump_config, load_config
+from vidur_ext.config.reference import config_reference
+from vidur_ext.config.training_config import TrainingConfig
 
 app = typer.Typer(help="Show, check and explain the configuration.", no_args_is_help=True)
 

@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppo_scheduler.config.loading import load_config
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands import demo_documents as documents
-from vidur_ext.commands import demo_tables as tables
-from vidur_ext.commands.train import DEFAULT_CONFIG
-from vidur_ext.commands.true_defaults import show_help
+from vidur_ext.commands import demo_report as documents
+from vidur_ext.commands import demo_report as tables
+from vidur_ext.commands.options import DEFAULT_CONFIG, show_help
+from vidur_ext.config.loading import load_config
+from vidur_ext.config.training_config import TrainingConfig
 
 if TYPE_CHECKING:
-    from vidur_ext.warmstart.set_folders import FoundSet
+    from vidur_ext.warmstart.sets import FoundSet
 
 app = typer.Typer(help="Collect demonstrations, and look after them.", no_args_is_help=True)
 
@@ -69,9 +68,8 @@ def collect(
     """Let every teacher route at every load level, and keep what it chose as a set."""
     steps = [] if demo_steps is None else [f"warmstart.demo_requests={demo_steps}"]
     loaded = load_config(config or DEFAULT_CONFIG, [*steps, *(set_ or [])])
-    from vidur_ext.training.interruption import Interrupted
-    from vidur_ext.warmstart.demonstration_set import open_set
-    from vidur_ext.warmstart.set_folders import new_set_path
+    from ppo_scheduler.errors import Interrupted
+    from vidur_ext.warmstart.sets import new_set_path, open_set
 
     root = Path(loaded.training.output_root)
     target = output_dir or new_set_path(root, datetime.now())
@@ -93,7 +91,7 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Read and verify a set, and tell what it holds and where it comes from."""
-    from vidur_ext.warmstart.demonstration_set import open_set
+    from vidur_ext.warmstart.sets import open_set
 
     one = open_set(path)
     document = documents.description(one, one.load())
@@ -146,7 +144,7 @@ def clean(
     if sets and not yes and not _confirmed(len(sets)):
         typer.echo("nothing was deleted")
         return
-    from vidur_ext.warmstart.set_folders import delete_set
+    from vidur_ext.warmstart.sets import delete_set
 
     deleted, kept = [], []
     for one in sets:
@@ -161,12 +159,12 @@ def clean(
 
 
 def _collect(config: TrainingConfig, target: Path, say: Callable[[str], None]) -> None:
-    from vidur_ext.warmstart.set_folders import staged_set, write_set
+    from vidur_ext.warmstart.sets import staged_set, write_set
 
     with staged_set(target) as folder, tempfile.TemporaryDirectory() as scratch:
         # The simulator takes seconds to import: not before it is known where the set can go.
-        from vidur_ext.warmstart.collect import collect_demonstrations
-        from vidur_ext.workload.streams import describe_workload
+        from vidur_ext.warmstart.teachers import collect_demonstrations
+        from vidur_ext.workload.held_out import describe_workload
 
         workload = describe_workload(config)
         say(f"workload: {workload}")
@@ -175,7 +173,7 @@ def _collect(config: TrainingConfig, target: Path, say: Callable[[str], None]) -
 
 
 def _found(place: Path | None, config: Path | None) -> tuple[Path, list[FoundSet]]:
-    from vidur_ext.warmstart.set_folders import find_sets
+    from vidur_ext.warmstart.sets import find_sets
 
     if place is not None:
         return place, find_sets(place)

@@ -15,13 +15,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ppo_scheduler.config.loading import load_config
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.train import DEFAULT_CONFIG
+from vidur_ext.commands.options import DEFAULT_CONFIG
+from vidur_ext.config.loading import load_config
 
 if TYPE_CHECKING:
-    from vidur_ext.training.run_folder import RunFolder
-    from vidur_ext.training.run_status import RunStatus
+    from vidur_ext.run_folder import RunFolder
+    from vidur_ext.runs.status import RunStatus
 
 _SHOWN = {
     "reward": "Rollout/RewardMean",
@@ -67,7 +67,7 @@ def monitor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
 ) -> None:
     """Show how a running or ended training is going. Nothing is changed."""
-    from vidur_ext.training.run_status import find_run, status_of
+    from vidur_ext.runs.status import find_run, status_of
 
     if as_json and watch is not None:
         raise UserError("--json prints once: leave out --watch, or ask again yourself")
@@ -114,7 +114,7 @@ def _now() -> datetime:
 
 def _watch(run: RunFolder, verbose: bool, seconds: float) -> None:
     """Draw again until the training has ended, or Ctrl-C."""
-    from vidur_ext.training.interruption import Interrupted
+    from ppo_scheduler.errors import Interrupted
 
     status, page = _page(run, verbose)
     try:
@@ -128,7 +128,7 @@ def _watch(run: RunFolder, verbose: bool, seconds: float) -> None:
 
 
 def _page(run: RunFolder, verbose: bool) -> tuple[RunStatus, RenderableType]:
-    from vidur_ext.training.run_status import status_of
+    from vidur_ext.runs.status import status_of
 
     status = status_of(run, _now())
     parts: list[RenderableType] = [_summary(status, _SHOWN_VERBOSE if verbose else _SHOWN)]

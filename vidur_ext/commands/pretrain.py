@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppo_scheduler.config.loading import load_config
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.train import DEFAULT_CONFIG
-from vidur_ext.commands.true_defaults import show_help
+from vidur_ext.commands.options import DEFAULT_CONFIG, show_help
+from vidur_ext.config.loading import load_config
+from vidur_ext.config.training_config import TrainingConfig
 
 if TYPE_CHECKING:
-    from vidur_ext.training.run_folder import RunFolder
+    from vidur_ext.run_folder import RunFolder
     from vidur_ext.warmstart.behaviour_cloning import CloningResult
 
 SHORTCUTS = {
@@ -75,7 +74,7 @@ def pretrain(
         config or DEFAULT_CONFIG, [*(f"{k}={v}" for k, v in values.items()), *(set_ or [])]
     )
     if demonstrations is not None:
-        from vidur_ext.warmstart.demonstration_set import open_set
+        from vidur_ext.warmstart.sets import open_set
 
         open_set(demonstrations).check(loaded)
     # The simulator and torch take seconds to import: not before the command line is known good.
@@ -100,9 +99,9 @@ def _run(
     *,
     quiet: bool,
 ) -> tuple[RunFolder, CloningResult]:
-    from vidur_ext.training.interruption import Interrupted
-    from vidur_ext.training.pretraining import Pretraining, pretrain, pretraining_folder
-    from vidur_ext.workload.streams import describe_workload
+    from ppo_scheduler.errors import Interrupted
+    from vidur_ext.runs.pretraining import Pretraining, pretrain, pretraining_folder
+    from vidur_ext.workload.held_out import describe_workload
 
     # Before there is a folder: a trace that is missing leaves none behind.
     wanted = Pretraining(config, describe_workload(config), demonstrations, finetune)
@@ -127,7 +126,7 @@ def _training_command(config: Path | None, overrides: list[str], actor: Path) ->
 def _document(
     folder: RunFolder, result: CloningResult, config: TrainingConfig, command: str
 ) -> dict[str, Any]:
-    from vidur_ext.training.pretraining import stopped_early
+    from vidur_ext.runs.pretraining import stopped_early
 
     return {
         "run": str(folder.path),

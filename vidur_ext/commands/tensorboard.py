@@ -16,10 +16,9 @@ from typing import IO, Annotated
 
 import typer
 
-from ppo_scheduler.config.loading import load_config
-from ppo_scheduler.errors import UserError
-from vidur_ext.commands.train import DEFAULT_CONFIG
-from vidur_ext.training.interruption import Interrupted
+from ppo_scheduler.errors import Interrupted, UserError
+from vidur_ext.commands.options import DEFAULT_CONFIG
+from vidur_ext.config.loading import load_config
 
 _POLL_S = 0.2
 _GRACE_S = 10.0

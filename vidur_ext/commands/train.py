@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppo_scheduler.config.loading import load_config
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.true_defaults import show_help
+from vidur_ext.commands.options import DEFAULT_CONFIG, QUICK_CONFIG, show_help
+from vidur_ext.config.loading import load_config
+from vidur_ext.config.training_config import TrainingConfig
 
 if TYPE_CHECKING:
-    from vidur_ext.training.chunk_order import Order
-    from vidur_ext.training.resume_choice import Ask, Wishes
+    from vidur_ext.runs.chunk_record import Order
+    from vidur_ext.runs.resume_choice import Ask, Wishes
 
-DEFAULT_CONFIG = Path("configs/ppo_warmstart.json")
-QUICK_CONFIG = Path("configs/quick_test.json")
 
 SHORTCUTS = {
     "num_replicas": "cluster.num_replicas",
@@ -120,8 +118,8 @@ def train(
     path = QUICK_CONFIG if quick_test else config or DEFAULT_CONFIG
     loaded = load_config(path, [*_overrides(context.params), *(set_ or [])])
     # The simulator and torch take seconds to import: not before the command line is known good.
-    from vidur_ext.training.chunk_order import Order
-    from vidur_ext.training.resume_choice import Wishes
+    from vidur_ext.runs.chunk_record import Order
+    from vidur_ext.runs.resume_choice import Wishes
 
     wishes = Wishes(
         resume="never" if force_warmstart else resume,
@@ -147,8 +145,8 @@ def train(
 
 
 def _check_demonstrations(demonstrations: Path, config: TrainingConfig, wishes: Wishes) -> None:
-    from vidur_ext.training.start import refuse_two_beginnings
-    from vidur_ext.warmstart.demonstration_set import open_set
+    from vidur_ext.runs.start import refuse_two_beginnings
+    from vidur_ext.warmstart.sets import open_set
 
     refuse_two_beginnings(config, wishes, demonstrations)
     open_set(demonstrations).check(config)
@@ -162,7 +160,7 @@ def _run_at_once(
     *,
     quiet: bool,
 ) -> bool:
-    from vidur_ext.training.start import decide, with_demonstrations
+    from vidur_ext.runs.start import decide, with_demonstrations
 
     start = decide(config, wishes, output_dir, _operator())
     if start is not None and demonstrations is not None:
@@ -172,7 +170,7 @@ def _run_at_once(
         start = cloning or start
     if start is not None:
         # The simulator takes seconds more to import: the questions do not wait for it.
-        from vidur_ext.training.pipeline import run_pipeline
+        from vidur_ext.runs.pipeline import run_pipeline
 
         run_pipeline(start, quiet=quiet)
     return start is not None
@@ -181,7 +179,7 @@ def _run_at_once(
 def _run_in_chunks(
     config: TrainingConfig, wishes: Wishes, order: Order, output_dir: Path | None, *, quiet: bool
 ) -> bool:
-    from vidur_ext.training.chunk_job import run_in_chunks
+    from vidur_ext.runs.chunk_job import run_in_chunks
 
     say = (lambda text: None) if quiet else typer.echo
     return run_in_chunks(config, wishes, order, output_dir, _operator(), quiet=quiet, say=say)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppo_scheduler.config.loading import load_config
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.train import DEFAULT_CONFIG
+from vidur_ext.commands.options import DEFAULT_CONFIG
+from vidur_ext.config.loading import load_config
 
 if TYPE_CHECKING:
     from vidur_ext.warmstart.external_model import ModelReport

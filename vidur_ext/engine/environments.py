@@ -29,12 +29,11 @@ from vidur_ext.engine.layout import (
 )
 from vidur_ext.engine.routing import ASK
 from vidur_ext.engine.step import Environments, Outlook, step
-from vidur_ext.engine.vidur_settings import build_replicas, estimates_of, settings_of, tables_of
-from vidur_ext.env.features import feature_rule
-from vidur_ext.env.reward import reward_rule
-from vidur_ext.env.schema import observation_schema
-from vidur_ext.env.sight import Memory, new_memory, new_sight
-from vidur_ext.simulation.vidur_simulation import isolated_simulation
+from vidur_ext.routing.features import feature_rule, observation_schema
+from vidur_ext.routing.reward import reward_rule
+from vidur_ext.routing.view import Memory, new_memory, new_sight
+from vidur_ext.vidur.engine_inputs import build_replicas, estimates_of, settings_of, tables_of
+from vidur_ext.vidur.simulation import isolated_simulation
 from vidur_ext.workload.request_table import RequestTable
 
 _NOBODY = np.zeros(0, dtype=np.int64)

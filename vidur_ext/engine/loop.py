@@ -32,8 +32,8 @@ from vidur_ext.engine.layout import (
     WAITING,
     Simulation,
 )
+from vidur_ext.engine.look import route
 from vidur_ext.engine.queues import push_back
-from vidur_ext.engine.rules import route
 
 AT_END = -1
 """What ``advance`` returns when there is nothing left to simulate."""

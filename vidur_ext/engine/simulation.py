@@ -29,14 +29,14 @@ from vidur_ext.engine.layout import (
 )
 from vidur_ext.engine.routing import PREDICTING_RULES, routing_of
 from vidur_ext.engine.running_batch import RunningBatch, running_batch
-from vidur_ext.engine.vidur_settings import (
+from vidur_ext.vidur.engine_inputs import (
     NO_ESTIMATES,
     build_replicas,
     estimates_of,
     settings_of,
     tables_of,
 )
-from vidur_ext.simulation.vidur_simulation import isolated_simulation
+from vidur_ext.vidur.simulation import isolated_simulation
 from vidur_ext.workload.request_table import RequestTable
 
 Snapshot = dict[str, NDArray[Any]]

@@ -19,11 +19,11 @@ from vidur_ext.engine.layout import (
     Simulation,
     State,
 )
+from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import AT_END, advance_one, assign_one
-from vidur_ext.engine.sight import see
-from vidur_ext.env.features import FeatureRule, write_observation
-from vidur_ext.env.reward import RewardRule, reward_of
-from vidur_ext.env.sight import Floats, Memory, Sight
+from vidur_ext.routing.features import FeatureRule, write_observation
+from vidur_ext.routing.reward import RewardRule, reward_of
+from vidur_ext.routing.view import Floats, Memory, Sight
 
 _NUM_MEASURED = len(TELEMETRY)
 _MIX = np.uint64(0x9E3779B97F4A7C15)

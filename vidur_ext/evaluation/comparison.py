@@ -8,12 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.evaluation.completeness import complete_grid
-from vidur_ext.evaluation.metrics import Objectives, pool
-from vidur_ext.evaluation.roles import CONTROLS, LEARNED
-from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.evaluation.metrics import (
+    CONTROLS,
+    LEARNED,
+    CountedRun,
+    Objectives,
+    Summary,
+    pool,
+    summarise,
+    summarise_pooled,
+)
+from vidur_ext.evaluation.run_result import RunResult, complete_grid
 from vidur_ext.evaluation.statistics import CONFIDENCE, Bootstrap, Interval, PairedDifference
-from vidur_ext.evaluation.summary import CountedRun, Summary, summarise, summarise_pooled
 
 SCHEMA_VERSION = 2
 

@@ -11,15 +11,16 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from ppo_scheduler.config.loading import load_config
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
+from vidur_ext.config.loading import load_config
+from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.engine.layout import Ints
-from vidur_ext.env.schema import COMPONENTS
-from vidur_ext.env.sight import Floats
-from vidur_ext.simulation.flags import parse_simulation_config
-from vidur_ext.workload.request_generator import build_stream
+from vidur_ext.routing.features import COMPONENTS
+from vidur_ext.routing.view import Floats
+from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.vidur.requests import build_stream
 from vidur_ext.workload.request_table import RequestTable
 
 Config = TrainingConfig | str | Path | None
@@ -127,7 +128,7 @@ class RoutingEpisodes:
 
     def _parsed(self, config: TrainingConfig | None = None) -> Any:
         with tempfile.TemporaryDirectory() as folder:
-            flags = (config or self._config).to_cli_flags("ppo_modular", metrics_dir=folder)
+            flags = cli_flags((config or self._config), "ppo_modular", metrics_dir=folder)
             return parse_simulation_config(flags)
 
 

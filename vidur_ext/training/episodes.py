@@ -1,16 +1,24 @@
-"""What a training asks of whatever simulates it."""
+"""Episodes with the learner in the router's place: on Vidur one at a time, on the compiled engine
+many at once; the recorded beginning of an unfinished one is replayed first.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.control.curriculum import StageScales
-from vidur_ext.env.episode import EpisodeEnd
+from ppo_scheduler.observation import Observation
+from ppo_scheduler.ppo.learner import Learner
+from vidur_ext.engine.environments import RoutingEnvironments
+from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, EpisodeEnd, Floats, Interval
+from vidur_ext.vidur.simulation import VidurSimulation
 from vidur_ext.workload.request_table import RequestTable
 
 
@@ -58,3 +66,134 @@ class Episodes(Protocol):
 
         Equal digests, equal simulations. Inside ``Learner.decide`` the decision at hand is in it.
         """
+
+
+class LearnerRouter:
+    """Replays ``recorded`` actions, then asks the learner.
+
+    Resuming in the middle of an episode means simulating its beginning again with the actions
+    that were taken then. The learner's state already contains those decisions, so it is not
+    asked, and what completed then has already been counted.
+    """
+
+    def __init__(self, learner: Learner, recorded: Sequence[int], observer: Observer) -> None:
+        """Begin at the start of an episode, with the actions taken so far in it."""
+        self._learner = learner
+        self._recorded = recorded
+        self._position = 0
+        self._observer = observer
+
+    @property
+    def replaying(self) -> bool:
+        return self._position < len(self._recorded)
+
+    def observe(
+        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest | None
+    ) -> None:
+        if self.replaying:
+            return
+        self._observer.before_change()
+        latencies = [(c.e2e_s, c.ttft_s) for c in interval.completions]
+        self._observer.on_completions(np.array(latencies).reshape(-1, 2))
+
+    def decide(
+        self, observation: Observation, reward: NDArray[np.float64], done: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        if not self.replaying:
+            return self._learner.decide(observation, reward, done)
+        action = self._recorded[self._position]
+        self._position += 1
+        if self._position == len(self._recorded):
+            self._observer.on_replayed()
+        return np.array([action])
+
+
+class VidurEpisodes:
+    """Runs one episode after the other; see ``episodes.Episodes``."""
+
+    num_envs = 1
+
+    def __init__(self, simulation_config: Any, learner: Learner, observer: Observer) -> None:
+        self._config = simulation_config
+        self._learner = learner
+        self._observer = observer
+        self._simulation: VidurSimulation | None = None
+
+    def run(self, plan: EpisodePlan) -> EpisodeEnd:
+        [table] = plan.tables
+        simulation = VidurSimulation(self._config, table)
+        router = LearnerRouter(self._learner, plan.recorded[0].tolist(), self._observer)
+        simulation.scheduler.attach(router, previous_end=plan.previous_end, scales=plan.scales)
+        self._simulation = simulation
+        simulation.run()
+        end: EpisodeEnd = simulation.scheduler.finish(simulation.now)
+        self._simulation = None
+        return end
+
+    def digest(self) -> str | None:
+        return None if self._simulation is None else self._simulation.scheduler.digest()
+
+
+class CompiledEpisodes:
+    """Runs B episodes side by side; see ``episodes.Episodes``."""
+
+    def __init__(
+        self,
+        simulation_config: Any,
+        config: LearnerConfig,
+        learner: Learner,
+        num_envs: int,
+        observer: Observer,
+    ) -> None:
+        """Read the cluster off Vidur's config.
+
+        Raises:
+            UserError: the cluster is one that only Vidur simulates.
+        """
+        self.num_envs = num_envs
+        self._learner = learner
+        self._observer = observer
+        self._envs = RoutingEnvironments(
+            simulation_config, config.observation, config.reward_config, num_envs
+        )
+        self._seen: bytes | None = None
+
+    def run(self, plan: EpisodePlan) -> EpisodeEnd:
+        envs, observer = self._envs, self._observer
+        envs.begin(plan.tables, plan.scales)
+        reward: Floats = np.zeros(self.num_envs)
+        done = np.zeros(self.num_envs, dtype=np.bool_)
+        if plan.recorded.size:
+            reward = self._replay(plan)
+        elif plan.previous_end is not None:
+            reward, done = plan.previous_end.reward, ~done
+            envs.components[:] = plan.previous_end.components
+        while envs.waiting:
+            observer.before_change()
+            observer.on_completions(envs.completed)
+            self._seen = envs.trace()
+            actions = self._learner.decide(envs.observation, reward, done)
+            envs.step(actions)
+            reward, done = envs.reward, np.zeros(self.num_envs, dtype=np.bool_)
+        observer.before_change()
+        observer.on_completions(envs.completed)
+        self._seen = None
+        return EpisodeEnd(envs.reward, envs.components.copy())
+
+    def digest(self) -> str | None:
+        if self._seen is None:
+            return None
+        return hashlib.blake2b(self._seen, digest_size=16).hexdigest()
+
+    def _replay(self, plan: EpisodePlan) -> Floats:
+        """Take the recorded actions; return what the last one of them earned."""
+        *earlier, last = plan.recorded.T
+        for actions in earlier:
+            self._replay_step(actions)
+        self._seen = self._envs.trace()
+        self._observer.on_replayed()
+        self._replay_step(last)
+        return self._envs.reward
+
+    def _replay_step(self, actions: NDArray[np.int64]) -> None:
+        self._envs.step(actions)

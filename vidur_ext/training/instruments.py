@@ -6,19 +6,17 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from ppo_scheduler.config.training_config import LearnerConfig
+from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
-from ppo_scheduler.monitoring.history import MetricsHistory
-from ppo_scheduler.monitoring.names import scalar_names
 from ppo_scheduler.monitoring.progress_bar import TrainingProgress
-from ppo_scheduler.monitoring.sink import FanOut, MetricsSink
+from ppo_scheduler.monitoring.run_log import terminal
+from ppo_scheduler.monitoring.scalars import FanOut, MetricsHistory, MetricsSink, scalar_names
 from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
-from ppo_scheduler.monitoring.terminal import terminal
 from ppo_scheduler.state import StateDict
-from vidur_ext.env.schema import COMPONENTS
-from vidur_ext.training.run_folder import RunFolder
+from vidur_ext.routing.features import COMPONENTS
+from vidur_ext.run_folder import RunFolder
 
 _LOG = logging.getLogger("ppo")
 

@@ -5,32 +5,122 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.saver import Saver
-from ppo_scheduler.config.resume_rules import Difference, Effect
-from ppo_scheduler.config.training_config import LearnerConfig
+from ppo_scheduler.config.learner_sections import CheckpointingSection, LearnerConfig
 from ppo_scheduler.control.curriculum import Curriculum
-from ppo_scheduler.errors import UserError
+from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.state import StateDict
-from vidur_ext.env.schema import observation_schema
-from vidur_ext.training.compiled_episodes import CompiledEpisodes
-from vidur_ext.training.episodes import EpisodePlan, Episodes
+from vidur_ext.config.resume_rules import Difference, Effect
+from vidur_ext.routing.features import observation_schema
+from vidur_ext.routing.view import EpisodeEnd
+from vidur_ext.training.episodes import CompiledEpisodes, EpisodePlan, Episodes, VidurEpisodes
 from vidur_ext.training.instruments import Instruments
-from vidur_ext.training.interruption import ChunkFinished, Interrupted, SignalRequests
-from vidur_ext.training.position import Position
-from vidur_ext.training.save_schedule import SaveSchedule
-from vidur_ext.training.settings import settings_digest, settings_of
+from vidur_ext.training.signals import ChunkFinished, SignalRequests
 from vidur_ext.training.validation import Validation
-from vidur_ext.training.vidur_episodes import VidurEpisodes
 from vidur_ext.versions import package_versions
+from vidur_ext.vidur.settings import settings_digest, settings_of
 from vidur_ext.workload.stream import RequestStream
+
+
+@dataclass
+class Position:
+    """Episodes and requests behind us, and how the last episode ended."""
+
+    episode: int = 0
+    requests_before_episode: int = 0
+    decisions_in_episode: int = 0
+    previous_end: EpisodeEnd | None = None
+
+    @property
+    def requests_done(self) -> int:
+        """Requests routed so far, over all resumes."""
+        return self.requests_before_episode + self.decisions_in_episode
+
+    def behind_unfinished_episode(self) -> Position:
+        """Return the position of the next request, as the first one of an episode."""
+        return Position(self.episode + 1, self.requests_done)
+
+    def state_dict(self) -> StateDict:
+        end = self.previous_end
+        return {
+            "episode": self.episode,
+            "requests_before_episode": self.requests_before_episode,
+            "decisions_in_episode": self.decisions_in_episode,
+            "previous_end": None
+            if end is None
+            else {
+                "reward": torch.from_numpy(end.reward),
+                "components": torch.from_numpy(end.components),
+            },
+        }
+
+    @classmethod
+    def from_state(cls, state: StateDict) -> Position:
+        end = state["previous_end"]
+        return cls(
+            state["episode"],
+            state["requests_before_episode"],
+            state["decisions_in_episode"],
+            None if end is None else EpisodeEnd(end["reward"].numpy(), end["components"].numpy()),
+        )
+
+
+class SaveSchedule:
+    """Asked after every decision; wall-clock time is taken from the given clock alone."""
+
+    def __init__(self, section: CheckpointingSection, clock: Callable[[], float]) -> None:
+        self._section = section
+        self._clock = clock
+        self._last_save = clock()
+        self._updates = 0
+
+    def start(self, updates: int) -> None:
+        """Begin to count, behind that many updates of the policy."""
+        self._last_save = self._clock()
+        self._updates = updates
+
+    def due(self, ppo_step: int, updates: int, asked: bool) -> str | None:
+        """Return why to save now, None to go on.
+
+        Args:
+            updates: of the policy so far, over all resumes.
+            asked: somebody wants a save now.
+        """
+        reason = self._reason(ppo_step, updates, asked)
+        if reason is not None:
+            self._last_save = self._clock()
+        return reason
+
+    def _reason(self, ppo_step: int, updates: int, asked: bool) -> str | None:
+        section = self._section
+        if self._validation_due(updates):
+            return "validation"
+        if asked:
+            return "manual"
+        if ppo_step % section.checkpoint_interval == 0:
+            return "interval"
+        seconds = section.checkpoint_interval_s
+        if seconds is not None and self._clock() - self._last_save >= seconds:
+            return "time"
+        return None
+
+    def _validation_due(self, updates: int) -> bool:
+        """Once, at the first decision behind every ``validation_freq``-th update."""
+        frequency = self._section.validation_freq
+        updated = updates != self._updates
+        self._updates = updates
+        return updated and frequency is not None and updates % frequency == 0
+
 
 _LOG = logging.getLogger("ppo")
 

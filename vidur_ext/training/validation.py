@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.seeding import Purpose
-from vidur_ext.evaluation.compiled_runs import follow_greedily, routing_environments
-from vidur_ext.evaluation.runner import GreedyRouter
-from vidur_ext.simulation.vidur_simulation import VidurSimulation, isolated_simulation
-from vidur_ext.workload.request_generator import WorkloadRequestGeneratorConfig, build_stream
+from vidur_ext.evaluation.runner import GreedyRouter, follow_greedily, routing_environments
+from vidur_ext.vidur.requests import WorkloadRequestGeneratorConfig, build_stream
+from vidur_ext.vidur.simulation import VidurSimulation, isolated_simulation
 from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.trace_stream import TraceStream
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.observation import ObservationSchema
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.ppo.adamw import AdamW
 from ppo_scheduler.seeding import Purpose, generator, torch_seed
 from ppo_scheduler.state import StateDict
+from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.warmstart.demonstrations import Demonstrations
 
 

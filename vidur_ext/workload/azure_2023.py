@@ -2,7 +2,7 @@
 
 Source: Azure public dataset, "Azure LLM inference trace 2023" (CC-BY), described in Patel et al.,
 "Splitwise: Efficient generative LLM inference using phase splitting", ISCA 2024. Only statistics
-are held here. ``length_fit.py`` reproduces the conversation's tables from its file.
+are held here. ``benchmarks/fit_lengths.py`` reproduces the conversation's tables from its file.
 """
 
 from __future__ import annotations

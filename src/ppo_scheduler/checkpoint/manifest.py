@@ -11,7 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from pydantic_core import to_json
 
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION, migrate_manifest
-from ppo_scheduler.checkpoint.unusable import UnusableCheckpoint
+from ppo_scheduler.errors import UserError
+
+
+class UnusableCheckpoint(UserError):
+    """A checkpoint that is incomplete, damaged, refused, or of another version.
+
+    ``path`` is the checkpoint (the ``.pt`` file), ``reason`` what is wrong with it.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
 
 _CHECKSUM = "manifest_sha256"
 

@@ -1,4 +1,5 @@
-"""Names in a checkpoint folder, and the policies that need nothing but names.
+"""Names in a checkpoint folder, and the policies that need nothing but names: which checkpoints
+stay.
 
 ``checkpoint_step_00000128.pt`` holds the state after 128 PPO steps. When the same step is saved
 again, the earlier file is called ``checkpoint_step_00000128.superseded.pt`` until the new one is
@@ -8,8 +9,11 @@ complete; it is the older of the two.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
+
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 
 LATEST = "latest.pt"
 ARCHIVE = "archive"
@@ -91,3 +95,48 @@ def not_past_of(
     skipped as damaged). None is a training that continues nothing in this folder.
     """
     return sorted(name for name in names if origin is None or name > origin)
+
+
+Scores = Mapping[CheckpointName, float | None]
+"""Validation score of each complete checkpoint, greater is better; None without one."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """The newest checkpoint always stays: it is what a resume continues."""
+
+    strategy: Literal["last_n", "top_k_val"]
+    keep: int | None
+    """How many stay besides the permanent ones; None is all."""
+    keep_every: int | None = None
+    """Steps that are multiples of it are permanent."""
+
+    @classmethod
+    def of(cls, section: CheckpointingSection) -> Retention:
+        """Return what the config asks for."""
+        keep = section.max_checkpoints if section.incremental_checkpoints else 1
+        return cls(section.checkpoint_strategy, keep, section.keep_every)
+
+    @property
+    def needs_scores(self) -> bool:
+        return self.strategy == "top_k_val" and self.keep is not None
+
+    def outdated(self, scores: Scores) -> list[CheckpointName]:
+        """Return what to delete, oldest first.
+
+        A superseded checkpoint goes as soon as the one that replaced it is there.
+        """
+        names = sorted({name.step: name for name in sorted(scores)}.values())
+        kept = set(names) if self.keep is None else self._chosen(names, scores, self.keep)
+        if self.keep_every is not None:
+            kept.update(name for name in names if name.step % self.keep_every == 0)
+        return sorted(set(scores) - kept)
+
+    def _chosen(
+        self, names: list[CheckpointName], scores: Scores, keep: int
+    ) -> set[CheckpointName]:
+        if self.strategy == "last_n":
+            return set(names[-keep:])
+        scored = [(score, name) for name in names if (score := scores[name]) is not None]
+        best = [name for _, name in sorted(scored)[-keep:]]  # of equal scores the later
+        return {*best, *names[-1:]}

@@ -11,10 +11,9 @@ from types import TracebackType
 from typing_extensions import Self
 
 from ppo_scheduler.checkpoint.manifest import Description
-from ppo_scheduler.checkpoint.snapshot import snapshot
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.state import StateDict
+from ppo_scheduler.state import StateDict, snapshot
 
 _LOG = logging.getLogger("ppo.checkpoint")
 

@@ -10,21 +10,26 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ppo_scheduler.checkpoint.archive import move_aside
 from ppo_scheduler.checkpoint.disk import disk_errors, file_names, reveal, write_staged
 from ppo_scheduler.checkpoint.lock import FolderLock
-from ppo_scheduler.checkpoint.manifest import Description, Manifest, parse_manifest
+from ppo_scheduler.checkpoint.manifest import (
+    Description,
+    Manifest,
+    UnusableCheckpoint,
+    parse_manifest,
+)
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.checkpoint.names import (
     PROBE,
     CheckpointName,
+    Retention,
     complete,
     is_staged,
     not_past_of,
     parse,
     present,
 )
-from ppo_scheduler.checkpoint.publish import outdated, point_latest, prune, publish
+from ppo_scheduler.checkpoint.publish import move_aside, outdated, point_latest, prune, publish
 from ppo_scheduler.checkpoint.reading import (
     LoadedCheckpoint,
     read_latest,
@@ -32,10 +37,8 @@ from ppo_scheduler.checkpoint.reading import (
     read_newest,
     read_step,
 )
-from ppo_scheduler.checkpoint.retention import Retention
 from ppo_scheduler.checkpoint.tree import dump
-from ppo_scheduler.checkpoint.unusable import UnusableCheckpoint
-from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.state import StateDict
 

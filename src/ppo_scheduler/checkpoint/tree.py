@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ppo_scheduler.checkpoint.unusable import UnusableCheckpoint
+from ppo_scheduler.checkpoint.manifest import UnusableCheckpoint
 from ppo_scheduler.state import StateDict
 
 _PLAIN = (int, float, bool, str, type(None))

@@ -1,1 +1,1 @@
-"""The typed JSON configuration and its translation into simulator flags."""
+"""The config of the learner: its sections, and what a section is."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
+from typing_extensions import Self
 
-from ppo_scheduler.config.section import Section, key
+from ppo_scheduler.config.section import ROOT_VARIABLES, VARIABLES, Section, checked, expand, key
 
 
 class ObservationSection(Section):
@@ -278,3 +279,189 @@ class CollapseGuardSection(Section):
         unit="decisions",
         ge=1,
     )
+
+
+class TrainingSection(Section):
+    """Seed and budget."""
+
+    exp_name: str = key(
+        "ppo_warmstart",
+        "name of the experiment; `${exp_name}` in the paths of the config stands for it",
+        pattern=r"^\w[\w.+-]*$",
+    )
+    seed: int = key(0, "the only seed: every random stream is spawned from it", ge=0, lt=2**63)
+    total_requests: int = key(4_000_000, "routing decisions to train on", unit="requests", ge=1)
+    episode_requests: int = key(
+        2000, "requests per simulation; an episode ends when all are served", unit="requests", ge=2
+    )
+    output_root: str = key(
+        "./outputs", "folder of all results; runs get their own folder below it", min_length=1
+    )
+    torch_threads: int = key(1, "threads of torch; more than 1 rarely pays here", ge=1, le=256)
+
+    @field_validator("output_root")
+    @classmethod
+    def _variables_are_known(cls, path: str) -> str:
+        return checked(path, ROOT_VARIABLES)
+
+
+class CheckpointingSection(Section):
+    """When and where the full training state is saved, what is kept, and what is continued."""
+
+    enable_checkpoints: bool = key(True, "off: nothing is saved and nothing can be resumed")
+    checkpoint_dir: str = key("./outputs/checkpoints", "folder of the checkpoints", min_length=1)
+    checkpoint_interval: int = key(1000, "PPO steps between two checkpoints", unit="steps", ge=1)
+    checkpoint_interval_s: float | None = key(
+        None, "save also when this much time has passed since the last save", unit="s", gt=0
+    )
+    checkpoint_on_start: bool = key(False, "save before the first decision, as step 0")
+    save_async: bool = key(True, "write in the background while the training goes on")
+    save_optimizer_state: bool = key(
+        True, "off: AdamW starts afresh after a resume, which is then not exact"
+    )
+    incremental_checkpoints: bool = key(
+        True, "keep a rotating series; off keeps the newest checkpoint only"
+    )
+    checkpoint_strategy: Literal["last_n", "top_k_val"] = key(
+        "last_n",
+        "keep the newest `max_checkpoints`, or those with the best validation and the newest",
+    )
+    max_checkpoints: int | None = key(
+        5, "checkpoints kept, older or worse ones are deleted; null keeps all", ge=1
+    )
+    keep_every: int | None = key(
+        None, "checkpoints at multiples of this PPO step are never deleted", unit="steps", ge=1
+    )
+    validation_freq: int | None = key(
+        None, "updates between two validations on workloads of their own", unit="updates", ge=1
+    )
+    validation_seeds: int = key(1, "workloads per validation", ge=1, le=1000)
+    validation_requests: int = key(512, "requests per validation workload", unit="requests", ge=16)
+    resume_from_checkpoint: Literal[False] | str = key(
+        False, "checkpoint to continue (a path, or latest); `--resume` has the last word"
+    )
+    fork_from_checkpoint: str | None = key(
+        None, "checkpoint that a new run, with a folder of its own, goes on from"
+    )
+    resume_step: int | None = key(
+        None, "continue from this PPO step of `checkpoint_dir`", unit="steps", ge=0
+    )
+    on_incompatible: Literal["abort", "fresh"] = key(
+        "abort",
+        "when a checkpoint does not fit this training: stop, or move it aside and start afresh",
+    )
+
+    @field_validator("checkpoint_dir", "resume_from_checkpoint", "fork_from_checkpoint")
+    @classmethod
+    def _variables_are_known(cls, path: str | Literal[False] | None) -> object:
+        return checked(path, VARIABLES) if isinstance(path, str) else path
+
+    @model_validator(mode="after")
+    def _validation_is_on_where_it_decides(self) -> CheckpointingSection:
+        """`checkpoint_strategy` "top_k_val" needs `validation_freq`."""
+        if self.checkpoint_strategy == "top_k_val" and self.validation_freq is None:
+            raise ValueError(
+                'checkpoint_strategy="top_k_val" keeps the best by validation, and '
+                "validation_freq is null: set it, or choose last_n"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> CheckpointingSection:
+        """At most one of `resume_from_checkpoint`, `resume_step` and `fork_from_checkpoint` is
+        set."""
+        origins = {
+            "resume_from_checkpoint": self.resume_from_checkpoint or None,
+            "resume_step": self.resume_step,
+            "fork_from_checkpoint": self.fork_from_checkpoint,
+        }
+        given = [f"{name}={value!r}" for name, value in origins.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} each name where to go on from: set one")
+        return self
+
+
+class MonitoringSection(Section):
+    """What is written down while training."""
+
+    tensorboard: bool = key(True, "write TensorBoard events")
+    csv: bool = key(True, "write metrics/*.csv")
+    wandb: Literal["off", "offline", "online"] = key(
+        "off", "also log to Weights & Biases; offline writes below the run folder only"
+    )
+    wandb_project: str = key("ppo-scheduler", "Weights & Biases project", min_length=1)
+    progress_bar: bool = key(True, "show a progress bar on a terminal")
+    log_level: Literal["debug", "info", "warning", "error"] = key(
+        "info", "what ppo_training.log and the terminal hold"
+    )
+    tail_window: int = key(
+        1000, "completed requests behind the tail latencies", unit="requests", ge=10
+    )
+    tail_alert_s: float = key(
+        60.0, "a p99 latency above this is logged as a warning", unit="s", gt=0
+    )
+
+
+class LearnerConfig(Section):
+    """Everything the learner needs, whatever simulates the cluster."""
+
+    training: TrainingSection = key(TrainingSection(), "seed and budget")
+    observation: ObservationSection = key(ObservationSection(), "what the policy sees")
+    actor_critic_architecture: ArchitectureSection = key(ArchitectureSection(), "the network")
+    ppo_config: PPOSection = key(PPOSection(), "clipped PPO")
+    reward_config: RewardSection = key(RewardSection(), "what is rewarded")
+    kl_regularization: KLSection = key(KLSection(), "KL to the warm-start policy")
+    statistics_stabilization: StabilizationSection = key(
+        StabilizationSection(), "normalizers collect before learning starts"
+    )
+    temperature_control: TemperatureSection = key(
+        TemperatureSection(), "controller of the behaviour temperature"
+    )
+    curriculum_learning: CurriculumSection = key(CurriculumSection(), "stages by requests seen")
+    advanced_optimization: OptimizationSection = key(
+        OptimizationSection(), "learning-rate schedule, minibatches, accumulation"
+    )
+    collapse_guard: CollapseGuardSection = key(
+        CollapseGuardSection(), "intervenes when one replica takes all"
+    )
+    checkpointing: CheckpointingSection = key(CheckpointingSection(), "saving the training state")
+    monitoring: MonitoringSection = key(MonitoringSection(), "what is written while training")
+
+    @model_validator(mode="after")
+    def _minibatch_adapts_within_bounds(self) -> Self:
+        """With `advanced_optimization.adaptive_minibatch`, `ppo_config.minibatch_size` begins
+        within `min_minibatch_size` and `max_minibatch_size`."""
+        shape, initial = self.advanced_optimization, self.ppo_config.minibatch_size
+        low, high = shape.min_minibatch_size, shape.max_minibatch_size
+        if shape.adaptive_minibatch and not low <= initial <= high:
+            raise ValueError(
+                f"ppo_config.minibatch_size={initial} is outside the bounds of the adaptive "
+                f"minibatch, advanced_optimization.min_minibatch_size={low} and "
+                f"max_minibatch_size={high}; change one of them, or switch adaptive_minibatch off"
+            )
+        return self
+
+    def with_paths(self) -> Self:
+        """Return the config with the variables of its paths replaced."""
+        training, saving = self.training, self.checkpointing
+        values: dict[str, object] = {"exp_name": training.exp_name, "seed": training.seed}
+        root = expand(training.output_root, values)
+        values["output_root"] = root
+        paths = {
+            name: expand(path, values)
+            for name in ("checkpoint_dir", "resume_from_checkpoint", "fork_from_checkpoint")
+            if isinstance(path := getattr(saving, name), str)
+        }
+        return self.model_copy(
+            update={
+                "training": training.model_copy(update={"output_root": root}),
+                "checkpointing": saving.model_copy(update=paths),
+            }
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return every key by its dotted name, with JSON values."""
+        tree = self.model_dump(mode="json")
+        return {
+            f"{group}.{name}": value for group, keys in tree.items() for name, value in keys.items()
+        }

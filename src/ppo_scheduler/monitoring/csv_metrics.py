@@ -11,7 +11,7 @@ from pathlib import Path
 from ppo_scheduler.checkpoint.disk import reveal, write_staged
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.metrics_disk import metrics_disk_errors
-from ppo_scheduler.monitoring.sink import Row
+from ppo_scheduler.monitoring.scalars import Row
 
 _STEP = "global_step"
 

@@ -1,4 +1,4 @@
-"""The run's log: a file for good, the terminal for now."""
+"""The run's log: a file for good, the process's one console for now."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
+from rich.console import Console
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.monitoring.terminal import terminal
+
+
+@cache
+def terminal() -> Console:
+    """Return the console on standard error.
+
+    Log and progress bar must share it: a console keeps what it prints itself above its bar, and
+    would draw the bar over what another one printed.
+    """
+    return Console(stderr=True)
+
 
 LOGGER = "ppo"
 

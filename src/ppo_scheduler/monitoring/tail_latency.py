@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppo_scheduler.monitoring.names import TAIL_PERCENTILES
+from ppo_scheduler.monitoring.scalars import TAIL_PERCENTILES
 from ppo_scheduler.state import StateDict
 
 _CHECK_EVERY = 100

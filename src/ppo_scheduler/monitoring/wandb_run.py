@@ -12,7 +12,7 @@ from typing import Literal
 import wandb
 
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.monitoring.sink import Row
+from ppo_scheduler.monitoring.scalars import Row
 
 
 class WandbSink:

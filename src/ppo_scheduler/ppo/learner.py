@@ -9,19 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppo_scheduler.config.training_config import LearnerConfig
+from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.control.collapse_guard import CollapseGuard
-from ppo_scheduler.control.normalizer import RewardScaler
-from ppo_scheduler.control.stabilization import StatisticsStabilizer
+from ppo_scheduler.control.reward_scaling import RewardScaler, StatisticsStabilizer
 from ppo_scheduler.control.temperature import TemperatureController
-from ppo_scheduler.monitoring.sink import MetricsRecorder
+from ppo_scheduler.monitoring.scalars import MetricsRecorder
 from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
-from ppo_scheduler.policy.distribution import log_probabilities, sample
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
-from ppo_scheduler.ppo.action_log import ActionLog
-from ppo_scheduler.ppo.gae import advantages_and_returns
-from ppo_scheduler.ppo.rollout_buffer import RolloutBuffer, Transition
-from ppo_scheduler.ppo.rollout_statistics import rollout_scalars
+from ppo_scheduler.ppo.objective import advantages_and_returns, log_probabilities, sample
+from ppo_scheduler.ppo.rollout import ActionLog, RolloutBuffer, Transition, rollout_scalars
 from ppo_scheduler.ppo.schedules import (
     entropy_coefficient,
     kl_coefficient,

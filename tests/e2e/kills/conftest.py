@@ -19,9 +19,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ppo_scheduler.checkpoint.retention import Retention
+from ppo_scheduler.checkpoint.names import Retention
 from ppo_scheduler.checkpoint.store import CheckpointStore
-from ppo_scheduler.config.training_config import TrainingConfig
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.vidur.flag_values import cli_flags
 
 INTERVAL = 7
 TOTAL = 240
@@ -249,7 +250,8 @@ class Experiment:
             assert {point for point in points if point[0] < saved} <= set(ours)
 
     def flags(self, stop: int = TOTAL) -> list[str]:
-        return self.config.to_cli_flags(
+        return cli_flags(
+            self.config,
             "ppo_modular",
             metrics_dir=str(self.root / "vidur"),
             run_dir=str(self.root / "run"),

@@ -30,8 +30,7 @@ import torch
 import ppo_scheduler.monitoring.tensorboard  # noqa: F401
 from vidur_ext.exits import exit_status
 from vidur_ext.main import run
-from vidur_ext.training.compiled_episodes import CompiledEpisodes
-from vidur_ext.training.learner_router import LearnerRouter
+from vidur_ext.training.episodes import CompiledEpisodes, LearnerRouter
 from vidur_ext.training.session import TrainingSession
 
 FIRST, LAST, REPLAYED = range(3)

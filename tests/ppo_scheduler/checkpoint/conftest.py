@@ -18,7 +18,7 @@ import torch
 from ppo_scheduler.checkpoint import disk
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.store import CheckpointStore
-from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.state import StateDict
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ppo_scheduler.checkpoint.catalog import catalog, newest, recorded_keep_every
+from ppo_scheduler.checkpoint.reading import catalog, newest, recorded_keep_every
 from ppo_scheduler.errors import UserError
 
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ppo_scheduler.checkpoint import disk
-from ppo_scheduler.checkpoint.retention import Retention
+from ppo_scheduler.checkpoint.names import Retention
 from ppo_scheduler.errors import UserError
 
 MANY = 200

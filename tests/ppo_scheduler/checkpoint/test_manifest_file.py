@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from ppo_scheduler.checkpoint.manifest import Manifest, parse_manifest
+from ppo_scheduler.checkpoint.manifest import Manifest, UnusableCheckpoint, parse_manifest
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
-from ppo_scheduler.checkpoint.unusable import UnusableCheckpoint
 
 HERE = Path("folder/checkpoint_step_00000128.pt")
 

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppo_scheduler.checkpoint.names import CheckpointName
-from ppo_scheduler.checkpoint.retention import Retention
-from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.checkpoint.names import CheckpointName, Retention
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 
 names = st.builds(CheckpointName, st.integers(0, 12), st.booleans())
 scores = st.one_of(st.none(), st.sampled_from([-1.5, 0.0, 0.5, 0.75]))

@@ -10,8 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppo_scheduler.checkpoint.diff import part_diffs, value_differences
-from ppo_scheduler.checkpoint.inventory import dotted, leaves, summaries
+from ppo_scheduler.checkpoint.diff import dotted, leaves, part_diffs, summaries, value_differences
 
 floats = st.floats(width=32)
 trees = st.recursive(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ppo_scheduler.control.normalizer import RewardScaler
+from ppo_scheduler.control.reward_scaling import RewardScaler
 from ppo_scheduler.state import StateDict
 
 NOT_DONE = np.array([False, False])

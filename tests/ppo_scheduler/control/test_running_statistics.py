@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from ppo_scheduler.control.normalizer import RunningMeanStd
+from ppo_scheduler.policy.normalizer import RunningMeanStd
 from ppo_scheduler.state import StateDict
 
 

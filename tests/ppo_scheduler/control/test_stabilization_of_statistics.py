@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ppo_scheduler.config.learner_sections import StabilizationSection
-from ppo_scheduler.control.stabilization import StatisticsStabilizer
+from ppo_scheduler.control.reward_scaling import StatisticsStabilizer
 from ppo_scheduler.errors import UserError
 
 STEPS = range(12)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
-from ppo_scheduler.monitoring.sink import FanOut
+from ppo_scheduler.monitoring.scalars import FanOut
 
 COLUMNS = ("Training/PolicyLoss", "Rollout/RewardMean", "Reward/latency")
 
@@ -145,7 +145,7 @@ import resource, sys
 from pathlib import Path
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
-from ppo_scheduler.monitoring.sink import FanOut
+from ppo_scheduler.monitoring.scalars import FanOut
 sink = CsvSink(Path(sys.argv[1]), ["a"], None)
 resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
 try:

@@ -10,8 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
-from ppo_scheduler.monitoring.names import scalar_names
-from ppo_scheduler.monitoring.sink import FanOut
+from ppo_scheduler.monitoring.scalars import FanOut, scalar_names
 from ppo_scheduler.monitoring.tensorboard import TensorBoardSink
 from ppo_scheduler.ppo.learner import Learner
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppo_scheduler.checkpoint.tree import dump, load
-from ppo_scheduler.monitoring.history import MetricsHistory
+from ppo_scheduler.monitoring.scalars import MetricsHistory
 
 COLUMNS = ("a", "b", "c")
 ROWS = st.lists(

@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 from ppo_scheduler.monitoring.progress_bar import TrainingProgress
-from ppo_scheduler.monitoring.run_log import run_log
-from ppo_scheduler.monitoring.terminal import terminal
+from ppo_scheduler.monitoring.run_log import run_log, terminal
 
 SHOW_CURSOR, HIDE_CURSOR, ERASE_LINE = "\x1b[?25h", "\x1b[?25l", "\x1b[2K"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppo_scheduler.monitoring.names import scalar_names
+from ppo_scheduler.monitoring.scalars import scalar_names
 from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
 
 _METRICS_PAGE = Path(__file__).parents[3] / "docs" / "metrics.md"

@@ -78,7 +78,7 @@ def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path):
 
 def test_without_this_sink_tensorboard_is_not_imported():
     program = (
-        "import sys, ppo_scheduler.monitoring.csv_metrics, ppo_scheduler.monitoring.sink, "
+        "import sys, ppo_scheduler.monitoring.csv_metrics, ppo_scheduler.monitoring.scalars, "
         "ppo_scheduler.monitoring.run_log, ppo_scheduler.monitoring.progress_bar, "
         "ppo_scheduler.monitoring.tail_latency; print('tensorboard' in sys.modules)"
     )

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppo_scheduler.config.learner_sections import ArchitectureSection
-from ppo_scheduler.policy.actor_critic import ActorCritic
-from ppo_scheduler.policy.distribution import entropy, kl_divergence, log_probabilities, sample
+from ppo_scheduler.policy.network import ActorCritic
+from ppo_scheduler.ppo.objective import entropy, kl_divergence, log_probabilities, sample
 
 
 def network(**keys: object) -> ActorCritic:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ppo_scheduler.config.learner_sections import OptimizationSection
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.ppo.adaptive_minibatch import AdaptiveMinibatch
+from ppo_scheduler.ppo.update import AdaptiveMinibatch
 
 TARGET = 0.02
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppo_scheduler.ppo.gae import advantages_and_returns, explained_variance
+from ppo_scheduler.ppo.objective import advantages_and_returns, explained_variance
 
 
 def naive(rewards, values, dones, next_value, gamma, lam):

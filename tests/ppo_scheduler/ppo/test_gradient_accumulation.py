@@ -10,7 +10,7 @@ from ppo_scheduler.config.learner_sections import (
     OptimizationSection,
     PPOSection,
 )
-from ppo_scheduler.policy.actor_critic import ActorCritic
+from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.ppo.update import Batch, Coefficients, PPOUpdater
 
 DECISIONS = 64

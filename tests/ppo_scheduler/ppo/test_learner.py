@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_scheduler.policy.distribution import log_probabilities
 from ppo_scheduler.ppo.learner import Learner
-from ppo_scheduler.ppo.rollout_buffer import RolloutBuffer
+from ppo_scheduler.ppo.objective import log_probabilities
+from ppo_scheduler.ppo.rollout import RolloutBuffer
 from ppo_scheduler.ppo.update import Batch
 
 

@@ -12,7 +12,7 @@ import pytest
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.reading import read_named
 from ppo_scheduler.checkpoint.store import CheckpointStore
-from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 from vidur_ext import cli
 
 GOLDEN = Path(__file__).parents[2] / "ppo_scheduler" / "checkpoint" / "golden"

@@ -12,8 +12,8 @@ import torch
 
 from ppo_scheduler.checkpoint.reading import read_named
 from ppo_scheduler.config.learner_sections import ObservationSection
-from ppo_scheduler.policy.policy_file import load_policy
-from vidur_ext.env.schema import observation_schema
+from ppo_scheduler.policy.routing_policy import load_policy
+from vidur_ext.routing.features import observation_schema
 
 
 class TestPrune:

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from ppo_scheduler.config.loading import dump_config
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Observation
-from ppo_scheduler.policy.policy_file import save_policy
-from ppo_scheduler.policy.routing_policy import RoutingPolicy
+from ppo_scheduler.policy.routing_policy import RoutingPolicy, save_policy
 from vidur_ext.cli import app
-from vidur_ext.env.schema import observation_schema
-from vidur_ext.training.run_folder import RunFolder
+from vidur_ext.config.loading import dump_config
+from vidur_ext.routing.features import observation_schema
+from vidur_ext.run_folder import RunFolder
 
 SMALL = {"schedulers": ["least_outstanding", "round_robin"], "num_seeds": 1, "requests": 32}
 

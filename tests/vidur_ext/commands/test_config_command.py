@@ -11,9 +11,9 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from ppo_scheduler.config.loading import dump_config, load_config
-from ppo_scheduler.config.reference import config_reference
-from ppo_scheduler.config.training_config import TrainingConfig
+from vidur_ext.config.loading import dump_config, load_config
+from vidur_ext.config.reference import config_reference
+from vidur_ext.config.training_config import TrainingConfig
 
 COMMAND = str(Path(sys.executable).with_name("vidur-ppo"))
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from vidur_ext.cli import app
+from vidur_ext.config.training_config import TrainingConfig
 
 MISSING_TRACE = ["--set", "workload.source=trace", "--set", "workload.trace_file=none.csv"]
 

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from ppo_scheduler.config.training_config import TrainingConfig
+from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.engine.layout import BATCH_END, FREE, OPEN
-from vidur_ext.execution_time.batch_tokens import token_lists
-from vidur_ext.scheduler.global_scheduler.heuristics import ROUTING_HEURISTICS
-from vidur_ext.simulation.flags import parse_simulation_config
-from vidur_ext.simulation.vidur_simulation import VidurSimulation
+from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
+from vidur_ext.vidur.analytic_predictor import token_lists
+from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.vidur.simulation import VidurSimulation
 from vidur_ext.workload.request_table import RequestTable
 
 # The latency estimator of the plug-in's heuristics asks for 2048 tokens of context and for one
@@ -215,7 +216,7 @@ def vidur_config(tmp_path_factory):
                 "workload": {"max_tokens": case.max_tokens},
             }
         )
-        plain = config.to_cli_flags(scheduler or case.rule, metrics_dir=folder)
+        plain = cli_flags(config, scheduler or case.rule, metrics_dir=folder)
         return parse_simulation_config([*plain, *LARGE_TABLES, *flags])
 
     return build

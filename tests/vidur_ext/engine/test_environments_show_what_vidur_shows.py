@@ -13,7 +13,7 @@ from ppo_scheduler.config.learner_sections import ObservationSection, RewardSect
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from vidur_ext.engine.environments import RoutingEnvironments
-from vidur_ext.simulation.vidur_simulation import VidurSimulation
+from vidur_ext.vidur.simulation import VidurSimulation
 
 MODES = ("latency", "ttft", "slo", "delta", "instant", "hybrid")
 USUAL = StageScales(0)

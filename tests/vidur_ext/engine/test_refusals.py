@@ -7,7 +7,7 @@ import pytest
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.engine import CompiledSimulation
-from vidur_ext.simulation.vidur_simulation import VidurSimulation
+from vidur_ext.vidur.simulation import VidurSimulation
 from vidur_ext.workload.request_table import RequestTable
 
 TABLES = "--analytic_execution_time_predictor_config_prediction_max_"

@@ -18,8 +18,8 @@ from vidur_ext.engine.layout import (
     TOKENS,
     WAITING,
 )
-from vidur_ext.scheduler.global_scheduler.heuristics import ROUTING_HEURISTICS
-from vidur_ext.simulation.vidur_simulation import VidurSimulation
+from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
+from vidur_ext.vidur.simulation import VidurSimulation
 
 ROWS = (
     "waiting",

@@ -7,18 +7,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppo_scheduler.config.run_sections import HEURISTICS
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Observation
-from ppo_scheduler.policy.policy_file import save_policy
-from ppo_scheduler.policy.routing_policy import RoutingPolicy
-from vidur_ext.env.schema import observation_schema
-from vidur_ext.evaluation.compiled_runs import compiled_runs, heuristic_run, policy_runs
-from vidur_ext.evaluation.engine_check import check_engine, preference_gap
-from vidur_ext.evaluation.engines import NEAR_TIE, first_routed_elsewhere
-from vidur_ext.evaluation.runner import EvaluationJob, evaluate
-from vidur_ext.simulation.flags import parse_simulation_config
-from vidur_ext.workload.streams import evaluation_table
+from ppo_scheduler.policy.routing_policy import RoutingPolicy, save_policy
+from vidur_ext.config.sections import HEURISTICS
+from vidur_ext.evaluation.engines import (
+    NEAR_TIE,
+    check_engine,
+    first_routed_elsewhere,
+    preference_gap,
+)
+from vidur_ext.evaluation.runner import (
+    EvaluationJob,
+    compiled_runs,
+    evaluate,
+    heuristic_run,
+    policy_runs,
+)
+from vidur_ext.routing.features import observation_schema
+from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.workload.held_out import evaluation_table
 
 EVALUATION = {"requests": 48, "num_seeds": 2, "schedulers": list(HEURISTICS)}
 
@@ -50,7 +59,7 @@ def policy_file(config, tmp_path) -> Path:
 @pytest.fixture
 def simulation_config(tmp_path):
     def build(config, scheduler: str = "ppo_modular", *flags: str):
-        plain = config.to_cli_flags(scheduler, metrics_dir=str(tmp_path / "vidur"))
+        plain = cli_flags(config, scheduler, metrics_dir=str(tmp_path / "vidur"))
         return parse_simulation_config([*plain, *flags])
 
     return build
@@ -124,7 +133,8 @@ def test_the_gap_is_that_of_the_choices_where_they_first_differ(
     [run] = policy_runs(parsed, "ppo", policy, [evaluation_table(config, 0)])
     late = make_changed_run(run, 40)
     assert preference_gap(parsed, policy, late, run) > NEAR_TIE
-    assert preference_gap(parsed, policy, make_changed_run(late, 0), run) == 0.0, "a tie if idle"
+    idle = preference_gap(parsed, policy, make_changed_run(late, 0), run)
+    assert idle <= NEAR_TIE, "equal rows of a product need not be equal bits"
     for parameter in policy.network.parameters():
         parameter.data *= 0.0
     assert preference_gap(parsed, policy, late, run) == 0.0

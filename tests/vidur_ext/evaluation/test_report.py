@@ -18,9 +18,8 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.metrics import COMPARED_METRICS
 from vidur_ext.evaluation.report import wording
-from vidur_ext.evaluation.report.bars import latency_bars
 from vidur_ext.evaluation.report.html import render_page
-from vidur_ext.evaluation.report.plots import draw_plots
+from vidur_ext.evaluation.report.plots import draw_plots, latency_bars
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidur_ext.evaluation.resampling import (
+from vidur_ext.evaluation.statistics import (
     block_length,
     resample_counts,
     weighted_means,

@@ -5,9 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vidur_ext.evaluation.metrics import Objectives
+from vidur_ext.evaluation.metrics import (
+    CountedRun,
+    Objectives,
+    Summary,
+    summarise,
+    summarise_pooled,
+)
 from vidur_ext.evaluation.run_result import RunResult
-from vidur_ext.evaluation.summary import CountedRun, Summary, summarise, summarise_pooled
 
 OBJECTIVES = Objectives(ttft_s=1.5, tbt_s=0.5)
 # tiny_run: TTFT 0.5 1 2 4; E2E 2.5 1 8 5; TBT 2/4 - 6/3 1/2; objectives met by the first two.

@@ -8,8 +8,7 @@ import pytest
 
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.store import CheckpointStore
-from ppo_scheduler.errors import UserError
-from vidur_ext.training.interruption import Interrupted
+from ppo_scheduler.errors import Interrupted, UserError
 
 
 @pytest.fixture

@@ -10,12 +10,11 @@ import torch
 
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.checkpoint.reading import read_named
-from ppo_scheduler.config.learner_sections import ObservationSection
-from ppo_scheduler.config.training_config import LearnerConfig
-from ppo_scheduler.monitoring.sink import FanOut
+from ppo_scheduler.config.learner_sections import LearnerConfig, ObservationSection
+from ppo_scheduler.monitoring.scalars import FanOut
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.ppo.learner import Learner
-from vidur_ext.env.schema import observation_schema
+from vidur_ext.routing.features import observation_schema
 
 GOLDEN = Path(__file__).parents[2] / "ppo_scheduler" / "checkpoint" / "golden"
 

@@ -10,8 +10,8 @@ import pytest
 import wandb
 
 from ppo_scheduler.monitoring.run_log import run_log
+from vidur_ext.run_folder import RunFolder
 from vidur_ext.training.instruments import Instruments, open_instruments
-from vidur_ext.training.run_folder import RunFolder
 
 
 @pytest.fixture

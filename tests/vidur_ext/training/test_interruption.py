@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from vidur_ext.training.interruption import Interrupted, SignalRequests
+from ppo_scheduler.errors import Interrupted
+from vidur_ext.training.signals import SignalRequests
 
 
 def send(*numbers: int) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ppo_scheduler.errors import UserError
-from vidur_ext.training.interruption import Interrupted
+from ppo_scheduler.errors import Interrupted, UserError
 from vidur_ext.workload.synthetic import SyntheticStream
 
 # 240 requests: rounds of 4 * 25, 4 * 25 and 4 * 10.

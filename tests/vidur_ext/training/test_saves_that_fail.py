@@ -13,9 +13,8 @@ import pytest
 
 from ppo_scheduler.checkpoint import store as store_module
 from ppo_scheduler.checkpoint.saver import SavesFailed
-from ppo_scheduler.errors import UserError
+from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
-from vidur_ext.training.interruption import Interrupted
 
 _SMALLER_THAN_A_CHECKPOINT = 40_000
 

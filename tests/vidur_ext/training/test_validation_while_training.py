@@ -6,12 +6,13 @@ import csv
 
 import pytest
 
-from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.policy.policy_file import load_policy
-from vidur_ext.env.schema import observation_schema
-from vidur_ext.simulation.flags import parse_simulation_config
+from ppo_scheduler.policy.routing_policy import load_policy
+from vidur_ext.routing.features import observation_schema
 from vidur_ext.training.validation import Validation
+from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import parse_simulation_config
 
 VALIDATED = {"validation_freq": 2, "validation_requests": 32, "max_checkpoints": None}
 
@@ -22,7 +23,7 @@ def validation(make_config, tmp_path):
 
     def build(saving: dict[str, object] | None = None, **groups: dict[str, object]) -> Validation:
         config = make_config(**groups)
-        flags = config.to_cli_flags("ppo_modular", metrics_dir=str(tmp_path / "vidur"))
+        flags = cli_flags(config, "ppo_modular", metrics_dir=str(tmp_path / "vidur"))
         section = CheckpointingSection.model_validate({**VALIDATED, **(saving or {})})
         return Validation(parse_simulation_config(flags), section)
 
@@ -117,7 +118,7 @@ def test_both_engines_give_the_same_score(seeds, tolerance, make_config, train, 
 
 
 def test_a_cluster_that_only_vidur_simulates_is_refused_before_the_training(make_config, tmp_path):
-    flags = make_config().to_cli_flags("ppo_modular", metrics_dir=str(tmp_path / "vidur"))
+    flags = cli_flags(make_config(), "ppo_modular", metrics_dir=str(tmp_path / "vidur"))
     config = parse_simulation_config([*flags, "--time_limit", "10"])
     with pytest.raises(UserError, match="does not simulate a time limit"):
         Validation(config, CheckpointingSection(validation_freq=1))
@@ -147,7 +148,7 @@ def test_of_a_trace_the_end_of_the_training_part_is_taken(make_config, tmp_path,
 
 
 def test_workloads_without_a_stream_cannot_be_validated(make_config, tmp_path):
-    flags = make_config().to_cli_flags("ppo_modular", metrics_dir=str(tmp_path / "vidur"))
+    flags = cli_flags(make_config(), "ppo_modular", metrics_dir=str(tmp_path / "vidur"))
     kind = flags.index("--request_generator_config_type")
     flags[kind + 1] = "synthetic"
     flags = [*flags, "--synthetic_request_generator_config_max_tokens", "4096"]

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ppo_scheduler.config.fields import leaf_fields
-from ppo_scheduler.config.resume_rules import RULES, Effect, differences, rule_of
-from ppo_scheduler.config.training_config import LearnerConfig, TrainingConfig
-from ppo_scheduler.errors import UserError
-from vidur_ext.training.interruption import Interrupted
+from ppo_scheduler.config.learner_sections import LearnerConfig
+from ppo_scheduler.errors import Interrupted, UserError
+from vidur_ext.config.fields import leaf_fields
+from vidur_ext.config.resume_rules import RULES, Effect, differences, rule_of
+from vidur_ext.config.training_config import TrainingConfig
 
 GOLDEN = Path(__file__).parents[2] / "ppo_scheduler" / "checkpoint" / "golden" / "schema_1"
 GOLDEN_KEYS = {

@@ -7,10 +7,10 @@ import signal
 
 import pytest
 
-from ppo_scheduler.config.run_sections import CheckpointingSection
+from ppo_scheduler.config.learner_sections import CheckpointingSection
+from ppo_scheduler.errors import Interrupted
 from vidur_ext.engine.environments import RoutingEnvironments
-from vidur_ext.training.interruption import Interrupted
-from vidur_ext.training.save_schedule import SaveSchedule
+from vidur_ext.training.session import SaveSchedule
 
 
 class Clock:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import ObservationSchema
-from ppo_scheduler.policy.policy_file import load_policy, read_policy_state, save_policy
+from ppo_scheduler.policy.routing_policy import load_policy, read_policy_state, save_policy
+from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.warmstart.behaviour_cloning import clone_behaviour, split_by_teacher
 from vidur_ext.warmstart.demonstrations import Demonstrations, concatenate
 

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.warmstart.behaviour_cloning import EpochReport
-from vidur_ext.warmstart.cloning_curves import cloning_curves, scalars
+from vidur_ext.warmstart.cloning import cloning_curves, scalars
 
 EPOCHS = [
     EpochReport(number, 1.0 / (number + 1), 2.0 / (number + 1), {"lor": 0.25 * number, "x": 0.5})

@@ -14,20 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppo_scheduler.config.learner_sections import ObservationSection
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
-from vidur_ext.env.schema import observation_schema
-from vidur_ext.warmstart.demonstration_set import (
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.routing.features import observation_schema
+from vidur_ext.warmstart.demonstrations import Demonstrations
+from vidur_ext.warmstart.sets import (
     DATA_FILE,
     DESCRIPTION_FILE,
     SetDescription,
-    open_set,
-)
-from vidur_ext.warmstart.demonstrations import Demonstrations
-from vidur_ext.warmstart.set_folders import (
     delete_set,
     find_sets,
     new_set_path,
+    open_set,
     staged_set,
     write_set,
 )

@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Observation
-from ppo_scheduler.policy.policy_file import load_policy, save_policy, save_policy_state
-from ppo_scheduler.policy.routing_policy import RoutingPolicy
-from vidur_ext.env.schema import observation_schema
-from vidur_ext.warmstart.adoption import PROBES, adopt, log_same_choices, same_choices
-from vidur_ext.warmstart.external_model import validate_model
+from ppo_scheduler.policy.routing_policy import (
+    RoutingPolicy,
+    load_policy,
+    save_policy,
+    save_policy_state,
+)
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.routing.features import observation_schema
+from vidur_ext.warmstart.external_model import (
+    PROBES,
+    adopt,
+    log_same_choices,
+    same_choices,
+    validate_model,
+)
 
 
 def config(**groups: dict[str, object]) -> TrainingConfig:

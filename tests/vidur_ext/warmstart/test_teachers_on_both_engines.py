@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.warmstart.collect import collect_demonstrations
-from vidur_ext.warmstart.compiled_teachers import demonstrate_together
-from vidur_ext.warmstart.demonstration_job import DemonstrationJob, demonstration_jobs
-from vidur_ext.warmstart.vidur_teachers import demonstrate
+from vidur_ext.warmstart.teachers import (
+    DemonstrationJob,
+    collect_demonstrations,
+    demonstrate,
+    demonstrate_together,
+    demonstration_jobs,
+)
 
 TEACHERS = [
     "least_outstanding", "power_of_two", "least_tokens", "least_kv", "vllm_dp",

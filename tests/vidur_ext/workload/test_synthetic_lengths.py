@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from ppo_scheduler.seeding import Purpose, generator
-from vidur_ext.workload import azure_2023
-from vidur_ext.workload.length_fit import (
+from fit_lengths import (
     joint_counts,
     ks_distance,
     quantiles,
     total_variation,
 )
-from vidur_ext.workload.lengths import Tokens, draw_lengths
+
+from ppo_scheduler.seeding import Purpose, generator
+from vidur_ext.workload import azure_2023
+from vidur_ext.workload.synthetic import Tokens, draw_lengths
 
 DRAWS = 200_000
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppo_scheduler.seeding import Purpose
+from vidur_ext.workload.request_table import limit_tokens
 from vidur_ext.workload.synthetic import SyntheticStream
-from vidur_ext.workload.token_limit import limit_tokens
 
 tokens = st.integers(1, 5000)
 

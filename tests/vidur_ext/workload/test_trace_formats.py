@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vidur_ext.workload.traces.load import load_trace
-from vidur_ext.workload.traces.values import Trace
+from vidur_ext.workload.traces.rows import Trace
 
 AZURE = """\
 TIMESTAMP,ContextTokens,GeneratedTokens

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from ppo_scheduler.config.run_sections import EvaluationSection, WorkloadSection
-from ppo_scheduler.config.training_config import TrainingConfig
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
-from vidur_ext.workload.streams import (
+from vidur_ext.config.sections import EvaluationSection, WorkloadSection
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.workload.held_out import (
     demonstration_table,
     describe_workload,
     evaluation_table,

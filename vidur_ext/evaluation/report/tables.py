@@ -7,9 +7,8 @@ from html import escape
 
 from vidur_ext.evaluation.comparison import Comparison, SchedulerComparison
 from vidur_ext.evaluation.engines import EngineComparison
-from vidur_ext.evaluation.metrics import SLO_METRIC, STATISTICS
+from vidur_ext.evaluation.metrics import LEARNED, SLO_METRIC, STATISTICS, marked
 from vidur_ext.evaluation.report import engine_wording, wording
-from vidur_ext.evaluation.roles import LEARNED, marked
 from vidur_ext.evaluation.statistics import PairedDifference
 
 _DIFFERENCE_COLUMNS = {

@@ -10,9 +10,8 @@ from rich.text import Text
 
 from vidur_ext.evaluation.comparison import Comparison, SchedulerComparison
 from vidur_ext.evaluation.engines import EngineComparison
-from vidur_ext.evaluation.metrics import SLO_METRIC, STATISTICS
+from vidur_ext.evaluation.metrics import SLO_METRIC, STATISTICS, marked
 from vidur_ext.evaluation.report import engine_wording, wording
-from vidur_ext.evaluation.roles import marked
 
 _HIGHLIGHT = "bold yellow"
 _COLOURS = {"better": "green", "worse": "red"}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from vidur_ext.evaluation.comparison import Comparison
-from vidur_ext.evaluation.metrics import SLO_METRIC
-from vidur_ext.evaluation.roles import CONTROL_NOTE, LEARNED, ORACLE_NOTE, marked
+from vidur_ext.evaluation.metrics import CONTROL_NOTE, LEARNED, ORACLE_NOTE, SLO_METRIC, marked
 from vidur_ext.evaluation.statistics import Interval, PairedDifference
 
 NOTHING = "–"

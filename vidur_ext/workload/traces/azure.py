@@ -11,9 +11,7 @@ import re
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from vidur_ext.workload.traces.errors import value_error
-from vidur_ext.workload.traces.text_file import csv_rows
-from vidur_ext.workload.traces.values import Trace, TraceRows, parse_tokens
+from vidur_ext.workload.traces.rows import Trace, TraceRows, csv_rows, parse_tokens, value_error
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 _DATE = re.compile(

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidur_ext.workload.traces.text_file import csv_rows
-from vidur_ext.workload.traces.values import Trace, TraceRows, parse_seconds, parse_tokens
+from vidur_ext.workload.traces.rows import Trace, TraceRows, csv_rows, parse_seconds, parse_tokens
 
 COLUMNS = ("Timestamp", "Request tokens", "Response tokens")
 

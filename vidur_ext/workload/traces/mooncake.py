@@ -11,9 +11,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vidur_ext.workload.traces.errors import line_error, value_error
-from vidur_ext.workload.traces.text_file import read_text
-from vidur_ext.workload.traces.values import Trace, TraceRows, check_time, check_tokens
+from vidur_ext.workload.traces.rows import (
+    Trace,
+    TraceRows,
+    check_time,
+    check_tokens,
+    line_error,
+    read_text,
+    value_error,
+)
 
 KEYS = ("timestamp", "input_length", "output_length")
 

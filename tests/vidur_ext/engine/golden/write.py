@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ppo_scheduler.config.training_config import TrainingConfig
-from vidur_ext.simulation.flags import parse_simulation_config
-from vidur_ext.simulation.vidur_simulation import VidurSimulation
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.vidur.simulation import VidurSimulation
 from vidur_ext.workload.request_table import RequestTable
 
 CLUSTERS = {
@@ -38,7 +39,7 @@ def main() -> None:
         groups = {"cluster": {"num_replicas": 2, **cluster}, "workload": {"max_tokens": 2048}}
         with tempfile.TemporaryDirectory() as folder:
             config = TrainingConfig.model_validate(groups)
-            flags = config.to_cli_flags(rule, metrics_dir=folder)
+            flags = cli_flags(config, rule, metrics_dir=folder)
             simulation = VidurSimulation(parse_simulation_config(flags), table)
             simulation.run()
         document = {

@@ -1,0 +1,101 @@
+"""The formulas of PPO, each a pure function: the action distribution, advantages and losses.
+
+The distribution is a categorical over replicas at a behaviour temperature. Acting and learning both
+go through it with the temperature that is stored beside the action, so every probability ratio is 1
+before the first gradient step of an update.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+
+def log_probabilities(logits: Tensor, temperature: Tensor) -> Tensor:
+    """Return log pi(. | s) [B, R] of logits [B, R] at temperatures [B]."""
+    return functional.log_softmax(logits / temperature.unsqueeze(-1), dim=-1)
+
+
+def sample(log_probs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw one action per row of log pi [B, R] by inverting the cumulative distribution."""
+    cumulative = np.cumsum(np.exp(log_probs.astype(np.float64)), axis=1)
+    draws = rng.random(len(log_probs)) * cumulative[:, -1]
+    actions = (cumulative <= draws[:, None]).sum(axis=1)
+    drawn: NDArray[np.int64] = np.minimum(actions, log_probs.shape[1] - 1)
+    return drawn
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    """Return the entropy [B] of log pi [B, R], in nats."""
+    return -(log_probs.exp() * log_probs).sum(dim=-1)
+
+
+def kl_divergence(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
+    """Return KL(pi || reference) [B] of two log probability tables [B, R], in nats."""
+    return (log_probs.exp() * (log_probs - reference_log_probs)).sum(dim=-1)
+
+
+Floats = NDArray[np.float64]
+
+
+def advantages_and_returns(
+    rewards: Floats,
+    values: Floats,
+    dones: NDArray[np.bool_],
+    next_value: Floats,
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Floats, Floats]:
+    """Return advantages and lambda-returns, both [T, B].
+
+    Args:
+        rewards: [T, B], the reward of the interval after each action.
+        values: [T, B], the critic's value of each state.
+        dones: [T, B], true where the action was the last of its episode.
+        next_value: [B], value of the state after the last action (ignored where done).
+    """
+    advantages = np.empty_like(rewards)
+    following_value = next_value
+    following_advantage = np.zeros_like(next_value)
+    for step in range(len(rewards) - 1, -1, -1):
+        alive = 1.0 - dones[step]
+        delta = rewards[step] + gamma * following_value * alive - values[step]
+        following_advantage = delta + gamma * gae_lambda * alive * following_advantage
+        advantages[step] = following_advantage
+        following_value = values[step]
+    return advantages, advantages + values
+
+
+def explained_variance(predicted: Floats, target: Floats) -> float:
+    """Return 1 - Var(target - predicted) / Var(target); 0 for a constant target."""
+    variance = float(np.var(target))
+    return 0.0 if variance == 0.0 else 1.0 - float(np.var(target - predicted)) / variance
+
+
+def policy_loss(ratio: Tensor, advantage: Tensor, clip_ratio: float) -> Tensor:
+    """Clipped surrogate objective, negated (Schulman et al. 2017, equation 7)."""
+    clipped = ratio.clamp(1.0 - clip_ratio, 1.0 + clip_ratio)
+    return -torch.minimum(ratio * advantage, clipped * advantage).mean()
+
+
+def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
+    """Half squared error of the value, optionally limited to +-clip of the old value."""
+    error = (value - target).square()
+    if clip is not None:
+        limited = old_value + (value - old_value).clamp(-clip, clip)
+        error = torch.maximum(error, (limited - target).square())
+    return 0.5 * error.mean()
+
+
+def balance_loss(log_probs: Tensor) -> Tensor:
+    """KL of the mean action distribution of a batch [B, R] to the uniform one, in nats."""
+    mean = log_probs.exp().mean(dim=0)
+    return (mean * (mean.clamp_min(1e-12) * len(mean)).log()).sum()
+
+
+def approximate_kl(log_ratio: Tensor) -> Tensor:
+    """Low-variance estimate of KL(old || new): mean of (r - 1) - log r (Schulman 2020)."""
+    return (log_ratio.exp() - 1.0 - log_ratio).mean()

@@ -1,0 +1,179 @@
+"""The rollout: what was seen, done and earned since the last update, what that looked like, and the
+actions of the unfinished episodes, from which a resume replays them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ppo_scheduler.observation import ObservationSchema
+from ppo_scheduler.ppo.objective import explained_variance
+from ppo_scheduler.state import StateDict
+
+_FIRST_CAPACITY = 256
+
+
+class ActionLog:
+    """Keeps each environment's actions since its episode began."""
+
+    def __init__(self, num_envs: int) -> None:
+        self._actions: NDArray[np.int16] = np.zeros((num_envs, _FIRST_CAPACITY), np.int16)
+        self._lengths = np.zeros(num_envs, np.int64)
+        self._environments = np.arange(num_envs)
+
+    def append(self, action: NDArray[np.int64], done: NDArray[np.bool_]) -> None:
+        """Take one action per environment [B]; ``done`` [B] marks those that open an episode."""
+        self._lengths[done] = 0
+        if self._lengths.max() == self._actions.shape[1]:
+            self._actions = np.concatenate([self._actions, np.zeros_like(self._actions)], axis=1)
+        self._actions[self._environments, self._lengths] = action
+        self._lengths += 1
+
+    def clear(self) -> None:
+        self._lengths[:] = 0
+
+    def together(self) -> NDArray[np.int64]:
+        """Return the actions [B, steps] of episodes that began together."""
+        assert (self._lengths == self._lengths[0]).all(), self._lengths
+        return self._actions[:, : self._lengths[0]].astype(np.int64)
+
+    def state_dict(self) -> StateDict:
+        actions = self._actions[:, : self._lengths.max()]
+        return {
+            "actions": torch.from_numpy(actions.copy()),
+            "lengths": torch.from_numpy(self._lengths.copy()),
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        actions = state["actions"].numpy()
+        spare = np.zeros((len(actions), _FIRST_CAPACITY), np.int16)
+        self._actions = np.concatenate([actions.astype(np.int16), spare], axis=1)
+        self._lengths = state["lengths"].numpy().copy()
+
+
+@dataclass
+class Transition:
+    """One step of B environments. The reward follows a step later."""
+
+    replicas: NDArray[np.float32]
+    context: NDArray[np.float32]
+    telemetry: NDArray[np.float64]
+    action: NDArray[np.int64]
+    log_prob: NDArray[np.float64]
+    value: NDArray[np.float64]
+    temperature: NDArray[np.float64]
+
+
+class RolloutBuffer:
+    """Fixed arrays [T, B, ...]; ``add`` fills row after row until ``full``.
+
+    Features are stored as the policy saw them, that is normalised and clipped, so that learning
+    recomputes exactly the distribution that acted.
+    """
+
+    _ROWS = (
+        "replicas", "context", "telemetry", "action", "log_prob", "value", "temperature",
+        "reward", "raw_reward", "done",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        length: int,
+        num_envs: int,
+        num_replicas: int,
+        replica_features: int,
+        context_features: int,
+        telemetry: int,
+    ) -> None:
+        rows = (length, num_envs)
+        self.length = length
+        self.filled = 0
+        self.replicas = np.zeros((*rows, num_replicas, replica_features), np.float32)
+        self.context = np.zeros((*rows, context_features), np.float32)
+        self.telemetry = np.zeros((*rows, telemetry), np.float64)
+        self.action = np.zeros(rows, np.int64)
+        self.log_prob = np.zeros(rows, np.float64)
+        self.value = np.zeros(rows, np.float64)
+        self.temperature = np.zeros(rows, np.float64)
+        self.reward = np.zeros(rows, np.float64)
+        self.raw_reward = np.zeros(rows, np.float64)
+        self.done = np.zeros(rows, np.bool_)
+
+    @property
+    def full(self) -> bool:
+        return self.filled == self.length
+
+    def add(
+        self,
+        transition: Transition,
+        reward: NDArray[np.float64],
+        raw_reward: NDArray[np.float64],
+        done: NDArray[np.bool_],
+        telemetry: NDArray[np.float64],
+    ) -> None:
+        """Store a completed step: its scaled and raw reward and what was measured after it."""
+        assert not self.full, "the rollout is full: update and clear before adding"
+        row = self.filled
+        self.replicas[row] = transition.replicas
+        self.context[row] = transition.context
+        self.telemetry[row] = telemetry
+        self.action[row] = transition.action
+        self.log_prob[row] = transition.log_prob
+        self.value[row] = transition.value
+        self.temperature[row] = transition.temperature
+        self.reward[row] = reward
+        self.raw_reward[row] = raw_reward
+        self.done[row] = done
+        self.filled += 1
+
+    def clear(self) -> None:
+        self.filled = 0
+
+    def state_dict(self) -> StateDict:
+        """Return the filled rows only: after an update a checkpoint carries an empty rollout.
+
+        Like those of a torch module, the tensors are the live ones.
+        """
+        rows = {name: torch.from_numpy(getattr(self, name)[: self.filled]) for name in self._ROWS}
+        return {"filled": self.filled, "rows": rows}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.filled = state["filled"]
+        for name in self._ROWS:
+            getattr(self, name)[: self.filled] = state["rows"][name].numpy()
+
+
+def rollout_scalars(
+    rollout: RolloutBuffer,
+    advantage: NDArray[np.float64],
+    target: NDArray[np.float64],
+    schema: ObservationSchema,
+    num_replicas: int,
+) -> dict[str, float]:
+    """Return Rollout/*, Actions/*, Reward/* and the explained variance of one full rollout.
+
+    Rewards are those of the environment, before scaling; values, returns and advantages are in
+    scaled units, before any normalisation of advantages.
+    """
+    reward = rollout.raw_reward
+    shares = np.bincount(rollout.action.ravel(), minlength=num_replicas) / rollout.action.size
+    first = len(schema.telemetry) - len(schema.reward_components)
+    components = rollout.telemetry[..., first:].reshape(-1, len(schema.reward_components))
+    return {
+        "Training/ExplainedVariance": explained_variance(rollout.value, target),
+        "Rollout/RewardMean": float(reward.mean()),
+        "Rollout/RewardStd": float(reward.std()),
+        "Rollout/RewardMin": float(reward.min()),
+        "Rollout/RewardMax": float(reward.max()),
+        "Rollout/ValueMean": float(rollout.value.mean()),
+        "Rollout/ReturnMean": float(target.mean()),
+        "Rollout/AdvantageStd": float(advantage.std()),
+        **{f"Actions/Replica_{i}": float(share) for i, share in enumerate(shares)},
+        **{
+            f"Reward/{name}": float(mean)
+            for name, mean in zip(schema.reward_components, components.mean(axis=0), strict=True)
+        },
+    }

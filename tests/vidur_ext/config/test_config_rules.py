@@ -1,0 +1,152 @@
+"""Keys that contradict each other are errors that say how to agree."""
+
+from __future__ import annotations
+
+import pytest
+
+from vidur_ext.config.loading import load_config
+
+STAGES = [{"until_requests": 9}, {"until_requests": 9}]
+ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        (
+            {"actor_critic_architecture": {"hidden_size": 30}},
+            "actor_critic_architecture: attention_heads=4 must divide hidden_size=30",
+        ),
+        (
+            {"ppo_config": {"minibatch_size": 65, "rollout_len": 64}},
+            "ppo_config: minibatch_size=65 is larger than rollout_len=64",
+        ),
+        (
+            {"temperature_control": {"min_temperature": 1.2}},
+            "temperature_control: min_temperature <= base_temperature <= max_temperature must",
+        ),
+        (
+            {"curriculum_learning": {"stages": STAGES}},
+            "curriculum_learning: until_requests must ascend from stage to stage, not [9, 9]",
+        ),
+        (
+            {"curriculum_learning": {"enabled": True}},
+            "curriculum_learning: enabled=true needs at least one stage",
+        ),
+        (
+            {"advanced_optimization": {"min_minibatch_size": 9, "max_minibatch_size": 8}},
+            "advanced_optimization: min_minibatch_size=9 is above max_minibatch_size=8",
+        ),
+        (
+            {"advanced_optimization": ADAPTIVE, "ppo_config": {"minibatch_size": 16}},
+            "ppo_config.minibatch_size=16 is outside the bounds of the adaptive minibatch, "
+            "advanced_optimization.min_minibatch_size=32 and max_minibatch_size=64",
+        ),
+        (
+            {"cluster": {"device": "h100"}},
+            "cluster: network_device='a100_dgx' holds no device='h100'; choose "
+            "h100_pairwise_nvlink or h100_dgx",
+        ),
+        (
+            {"cluster": {"tensor_parallel_size": 3}},
+            "cluster: tensor_parallel_size=3 must divide the 32 query heads of meta-llama/",
+        ),
+        (
+            {"cluster": {"num_pipeline_stages": 5}},
+            "cluster: num_pipeline_stages=5 must divide the 32 layers of meta-llama/Llama-3-8B",
+        ),
+        (
+            {"simulation": {"predictor": "local_linear_regression"}},
+            "simulation: predictor='local_linear_regression' needs profile_dir",
+        ),
+        (
+            {"simulation": {"profile_dir": "profiles"}},
+            "simulation: profile_dir has no effect with predictor='analytic'",
+        ),
+        (
+            {"simulation": {"engine": "vidur"}},
+            'simulation.engine="vidur" runs one environment, not parallel_training.num_envs=100: '
+            'set num_envs to 1, or the engine to "compiled"',
+        ),
+        (
+            {"cluster": {"num_pipeline_stages": 4}},
+            'simulation.engine="compiled" simulates cluster.num_pipeline_stages=1 only, not 4: '
+            'change it, or set simulation.engine to "vidur" and parallel_training.num_envs to 1',
+        ),
+        (
+            {"simulation": {"predictor": "linear_regression"}},
+            "simulation.engine=\"compiled\" simulates simulation.predictor='analytic' only, not "
+            "'linear_regression'",
+        ),
+        (
+            {"ppo_config": {"rollout_len": 1020, "minibatch_size": 100}},
+            "ppo_config.rollout_len=1020 is no multiple of parallel_training.num_envs=100: choose "
+            "1000 or 1100",
+        ),
+        (
+            {"training": {"total_requests": 63}},
+            "training.total_requests=63 (--ppo-requests, --total-requests) is no multiple of "
+            "parallel_training.num_envs=100: choose 100, or another num_envs",
+        ),
+        ({"workload": {"source": "trace"}}, "workload: source='trace' needs trace_file"),
+        (
+            {"workload": {"trace_file": "trace.csv"}},
+            "workload: trace_file has no effect with source='synthetic'",
+        ),
+        (
+            {"warmstart": {"load_levels": [1.0, 0.0]}},
+            "warmstart: load_levels must all be above 0, not [1.0, 0.0]",
+        ),
+        (
+            {"warmstart": {"teachers": ["least_kv", "least_kv"]}},
+            "warmstart: teachers names one heuristic twice",
+        ),
+        (
+            {"warmstart": {"teachers": ["oracle_work"]}},
+            "warmstart.teachers contains oracle_work, whose choice follows from true output "
+            'lengths, but observation.output_length is "hidden"',
+        ),
+        (
+            {"evaluation": {"schedulers": ["random"]}},
+            "evaluation: baseline='least_outstanding' must be one of schedulers",
+        ),
+        (
+            {"evaluation": {"schedulers": ["random", "random"], "baseline": "random"}},
+            "evaluation: schedulers names one heuristic twice",
+        ),
+    ],
+)
+def test_a_contradiction_is_named_with_the_keys_of_both_sides(complaint, tree, expected) -> None:
+    assert complaint(tree).startswith(f"my.json: {expected}")
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"advanced_optimization": ADAPTIVE, "ppo_config": {"minibatch_size": 32}},
+        {"advanced_optimization": {**ADAPTIVE, "adaptive_minibatch": False}},
+        {"cluster": {"device": "h100", "network_device": "h100_dgx", "tensor_parallel_size": 8}},
+        {
+            "warmstart": {"teachers": ["oracle_work"]},
+            "observation": {"output_length": "oracle"},
+        },
+        {"warmstart": {"enabled": False, "teachers": ["oracle_work"]}},
+        {"workload": {"source": "trace", "trace_file": "trace.csv"}},
+        {
+            "simulation": {
+                "predictor": "local_linear_regression",
+                "profile_dir": "profiles",
+                "engine": "vidur",
+            },
+            "parallel_training": {"num_envs": 1},
+        },
+        {"training": {"total_requests": 90}, "parallel_training": {"num_envs": 2}},
+    ],
+)
+def test_what_does_not_contradict_is_accepted(write, tree) -> None:
+    load_config(write(tree))
+
+
+def test_a_contradiction_between_file_and_command_line_names_both(complaint) -> None:
+    message = complaint({"ppo_config": {"rollout_len": 64}}, "ppo_config.minibatch_size=100")
+    assert message.startswith("my.json and command line: ppo_config: minibatch_size=100")

@@ -1,0 +1,315 @@
+"""What a training in chunks goes on from, and every contradiction that stops it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import torch
+
+from ppo_scheduler.checkpoint.manifest import Description
+from ppo_scheduler.checkpoint.store import CheckpointStore
+from ppo_scheduler.errors import UserError
+from vidur_ext.config.loading import dump_config
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.run_folder import RunFolder
+from vidur_ext.runs import chunk_record as chunk_progress
+from vidur_ext.runs.chunk_record import Order, read_progress, write_progress
+from vidur_ext.runs.chunk_recovery import Recovered, find_run, recover
+
+BEGUN = datetime(2030, 1, 1, tzinfo=timezone.utc)
+ORDER = Order(Path("my.json"), None, None)
+WAYS_OUT = ("--resume latest", "--force-warmstart", "--output-dir", "checkpoint_dir")
+
+
+class Site:
+    """Folders as a training in chunks leaves them; its states are real checkpoints, tiny ones."""
+
+    def __init__(self, root: Path, make_config: Callable[..., TrainingConfig]) -> None:
+        self.make_config = make_config
+        self.config = make_config(training={"total_requests": 240})
+        self.folder = self.run("run_1")
+
+    def run(self, name: str, kind: str = "warmstart_training_optimized") -> RunFolder:
+        root = Path(self.config.training.output_root)
+        folder = RunFolder.at(root / kind / name)
+        folder.config.write_text(dump_config(self.config), encoding="utf-8")
+        return folder
+
+    def plan(self, size: int = 100, done: int = 0, *, external: Path | None = None) -> None:
+        progress = chunk_progress.planned(
+            self.config,
+            size,
+            self.folder,
+            config_file=ORDER.config_file,
+            external=external,
+            done=0,
+            checkpoint=None,
+            now=BEGUN,
+        )
+        if done:
+            held = str(self.path(done))
+            progress = chunk_progress.trained(progress, done, held, BEGUN)
+        write_progress(self.folder.progress, progress)
+
+    def path(self, done: int) -> Path:
+        return Path(self.config.checkpointing.checkpoint_dir) / f"checkpoint_step_{done:08d}.pt"
+
+    def save(self, done: int, run: RunFolder | None = None, after_s: float = 60.0) -> None:
+        clock = lambda: BEGUN + timedelta(seconds=after_s)  # noqa: E731
+        with closing(CheckpointStore(self.config.checkpointing, clock)) as store:
+            if self.path(done).parent.exists() and store.latest() is not None:
+                store.load("latest")
+            store.publish(
+                {"learner": {"weights": torch.zeros(3)}, "n": done},
+                Description(
+                    ppo_step=done,
+                    global_step=done,
+                    reason="interval",
+                    run_dir=str((run or self.folder).path),
+                    config_digest="0" * 64,
+                    num_replicas=self.config.cluster.num_replicas,
+                    val_score=None,
+                    versions={},
+                    facts={"requests_done": done},
+                    settings=self.config.settings(),
+                ),
+            )
+
+    def recover(self, order: Order = ORDER, **groups: dict[str, object]) -> Recovered:
+        training = {"total_requests": 240, **groups.pop("training", {})}
+        return recover(self.folder, self.make_config(training=training, **groups), order)
+
+
+@pytest.fixture
+def site(tmp_path, make_config):
+    return Site(tmp_path, make_config)
+
+
+def statuses(recovered: Recovered) -> list[str]:
+    return [chunk.status for chunk in recovered.progress.chunks]
+
+
+def refused(site: Site, order: Order = ORDER, **groups: dict[str, object]) -> str:
+    before = site.folder.progress.read_bytes()
+    with pytest.raises(UserError) as caught:
+        site.recover(order, **groups)
+    assert site.folder.progress.read_bytes() == before
+    text = str(caught.value)
+    assert all(way in text for way in WAYS_OUT)
+    return text
+
+
+def test_a_training_that_never_saved_begins_as_it_began(site):
+    site.plan()
+    site.config = site.make_config(warmstart={"enabled": False})
+    site.folder.config.write_text(dump_config(site.config), encoding="utf-8")
+    recovered = site.recover()
+    assert recovered.start.load_checkpoint is None
+    assert recovered.start.run_dir == site.folder.path
+    assert not recovered.start.config.warmstart.enabled, "as answered when it began"
+    assert not recovered.start.warm_start_done
+    site.folder.pretrained_actor.write_bytes(b"whole, for it appears whole")
+    assert site.recover().start.warm_start_done
+
+
+@pytest.mark.parametrize(
+    ("recorded", "held", "expected"),
+    [
+        (0, 70, ["pending", "pending", "pending"]),
+        (0, 100, ["completed", "pending", "pending"]),
+        (100, 100, ["completed", "pending", "pending"]),
+        (100, 230, ["completed", "completed", "pending"]),
+        (200, 240, ["completed", "completed", "pending"]),
+    ],
+)
+def test_checkpoints_say_what_is_trained(site, recorded, held, expected):
+    """The record may be older: the driver died before it wrote down what its chunk saved."""
+    site.plan(done=recorded)
+    site.save(held)
+    recovered = site.recover()
+    assert statuses(recovered) == expected
+    assert recovered.progress.requests_done == held
+    assert recovered.progress.latest_checkpoint == str(site.path(held))
+    assert recovered.start.load_checkpoint == "latest"
+
+
+def test_the_size_may_be_left_out_and_may_be_repeated(site):
+    site.plan(size=70)
+    for size in (None, 70):
+        assert site.recover(Order(ORDER.config_file, size, None)).progress.chunk_size == 70
+
+
+@pytest.mark.parametrize(
+    ("groups", "text"),
+    [
+        ({"training": {"total_requests": 300}}, "training.total_requests: 240 then, 300 now"),
+        ({"training": {"seed": 9}}, "training.seed: 0 then, 9 now"),
+        ({"cluster": {"num_replicas": 5}}, "cluster.num_replicas: 3 then, 5 now"),
+        ({"workload": {"qps": 5.0}}, "workload.qps: 22.0 then, 5.0 now"),
+        (
+            {"workload": {"source": "trace", "trace_file": "x.csv"}},
+            'workload.trace_file: null then, "x.csv" now',
+        ),
+        ({"observation": {"queue_slots": 0}}, "observation.queue_slots"),
+    ],
+)
+@pytest.mark.parametrize("held", [None, 100])
+def test_other_settings_are_a_contradiction(site, groups, text, held):
+    site.plan()
+    if held:
+        site.save(held)
+    assert text in refused(site, **groups)
+
+
+def test_another_size_or_model_is_a_contradiction(site):
+    site.plan(external=Path("one.pt"))
+    text = refused(site, Order(ORDER.config_file, 50, Path("other.pt")))
+    assert "--chunk-size: 100 then, 50 now" in text
+    assert "--external-pretrain: one.pt then, other.pt now" in text
+    assert site.recover(Order(ORDER.config_file, None, Path("one.pt"))).start.external == Path(
+        "one.pt"
+    )
+
+
+def test_every_contradiction_is_named_at_once(site):
+    site.plan()
+    text = refused(site, training={"total_requests": 300, "seed": 9}, workload={"qps": 5.0})
+    assert text.count(" then, ") == 3
+
+
+def test_settings_of_learning_saving_and_watching_may_change(site):
+    site.plan()
+    recovered = site.recover(
+        ppo_config={"learning_rate": 1e-5},
+        checkpointing={"checkpoint_interval": 3},
+        monitoring={"csv": False},
+    )
+    assert recovered.start.config.ppo_config.learning_rate == 1e-5
+
+
+def test_checkpoints_that_hold_less_than_was_trained_are_a_contradiction(site):
+    site.save(70)
+    site.plan(done=100)
+    assert "100 requests are trained by the progress file, 70 by the newest" in refused(site)
+
+
+def test_a_damaged_newest_checkpoint_is_said_and_the_one_before_used(site, caplog):
+    site.save(70)
+    site.save(100)
+    site.plan(done=100)
+    content = bytearray(site.path(100).read_bytes())
+    content[len(content) // 2] ^= 1
+    site.path(100).write_bytes(content)
+    recovered = site.recover()
+    assert "checkpoint_step_00000100.pt: damaged" in caplog.text
+    assert (recovered.progress.requests_done, statuses(recovered)[0]) == (70, "pending")
+
+
+def test_checkpoints_that_are_gone_are_a_contradiction(site):
+    site.save(100)
+    site.plan(done=100)
+    shutil.rmtree(site.path(100).parent)
+    assert "is gone" in refused(site)
+
+
+def test_checkpoints_of_a_later_training_are_a_contradiction(site):
+    site.plan()
+    site.save(500, site.run("run_2"))
+    assert "another training has saved" in refused(site)
+
+
+def test_checkpoints_of_an_earlier_training_are_none_of_ours(site):
+    site.plan()
+    site.save(500, site.run("run_0"), after_s=-60.0)
+    assert site.recover().start.load_checkpoint is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"schema_version": 1', b"\0" * 300])
+def test_a_damaged_record_is_made_anew_from_the_checkpoints_and_kept(site, caplog, content):
+    site.plan()
+    site.save(130)
+    site.folder.progress.write_bytes(content)
+    recovered = site.recover(Order(ORDER.config_file, 100, None))
+    assert statuses(recovered) == ["completed", "pending", "pending"]
+    assert read_progress(site.folder.progress).requests_done == 130
+    assert (site.folder.path / "training_progress.damaged.json").read_bytes() == content
+    assert "made anew from" in caplog.text
+
+
+def test_a_damaged_record_without_a_checkpoint_is_refused(site):
+    site.folder.progress.write_bytes(b"{")
+    with pytest.raises(UserError, match="no checkpoint of this run"):
+        site.recover()
+    assert site.folder.progress.read_bytes() == b"{"
+
+
+def test_a_record_made_anew_still_has_to_fit_the_command_line(site):
+    site.save(130)
+    site.folder.progress.write_bytes(b"{")
+    with pytest.raises(UserError, match=r"training\.seed: 0 then, 9 now"):
+        site.recover(training={"seed": 9})
+
+
+def test_a_record_of_a_newer_version_is_refused(site):
+    site.plan()
+    site.save(100)
+    document = json.loads(site.folder.progress.read_text())
+    site.folder.progress.write_text(json.dumps({**document, "schema_version": 2}))
+    with pytest.raises(UserError, match="schema_version 2"):
+        site.recover()
+
+
+def test_a_damaged_config_is_replaced_by_the_settings_of_the_checkpoint(site, caplog):
+    site.plan()
+    site.save(100)
+    site.folder.config.write_text("{")
+    assert site.recover().start.load_checkpoint == "latest"
+    assert "count instead" in caplog.text
+    with pytest.raises(UserError, match=r"training\.seed: 0 then, 9 now"):
+        site.recover(training={"seed": 9})
+
+
+def test_what_is_completed_stays_so_without_its_checkpoints(site):
+    site.plan(done=240)
+    done = chunk_progress.completed(read_progress(site.folder.progress), 3, "end.pt", BEGUN)
+    write_progress(site.folder.progress, done)
+    assert site.recover().progress.status == "completed"
+
+
+def test_the_run_that_was_active_last_is_found(site):
+    assert find_run(site.config, None) is None
+    site.plan()
+    older = site.folder
+    site.folder = site.run("run_2", "warmstart_external")
+    site.plan()
+    os.utime(older.progress, (1, 1))
+    assert find_run(site.config, None) == site.folder
+    os.utime(site.folder.progress, (0, 0))
+    assert find_run(site.config, None) == older
+
+
+def test_a_run_outside_the_output_root_is_found_by_its_checkpoint(site, tmp_path):
+    site.folder = RunFolder.at(tmp_path / "anywhere")
+    site.plan()
+    assert find_run(site.config, None) is None
+    site.save(100)
+    assert find_run(site.config, None) == site.folder
+
+
+def test_runs_of_other_checkpoint_folders_are_other_experiments(site, tmp_path):
+    site.plan()
+    other = site.make_config(checkpointing={"checkpoint_dir": str(tmp_path / "other")})
+    assert find_run(other, None) is None
+
+
+def test_a_named_folder_is_taken_or_nothing(site, tmp_path):
+    site.plan()
+    assert find_run(site.config, site.folder.path) == site.folder
+    assert find_run(site.config, tmp_path / "new") is None

@@ -1,0 +1,153 @@
+"""The whole job in one process: what it leaves, and what each key of the run changes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vidur_ext.evaluation.judging import compare, policies_of
+from vidur_ext.run_folder import RunFolder
+from vidur_ext.runs.pipeline import run_pipeline
+from vidur_ext.runs.start import Start
+from vidur_ext.warmstart.demonstrations import Demonstrations
+
+SMALL: dict[str, dict[str, object]] = {
+    "training": {"total_requests": 80, "episode_requests": 80},
+    "evaluation": {"schedulers": ["least_outstanding", "always_first"], "requests": 32},
+    "warmstart": {"teachers": ["vllm_dp"], "demo_requests": 32},
+}
+
+
+@pytest.fixture
+def job(make_config):
+    """Run the whole job; return its folder."""
+
+    def run(**groups: dict[str, object]) -> Path:
+        merged = {
+            name: {**SMALL.get(name, {}), **groups.get(name, {})} for name in {*SMALL, *groups}
+        }
+        config = make_config(**merged)
+        return run_pipeline(Start(config), quiet=True).path
+
+    return run
+
+
+def comparison(folder: Path) -> dict:
+    return json.loads((folder / "comparison" / "comparison.json").read_text(encoding="utf-8"))
+
+
+def compared(folder: Path) -> set[str]:
+    return {entry["name"] for entry in comparison(folder)["schedulers"]}
+
+
+def test_the_job_leaves_policy_demonstrations_and_comparison(job):
+    folder = job()
+    names = {path.name for path in folder.iterdir()}
+    assert {"policy.pt", "pretrained_actor.pt", "demonstrations.npz", "config.json"} <= names
+    report = {path.suffix for path in (folder / "comparison").iterdir()}
+    assert report == {".json", ".html", ".png"}
+    assert compared(folder) == {"ppo", "behaviour_cloning", "least_outstanding", "always_first"}
+    [*engines] = comparison(folder)["engines"]["schedulers"]
+    assert {one["name"] for one in engines} == compared(folder)
+    assert all(one["agrees"] for one in engines)
+
+
+def test_with_the_engine_vidur_there_is_one_engine_only(job):
+    assert "engines" not in comparison(job(simulation={"engine": "vidur"}))
+
+
+def test_output_root_holds_the_run(job, tmp_path):
+    root = tmp_path / "elsewhere"
+    assert job(training={"output_root": str(root)}, evaluation={"enabled": False}).is_relative_to(
+        root
+    )
+
+
+def test_torch_threads_are_set(job):
+    try:
+        job(training={"torch_threads": 2}, evaluation={"enabled": False})
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_without_warmstart_there_are_no_demonstrations(job):
+    folder = job(warmstart={"enabled": False}, evaluation={"enabled": False})
+    assert not (folder / "demonstrations.npz").exists()
+    assert (folder / "policy.pt").exists()
+
+
+def test_teachers_levels_and_requests_shape_the_demonstrations(job):
+    folder = job(
+        warmstart={
+            "teachers": ["vllm_dp", "least_kv"],
+            "load_levels": [0.5, 1.5],
+            "demo_requests": 20,
+        },
+        evaluation={"enabled": False},
+    )
+    data = Demonstrations.load(folder / "demonstrations.npz")
+    assert data.teachers == ("vllm_dp", "least_kv")
+    assert set(data.load_level) == {0.5, 1.5}
+    assert len(data) == 2 * 2 * 20
+
+
+def test_evaluation_can_be_left_out(job):
+    assert not (job(evaluation={"enabled": False}) / "comparison").exists()
+
+
+def test_number_of_workers_changes_nothing_but_time(job):
+    first, second = (
+        job(
+            simulation={"engine": "vidur"},
+            parallel_training={"num_workers": workers},
+            warmstart={"load_levels": [0.5, 1.0]},
+            evaluation={"enabled": False},
+        )
+        for workers in (1, 2)
+    )
+    alone, together = (
+        Demonstrations.load(folder / "demonstrations.npz") for folder in (first, second)
+    )
+    np.testing.assert_array_equal(alone.replicas, together.replicas)
+    np.testing.assert_array_equal(alone.action, together.action)
+
+
+def test_every_key_of_the_comparison_changes_it(job, make_config):
+    folder = RunFolder(job(evaluation={"enabled": False}))
+
+    def judged(**change: object) -> str:
+        config = make_config(**{**SMALL, "evaluation": {**SMALL["evaluation"], **change}})
+        compare(config, policies_of(folder), folder, quiet=True)
+        document = comparison(folder.path)
+        document.pop("facts")
+        return re.sub(r'"decisions_per_second": [^,}]*', "", json.dumps(document))
+
+    usual = judged()
+    for change in (
+        {"schedulers": ["least_outstanding", "round_robin", "always_first"]},
+        {"baseline": "always_first"},
+        {"num_seeds": 2},
+        {"requests": 48},
+        {"warmup_fraction": 0.5},
+        {"slo_ttft_s": 1e-3},
+        {"slo_tbt_s": 1e-4},
+        {"bootstrap_samples": 40},
+    ):
+        assert judged(**change) != usual, change
+    assert judged() == usual
+
+
+def test_equal_seeds_write_equal_weights_and_others_do_not(job):
+    states = []
+    for seed in (3, 3, 4):
+        folder = job(training={"seed": seed}, evaluation={"enabled": False})
+        state = torch.load(folder / "policy.pt", weights_only=True)["policy"]["network"]
+        states.append(torch.cat([tensor.flatten() for tensor in state.values()]))
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])

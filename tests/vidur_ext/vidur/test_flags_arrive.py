@@ -1,0 +1,79 @@
+"""Every learner key goes through Vidur's own flag parser and arrives unchanged."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+import pytest
+from pydantic.fields import FieldInfo
+
+from ppo_scheduler.config.learner_sections import CurriculumStage, LearnerConfig
+from vidur_ext.config.fields import choices, leaf_fields
+from vidur_ext.config.sections import ParallelSection
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import parse_simulation_config
+
+OTHERS = {int: 7, float: 0.7, str: "moved"}
+DIVIDED_BY_THE_HEADS = {"actor_critic_architecture.hidden_size": 40}
+EXCLUDED_BY_ANOTHER = ("checkpointing.resume_step", "checkpointing.fork_from_checkpoint")
+STAGES = (CurriculumStage(until_requests=9), CurriculumStage(until_requests=12, qps_scale=0.5))
+
+
+def other_than_default(field: FieldInfo) -> Any:
+    """Return an allowed value that is not the key's default."""
+    default = field.default
+    if type(None) in typing.get_args(field.annotation) and default is None:
+        return next(OTHERS[part] for part in typing.get_args(field.annotation))
+    if choices(field.annotation):
+        return next(value for value in choices(field.annotation) if value != default)
+    if field.annotation is bool:
+        return not default
+    if isinstance(default, int) and not isinstance(default, bool):
+        return default + 1
+    if isinstance(default, float):
+        return default * 0.9 or 0.25
+    return STAGES if default == () else "moved"
+
+
+def everything_changed() -> LearnerConfig:
+    tree: dict[str, dict[str, Any]] = {}
+    for path, field in leaf_fields(LearnerConfig):
+        group, name = path.split(".")
+        if path not in EXCLUDED_BY_ANOTHER:
+            other = DIVIDED_BY_THE_HEADS.get(path) or other_than_default(field)
+            tree.setdefault(group, {})[name] = other
+    return LearnerConfig.model_validate(tree)
+
+
+def parsed(config: TrainingConfig, folder: str) -> Any:
+    flags = cli_flags(config, "ppo_modular", metrics_dir=folder)
+    return parse_simulation_config(flags).cluster_config.global_scheduler_config
+
+
+def test_every_changed_key_arrives(tmp_path) -> None:
+    learner = everything_changed()
+    for path, field in leaf_fields(LearnerConfig):
+        group, name = path.split(".")
+        changed = getattr(getattr(learner, group), name) != field.default
+        assert changed == (path not in EXCLUDED_BY_ANOTHER), path
+    config = TrainingConfig(
+        parallel_training=ParallelSection(num_envs=1),
+        **{group: getattr(learner, group) for group in type(learner).model_fields},
+    )
+    assert parsed(config, str(tmp_path)).to_learner_config() == learner
+
+
+def test_absent_values_arrive_as_absent(tmp_path) -> None:
+    tree = {"ppo_config": {"target_kl": None, "value_clip": None}}
+    config = TrainingConfig.model_validate(tree)
+    assert parsed(config, str(tmp_path)).to_learner_config() == config.learner()
+
+
+@pytest.mark.parametrize("path", EXCLUDED_BY_ANOTHER)
+def test_keys_that_exclude_each_other_arrive_one_by_one(tmp_path, path) -> None:
+    group, name = path.split(".")
+    value = other_than_default(dict(leaf_fields(LearnerConfig))[path])
+    config = TrainingConfig.model_validate({group: {name: value}})
+    assert parsed(config, str(tmp_path)).to_learner_config() == config.learner()

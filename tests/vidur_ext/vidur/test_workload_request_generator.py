@@ -1,0 +1,128 @@
+"""Vidur gets the very requests of the stream that its flags describe."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vidur.request_generator import RequestGeneratorRegistry
+
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.seeding import Purpose
+from vidur_ext.vidur import plugin
+from vidur_ext.vidur.requests import (
+    StreamType,
+    WorkloadRequestGenerator,
+    WorkloadRequestGeneratorConfig,
+    build_stream,
+)
+
+SYNTHETIC = WorkloadRequestGeneratorConfig(seed=5, num_requests=300)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Any:
+    path = tmp_path / "trace.csv"
+    rows = "".join(f"{i * 0.5},{100 + i},{i + 1}\n" for i in range(20))
+    path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + rows)
+    return WorkloadRequestGeneratorConfig(
+        source="trace", trace_file=str(path), num_requests=4, holdout_fraction=0.25
+    )
+
+
+def columns(requests: list[Any]) -> list[tuple[float, int, int]]:
+    return [(r.arrived_at, r.num_prefill_tokens, r.num_decode_tokens) for r in requests]
+
+
+@pytest.mark.parametrize("first", [0, 1000])
+def test_vidur_gets_the_window_of_the_stream(first: int) -> None:
+    config = replace(SYNTHETIC, first_request=first)
+    requests = WorkloadRequestGenerator(config).generate()
+    table = build_stream(config).window(first, 300)
+    expected = zip(table.arrived_at, table.prefill_tokens, table.decode_tokens, strict=True)
+    assert columns(requests) == list(expected)
+    assert all(type(r.num_prefill_tokens) is int for r in requests)
+
+
+def test_vidur_finds_the_generator_by_its_type() -> None:
+    plugin.register()
+    plugin.register()
+    generator = RequestGeneratorRegistry.get(StreamType.STREAM, SYNTHETIC)
+    assert isinstance(generator, WorkloadRequestGenerator)
+    assert str(SYNTHETIC.get_type()) == "stream"
+
+
+def test_vidur_can_make_flags_of_every_field() -> None:
+    for config_field in fields(WorkloadRequestGeneratorConfig):
+        assert not isinstance(config_field.type, str), config_field.name
+        assert config_field.metadata["help"], config_field.name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 6},
+        {"purpose": int(Purpose.EVALUATION_WORKLOAD)},
+        {"variant": 1},
+        {"qps": 5.0},
+        {"arrival": "poisson"},
+        {"burstiness_cv": 1.5},
+        {"code_fraction": 0.9},
+        {"max_tokens": 300},
+        {"rate_scale": 2.0},
+    ],
+)
+def test_every_synthetic_flag_changes_the_stream(change: dict[str, Any]) -> None:
+    changed = build_stream(replace(SYNTHETIC, **change)).window(0, 300)
+    assert changed.digest() != build_stream(SYNTHETIC).window(0, 300).digest()
+
+
+def test_the_rate_scale_multiplies_the_rate_of_both_sources(recorded: Any) -> None:
+    for config, kind in ((SYNTHETIC, "synthetic"), (recorded, "trace")):
+        slow = build_stream(config).window(0, 10)
+        fast = build_stream(replace(config, rate_scale=4.0)).window(0, 10)
+        assert (fast.arrived_at * 4.0).tolist() == pytest.approx(
+            slow.arrived_at.tolist(), abs=1e-7
+        ), kind
+        assert fast.decode_tokens.tolist() == slow.decode_tokens.tolist(), kind
+
+
+@pytest.mark.parametrize(
+    ("part", "length", "prompts"),
+    [("train", None, [100, 101]), ("holdout", 5, [115, 116]), ("all", 20, [100, 101])],
+)
+def test_the_part_chooses_what_is_replayed(
+    recorded: Any, part: str, length: int | None, prompts: list[int]
+) -> None:
+    stream = build_stream(replace(recorded, part=part))
+    assert stream.num_requests == length
+    assert stream.window(0, 2).prefill_tokens.tolist() == prompts
+
+
+def test_the_limit_and_the_format_reach_the_reader(recorded: Any) -> None:
+    assert build_stream(replace(recorded, max_tokens=50)).window(0, 1).prefill_tokens[0] == 49
+    with pytest.raises(UserError, match="missing: TIMESTAMP"):
+        build_stream(replace(recorded, trace_format="azure"))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"source": "live"}, "source='live': expected synthetic or trace"),
+        ({"purpose": 77}, r"purpose=77: expected one of 1 \(workload\)"),
+        ({"rate_scale": 0.0}, "rate_scale=0.0"),
+        ({"source": "trace"}, "needs a trace_file"),
+        ({"source": "trace", "trace_file": "x", "max_tokens": 1}, "max_tokens=1"),
+        ({"num_requests": 0}, "at least one request"),
+    ],
+)
+def test_impossible_flags_are_named(change: dict[str, Any], text: str) -> None:
+    with pytest.raises(UserError, match=text):
+        WorkloadRequestGenerator(replace(SYNTHETIC, **change)).generate()
+
+
+def test_an_unknown_part_is_named(recorded: Any) -> None:
+    with pytest.raises(UserError, match="part='test': expected train, holdout, all"):
+        build_stream(replace(recorded, part="test"))

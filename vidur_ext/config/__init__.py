@@ -1,0 +1,1 @@
+"""The config of a run: its sections, loading, errors, reference and rules of resuming."""

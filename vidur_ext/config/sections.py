@@ -1,0 +1,296 @@
+"""Config sections of a run around the learner: cluster, simulator, workload, warm start,
+comparison.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Literal, get_args
+
+from pydantic import model_validator
+
+from ppo_scheduler.config.section import Section, key
+
+ModelName = Literal[
+    "codellama/CodeLlama-34b-Instruct-hf",
+    "meta-llama/Llama-2-7b-hf",
+    "meta-llama/Llama-2-70b-hf",
+    "meta-llama/Llama-3-8B",
+    "meta-llama/Llama-3-70B",
+    "internlm/internlm-20b",
+    "internlm/internlm2-20b",
+    "microsoft/phi-2",
+    "Qwen/Qwen-72B",
+]
+
+LAYERS_AND_HEADS: dict[str, tuple[int, int]] = {
+    "codellama/CodeLlama-34b-Instruct-hf": (48, 64),
+    "meta-llama/Llama-2-7b-hf": (32, 32),
+    "meta-llama/Llama-2-70b-hf": (80, 64),
+    "meta-llama/Llama-3-8B": (32, 32),
+    "meta-llama/Llama-3-70B": (80, 64),
+    "internlm/internlm-20b": (60, 40),
+    "internlm/internlm2-20b": (48, 48),
+    "microsoft/phi-2": (32, 32),
+    "Qwen/Qwen-72B": (80, 64),
+}
+"""Layers and query heads of every model, as Vidur declares them: they limit the parallelism."""
+
+DeviceName = Literal["a40", "a100", "h100", "l40"]
+
+NodeName = Literal[
+    "a40_pairwise_nvlink",
+    "a100_pairwise_nvlink",
+    "a100_dgx",
+    "h100_pairwise_nvlink",
+    "h100_dgx",
+    "l40_pcie",
+]
+
+
+class ClusterSection(Section):
+    """The served cluster, in Vidur's terms."""
+
+    num_replicas: int = key(4, "model replicas to route to", ge=1, le=1024)
+    model_name: ModelName = key("meta-llama/Llama-3-8B", "the model every replica serves")
+    device: DeviceName = key("a100", "GPU of every replica")
+    devices: tuple[DeviceName, ...] | None = key(
+        None, "GPU of each replica instead of `device`; null: all on `device`"
+    )
+    network_device: NodeName = key(
+        "a100_dgx", "the node type that holds each `device`; other GPUs stand in their usual one"
+    )
+    tensor_parallel_size: int = key(1, "GPUs per pipeline stage", ge=1, le=64)
+    num_pipeline_stages: int = key(1, "pipeline stages per replica", ge=1, le=64)
+    replica_scheduler: Literal["sarathi", "vllm", "orca"] = key(
+        "sarathi", "how a replica forms its batches"
+    )
+    batch_size_cap: int = key(128, "requests in one batch at most", unit="requests", ge=1)
+    chunk_size: int = key(
+        512, "sarathi: tokens in one batch at most", unit="tokens", ge=32, le=65_536
+    )
+    max_tokens_in_batch: int = key(
+        4096, "vllm: tokens in one batch at most", unit="tokens", ge=32, le=1_048_576
+    )
+    block_size: int = key(16, "tokens per KV block", unit="tokens", ge=1, le=1024)
+    num_blocks: int | None = key(
+        None, "KV blocks per replica; null computes them from the device's memory", ge=1
+    )
+    watermark_blocks_fraction: float = key(
+        0.01, "KV blocks kept free when a request is admitted", ge=0, lt=1
+    )
+    memory_margin_fraction: float = key(0.1, "device memory left alone", ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _node_holds_device(self) -> ClusterSection:
+        """`network_device` is a node of `device`."""
+        nodes = [name for name in typing.get_args(NodeName) if name.startswith(f"{self.device}_")]
+        if self.network_device not in nodes:
+            raise ValueError(
+                f"network_device={self.network_device!r} holds no device={self.device!r}; "
+                f"choose {' or '.join(nodes)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_device_per_replica(self) -> ClusterSection:
+        """`devices` names as many GPUs as `num_replicas`."""
+        if self.devices is not None and len(self.devices) != self.num_replicas:
+            raise ValueError(
+                f"devices names {len(self.devices)} GPUs for num_replicas={self.num_replicas}; "
+                "name one per replica, or change num_replicas"
+            )
+        return self
+
+    def device_counts(self) -> str:
+        """Return how many replicas stand on which GPU, e.g. ``2 x h100, 2 x a100``."""
+        devices = self.devices or (self.device,) * self.num_replicas
+        return ", ".join(f"{devices.count(name)} x {name}" for name in dict.fromkeys(devices))
+
+    @model_validator(mode="after")
+    def _model_splits_evenly(self) -> ClusterSection:
+        """`tensor_parallel_size` divides the model's heads, `num_pipeline_stages` its layers."""
+        layers, heads = LAYERS_AND_HEADS[self.model_name]
+        if heads % self.tensor_parallel_size:
+            raise ValueError(
+                f"tensor_parallel_size={self.tensor_parallel_size} must divide the {heads} query "
+                f"heads of {self.model_name}"
+            )
+        if layers % self.num_pipeline_stages:
+            raise ValueError(
+                f"num_pipeline_stages={self.num_pipeline_stages} must divide the {layers} layers "
+                f"of {self.model_name}"
+            )
+        return self
+
+
+Heuristic = Literal[
+    "random",
+    "round_robin",
+    "lor",
+    "least_outstanding",
+    "power_of_two",
+    "least_tokens",
+    "least_kv",
+    "vllm_dp",
+    "min_predicted_latency",
+    "oracle_work",
+    "always_first",
+]
+
+HEURISTICS: tuple[Heuristic, ...] = get_args(Heuristic)
+"""Every heuristic that can be named for the comparison."""
+
+Teacher = Literal[
+    "least_outstanding",
+    "power_of_two",
+    "least_tokens",
+    "least_kv",
+    "vllm_dp",
+    "min_predicted_latency",
+    "oracle_work",
+]
+
+
+class SimulationSection(Section):
+    """The simulator's own settings."""
+
+    engine: Literal["compiled", "vidur"] = key(
+        "compiled",
+        "what simulates demonstrations, training and validation: Vidur itself, or our engine with "
+        "its results at hundreds of times its speed; the comparison at the end is judged on Vidur",
+    )
+    predictor: Literal[
+        "analytic",
+        "random_forrest",
+        "linear_regression",
+        "local_random_forrest",
+        "local_linear_regression",
+    ] = key(
+        "analytic",
+        "execution times: our roofline, or Vidur's models of its hub's or profile_dir's profiles",
+    )
+    profile_dir: str | None = key(
+        None, "folder of profile CSVs for the local_* predictors", min_length=1
+    )
+
+    @model_validator(mode="after")
+    def _local_needs_folder(self) -> SimulationSection:
+        """`profile_dir` is given with a `local_*` predictor, and only then."""
+        if self.predictor.startswith("local_") and self.profile_dir is None:
+            raise ValueError(f"predictor={self.predictor!r} needs profile_dir")
+        if not self.predictor.startswith("local_") and self.profile_dir is not None:
+            raise ValueError(f"profile_dir has no effect with predictor={self.predictor!r}")
+        return self
+
+
+class WorkloadSection(Section):
+    """The request stream."""
+
+    source: Literal["synthetic", "trace"] = key("synthetic", "where requests come from")
+    qps: float = key(22.0, "synthetic: mean arrival rate", unit="requests/s", gt=0)
+    arrival: Literal["poisson", "gamma"] = key("gamma", "synthetic: arrival process")
+    burstiness_cv: float = key(
+        2.0, "gamma: coefficient of variation of the gaps; 1 is Poisson", gt=0, le=20
+    )
+    code_fraction: float = key(
+        0.2, "synthetic: share of code-completion requests among conversations", ge=0, le=1
+    )
+    max_tokens: int = key(
+        8192, "prompt + output of a request; longer prompts are cut", unit="tokens", ge=16
+    )
+    trace_file: str | None = key(None, "trace: the file to replay", min_length=1)
+    trace_format: Literal["auto", "azure", "splitwise", "burstgpt", "mooncake"] = key(
+        "auto", "trace: its format; auto looks at the first line"
+    )
+    rate_scale: float = key(1.0, "arrival rates are multiplied by this", gt=0)
+    holdout_fraction: float = key(
+        0.2, "trace: share at its end that is kept for the comparison", gt=0, lt=1
+    )
+
+    @model_validator(mode="after")
+    def _trace_needs_file(self) -> WorkloadSection:
+        """`trace_file` is given with `source` "trace", and only then."""
+        if self.source == "trace" and self.trace_file is None:
+            raise ValueError("source='trace' needs trace_file")
+        if self.source == "synthetic" and self.trace_file is not None:
+            raise ValueError("trace_file has no effect with source='synthetic'")
+        return self
+
+
+class WarmstartSection(Section):
+    """Demonstrations and behaviour cloning."""
+
+    enabled: bool = key(True, "off: PPO starts from random weights")
+    teachers: tuple[Teacher, ...] = key(
+        ("min_predicted_latency", "least_tokens"),
+        "heuristics to imitate; those whose choice follows from the observation teach best",
+        min_length=1,
+    )
+    load_levels: tuple[float, ...] = key(
+        (0.7, 1.0), "arrival rates to demonstrate at, relative to the workload's", min_length=1
+    )
+    demo_requests: int = key(
+        4096, "demonstrated decisions per teacher and load level", unit="requests", ge=16
+    )
+    epochs: int = key(30, "passes over the demonstrations at most", ge=1)
+    patience: int = key(5, "epochs without better held-out loss before stopping", ge=1)
+    batch_size: int = key(256, "demonstrations per gradient step", ge=1)
+    learning_rate: float = key(1e-3, "AdamW step size of the cloning", gt=0, le=1)
+    holdout_fraction: float = key(
+        0.15, "share of each teacher's demonstrations that is held out", gt=0, lt=1
+    )
+
+    @model_validator(mode="after")
+    def _positive_levels(self) -> WarmstartSection:
+        """`load_levels` are above 0, `teachers` names each once."""
+        if any(level <= 0 for level in self.load_levels):
+            raise ValueError(f"load_levels must all be above 0, not {list(self.load_levels)}")
+        if len(set(self.teachers)) != len(self.teachers):
+            raise ValueError(f"teachers names one heuristic twice: {list(self.teachers)}")
+        return self
+
+
+class ParallelSection(Section):
+    """What is done side by side."""
+
+    num_envs: int = key(
+        100,
+        "simulations that the policy decides for at once; 1 with the engine vidur",
+        unit="simulations",
+        ge=1,
+        le=4096,
+    )
+    num_workers: int = key(
+        2,
+        "processes that run the comparison, and collect demonstrations with the engine vidur",
+        ge=1,
+        le=256,
+    )
+
+
+class EvaluationSection(Section):
+    """The comparison at the end."""
+
+    enabled: bool = key(True, "off: training ends without a comparison")
+    schedulers: tuple[Heuristic, ...] = key(
+        HEURISTICS, "heuristics that PPO is compared with", min_length=1
+    )
+    baseline: Heuristic = key("least_outstanding", "the heuristic differences are taken to")
+    num_seeds: int = key(3, "held-out workloads", ge=1, le=1000)
+    requests: int = key(2048, "requests per held-out workload", unit="requests", ge=16)
+    warmup_fraction: float = key(
+        0.1, "share of each run's first requests that is not counted", ge=0, lt=1
+    )
+    slo_ttft_s: float = key(1.0, "objective for the time to first token", unit="s", gt=0)
+    slo_tbt_s: float = key(0.1, "objective for the mean time between tokens", unit="s", gt=0)
+    bootstrap_samples: int = key(500, "resamples behind the confidence intervals", ge=10)
+
+    @model_validator(mode="after")
+    def _baseline_runs(self) -> EvaluationSection:
+        """`schedulers` names each once and contains `baseline`."""
+        if len(set(self.schedulers)) != len(self.schedulers):
+            raise ValueError(f"schedulers names one heuristic twice: {list(self.schedulers)}")
+        if self.baseline not in self.schedulers:
+            raise ValueError(f"baseline={self.baseline!r} must be one of schedulers")
+        return self

@@ -1,0 +1,128 @@
+"""The whole configuration of a run: one JSON file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from pydantic import model_validator
+from typing_extensions import Self
+
+from ppo_scheduler.config.learner_sections import (
+    LearnerConfig,
+)
+from ppo_scheduler.config.section import key
+from vidur_ext.config.sections import (
+    ClusterSection,
+    EvaluationSection,
+    ParallelSection,
+    SimulationSection,
+    WarmstartSection,
+    WorkloadSection,
+)
+
+
+def misfit(engine: str, num_envs: int, rollout_len: int, total_requests: int) -> str | None:
+    """Say why a training cannot run in ``num_envs`` environments, and what to do; None if it can.
+
+    All environments step together, so rollouts and the budget are split evenly among them.
+    """
+    if engine == "vidur" and num_envs != 1:
+        return (
+            f'simulation.engine="vidur" runs one environment, not parallel_training.num_envs='
+            f'{num_envs}: set num_envs to 1, or the engine to "compiled"'
+        )
+    if rollout_len % num_envs:
+        return (
+            f"ppo_config.rollout_len={rollout_len} is no multiple of "
+            f"parallel_training.num_envs={num_envs}: choose {_multiples(rollout_len, num_envs)}"
+        )
+    if total_requests % num_envs:
+        return (
+            f"training.total_requests={total_requests} (--ppo-requests, --total-requests) is no "
+            f"multiple of parallel_training.num_envs={num_envs}: choose "
+            f"{_multiples(total_requests, num_envs)}, or another num_envs"
+        )
+    return None
+
+
+def _multiples(value: int, step: int) -> str:
+    """Name the multiples of ``step`` around ``value``."""
+    below = value // step * step
+    return f"{below} or {below + step}" if below else str(step)
+
+
+class TrainingConfig(LearnerConfig):
+    """One JSON file: the learner's groups and those of the run around it."""
+
+    cluster: ClusterSection = key(ClusterSection(), "the served cluster")
+    simulation: SimulationSection = key(SimulationSection(), "the simulator")
+    workload: WorkloadSection = key(WorkloadSection(), "the request stream")
+    warmstart: WarmstartSection = key(WarmstartSection(), "demonstrations and cloning")
+    parallel_training: ParallelSection = key(ParallelSection(), "work spread over processes")
+    evaluation: EvaluationSection = key(EvaluationSection(), "the comparison at the end")
+
+    @model_validator(mode="after")
+    def _teachers_can_be_followed(self) -> Self:
+        """`warmstart.teachers` contains `oracle_work` only if `observation.output_length` is
+        "oracle": what the policy does not see it cannot imitate."""
+        hidden = self.observation.output_length == "hidden"
+        if self.warmstart.enabled and hidden and "oracle_work" in self.warmstart.teachers:
+            raise ValueError(
+                "warmstart.teachers contains oracle_work, whose choice follows from true output "
+                'lengths, but observation.output_length is "hidden"; choose another teacher, or '
+                'observation.output_length "oracle"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _environments_fit(self) -> Self:
+        """`parallel_training.num_envs` divides `ppo_config.rollout_len` and
+        `training.total_requests`; it is 1 with `simulation.engine` "vidur"."""
+        problem = misfit(
+            self.simulation.engine,
+            self.parallel_training.num_envs,
+            self.ppo_config.rollout_len,
+            self.training.total_requests,
+        )
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _predictor_knows_the_devices(self) -> Self:
+        """`cluster.devices` needs `simulation.predictor` "analytic": profiles are one device's."""
+        predictor = self.simulation.predictor
+        if self.cluster.devices is not None and predictor != "analytic":
+            raise ValueError(
+                f'cluster.devices needs simulation.predictor "analytic", not "{predictor}": '
+                "change it, or set cluster.devices to null"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _engine_simulates_the_cluster(self) -> Self:
+        """`simulation.engine` "compiled" needs `simulation.predictor` "analytic" and
+        `cluster.num_pipeline_stages` 1."""
+        if self.simulation.engine == "vidur":
+            return self
+        for name, value, only in (
+            ("simulation.predictor", self.simulation.predictor, "analytic"),
+            ("cluster.num_pipeline_stages", self.cluster.num_pipeline_stages, 1),
+        ):
+            if value != only:
+                raise ValueError(
+                    f'simulation.engine="compiled" simulates {name}={only!r} only, not {value!r}: '
+                    'change it, or set simulation.engine to "vidur" and '
+                    "parallel_training.num_envs to 1"
+                )
+        return self
+
+    def digest(self) -> str:
+        """Return the sha256 of the canonical JSON text: equal settings, equal digest."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+    def learner(self) -> LearnerConfig:
+        """Return the learner's part."""
+        return LearnerConfig(**{name: getattr(self, name) for name in LearnerConfig.model_fields})

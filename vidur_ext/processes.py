@@ -1,0 +1,75 @@
+"""Processes of our own: simulations spread over workers, and a child that must not outlive its
+parent.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+import torch
+
+from ppo_scheduler.errors import UserError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+def _prepare_worker() -> None:
+    """One torch thread per worker: the workers themselves are the parallelism."""
+    torch.set_num_threads(1)
+    # The terminal sends Ctrl-C to the whole group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def map_unordered(
+    work: Callable[[Job], Result], jobs: Sequence[Job], num_workers: int
+) -> Iterator[tuple[int, Result]]:
+    """Yield (index of job, result) as jobs finish; the first error ends everything.
+
+    Workers come from a fork server that has imported the simulator once: starting one is cheap,
+    and none inherits a thread or lock of this process.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vidur_ext.vidur.simulation", "torch"])
+    workers = min(num_workers, len(jobs))
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker) as pool:
+        futures = {pool.submit(work, job): index for index, job in enumerate(jobs)}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            # Without waiting, the cancelling can be lost, and all planned work still be done.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+_VARIABLE = "PPO_SCHEDULER_PARENT"
+_PR_SET_PDEATHSIG = 1
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a child that is to end with this process."""
+    return {**os.environ, _VARIABLE: str(os.getpid())}
+
+
+def end_with_parent() -> None:
+    """Obey ``child_environment``; without it nothing happens.
+
+    Raises:
+        UserError: the parent has ended already.
+        OSError: the kernel refuses.
+    """
+    parent = os.environ.pop(_VARIABLE, None)
+    if parent is None:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != int(parent):  # it ended before the kernel was asked
+        raise UserError(f"process {parent}, which this one belongs to, has ended: nothing is done")

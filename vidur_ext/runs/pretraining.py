@@ -1,0 +1,112 @@
+"""A warm start by itself: demonstrations, cloning, and a ``pretrained_actor.pt`` to train from."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+from ppo_scheduler.checkpoint.disk import disk_errors, reveal, write_staged
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.monitoring.run_log import run_log
+from vidur_ext.config.loading import dump_config
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.run_folder import RunFolder
+from vidur_ext.warmstart.behaviour_cloning import CloningResult, EpochReport
+from vidur_ext.warmstart.cloning import (
+    clone_to_file,
+    cloning_curves,
+    describe_accuracy,
+    obtain_demonstrations,
+)
+
+_LOG = logging.getLogger("ppo")
+PRETRAININGS = "pretrain"
+"""Folder of these runs below the output root."""
+CONFIG_FILE = "pretrain_config.json"
+"""Not ``config.json``: that is how trainings are found, and this is none."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What is wanted; every file is checked already."""
+
+    config: TrainingConfig
+    workload: str
+    """The config's workload in words: to tell it, its trace has been found."""
+    demonstrations: Path | None = None
+    """Set to clone from; None collects new demonstrations."""
+    finetune: Path | None = None
+    """Policy to begin with; None begins with random weights."""
+
+
+def pretraining_folder(output_root: Path, output_dir: Path | None) -> RunFolder:
+    """Create the folder of a pretraining.
+
+    Raises:
+        UserError: it is in use, or cannot be made.
+    """
+    if output_dir is None:
+        return RunFolder.create(output_root, PRETRAININGS, datetime.now())
+    way_out = "Choose another folder, or leave --output-dir out for a new one"
+    with disk_errors(output_dir, "--output-dir cannot be used", way_out):
+        used = os.path.lexists(output_dir) and any(output_dir.iterdir())
+    if used:
+        raise UserError(
+            f"--output-dir {output_dir}: is not empty. {way_out}; to go on from a policy in it, "
+            "name that with --finetune"
+        )
+    return RunFolder.at(output_dir)
+
+
+def pretrain(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> CloningResult:
+    """Clone the teachers; the folder has the policy, its history, curves, log and config.
+
+    Raises:
+        UserError: a set or policy cannot be used, or the disk refuses.
+    """
+    config = wanted.config
+    with disk_errors(folder.path, "nothing can be written there", "Choose another --output-dir"):
+        target = folder.path / CONFIG_FILE
+        write_staged(target, dump_config(config).encode())
+        reveal(target)
+    torch.set_num_threads(config.training.torch_threads)
+    with run_log(folder.path / "pretraining.log", config.monitoring.log_level, quiet=quiet):
+        _LOG.info("pretraining folder %s", folder.path)
+        _LOG.info("workload: %s", wanted.workload)
+        demonstrations = obtain_demonstrations(
+            config, wanted.demonstrations, folder.demonstrations, folder.simulator
+        )
+        monitoring = config.monitoring
+        table = folder.cloning.with_suffix(".csv") if monitoring.csv else None
+        events = folder.tensorboard if monitoring.tensorboard else None
+        with cloning_curves(table, events, demonstrations.teachers) as record:
+
+            def watch(epoch: EpochReport) -> None:
+                record(epoch)
+                _log_epoch(epoch)
+
+            actor, history = folder.pretrained_actor, folder.cloning
+            result = clone_to_file(config, demonstrations, wanted.finetune, actor, history, watch)
+        if stopped_early(result, config):
+            _LOG.info(
+                "stopped early: no better held-out loss for %d epochs", config.warmstart.patience
+            )
+        _LOG.info("epoch %d is kept: %s", result.best_epoch, folder.pretrained_actor)
+    return result
+
+
+def stopped_early(result: CloningResult, config: TrainingConfig) -> bool:
+    """Tell whether patience ended before the epochs did."""
+    return len(result.history) < config.warmstart.epochs
+
+
+def _log_epoch(epoch: EpochReport) -> None:
+    _LOG.info(
+        "epoch %d: loss %.4f, held-out %.4f (%s)",
+        epoch.epoch, epoch.train_loss, epoch.holdout_loss, describe_accuracy(epoch),
+    )  # fmt: skip

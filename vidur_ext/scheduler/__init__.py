@@ -1,1 +1,0 @@
-"""Schedulers that the plug-in adds to Vidur."""

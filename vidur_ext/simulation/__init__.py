@@ -1,1 +1,0 @@
-"""Running Vidur itself: flags to config, config and requests to results."""

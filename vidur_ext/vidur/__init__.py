@@ -1,0 +1,1 @@
+"""All that touches Vidur: its config, simulation, cluster, predictors and schedulers."""

@@ -1,0 +1,144 @@
+"""Vidur's cluster with a device per replica.
+
+Vidur names flags after classes and fields, so both config classes keep Vidur's names. It reads the
+types of fields, too: no annotation here may be a text.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Optional
+
+from vidur.config import ClusterConfig as VidurClusterConfig
+from vidur.config import SimulationConfig as VidurSimulationConfig
+from vidur.execution_time_predictor import ExecutionTimePredictorRegistry
+from vidur.scheduler.global_scheduler.base_global_scheduler import BaseGlobalScheduler
+from vidur.scheduler.global_scheduler.lor_global_scheduler import LORGlobalScheduler
+from vidur.scheduler.global_scheduler.random_global_scheduler import RandomGlobalScheduler
+from vidur.scheduler.global_scheduler.round_robin_global_scheduler import (
+    RoundRobinGlobalScheduler,
+)
+from vidur.scheduler.replica_scheduler.replica_scheduler_registry import ReplicaSchedulerRegistry
+from vidur.types import GlobalSchedulerType
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.execution_time.devices import usual_node
+
+
+@dataclass
+class ReplicaKind:
+    """What replicas on one device have in common: Vidur's ``ReplicaConfig`` and ``CacheConfig``."""
+
+    replica_config: Any
+    cache_config: Any
+
+
+@dataclass
+class ClusterConfig(VidurClusterConfig):
+    """A cluster whose replicas may stand on devices of their own.
+
+    Replicas on ``replica_config.device`` stand in ``replica_config.network_device``, others in
+    the usual node of their device. Without ``num_blocks`` each device's memory gives its KV blocks.
+    """
+
+    devices: Optional[str] = field(  # noqa: UP045  (Vidur knows optional flags by this)
+        default=None,
+        metadata={"help": "Device of each replica, separated by commas; all alike by default."},
+    )
+
+    def __post_init__(self) -> None:
+        """Build the kinds before Vidur fills in ``num_blocks``, which is one device's.
+
+        Raises:
+            UserError: there are more or fewer devices than replicas, or one is unknown.
+        """
+        super().__post_init__()
+        if self.devices is None:
+            return
+        names = self.devices.split(",")
+        if len(names) != self.num_replicas:
+            raise UserError(
+                f"--cluster_config_devices {self.devices} names {len(names)} devices for "
+                f"{self.num_replicas} replicas: name one per replica, or change "
+                "--cluster_config_num_replicas"
+            )
+        me: Any = self
+        given = me.replica_config
+        # A list: Vidur writes what it finds here as JSON, but does not look into dictionaries.
+        self.kinds = [self._kind(name, given) for name in dict.fromkeys(names)]
+        # Vidur builds replicas of this before ours replace them.
+        self.replica_config = self.kinds[0].replica_config
+
+    def _kind(self, device: str, given: Any) -> ReplicaKind:
+        node = given.network_device if device == given.device else usual_node(device)
+        replica_config = replace(given, device=device, network_device=node)
+        return ReplicaKind(replica_config, replace(self.cache_config))
+
+
+@dataclass
+class SimulationConfig(VidurSimulationConfig):
+    """Vidur's config with our cluster."""
+
+    cluster_config: ClusterConfig = field(
+        default_factory=ClusterConfig, metadata={"help": "Cluster config."}
+    )
+
+
+def replica_kinds(cluster: Any) -> tuple[list[ReplicaKind], list[int]]:
+    """Return the different kinds of replicas of a cluster config, and the kind of each replica."""
+    devices = getattr(cluster, "devices", None)
+    if devices is None:
+        kind = ReplicaKind(cluster.replica_config, cluster.cache_config)
+        return [kind], [0] * int(cluster.num_replicas)
+    order = [kind.replica_config.device for kind in cluster.kinds]
+    return cluster.kinds, [order.index(name) for name in devices.split(",")]
+
+
+def build_predictor(config: Any, kind: ReplicaKind) -> Any:
+    """Return Vidur's execution-time predictor of a kind of replica."""
+    return ExecutionTimePredictorRegistry.get(
+        config.execution_time_predictor_config.get_type(),
+        predictor_config=config.execution_time_predictor_config,
+        replica_config=kind.replica_config,
+        cache_config=kind.cache_config,
+    )
+
+
+def build_replica_scheduler(config: Any, kind: ReplicaKind, replica: Any, predictor: Any) -> Any:
+    """Return Vidur's replica scheduler of a replica of a kind."""
+    cluster = config.cluster_config
+    return ReplicaSchedulerRegistry.get(
+        cluster.replica_scheduler_config.get_type(),
+        replica_config=kind.replica_config,
+        replica_scheduler_config=cluster.replica_scheduler_config,
+        cache_config=kind.cache_config,
+        request_generator_config=config.request_generator_config,
+        replica=replica,
+        num_stages=kind.replica_config.num_pipeline_stages,
+        execution_time_predictor=predictor,
+    )
+
+
+class OwnDevices(BaseGlobalScheduler):
+    """Gives replicas schedulers of their own kind; Vidur gives all of them those of one."""
+
+    def __init__(self, config: Any, replicas: Any) -> None:
+        super().__init__(config, replicas)
+        kinds, kind_of = replica_kinds(config.cluster_config)
+        if len(kinds) == 1:
+            return
+        predictors = [build_predictor(config, kind) for kind in kinds]
+        for index, (replica_id, replica) in zip(kind_of, replicas.items(), strict=True):
+            replica._replica_config = kinds[index].replica_config
+            self._replica_schedulers[replica_id] = build_replica_scheduler(
+                config, kinds[index], replica, predictors[index]
+            )
+
+
+VIDURS_SCHEDULERS = {
+    key: type(f"OwnDevices{vidurs.__name__}", (OwnDevices, vidurs), {"__doc__": vidurs.__doc__})
+    for key, vidurs in (
+        (GlobalSchedulerType.RANDOM, RandomGlobalScheduler),
+        (GlobalSchedulerType.ROUND_ROBIN, RoundRobinGlobalScheduler),
+        (GlobalSchedulerType.LOR, LORGlobalScheduler),
+    )
+}
+"""Vidur's own global schedulers, by their keys in its registry."""

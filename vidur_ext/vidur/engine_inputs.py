@@ -1,0 +1,180 @@
+"""From Vidur's config to what compiled code takes, or an error that names what is not compiled."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+from vidur.types import ReplicaSchedulerType
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.engine.execution import TOKENS_PER_CHUNK, TOKENS_PER_ROW
+from vidur_ext.engine.layout import ORCA, SARATHI, VLLM, Estimates, Ints, Settings, Tables
+from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits
+from vidur_ext.routing.estimator import LatencyEstimator
+from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
+from vidur_ext.vidur.cluster import (
+    build_predictor,
+    build_replica_scheduler,
+    replica_kinds,
+)
+
+assert (TOKENS_PER_ROW, TOKENS_PER_CHUNK) == (TOKEN_STEP, CHUNK_STEP)
+
+_SCHEDULERS = {
+    ReplicaSchedulerType.SARATHI: SARATHI,
+    ReplicaSchedulerType.VLLM: VLLM,
+    ReplicaSchedulerType.ORCA: ORCA,
+}
+
+
+class Replicas(NamedTuple):
+    """Vidur's replica schedulers, one of each kind, and which kind [R] each replica is of."""
+
+    schedulers: list[Any]
+    kind: Ints
+
+    @property
+    def predictors(self) -> list[AnalyticExecutionTimePredictor]:
+        """The predictor of each kind."""
+        return [scheduler._execution_time_predictor for scheduler in self.schedulers]
+
+    @property
+    def limits(self) -> TableLimits:
+        """What the tables of every kind cover."""
+        return self.predictors[0].tables.limits
+
+    @property
+    def batch_capacity(self) -> float:
+        """Requests of a batch, as the replica schedulers' config says."""
+        return float(self.schedulers[0]._config.batch_size_cap)
+
+
+def build_replicas(config: Any) -> Replicas:
+    """Let Vidur build a replica scheduler of each kind, so that their limits are Vidur's own.
+
+    Raises:
+        UserError: the cluster is one that only Vidur itself simulates.
+    """
+    _check(config)
+    kinds, kind_of = replica_kinds(config.cluster_config)
+    schedulers = [
+        build_replica_scheduler(
+            config, kind, SimpleNamespace(id=index), build_predictor(config, kind)
+        )
+        for index, kind in enumerate(kinds)
+    ]
+    return Replicas(schedulers, np.array(kind_of, dtype=np.int64))
+
+
+def _check(config: Any) -> None:
+    replica = config.cluster_config.replica_config
+    scheduler = config.cluster_config.replica_scheduler_config.get_type()
+    predictor = config.execution_time_predictor_config.get_type()
+    refused = (
+        (scheduler not in _SCHEDULERS, f"the replica scheduler {scheduler}", "sarathi, vllm, orca"),
+        (str(predictor) != "analytic", f"the predictor {predictor}", "analytic"),
+        (
+            replica.num_pipeline_stages != 1,
+            f"{replica.num_pipeline_stages} pipeline stages",
+            "1 pipeline stage",
+        ),
+        (bool(config.time_limit), "a time limit", "runs to the last request"),
+    )
+    for is_refused, what, instead in refused:
+        if is_refused:
+            raise UserError(
+                f"the compiled engine does not simulate {what}, only {instead}: "
+                "change it or take the engine vidur"
+            )
+
+
+def settings_of(replicas: Replicas, rule: int) -> Settings:
+    """Return the replica schedulers' limits as numbers."""
+    first = replicas.schedulers[0]
+    config, cache = first._config, first._cache_config
+    kind = _SCHEDULERS[config.get_type()]
+    tokens = {SARATHI: "chunk_size", VLLM: "max_tokens_in_batch"}.get(kind)
+
+    own = [
+        (
+            place,
+            scheduler._max_batch_size if kind == ORCA else config.batch_size_cap,
+            scheduler._cache_config.num_blocks,
+            0 if kind == ORCA else scheduler._watermark_blocks,
+        )
+        for place, scheduler in enumerate(replicas.schedulers)
+    ]
+    return Settings(
+        scheduler=kind,
+        rule=rule,
+        batch_tokens=int(getattr(config, tokens)) if tokens else 0,
+        block_size=int(cache.block_size),
+        flat_blocks=int(first._max_blocks_per_sequence),
+        own=np.array(own, dtype=np.int64)[replicas.kind],
+    )
+
+
+def tables_of(replicas: Replicas) -> Tables:
+    """Return the predictors' tables, stacked."""
+    each = [_tables_of(predictor) for predictor in replicas.predictors]
+    return Tables(
+        per_tokens=np.stack([tables.per_tokens for tables in each]),
+        decode=np.stack([tables.decode for tables in each]),
+        prefill=np.stack([tables.prefill for tables in each]),
+        kv_step=each[0].kv_step,
+        num_layers=each[0].num_layers,
+    )
+
+
+def _tables_of(predictor: AnalyticExecutionTimePredictor) -> Tables:
+    """Return one predictor's tables; sums that precede Vidur's other terms are taken here."""
+    tables, roofline = predictor.tables, predictor.roofline
+    at = {name: values[::TOKEN_STEP] for name, values in tables.tokens.items()}
+    nothing = np.zeros_like(at["add"])
+    all_reduce = (
+        at["all_reduce"] + roofline.collective_overhead_ms if "all_reduce" in at else nothing
+    )
+    mlp_norm = at["post_attention_layernorm"] if roofline.model.post_attention_norm else nothing
+    return Tables(
+        per_tokens=np.stack(
+            [
+                at["attn_pre_proj"] + at["attn_post_proj"] + at["attn_rope"],
+                all_reduce,
+                at["input_layernorm"],
+                at["mlp_up_proj"] + at["mlp_down_proj"] + at["mlp_act"] + all_reduce + mlp_norm,
+                at["add"],
+            ],
+            axis=1,
+        ),
+        decode=tables.decode,
+        prefill=tables.prefill,
+        kv_step=int(tables.limits.kv_granularity),
+        num_layers=float(roofline.model.num_layers),
+    )
+
+
+NO_ESTIMATES = Estimates(np.zeros((1, 1)), np.zeros((1, 4)), 1.0, 0.0, 1.0)
+"""For rules that predict nothing."""
+
+
+def estimates_of(replicas: Replicas) -> Estimates:
+    """Return the numbers of a fresh ``LatencyEstimator``."""
+    estimator = LatencyEstimator([replicas.schedulers[kind] for kind in replicas.kind])
+    return Estimates(
+        # A copy: compiled code takes arrays that may be written to.
+        base=estimator.base.copy(),
+        rates=np.stack(
+            [
+                estimator.slope,
+                estimator.chunk_s,
+                estimator.prefill_s_per_token,
+                estimator.decode_token_s,
+            ],
+            axis=1,
+        ),
+        prefill_tokens=float(estimator.prefill_tokens),
+        output_sum=estimator.output_sum,
+        output_count=estimator.output_count,
+    )

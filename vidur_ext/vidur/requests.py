@@ -1,0 +1,145 @@
+"""Requests as Vidur takes them: one that can be preempted, and the stream as a generator."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Optional
+
+from vidur.config import BaseRequestGeneratorConfig
+from vidur.entities import Request
+from vidur.request_generator.base_request_generator import BaseRequestGenerator
+from vidur.types import BaseIntEnum
+
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.seeding import Purpose
+from vidur_ext.workload.stream import RequestStream
+from vidur_ext.workload.synthetic import SyntheticStream
+from vidur_ext.workload.trace_stream import TraceStream
+from vidur_ext.workload.traces.load import load_trace
+from vidur_ext.workload.traces.rows import Trace
+
+
+class RestartableRequest(Request):
+    """A request that survives ``restart``.
+
+    Vidur 0.0.26 leaves the tokens counted per pipeline stage as they were when it restarts a
+    preempted request, counts them again, and ends in its own assertion. Preemption is the point
+    of simulating an overloaded cluster, so the counter starts anew here.
+    """
+
+    def restart(self) -> None:
+        """Give up all progress; the tokens so far become the prompt."""
+        super().restart()
+        self._num_stage_processed_tokens = 0
+        self._is_prefill_stage_complete = False
+
+
+PARTS = ("train", "holdout", "all")
+
+
+class StreamType(BaseIntEnum):
+    """Type keys of the request generators that the plug-in adds; far above Vidur's own."""
+
+    STREAM = 100
+
+
+def _flag(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+# Vidur makes flags of the annotations themselves: they must be types, so this module does not
+# postpone their evaluation, and optional ones must be typing.Optional.
+@dataclass
+class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
+    """Flags of the generator ``stream``. Vidur's ``--seed`` does not reach it; ``seed`` does."""
+
+    max_tokens: int = _flag(8192, "Prompt + output tokens of a request at most; prompts are cut.")
+    source: str = _flag("synthetic", "synthetic or trace.")
+    qps: float = _flag(22.0, "synthetic: mean arrival rate [requests/s].")
+    arrival: str = _flag("gamma", "synthetic: poisson or gamma.")
+    burstiness_cv: float = _flag(2.0, "gamma: coefficient of variation of the gaps.")
+    code_fraction: float = _flag(0.2, "synthetic: share of code requests.")
+    trace_file: Optional[str] = _flag(None, "trace: file to replay.")  # noqa: UP045
+    trace_format: str = _flag("auto", "trace: auto, azure, splitwise, burstgpt or mooncake.")
+    rate_scale: float = _flag(1.0, "Factor on the arrival rate.")
+    part: str = _flag("train", "trace: train (starts again at its end), holdout or all.")
+    holdout_fraction: float = _flag(0.2, "trace: share at the end that is held out.")
+    purpose: int = _flag(int(Purpose.WORKLOAD), "synthetic: stream of the seed, by its purpose.")
+    variant: int = _flag(0, "synthetic: stream of seed and purpose.")
+    first_request: int = _flag(0, "Simulation only: index of the first request.")
+    num_requests: int = _flag(2048, "Requests to simulate.")
+
+    @staticmethod
+    def get_type() -> Any:
+        """Return the type key."""
+        return StreamType.STREAM
+
+
+def build_stream(config: Any) -> RequestStream:
+    """Return the stream that a ``WorkloadRequestGeneratorConfig`` describes.
+
+    Raises:
+        UserError: a flag is out of range, or the trace file cannot be used.
+    """
+    _check_rate_scale(config.rate_scale)
+    if config.source == "synthetic":
+        return _synthetic_stream(config)
+    if config.source == "trace":
+        return _trace_stream(config)
+    raise UserError(f"workload source={config.source!r}: expected synthetic or trace")
+
+
+def read_trace(config: Any) -> Trace:
+    """Return the trace that ``config`` names, with its notes.
+
+    Raises:
+        UserError: no file is named, or it cannot be used.
+    """
+    if config.trace_file is None:
+        raise UserError("workload source=trace needs a trace_file")
+    if config.max_tokens < 2:
+        raise UserError(f"workload max_tokens={config.max_tokens}: expected an integer >= 2")
+    return load_trace(Path(config.trace_file), config.trace_format, config.max_tokens)
+
+
+def _synthetic_stream(config: Any) -> SyntheticStream:
+    if config.purpose not in list(Purpose):
+        known = ", ".join(f"{purpose.value} ({purpose.name.lower()})" for purpose in Purpose)
+        raise UserError(f"workload purpose={config.purpose}: expected one of {known}")
+    return SyntheticStream(
+        seed=config.seed,
+        purpose=Purpose(config.purpose),
+        qps=config.qps * config.rate_scale,
+        arrival=config.arrival,
+        burstiness_cv=config.burstiness_cv,
+        code_fraction=config.code_fraction,
+        max_tokens=config.max_tokens,
+        variant=config.variant,
+    )
+
+
+def _trace_stream(config: Any) -> TraceStream:
+    if config.part not in PARTS:
+        raise UserError(f"workload part={config.part!r}: expected {', '.join(PARTS)}")
+    whole = TraceStream(read_trace(config).table.at_rate(config.rate_scale))
+    if config.part == "all":
+        return whole
+    training, held_out = whole.split(config.holdout_fraction)
+    return training if config.part == "train" else held_out
+
+
+def _check_rate_scale(scale: float) -> None:
+    if not 0.0 < scale < float("inf"):
+        raise UserError(f"workload rate_scale={scale}: expected a finite number above 0")
+
+
+class WorkloadRequestGenerator(BaseRequestGenerator):
+    """Hands a window of the stream to Vidur."""
+
+    def generate_requests(self) -> list[Any]:
+        """Return requests [first_request, first_request + num_requests) as Vidur's entities."""
+        table = build_stream(self.config).window(
+            self.config.first_request, self.config.num_requests
+        )
+        columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [RestartableRequest(*row) for row in rows]

@@ -1,0 +1,242 @@
+"""Our global schedulers in Vidur's seat: thin adapters around heuristics and around one door."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from dataclasses import field, make_dataclass
+from typing import Any, Optional, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from vidur.config import BaseGlobalSchedulerConfig
+
+from ppo_scheduler.config.learner_sections import LearnerConfig
+from ppo_scheduler.control.curriculum import StageScales
+from ppo_scheduler.observation import Observation
+from ppo_scheduler.seeding import Purpose, generator
+from vidur_ext.routing.estimator import LatencyEstimator
+from vidur_ext.routing.heuristics import (
+    ROUTING_HEURISTICS,
+    Heuristic,
+    RoutingContext,
+)
+from vidur_ext.routing.reward import RewardFunction
+from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, EpisodeEnd, Interval
+from vidur_ext.vidur.cluster import OwnDevices
+from vidur_ext.vidur.flag_values import learner_config, learner_flags
+from vidur_ext.vidur.observation import ObservationBuilder
+from vidur_ext.vidur.tracker import RequestTracker
+from vidur_ext.vidur.types import RoutingSchedulerType
+
+
+class RoutingGlobalScheduler(OwnDevices):
+    """Routes arriving requests one after the other.
+
+    Requests that arrive at the same instant are decided in order, and each decision sees those
+    before it. Vidur does not pass the time to ``schedule``; it is called at the arrival itself.
+    """
+
+    def __init__(self, config: Any, replicas: Any) -> None:
+        super().__init__(config, replicas)
+        self._order = list(self._replica_schedulers)
+        schedulers = [self._replica_schedulers[replica] for replica in self._order]
+        self._tracker = RequestTracker(schedulers, self._queue_slots())
+        self.estimator = LatencyEstimator(schedulers)
+
+    def schedule(self) -> list[tuple[Any, Any]]:
+        """Return (replica id, request) for every request that has arrived."""
+        self.sort_requests()
+        arrived = list(self._request_queue)
+        self._request_queue.clear()
+        mapping = []
+        for request in arrived:
+            snapshot, interval = self._tracker.observe(request._arrived_at)
+            for completion in interval.completions:
+                self.estimator.learn_output_length(completion.output_tokens)
+            arriving = ArrivingRequest(
+                request._arrived_at, request._num_prefill_tokens, request._num_decode_tokens
+            )
+            replica = self._route(snapshot, interval, arriving)
+            self._tracker.assign(replica, request)
+            mapping.append((self._order[replica], request))
+        return mapping
+
+    @abstractmethod
+    def _route(
+        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest
+    ) -> int:
+        """Return the index of the replica that shall serve ``request``."""
+
+    def _queue_slots(self) -> int:
+        """Return how many waiting requests per replica the snapshot lists."""
+        return 0
+
+
+class HeuristicGlobalScheduler(RoutingGlobalScheduler):
+    """Asks one heuristic. Its random stream follows Vidur's ``--seed``."""
+
+    heuristic: Heuristic
+
+    def __init__(self, config: Any, replicas: Any) -> None:
+        super().__init__(config, replicas)
+        self._context = RoutingContext(generator(config.seed, Purpose.SCHEDULER), self.estimator)
+
+    def _route(
+        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest
+    ) -> int:
+        return self.heuristic.choose(snapshot, request, self._context)
+
+
+def _class_name(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _config_class(name: str) -> Any:
+    kind = RoutingSchedulerType.from_str(name)
+    return make_dataclass(
+        f"{_class_name(name)}GlobalSchedulerConfig",
+        [],
+        bases=(BaseGlobalSchedulerConfig,),
+        namespace={"get_type": staticmethod(lambda: kind), "__module__": __name__},
+    )
+
+
+HEURISTIC_CONFIGS = {name: _config_class(name) for name in ROUTING_HEURISTICS}
+"""Config class per heuristic. Vidur finds them as subclasses of its own base class."""
+
+HEURISTIC_SCHEDULERS = {
+    name: type(
+        f"{_class_name(name)}GlobalScheduler",
+        (HeuristicGlobalScheduler,),
+        {"heuristic": heuristic, "__doc__": heuristic.choose.__doc__},
+    )
+    for name, heuristic in ROUTING_HEURISTICS.items()
+}
+
+
+def _field(name: str, kind: Any, default: Any, help_text: str) -> tuple[str, Any, Any]:
+    return name, kind, field(default=default, metadata={"help": help_text})
+
+
+def _optional_field(name: str, kind: Any, help_text: str) -> tuple[str, Any, Any]:
+    # Vidur recognises optional flags by typing.Optional, not by "str | None".
+    return name, Optional[kind], field(default=None, metadata={"help": help_text})  # noqa: UP045
+
+
+def _to_learner_config(self: Any) -> LearnerConfig:
+    """Return the typed config that the flags describe."""
+    return learner_config(vars(self))
+
+
+PPOGlobalSchedulerModularConfig: Any = make_dataclass(
+    "PPOGlobalSchedulerModularConfig",
+    [
+        *(
+            _field(name, flag_type, default, help_text)
+            for name, flag_type, default, help_text in learner_flags()
+        ),
+        _field("engine", str, "compiled", "What simulates the training: compiled or vidur."),
+        _field("num_envs", int, 1, "Simulations that the policy decides for at once."),
+        _optional_field("run_dir", str, "Folder of log, TensorBoard events and metrics."),
+        _optional_field("pretrained_actor", str, "Warm-started policy to begin from."),
+        _optional_field("load_checkpoint", str, "Checkpoint to resume from."),
+        _optional_field("stop_at_requests", int, "End behind this request, to be resumed."),
+    ],
+    bases=(BaseGlobalSchedulerConfig,),
+    namespace={
+        "get_type": staticmethod(lambda: RoutingSchedulerType.PPO_MODULAR),
+        "to_learner_config": _to_learner_config,
+        "__module__": __name__,
+        "__doc__": "Flags of the global scheduler ``ppo_modular``.",
+    },
+)
+
+
+class Router(Protocol):
+    """Who decides: a learner, a frozen policy, or a teacher that is being watched."""
+
+    def observe(
+        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest | None
+    ) -> None:
+        """See the simulation itself before each decision, and once (without a request) at the end.
+
+        For monitoring and for teachers; policies decide on observations alone.
+        """
+
+    def decide(
+        self, observation: Observation, reward: NDArray[np.float64], done: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """Return the replica [1] for the arriving request; see ``Learner.decide``."""
+
+
+class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
+    """Builds the observation, hands it over with the reward, returns the replica."""
+
+    def __init__(self, config: Any, replicas: Any) -> None:
+        learner_config = config.cluster_config.global_scheduler_config.to_learner_config()
+        self._observation_section = learner_config.observation
+        super().__init__(config, replicas)
+        self._builder = ObservationBuilder(
+            self._observation_section,
+            len(self._order),
+            config.cluster_config.cache_config.block_size,
+            self.estimator,
+        )
+        self._reward = RewardFunction(learner_config.reward_config, len(self._order))
+        self._router: Router | None = None
+        self._previous_end: EpisodeEnd | None = None
+        self._first_decision = True
+        self._digest = hashlib.blake2b(digest_size=16)
+
+    def attach(
+        self,
+        router: Router,
+        *,
+        previous_end: EpisodeEnd | None = None,
+        scales: StageScales | None = None,
+    ) -> None:
+        """Let ``router`` decide. Must be called before the simulation runs.
+
+        Args:
+            previous_end: how the router's previous episode ended; it is handed over with the
+                first decision, whose ``done`` is then true.
+            scales: the curriculum stage of this episode.
+        """
+        self._router = router
+        self._previous_end = previous_end
+        if scales is not None:
+            self._reward.set_scales(scales)
+
+    def digest(self) -> str:
+        """Return a digest of every state seen so far: equal digests, equal simulations."""
+        return self._digest.hexdigest()
+
+    def finish(self, now: float) -> EpisodeEnd:
+        """Close the episode at ``now``, when every request has been served."""
+        snapshot, interval = self._tracker.observe(now)
+        assert self._router is not None
+        self._router.observe(snapshot, interval, None)
+        reward, components = self._reward(snapshot, interval)
+        return EpisodeEnd(np.array([reward]), np.array([components]))
+
+    def _route(
+        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest
+    ) -> int:
+        assert self._router is not None, "attach a router before the simulation runs"
+        self._router.observe(snapshot, interval, request)
+        reward, components = self._reward(snapshot, interval)
+        done = False
+        if self._first_decision and self._previous_end is not None:
+            reward = float(self._previous_end.reward[0])
+            components = self._previous_end.components[0].tolist()
+            done = True
+        self._first_decision = False
+        self._digest.update(np.float64(snapshot.now).tobytes())
+        self._digest.update(snapshot.table.tobytes())
+        observation = self._builder.build(snapshot, interval, request, components)
+        action = self._router.decide(observation, np.array([reward]), np.array([done]))
+        return int(action[0])
+
+    def _queue_slots(self) -> int:
+        return int(self._observation_section.queue_slots)

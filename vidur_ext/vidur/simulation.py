@@ -1,0 +1,128 @@
+"""One Vidur simulation over a given table of requests."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from vidur.entities import Batch, Cluster, Replica, Request
+from vidur.entities.batch_stage import BatchStage
+from vidur.entities.execution_time import ExecutionTime
+from vidur.events import BaseEvent, RequestArrivalEvent
+from vidur.simulator import Simulator
+
+from ppo_scheduler.seeding import Purpose, seed_sequence
+from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.vidur.requests import RestartableRequest
+from vidur_ext.workload.request_table import RequestTable
+
+_COUNTED_FROM_MINUS_ONE = (Batch, BatchStage, Cluster, ExecutionTime, Replica, Request)
+
+
+def reset_id_counters() -> None:
+    """Let ids begin anew: Vidur counts them per class, over all simulations of a process."""
+    for entity in _COUNTED_FROM_MINUS_ONE:
+        entity._id = -1
+    BaseEvent._id = 0
+
+
+@contextmanager
+def isolated_simulation() -> Iterator[None]:
+    """Let another simulation run inside the block while one is under way.
+
+    Vidur's ids, which order simultaneous events, and Python's random numbers go on behind the
+    block as if it had not been there.
+    """
+    ids = [entity._id for entity in _COUNTED_FROM_MINUS_ONE]
+    event_id, random_state = BaseEvent._id, random.getstate()
+    try:
+        yield
+    finally:
+        for entity, last in zip(_COUNTED_FROM_MINUS_ONE, ids, strict=True):
+            entity._id = last
+        BaseEvent._id = event_id
+        random.setstate(random_state)
+
+
+class VidurSimulation(Simulator):
+    """Vidur's simulator over requests that are handed in, with the routing recorded.
+
+    Requests are those of ``table``; without one they come from the configured generator.
+    """
+
+    def __init__(self, config: Any, table: RequestTable | None = None) -> None:
+        # Vidur announces every simulation; programs that run many have their own reports.
+        logging.getLogger("vidur").setLevel(logging.WARNING)
+        reset_id_counters()
+        self._table = table
+        self._replica_of: dict[int, int] = {}
+        super().__init__(config)
+        self._index_of = {replica: i for i, replica in enumerate(self._cluster.replicas)}
+        self._schedule = self._scheduler.schedule
+        self._scheduler.schedule = self._recorded_schedule
+        # Vidur's own random scheduler draws from Python's module-level generator.
+        state = seed_sequence(config.seed, Purpose.SCHEDULER).generate_state(1)
+        random.seed(int(state[0]))
+
+    def _init_event_queue(self) -> None:
+        if self._table is None:
+            self.requests = self._request_generator.generate()
+        else:
+            rows = zip(
+                self._table.arrived_at.tolist(),
+                self._table.prefill_tokens.tolist(),
+                self._table.decode_tokens.tolist(),
+                strict=True,
+            )
+            self.requests = [RestartableRequest(*row) for row in rows]
+        self._lengths = [(r.num_prefill_tokens, r.num_decode_tokens) for r in self.requests]
+        for request in self.requests:
+            self._add_event(RequestArrivalEvent(request.arrived_at, request))
+
+    def _recorded_schedule(self) -> list[tuple[Any, Any]]:
+        mapping: list[tuple[Any, Any]] = self._schedule()
+        for replica_id, request in mapping:
+            self._replica_of[request.id] = self._index_of[replica_id]
+        return mapping
+
+    @property
+    def now(self) -> float:
+        """Simulated time [s]."""
+        return self._time
+
+    @property
+    def routing(self) -> NDArray[np.int64]:
+        """Replica index per request, in the order of arrival."""
+        return np.array([self._replica_of[r.id] for r in self.requests], dtype=np.int64)
+
+
+def finished_run(simulation: VidurSimulation, name: str, seed: int, oracle: bool) -> RunResult:
+    """Run ``simulation`` to its end and collect what each request experienced."""
+    started = time.perf_counter()
+    simulation.run()
+    elapsed = time.perf_counter() - started
+    requests = simulation.requests
+
+    def times(attribute: str) -> NDArray[np.float64]:
+        return np.array([getattr(request, attribute) for request in requests], dtype=np.float64)
+
+    return RunResult(
+        scheduler=name,
+        seed=seed,
+        num_replicas=len(simulation._cluster.replicas),
+        arrived_at=times("arrived_at"),
+        scheduled_at=times("scheduled_at"),
+        prefill_completed_at=times("prefill_completed_at"),
+        completed_at=times("completed_at"),
+        prefill_tokens=np.array([p for p, _ in simulation._lengths], dtype=np.int64),
+        decode_tokens=np.array([d for _, d in simulation._lengths], dtype=np.int64),
+        replica=simulation.routing,
+        uses_output_lengths=oracle,
+        decisions_per_second=len(requests) / elapsed,
+    )
