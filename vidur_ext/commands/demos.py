@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import tempfile
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -161,14 +160,14 @@ def clean(
 def _collect(config: TrainingConfig, target: Path, say: Callable[[str], None]) -> None:
     from vidur_ext.warmstart.sets import staged_set, write_set
 
-    with staged_set(target) as folder, tempfile.TemporaryDirectory() as scratch:
+    with staged_set(target) as folder:
         # The simulator takes seconds to import: not before it is known where the set can go.
         from vidur_ext.warmstart.teachers import collect_demonstrations
-        from vidur_ext.workload.held_out import describe_workload
+        from vidur_ext.workload.run_workloads import describe_workload
 
         workload = describe_workload(config)
         say(f"workload: {workload}")
-        demonstrations = collect_demonstrations(config, scratch, say)
+        demonstrations = collect_demonstrations(config, say)
         write_set(folder, demonstrations, config, workload, datetime.now(timezone.utc))
 
 

@@ -101,7 +101,7 @@ def _run(
 ) -> tuple[RunFolder, CloningResult]:
     from ppo_scheduler.errors import Interrupted
     from vidur_ext.runs.pretraining import Pretraining, pretrain, pretraining_folder
-    from vidur_ext.workload.held_out import describe_workload
+    from vidur_ext.workload.run_workloads import describe_workload
 
     # Before there is a folder: a trace that is missing leaves none behind.
     wanted = Pretraining(config, describe_workload(config), demonstrations, finetune)

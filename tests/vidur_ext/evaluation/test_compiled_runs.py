@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from vidur_ext.vidur.flag_values import cli_flags
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Observation
@@ -25,9 +26,8 @@ from vidur_ext.evaluation.runner import (
     policy_runs,
 )
 from vidur_ext.routing.features import observation_schema
-from vidur_ext.vidur.flag_values import cli_flags
 from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.workload.held_out import evaluation_table
+from vidur_ext.workload.run_workloads import evaluation_table
 
 EVALUATION = {"requests": 48, "num_seeds": 2, "schedulers": list(HEURISTICS)}
 
