@@ -48,9 +48,9 @@ def _sources_digest() -> str:
     content = hashlib.sha256()
     package = Path(__file__).parent
     folders = (package / "engine", package / "routing")
-    options = Path(__file__)
-    sources = (file for folder in folders for file in sorted(folder.glob("*.py")))
-    for source in (*sources, options):
+    ground = (Path(__file__), package / "columns.py")
+    sources = (file for folder in folders for file in sorted(folder.rglob("*.py")))
+    for source in (*sources, *ground):
         content.update(source.read_bytes())
     return content.hexdigest()[:12]
 
