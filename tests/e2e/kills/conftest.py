@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from ppo_scheduler.checkpoint.names import Retention
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import cli_flags
 
 INTERVAL = 7
 TOTAL = 240
