@@ -20,6 +20,7 @@ PATHS = {
 }
 
 
+@pytest.mark.shows("training.exp_name")
 def test_variables_stand_for_their_values(write) -> None:
     config = load_config(write(json.dumps(PATHS)))
     assert config.training.output_root == "out/night"

@@ -97,6 +97,7 @@ def test_a_replica_schedulers_token_limit_reaches_it_and_the_predictor(
     assert flags[flag] == flags[predictor] == "640"
 
 
+@pytest.mark.shows("simulation.predictor", "simulation.profile_dir")
 def test_a_profile_folder_reaches_the_predictor_that_reads_it() -> None:
     flags = flags_of(
         '{"simulation": {"predictor": "local_random_forrest", "profile_dir": "profiles/a100",'

@@ -96,6 +96,7 @@ def test_rewards_of_an_episode_sum_to_minus_all_latencies(simulate):
     )
 
 
+@pytest.mark.shows("observation.history")
 def test_columns_match_the_schema(simulate, make_config):
     for section in ({}, {"history": False}, {"queue_slots": 0}, {"output_length": "oracle"}):
         recorder, _, _ = simulate(observation=section)
@@ -125,6 +126,7 @@ def test_output_lengths_are_hidden(simulate, make_requests):
         np.testing.assert_array_equal(first.context, second.context)
 
 
+@pytest.mark.shows("observation.output_length")
 def test_an_oracle_sees_output_lengths(simulate, make_requests):
     table = longer_outputs(make_requests(qps=40.0))
     oracle = {"output_length": "oracle"}
@@ -134,6 +136,7 @@ def test_an_oracle_sees_output_lengths(simulate, make_requests):
     assert not np.array_equal(short.observations[5].context, long.observations[5].context)
 
 
+@pytest.mark.shows("observation.queue_slots")
 def test_queue_slots_describe_waiting_requests_in_order(simulate, make_config, make_requests):
     section = {"queue_slots": 3, "history": False}
     crowded = {"batch_size_cap": 1}
@@ -145,6 +148,7 @@ def test_queue_slots_describe_waiting_requests_in_order(simulate, make_config, m
     assert (np.diff(last, axis=1) <= 0).all()
 
 
+@pytest.mark.shows("observation.history_alpha")
 def test_history_alpha_changes_the_history_only(simulate, make_config):
     slow, _, _ = simulate()
     quick, _, _ = simulate(observation={"history_alpha": 0.9})

@@ -36,6 +36,7 @@ def scores(trained) -> dict[int, float]:
     }
 
 
+@pytest.mark.shows("checkpointing.validation_freq")
 def test_every_validation_is_saved_with_its_score(make_config, train):
     trained = train(make_config(checkpointing=VALIDATED))
     assert trained.reasons == ["validation", "validation", "validation", "end"]
@@ -82,6 +83,7 @@ def test_a_resume_repeats_no_validation_and_misses_none(make_config, train):
         assert list(scores(resumed).items())[-2:] == list(scores(straight).items())[-2:]
 
 
+@pytest.mark.shows("checkpointing.checkpoint_strategy")
 def test_top_k_val_keeps_the_best_and_the_newest(make_config, train):
     keys = {**VALIDATED, "validation_freq": 1, "checkpoint_interval": 100}
     everything = train(make_config(checkpointing=keys))
@@ -111,6 +113,7 @@ def test_both_engines_give_the_same_score(seeds, tolerance, make_config, train, 
     assert compiled == pytest.approx(on_vidur, rel=tolerance)
 
 
+@pytest.mark.shows("checkpointing.validation_seeds", "checkpointing.validation_requests")
 def test_validation_requests_and_seeds_are_the_workloads(make_config, train, validation):
     config = make_config()
     policy = policy_of(train(config), config)

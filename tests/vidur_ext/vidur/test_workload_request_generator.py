@@ -60,6 +60,13 @@ def test_vidur_can_make_flags_of_every_field() -> None:
         assert config_field.metadata["help"], config_field.name
 
 
+@pytest.mark.shows(
+    "workload.qps",
+    "workload.arrival",
+    "workload.burstiness_cv",
+    "workload.code_fraction",
+    "workload.max_tokens",
+)
 @pytest.mark.parametrize(
     "change",
     [
@@ -79,6 +86,7 @@ def test_every_synthetic_flag_changes_the_stream(change: dict[str, Any]) -> None
     assert changed.digest() != stream_of(SYNTHETIC).window(0, 300).digest()
 
 
+@pytest.mark.shows("workload.source", "workload.rate_scale")
 def test_the_rate_scale_multiplies_the_rate_of_both_sources(recorded: Any) -> None:
     for config, kind in ((SYNTHETIC, "synthetic"), (recorded, "trace")):
         slow = stream_of(config).window(0, 10)
@@ -101,6 +109,7 @@ def test_the_part_chooses_what_is_replayed(
     assert stream.window(0, 2).prefill_tokens.tolist() == prompts
 
 
+@pytest.mark.shows("workload.trace_format")
 def test_the_limit_and_the_format_reach_the_reader(recorded: Any) -> None:
     assert stream_of(replace(recorded, max_tokens=50)).window(0, 1).prefill_tokens[0] == 49
     with pytest.raises(UserError, match="missing: TIMESTAMP"):
