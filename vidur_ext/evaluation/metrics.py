@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,10 @@ from vidur_ext.evaluation.run_result import RunResult
 
 QUANTILES = (0.5, 0.9, 0.99)
 STATISTICS = ("mean", "p50", "p90", "p99")
-LATENCIES = ("e2e", "ttft", "tbt")
 
 Latency = Literal["e2e", "ttft", "tbt"]
+
+LATENCIES: tuple[Latency, ...] = get_args(Latency)
 
 LATENCY_METRICS = tuple(
     f"{latency}_{statistic}_s" for latency in LATENCIES for statistic in STATISTICS
@@ -57,10 +58,9 @@ class RequestLatencies:
     def __len__(self) -> int:
         return len(self.e2e)
 
-    def get(self, latency: Latency) -> NDArray[np.float64]:
+    def __getitem__(self, latency: Latency) -> NDArray[np.float64]:
         """Return one latency of all requests."""
-        values: NDArray[np.float64] = getattr(self, latency)
-        return values
+        return {"e2e": self.e2e, "ttft": self.ttft, "tbt": self.tbt}[latency]
 
 
 def request_latencies(run: RunResult, first: int, objectives: Objectives) -> RequestLatencies:
@@ -84,10 +84,10 @@ def request_latencies(run: RunResult, first: int, objectives: Objectives) -> Req
 def pool(parts: Sequence[RequestLatencies]) -> RequestLatencies:
     """Return the requests of several runs as one set."""
     return RequestLatencies(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("e2e", "ttft", "tbt", "within_slo")
-        )
+        e2e=np.concatenate([part.e2e for part in parts]),
+        ttft=np.concatenate([part.ttft for part in parts]),
+        tbt=np.concatenate([part.tbt for part in parts]),
+        within_slo=np.concatenate([part.within_slo for part in parts]),
     )
 
 
@@ -99,7 +99,7 @@ def point_estimates(latencies: RequestLatencies) -> NDArray[np.float64]:
     """
     figures: list[float] = []
     for latency in LATENCIES:
-        values = getattr(latencies, latency)
+        values = latencies[latency]
         values = values[~np.isnan(values)]
         if values.size == 0:
             figures.extend([np.nan] * len(STATISTICS))

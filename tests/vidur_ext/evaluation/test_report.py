@@ -16,9 +16,10 @@ from rich.console import Console
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.metrics import COMPARED_METRICS
 from vidur_ext.evaluation.report import wording
-from vidur_ext.evaluation.report.html import render_page
+from vidur_ext.evaluation.report.page import render_page
 from vidur_ext.evaluation.report.plots import draw_plots, latency_bars
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
@@ -106,6 +107,20 @@ def test_the_page_needs_nothing_but_itself(page: str, cells: Cells) -> None:
 def test_what_a_user_names_cannot_become_markup(page: str, cells: Cells) -> None:
     assert "<b>" not in page
     assert "synthetic <b>24 req/s</b> & more" in cells.rows["Workload"]
+
+
+def test_a_scheduler_whose_name_is_markup_is_shown_as_text(compare, make_run) -> None:
+    hostile = "<script>alert('x')</script>"
+    runs = [make_run(name) for name in ("ppo", hostile, "least_outstanding")]
+    for baseline in ("least_outstanding", hostile):
+        comparison = compare(runs, baseline=baseline)
+        facts = {"<script>": "</td><script>", "quote": '"><img src=x>'}
+        engines = EngineComparison.from_runs(runs, runs, {}, warmup_fraction=0.1)
+        parser = Cells()
+        parser.feed(render_page(comparison, {}, facts, engines))
+        assert not parser.tags & {"script", "img"}
+        assert any(name.startswith("<script>alert('x')</script>") for name in parser.rows)
+        assert parser.rows["quote"] == ['"><img src=x>']
 
 
 def test_oracles_and_controls_are_marked_everywhere(page: str, small_comparison) -> None:

@@ -216,7 +216,7 @@ def latency_cdf(comparison: Comparison, runs: Sequence[RunResult]) -> Figure:
         latencies = _counted(comparison, runs, one.name)
         look = looks[one.name]
         for axis, extent, (latency, _) in zip(axes, extents, _PANELS, strict=True):
-            values = latencies.get(latency)
+            values = latencies[latency]
             ranked = np.sort(values[~np.isnan(values)])
             if not one.control:
                 extent.append(ranked[ranked > 0])
