@@ -198,7 +198,7 @@ def _loses(scheduler: SchedulerComparison, baseline: str) -> bool:
 
 def _workload(counted: CountedRun) -> Workload:
     run = counted.run
-    return Workload(run.seed, len(run), len(counted.latencies), run.workload_digest())
+    return Workload(run.seed, len(run), len(counted.latencies), run.table.digest()[:16])
 
 
 def _check_arguments(

@@ -19,7 +19,6 @@ from vidur_ext.evaluation.runner import compiled_runs, routing_environments
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.vidur.flag_values import cli_flags
 from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.workload.request_table import RequestTable
 
 TOLERANCE = 1e-9
 """Relative: engines whose times differ by more disagree."""
@@ -132,7 +131,7 @@ class EngineComparison:
 
 def _check_same_requests(vidur: RunGrid, compiled: RunGrid) -> None:
     for (name, seed), run in vidur.items():
-        if run.workload_digest() != compiled[name, seed].workload_digest():
+        if run.table.digest() != compiled[name, seed].table.digest():
             raise UserError(
                 f"{name} did not meet the same requests on both engines on seed {seed}: run both "
                 "on the same workload"
@@ -173,7 +172,7 @@ def first_routed_elsewhere(vidur: RunResult, compiled: RunResult) -> int | None:
 def _earlier_difference(vidur: RunResult, compiled: RunResult) -> float:
     """Return the largest relative difference of what happened while the routing was the same."""
     first = first_routed_elsewhere(vidur, compiled)
-    horizon = np.inf if first is None else vidur.arrived_at[first]
+    horizon = np.inf if first is None else vidur.table.arrived_at[first]
     largest = 0.0
     for name in _TIMES:
         ours, theirs = getattr(compiled, name), getattr(vidur, name)
@@ -231,7 +230,7 @@ def preference_gap(
     first = first_routed_elsewhere(vidur, compiled)
     assert first is not None, "both runs have the same routing"
     envs = routing_environments(simulation_config, 1)
-    envs.begin([RequestTable(vidur.arrived_at, vidur.prefill_tokens, vidur.decode_tokens)])
+    envs.begin([vidur.table])
     for replica in vidur.replica[:first]:
         envs.step(replica.reshape(1))
     logits, _ = policy.evaluate(policy.normalise(envs.observation))

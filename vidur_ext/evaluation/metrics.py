@@ -70,10 +70,10 @@ def request_latencies(run: RunResult, first: int, objectives: Objectives) -> Req
     between a request's output tokens, (completed - prefill_completed) / (decode_tokens - 1).
     A request of one output token has no TBT and meets that objective.
     """
-    arrived = run.arrived_at[first:]
+    arrived = run.table.arrived_at[first:]
     first_token = run.prefill_completed_at[first:]
     completed = run.completed_at[first:]
-    gaps = run.decode_tokens[first:] - 1
+    gaps = run.table.decode_tokens[first:] - 1
     tbt = np.full(len(arrived), np.nan)
     np.divide(completed - first_token, gaps, out=tbt, where=gaps > 0)
     ttft = first_token - arrived
@@ -192,13 +192,13 @@ class CountedRun:
 def summarise(counted: CountedRun) -> Summary:
     """Return the figures of one run."""
     run, first = counted.run, counted.first
-    makespan = float(run.completed_at[first:].max() - run.arrived_at[first])
+    makespan = float(run.completed_at[first:].max() - run.table.arrived_at[first])
     shares = np.bincount(run.replica[first:], minlength=run.num_replicas) / len(counted.latencies)
     return Summary(
         requests=len(counted.latencies),
         figures=named_figures(point_estimates(counted.latencies)),
         requests_per_s=len(counted.latencies) / makespan,
-        output_tokens_per_s=float(run.decode_tokens[first:].sum()) / makespan,
+        output_tokens_per_s=float(run.table.decode_tokens[first:].sum()) / makespan,
         makespan_s=makespan,
         replica_shares=tuple(shares.tolist()),
         imbalance=float(shares.max() * run.num_replicas),

@@ -16,7 +16,7 @@ from ppo_scheduler.policy.routing_policy import RoutingPolicy, load_policy
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.engine.environments import RoutingEnvironments
-from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.evaluation.run_result import RequestTimes, RunResult
 from vidur_ext.processes import map_unordered
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
@@ -138,19 +138,17 @@ def heuristic_run(simulation_config: Any, name: str, seed: int, table: RequestTa
     started = time.perf_counter()
     simulation.run()
     elapsed = time.perf_counter() - started
-    return RunResult(
-        scheduler=name,
-        seed=seed,
+    return RunResult.of(
+        name,
+        seed,
+        table,
+        RequestTimes(
+            simulation.scheduled_at, simulation.prefill_completed_at, simulation.completed_at
+        ),
+        simulation.routing,
         num_replicas=len(simulation.state.replicas),
-        arrived_at=table.arrived_at,
-        scheduled_at=simulation.scheduled_at,
-        prefill_completed_at=simulation.prefill_completed_at,
-        completed_at=simulation.completed_at,
-        prefill_tokens=table.prefill_tokens,
-        decode_tokens=table.decode_tokens,
-        replica=simulation.routing,
-        uses_output_lengths=is_oracle(name),
-        decisions_per_second=len(table) / elapsed,
+        oracle=is_oracle(name),
+        speed=len(table) / elapsed,
     )
 
 
@@ -174,19 +172,17 @@ def policy_runs(
     elapsed = time.perf_counter() - started
     oracle = _learner_config(simulation_config).observation.output_length == "oracle"
     return [
-        RunResult(
-            scheduler=name,
-            seed=seed,
+        RunResult.of(
+            name,
+            seed,
+            table,
+            RequestTimes(
+                envs.scheduled_at[seed], envs.prefill_completed_at[seed], envs.completed_at[seed]
+            ),
+            envs.routing[seed],
             num_replicas=envs.num_replicas,
-            arrived_at=table.arrived_at,
-            scheduled_at=envs.scheduled_at[seed],
-            prefill_completed_at=envs.prefill_completed_at[seed],
-            completed_at=envs.completed_at[seed],
-            prefill_tokens=table.prefill_tokens,
-            decode_tokens=table.decode_tokens,
-            replica=envs.routing[seed],
-            uses_output_lengths=oracle,
-            decisions_per_second=len(table) * len(tables) / elapsed,
+            oracle=oracle,
+            speed=len(table) * len(tables) / elapsed,
         )
         for seed, table in enumerate(tables)
     ]

@@ -18,7 +18,7 @@ from vidur.events import BaseEvent, RequestArrivalEvent
 from vidur.simulator import Simulator
 
 from ppo_scheduler.seeding import Purpose, seed_sequence
-from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.evaluation.run_result import RequestTimes, RunResult
 from vidur_ext.vidur.requests import RestartableRequest
 from vidur_ext.workload.request_table import RequestTable
 
@@ -112,17 +112,14 @@ def finished_run(simulation: VidurSimulation, name: str, seed: int, oracle: bool
     def times(attribute: str) -> NDArray[np.float64]:
         return np.array([getattr(request, attribute) for request in requests], dtype=np.float64)
 
-    return RunResult(
-        scheduler=name,
-        seed=seed,
+    lengths = np.array(simulation._lengths, dtype=np.int64)
+    return RunResult.of(
+        name,
+        seed,
+        RequestTable(times("arrived_at"), lengths[:, 0], lengths[:, 1]),
+        RequestTimes(times("scheduled_at"), times("prefill_completed_at"), times("completed_at")),
+        simulation.routing,
         num_replicas=len(simulation._cluster.replicas),
-        arrived_at=times("arrived_at"),
-        scheduled_at=times("scheduled_at"),
-        prefill_completed_at=times("prefill_completed_at"),
-        completed_at=times("completed_at"),
-        prefill_tokens=np.array([p for p, _ in simulation._lengths], dtype=np.int64),
-        decode_tokens=np.array([d for _, d in simulation._lengths], dtype=np.int64),
-        replica=simulation.routing,
-        uses_output_lengths=oracle,
-        decisions_per_second=len(requests) / elapsed,
+        oracle=oracle,
+        speed=len(requests) / elapsed,
     )

@@ -68,7 +68,7 @@ def simulation_config(tmp_path):
 def assert_same(ours, theirs) -> None:
     assert (ours.scheduler, ours.seed) == (theirs.scheduler, theirs.seed)
     assert ours.uses_output_lengths == theirs.uses_output_lengths
-    assert ours.workload_digest() == theirs.workload_digest()
+    assert ours.table.digest() == theirs.table.digest()
     np.testing.assert_array_equal(ours.replica, theirs.replica)
     for name in ("scheduled_at", "prefill_completed_at", "completed_at"):
         np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-9)
@@ -105,7 +105,7 @@ def test_workloads_side_by_side_are_the_workloads_one_by_one(config, simulation_
     together = policy_runs(parsed, "ppo", policy, tables)
     for run, table in zip(together, tables, strict=True):
         [alone] = policy_runs(parsed, "ppo", policy, [table])
-        assert run.workload_digest() == alone.workload_digest()
+        assert run.table.digest() == alone.table.digest()
         if first_routed_elsewhere(alone, run) is None:
             np.testing.assert_array_equal(run.completed_at, alone.completed_at)
         else:

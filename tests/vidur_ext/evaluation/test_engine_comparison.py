@@ -84,7 +84,7 @@ def test_rounding_of_a_time_is_no_disagreement(small_runs, again):
 def elsewhere(make_changed_run, run):
     """Route a request elsewhere, and let times differ from its arrival on."""
     changed = make_changed_run(run, REQUEST)
-    later = run.completed_at > run.arrived_at[REQUEST]
+    later = run.completed_at > run.table.arrived_at[REQUEST]
     return dataclasses.replace(changed, completed_at=np.where(later, 1.5, 1) * run.completed_at)
 
 
@@ -114,7 +114,8 @@ def test_a_near_tie_explains_no_difference_before_it(small_runs, again, make_cha
 
 def test_other_requests_are_refused(small_runs, again):
     def change(run):
-        return dataclasses.replace(run, prefill_tokens=run.prefill_tokens + 1)
+        longer = dataclasses.replace(run.table, prefill_tokens=run.table.prefill_tokens + 1)
+        return dataclasses.replace(run, table=longer)
 
     compiled = [change(run) for run in again()]
     with pytest.raises(UserError, match="did not meet the same requests on both engines on seed"):

@@ -46,13 +46,15 @@ def simulate(make_config, build_simulation, make_requests):
 def test_request_seconds_add_up_to_all_latencies(simulate):
     recorder, result, _ = simulate()
     total = sum(interval.request_seconds for interval in recorder.intervals)
-    assert total == pytest.approx((result.completed_at - result.arrived_at).sum(), rel=1e-9)
+    assert total == pytest.approx((result.completed_at - result.table.arrived_at).sum(), rel=1e-9)
 
 
 def test_unanswered_seconds_add_up_to_all_times_to_first_token(simulate):
     recorder, result, _ = simulate()
     total = sum(interval.unanswered_seconds for interval in recorder.intervals)
-    assert total == pytest.approx((result.prefill_completed_at - result.arrived_at).sum(), rel=1e-9)
+    assert total == pytest.approx(
+        (result.prefill_completed_at - result.table.arrived_at).sum(), rel=1e-9
+    )
 
 
 def test_accounts_hold_under_preemption(simulate):
@@ -60,18 +62,18 @@ def test_accounts_hold_under_preemption(simulate):
     recorder, result, _ = simulate(growing, cluster={"num_blocks": 130, "num_replicas": 3})
     assert max(s.row("restarts").max() for s in recorder.snapshots) > 0
     total = sum(interval.request_seconds for interval in recorder.intervals)
-    assert total == pytest.approx((result.completed_at - result.arrived_at).sum(), rel=1e-9)
+    assert total == pytest.approx((result.completed_at - result.table.arrived_at).sum(), rel=1e-9)
 
 
 def test_every_completion_is_seen_once(simulate):
     recorder, result, _ = simulate()
     seen = sorted(c.e2e_s for interval in recorder.intervals for c in interval.completions)
-    np.testing.assert_allclose(seen, np.sort(result.completed_at - result.arrived_at))
+    np.testing.assert_allclose(seen, np.sort(result.completed_at - result.table.arrived_at))
 
 
 def test_no_request_is_lost_or_made_up(simulate):
     recorder, result, _ = simulate()
-    arrived = np.searchsorted(result.arrived_at, [s.now for s in recorder.snapshots[:-1]])
+    arrived = np.searchsorted(result.table.arrived_at, [s.now for s in recorder.snapshots[:-1]])
     for snapshot, before in zip(recorder.snapshots[:-1], arrived, strict=True):
         done = (result.completed_at <= snapshot.now).sum()
         assert snapshot.outstanding.sum() == before - done
@@ -81,7 +83,7 @@ def test_no_request_is_lost_or_made_up(simulate):
 def test_rewards_of_an_episode_sum_to_minus_all_latencies(simulate):
     recorder, result, end = simulate()
     total = sum(recorder.rewards) + end.reward
-    assert total == pytest.approx(-(result.completed_at - result.arrived_at).sum(), rel=1e-9)
+    assert total == pytest.approx(-(result.completed_at - result.table.arrived_at).sum(), rel=1e-9)
 
 
 def test_columns_match_the_schema(simulate, make_config):
