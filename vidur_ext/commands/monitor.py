@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from vidur_ext.run_folder import RunFolder
     from vidur_ext.runs.status import RunStatus
 
-_SHOWN = {
+_METRICS = {
     "reward": "Rollout/RewardMean",
     "latency p50": "tail_latency/latency_p50",
     "latency p99": "tail_latency/latency_p99",
 }
-_SHOWN_VERBOSE = {
-    **_SHOWN,
+_METRICS_VERBOSE = {
+    **_METRICS,
     "TTFT p99": "tail_latency/ttft_p99",
     "explained variance": "Training/ExplainedVariance",
     "entropy": "Training/Entropy",
@@ -128,7 +128,7 @@ def _page(run: RunFolder, verbose: bool) -> tuple[RunStatus, RenderableType]:
     from vidur_ext.runs.status import status_of
 
     status = status_of(run, _now())
-    parts: list[RenderableType] = [_summary(status, _SHOWN_VERBOSE if verbose else _SHOWN)]
+    parts: list[RenderableType] = [_summary(status, _METRICS_VERBOSE if verbose else _METRICS)]
     if verbose and status.progress is not None:
         parts.append(_chunks(status))
     if verbose and run.log.exists():

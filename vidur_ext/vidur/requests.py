@@ -11,6 +11,7 @@ from vidur.types import BaseIntEnum
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
+from vidur_ext.trace_formats import trace_formats
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.synthetic import SyntheticStream
 from vidur_ext.workload.trace_stream import TraceStream
@@ -59,7 +60,7 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
     burstiness_cv: float = _flag(2.0, "gamma: coefficient of variation of the gaps.")
     code_fraction: float = _flag(0.2, "synthetic: share of code requests.")
     trace_file: Optional[str] = _flag(None, "trace: file to replay.")  # noqa: UP045
-    trace_format: str = _flag("auto", "trace: auto, azure, splitwise, burstgpt or mooncake.")
+    trace_format: str = _flag("auto", f"trace: auto or {', '.join(trace_formats())}.")
     rate_scale: float = _flag(1.0, "Factor on the arrival rate.")
     part: str = _flag("train", "trace: train (starts again at its end), holdout or all.")
     holdout_fraction: float = _flag(0.2, "trace: share at the end that is held out.")
