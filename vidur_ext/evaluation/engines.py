@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.policy.routing_policy import RoutingPolicy, load_policy
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.evaluation.metrics import CountedRun, Objectives, summarise_pooled
+from vidur_ext.evaluation.metrics import CountedRun, Objectives, summarize_pooled
 from vidur_ext.evaluation.run_result import RunGrid, RunResult, complete_grid
 from vidur_ext.evaluation.runner import compiled_runs, routing_environments
 from vidur_ext.routing.features import observation_schema
@@ -159,7 +159,7 @@ def _on_engines(
 def _figures(runs: list[RunResult], warmup_fraction: float) -> EngineFigures:
     # The figures taken here do not depend on the objectives.
     anything = Objectives(np.inf, np.inf)
-    pooled = summarise_pooled([CountedRun.of(run, warmup_fraction, anything) for run in runs])
+    pooled = summarize_pooled([CountedRun.of(run, warmup_fraction, anything) for run in runs])
     return EngineFigures(pooled["e2e_mean_s"], pooled["ttft_p99_s"], pooled.decisions_per_second)
 
 

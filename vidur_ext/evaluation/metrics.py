@@ -189,7 +189,7 @@ class CountedRun:
         return cls(run, first, request_latencies(run, first, objectives))
 
 
-def summarise(counted: CountedRun) -> Summary:
+def summarize(counted: CountedRun) -> Summary:
     """Return the figures of one run."""
     run, first = counted.run, counted.first
     makespan = float(run.completed_at[first:].max() - run.table.arrived_at[first])
@@ -206,14 +206,14 @@ def summarise(counted: CountedRun) -> Summary:
     )
 
 
-def summarise_pooled(counted: Sequence[CountedRun]) -> Summary:
+def summarize_pooled(counted: Sequence[CountedRun]) -> Summary:
     """Return the figures of several runs of one scheduler taken together.
 
     Means, percentiles, attainment and shares are those of all requests as one set; rates are total
     counts over the sum of makespans; the imbalance is the mean of the runs' own, as replicas that
     take turns at being overloaded are not balanced.
     """
-    runs = [summarise(one) for one in counted]
+    runs = [summarize(one) for one in counted]
     requests = np.array([run.requests for run in runs])
     makespans = np.array([run.makespan_s for run in runs])
     tokens = np.array([run.output_tokens_per_s for run in runs]) * makespans

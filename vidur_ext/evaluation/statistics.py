@@ -25,7 +25,7 @@ from vidur_ext.evaluation.metrics import (
 def block_length(requests: int) -> int:
     """Return the length of the blocks that are drawn from a run: about the square root of N.
 
-    Neighbouring requests share queues, so their latencies are correlated; a block keeps that
+    Neighboring requests share queues, so their latencies are correlated; a block keeps that
     correlation. Longer runs afford longer blocks.
     """
     return max(1, round(requests**0.5))

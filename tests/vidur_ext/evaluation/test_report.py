@@ -237,7 +237,7 @@ def test_the_terminal_shows_every_scheduler_within_80_columns(small_comparison) 
 
 
 def test_the_policy_is_highlighted_on_a_terminal(small_comparison) -> None:
-    lines = terminal(small_comparison, colour=True).splitlines()
+    lines = terminal(small_comparison, color=True).splitlines()
     highlighted = [line for line in lines if "\x1b[1;33m" in line]
     assert len(highlighted) == 3
     assert all("ppo" in line for line in highlighted)
@@ -264,11 +264,11 @@ def test_a_toothless_control_is_a_warning(compare, make_run) -> None:
     assert warning in " ".join(terminal(comparison).split())
 
 
-def terminal(comparison: Comparison, colour: bool = False) -> str:
+def terminal(comparison: Comparison, color: bool = False) -> str:
     """Return what a terminal of 80 columns shows."""
     stream = io.StringIO()
-    system = "standard" if colour else None
+    system = "standard" if color else None
     print_comparison(
-        comparison, Console(file=stream, width=80, force_terminal=colour, color_system=system)
+        comparison, Console(file=stream, width=80, force_terminal=color, color_system=system)
     )
     return stream.getvalue()
