@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
-from vidur_ext.evaluation.report.plots import BASELINE_COLOUR, LEARNED_COLOUR
+from vidur_ext.evaluation.report.plots import BASELINE_COLOR, LEARNED_COLOR
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import workload_stream
 
@@ -95,7 +95,7 @@ def _draw(figures: dict[str, float], path: Path) -> None:
         "environments": (_ENVIRONMENTS, f"environments ({_USUAL_REPLICAS} replicas)"),
     }
     for panel, (kind, (counts, label)) in zip(panels, axes.items(), strict=True):
-        for what, colour in (("simulation", BASELINE_COLOUR), ("training", LEARNED_COLOUR)):
+        for what, colour in (("simulation", BASELINE_COLOR), ("training", LEARNED_COLOR)):
             rates = [figures[f"{kind}_{count}.{what}"] for count in counts]
             panel.plot(counts, rates, marker="o", linewidth=2.4, color=colour, label=_LABELS[what])
             for count, rate in zip(counts, rates, strict=True):

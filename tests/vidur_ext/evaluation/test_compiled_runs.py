@@ -70,7 +70,7 @@ def on_vidur():
 def assert_same(ours, theirs) -> None:
     assert (ours.scheduler, ours.seed) == (theirs.scheduler, theirs.seed)
     assert ours.uses_output_lengths == theirs.uses_output_lengths
-    assert ours.workload_digest() == theirs.workload_digest()
+    assert ours.table.digest() == theirs.table.digest()
     np.testing.assert_array_equal(ours.replica, theirs.replica)
     for name in ("scheduled_at", "prefill_completed_at", "completed_at"):
         np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-9)
@@ -104,7 +104,7 @@ def test_workloads_side_by_side_are_the_workloads_one_by_one(config):
     together = runs_on_engine(config, cluster, "ppo", policy, workloads)
     for run in together:
         [alone] = runs_on_engine(config, cluster, "ppo", policy, {run.seed: workloads[run.seed]})
-        assert run.workload_digest() == alone.workload_digest()
+        assert run.table.digest() == alone.table.digest()
         if first_routed_elsewhere(alone, run) is None:
             np.testing.assert_array_equal(run.completed_at, alone.completed_at)
         else:
