@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.evaluation.atomic_file import write_atomically
+from ppo_scheduler.files import write_file
 
 _TIMES = ("arrived_at", "scheduled_at", "prefill_completed_at", "completed_at")
 _COUNTS = ("prefill_tokens", "decode_tokens", "replica")
@@ -91,7 +91,7 @@ class RunResult:
         buffer = io.BytesIO()
         arrays: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_atomically(path, buffer.getvalue())
+        write_file(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> RunResult:

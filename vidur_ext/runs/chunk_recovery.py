@@ -16,10 +16,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ppo_scheduler.checkpoint.disk import disk_errors, sync_folder
 from ppo_scheduler.checkpoint.reading import read_newest
 from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import disk_errors, move
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
@@ -182,8 +182,7 @@ def _progress(
         _LOG.warning("%s", error)
     damaged = folder.progress.with_suffix(".damaged.json")
     with disk_errors(damaged, "the damaged file cannot be kept there", "Move it away yourself"):
-        os.replace(folder.progress, damaged)
-        sync_folder(folder.path)
+        move(folder.progress, damaged)
     done = requests_done(own)
     _LOG.warning("made anew from %s: %d requests; the old one is now %s", own.path, done, damaged)
     progress = chunk_progress.planned(

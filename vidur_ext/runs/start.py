@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ppo_scheduler.checkpoint.disk import disk_errors, reveal, write_staged
 from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import disk_errors, write_file
 from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import EXTERNAL_RUNS, WARMSTART_RUNS, RunFolder
@@ -87,8 +87,7 @@ def open_folder(start: Start) -> RunFolder:
     else:
         folder = RunFolder.at(start.run_dir)
     with disk_errors(folder.path, "the run cannot write there", "Choose another --output-dir"):
-        write_staged(folder.config, dump_config(start.config).encode())
-        reveal(folder.config)
+        write_file(folder.config, dump_config(start.config).encode())
     return folder
 
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppo_scheduler.checkpoint.disk import disk_errors, file_names
 from ppo_scheduler.checkpoint.manifest import (
     Manifest,
     UnusableCheckpoint,
@@ -18,9 +17,24 @@ from ppo_scheduler.checkpoint.manifest import (
 from ppo_scheduler.checkpoint.migrations import migrate_tree
 from ppo_scheduler.checkpoint.names import ARCHIVE, parse, present
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import disk_errors
 from ppo_scheduler.state import StateDict
 
 Skipped = list[tuple[Path, str]]
+
+
+def file_names(folder: Path) -> set[str]:
+    """Return the names of the regular files in a folder; empty if there is no folder.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    with disk_errors(folder, "the checkpoints cannot be listed", "Check checkpoint_dir"):
+        try:
+            with os.scandir(folder) as entries:
+                return {entry.name for entry in entries if entry.is_file()}
+        except FileNotFoundError:
+            return set()
 
 
 @dataclass(frozen=True)

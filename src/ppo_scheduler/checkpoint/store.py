@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ppo_scheduler.checkpoint.disk import disk_errors, file_names, reveal, write_staged
-from ppo_scheduler.checkpoint.lock import FolderLock
 from ppo_scheduler.checkpoint.manifest import (
     Description,
     Manifest,
@@ -20,6 +18,7 @@ from ppo_scheduler.checkpoint.manifest import (
 )
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.checkpoint.names import (
+    LOCK,
     PROBE,
     CheckpointName,
     Retention,
@@ -32,6 +31,7 @@ from ppo_scheduler.checkpoint.names import (
 from ppo_scheduler.checkpoint.publish import move_aside, outdated, point_latest, prune, publish
 from ppo_scheduler.checkpoint.reading import (
     LoadedCheckpoint,
+    file_names,
     read_latest,
     read_named,
     read_newest,
@@ -40,6 +40,7 @@ from ppo_scheduler.checkpoint.reading import (
 from ppo_scheduler.checkpoint.tree import dump
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import FileLock, disk_errors, wait_until_free, write_file
 from ppo_scheduler.state import StateDict
 
 __all__ = ["CheckpointInfo", "CheckpointStore", "LoadedCheckpoint"]
@@ -48,6 +49,10 @@ _LOG = logging.getLogger("ppo.checkpoint")
 _ELSEWHERE = (
     "Free space or rights there, choose another checkpointing.checkpoint_dir, or switch saving "
     "off with checkpointing.enable_checkpoints=false"
+)
+_WRITING = (
+    "is writing checkpoints there. Wait for it or stop it, or give this training a "
+    "checkpointing.checkpoint_dir of its own"
 )
 _SERIES = 5
 """Checkpoints there must be room for before a training starts, if so many are kept."""
@@ -79,7 +84,7 @@ class CheckpointStore:
         self._folder = Path(section.checkpoint_dir)
         self._retention = Retention.of(section)
         self._clock = clock
-        self._lock: FolderLock | None = None
+        self._lock: FileLock | None = None
         self._origin: CheckpointName | None = None
         self._folder_is_ours = False
         self._told_about_links = False
@@ -94,13 +99,25 @@ class CheckpointStore:
             return
         with disk_errors(self._folder, "checkpoints cannot be saved there", _ELSEWHERE):
             self._folder.mkdir(parents=True, exist_ok=True)
-            lock = FolderLock(self._folder)
+            lock = FileLock(self._folder / LOCK, _WRITING)
             try:
                 self._probe()
             except BaseException:
                 lock.release()
                 raise
             self._lock = lock
+
+    def wait_for_writer(self, patience_s: float) -> None:
+        """Return when no process writes to the folder.
+
+        Raises:
+            UserError: one still does after ``patience_s``; the text names it.
+        """
+
+        def waiting(process: str) -> None:
+            _LOG.warning("waiting for process %s to save and end", process)
+
+        wait_until_free(self._folder / LOCK, _WRITING, patience_s, waiting)
 
     def close(self) -> None:
         """Let other trainings write to the folder."""
@@ -229,8 +246,7 @@ class CheckpointStore:
             if is_staged(file):
                 (self._folder / file).unlink()
         probe = self._folder / PROBE
-        write_staged(probe, b"can this folder be written?\n")
-        reveal(probe)
+        write_file(probe, b"can this folder be written?\n")
         probe.unlink()
 
     def _leave_others_alone(self) -> None:

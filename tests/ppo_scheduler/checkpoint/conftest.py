@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from ppo_scheduler.checkpoint import disk
+from ppo_scheduler import files
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.config.learner_sections import CheckpointingSection
@@ -143,7 +143,7 @@ class FaultyDisk:
             patch.setattr(os, name, faulty)
             if hasattr(pathlib, "_NormalAccessor"):  # Python 3.10 keeps references of its own
                 patch.setattr(pathlib._NormalAccessor, name, staticmethod(faulty), raising=False)
-        patch.setattr(disk, "open", self._open, raising=False)
+        patch.setattr(files, "open", self._open, raising=False)
 
     @property
     def failed(self) -> bool:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ppo_scheduler.checkpoint import disk
+from ppo_scheduler import files
 from ppo_scheduler.checkpoint.names import Retention
 from ppo_scheduler.errors import UserError
 
@@ -166,7 +166,7 @@ def test_a_folder_that_may_not_be_written_is_told_before_training(stores, monkey
         raise OSError(number, os.strerror(number))
 
     stores.with_steps(1)
-    monkeypatch.setattr(disk, "open", refuse, raising=False)
+    monkeypatch.setattr(files, "open", refuse, raising=False)
     told = rf"cannot be saved there \({os.strerror(number)}\).*enable_checkpoints=false"
     with pytest.raises(UserError, match=told):
         stores.open().prepare()
@@ -192,7 +192,7 @@ def test_a_folder_that_turns_read_only_keeps_what_it_has(stores, save, monkeypat
     with monkeypatch.context() as patch:
         for name in ("replace", "unlink", "symlink"):
             patch.setattr(os, name, refuse)
-        patch.setattr(disk, "open", refuse, raising=False)
+        patch.setattr(files, "open", refuse, raising=False)
         with pytest.raises(UserError, match="Read-only file system"):
             save(store, 2)
     assert stores.steps() == [1]

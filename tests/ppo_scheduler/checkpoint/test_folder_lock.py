@@ -12,9 +12,10 @@ from ppo_scheduler.errors import UserError
 
 HOLDER = """
 import sys
-from pathlib import Path
-from ppo_scheduler.checkpoint.lock import FolderLock
-lock = FolderLock(Path(sys.argv[1]))
+from ppo_scheduler.checkpoint.store import CheckpointStore
+from ppo_scheduler.config.learner_sections import CheckpointingSection
+store = CheckpointStore(CheckpointingSection(checkpoint_dir=sys.argv[1]))
+store.prepare()
 print("locked", flush=True)
 sys.stdin.read()
 """
