@@ -23,6 +23,7 @@ OBSERVED = {
     1: ObservationSection(queue_slots=0, history=False),
     2: ObservationSection(),
     3: ObservationSection(),
+    4: ObservationSection(),
 }
 """What the policies in the golden checkpoints see."""
 assert len(OBSERVED) == SCHEMA_VERSION
