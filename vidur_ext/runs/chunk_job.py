@@ -113,13 +113,11 @@ def _begin(
 
 
 def _origin(start: Start) -> CheckpointInfo | None:
-    """Return the checkpoint whose requests are behind a training before its first chunk."""
+    """Return the checkpoint whose requests a training has done before its first chunk."""
     saving = start.config.checkpointing
-    source = start.load_checkpoint or saving.fork_from_checkpoint
-    if source is None:
-        return None
-    loaded = CheckpointStore(saving).load(source)
-    return CheckpointInfo(loaded.path, loaded.manifest)
+    if start.origin is None and saving.fork_from_checkpoint is not None:
+        return CheckpointStore(saving).find(saving.fork_from_checkpoint)
+    return start.origin
 
 
 def _finish(job: Recovered, *, quiet: bool, say: Callable[[str], None]) -> None:

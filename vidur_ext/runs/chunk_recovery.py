@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ppo_scheduler.checkpoint.reading import read_newest
+from ppo_scheduler.checkpoint.reading import find_newest
 from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import disk_errors, move
@@ -81,7 +81,7 @@ def find_run(config: TrainingConfig, output_dir: Path | None) -> RunFolder | Non
         for kind in (WARMSTART_RUNS, EXTERNAL_RUNS)
         for path in root.glob(f"{kind}/*/{RunFolder(Path()).progress.name}")
     }
-    saved = CheckpointStore(config.checkpointing).list()
+    saved = CheckpointStore(config.checkpointing).checkpoints()
     if saved:
         folders.add(RunFolder(Path(saved[-1].manifest.run_dir)))
     here = [f for f in folders if f.progress.exists() and _saves_to(f, config)]
@@ -137,10 +137,9 @@ class _Saved:
 
 
 def _saved(folder: RunFolder, config: TrainingConfig) -> _Saved:
-    loaded, skipped = read_newest(Path(config.checkpointing.checkpoint_dir))
+    newest, skipped = find_newest(Path(config.checkpointing.checkpoint_dir))
     for path, reason in skipped:
         _LOG.warning("skipped %s: %s", path, reason)
-    newest = None if loaded is None else CheckpointInfo(loaded.path, loaded.manifest)
     own = newest if newest is not None and belongs_to(newest, folder) else None
     return _Saved(newest, own, bool(skipped))
 

@@ -6,15 +6,12 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ppo_scheduler.checkpoint.manifest import (
     Description,
     Manifest,
-    UnusableCheckpoint,
-    parse_manifest,
 )
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.checkpoint.names import (
@@ -22,7 +19,6 @@ from ppo_scheduler.checkpoint.names import (
     PROBE,
     CheckpointName,
     Retention,
-    complete,
     is_staged,
     not_past_of,
     parse,
@@ -30,14 +26,14 @@ from ppo_scheduler.checkpoint.names import (
 )
 from ppo_scheduler.checkpoint.publish import move_aside, outdated, point_latest, prune, publish
 from ppo_scheduler.checkpoint.reading import (
+    CheckpointInfo,
     LoadedCheckpoint,
+    entries,
     file_names,
-    read_latest,
-    read_named,
-    read_newest,
-    read_step,
+    find,
+    find_newest,
+    load,
 )
-from ppo_scheduler.checkpoint.tree import dump
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import FileLock, disk_errors, wait_until_free, write_file
@@ -58,12 +54,10 @@ _SERIES = 5
 """Checkpoints there must be room for before a training starts, if so many are kept."""
 
 
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """A complete checkpoint: where it is and what its manifest says."""
+def _dumped(tree: StateDict) -> bytes:
+    from ppo_scheduler.checkpoint.tree import dump  # torch takes a second: finding does without
 
-    path: Path
-    manifest: Manifest
+    return dump(tree)
 
 
 def _utc_now() -> datetime:
@@ -135,7 +129,7 @@ class CheckpointStore:
             UserError: the disk refuses; earlier checkpoints are untouched.
         """
         self.prepare()
-        data = dump(tree)
+        data = _dumped(tree)
         now = self._clock()
         name = CheckpointName(description.ppo_step)
         manifest = Manifest(
@@ -177,7 +171,7 @@ class CheckpointStore:
             UserError: it has not: the first save, or an early one, would fail.
         """
         self.prepare()
-        needed = len(dump(tree)) * (1 + min(self._retention.keep or _SERIES, _SERIES))
+        needed = len(_dumped(tree)) * (1 + min(self._retention.keep or _SERIES, _SERIES))
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise UserError(
@@ -201,27 +195,27 @@ class CheckpointStore:
         self._folder_is_ours = True
         return aside
 
-    def list(self) -> list[CheckpointInfo]:
+    def checkpoints(self) -> list[CheckpointInfo]:
         """Return the complete checkpoints, oldest first, by their manifests alone (unverified)."""
-        found = []
-        for name in complete(file_names(self._folder)):
-            path = self._folder / name.file
-            try:
-                manifest = parse_manifest((self._folder / name.manifest).read_bytes(), path)
-            except (FileNotFoundError, UnusableCheckpoint):
-                continue  # pruned meanwhile, or for ``load`` to name
-            found.append(CheckpointInfo(path, manifest))
-        return found
+        return [
+            CheckpointInfo(entry.path, entry.manifest)
+            for entry in entries(self._folder)
+            if entry.manifest is not None
+        ]
 
     def latest(self) -> CheckpointInfo | None:
-        """Return the newest good checkpoint, None without one. Bad ones are logged."""
-        newest, skipped = read_newest(self._folder)
+        """Return the newest verified checkpoint, None without one. Bad ones are logged."""
+        newest, skipped = find_newest(self._folder)
         for path, reason in skipped:
             _LOG.warning("skipped %s: %s", path, reason)
-        return None if newest is None else CheckpointInfo(newest.path, newest.manifest)
+        return newest
+
+    def find(self, source: str | Path | int) -> CheckpointInfo:
+        """Verify a checkpoint without parsing it; arguments and errors as ``load``."""
+        return find(self._folder, source)
 
     def load(self, source: str | Path | int) -> LoadedCheckpoint:
-        """Read and verify a checkpoint, which is not modified.
+        """Read and verify a checkpoint, which is not modified; publications continue it.
 
         Args:
             source: a path (links are followed), ``latest`` for the newest good one, or a PPO step.
@@ -229,16 +223,11 @@ class CheckpointStore:
         Raises:
             UserError: the named one is bad, or there is no good one.
         """
-        loaded = self._read(source)
+        loaded = load(self._folder, source)
         inside = loaded.path.resolve().parent == self._folder.resolve()
         self._origin = parse(loaded.path.name) if inside else None
         self._folder_is_ours = False
         return loaded
-
-    def _read(self, source: str | Path | int) -> LoadedCheckpoint:
-        if isinstance(source, int):
-            return read_step(self._folder, source)
-        return read_latest(self._folder) if str(source) == "latest" else read_named(Path(source))
 
     def _probe(self) -> None:
         """Write as a publication does; clear what an interrupted one left."""

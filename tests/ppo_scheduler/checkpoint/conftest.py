@@ -87,7 +87,7 @@ class Stores:
         return step_in(loaded.tree)
 
     def steps(self) -> list[int]:
-        return [info.manifest.ppo_step for info in self.open().list()]
+        return [info.manifest.ppo_step for info in self.open().checkpoints()]
 
 
 @pytest.fixture
