@@ -112,9 +112,11 @@ def publish(
             _move_pair(path, folder / name.superseded.file)
         reveal(manifest_file)
         reveal(path)
-    finally:
+    except BaseException:
         for file in (path, manifest_file):
-            staged_path(file).unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong first is what matters
+                staged_path(file).unlink()
+        raise
     return path
 
 

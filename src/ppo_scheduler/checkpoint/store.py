@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ppo_scheduler.checkpoint.manifest import (
 )
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.checkpoint.names import (
+    LATEST,
     LOCK,
     PROBE,
     CheckpointName,
@@ -125,6 +127,9 @@ class CheckpointStore:
         The first publication moves aside whatever in the folder is not the past of the checkpoint
         that this store loaded, so that rotation never deletes another training's checkpoints.
 
+        What is saved is saved: if ``latest.pt`` or older checkpoints cannot be changed afterwards,
+        that is a warning, and the next publication tries again.
+
         Raises:
             UserError: the disk refuses; earlier checkpoints are untouched.
         """
@@ -143,11 +148,22 @@ class CheckpointStore:
         )
         with disk_errors(self._folder, f"{name.file} was not saved", _ELSEWHERE):
             path = publish(self._folder, name, data, manifest, self._leave_others_alone)
-        with disk_errors(self._folder, f"{name.file} is saved, tidying up failed", _ELSEWHERE):
+        saved = f"{name.file} is saved, but"
+        with self._put_off(f"{saved} {LATEST} does not lead to it"):
             if not point_latest(self._folder, name, now):
                 self._tell_about_links()
+        with self._put_off(f"{saved} older ones were not deleted"):
             prune(self._folder, self._retention)
         return path
+
+    @contextmanager
+    def _put_off(self, what: str) -> Iterator[None]:
+        """Log what the disk refuses: the next publication does it."""
+        try:
+            with disk_errors(self._folder, what, "The next save tries again"):
+                yield
+        except UserError as refused:
+            _LOG.warning("%s", refused)
 
     def outdated(self, retention: Retention) -> list[Path]:
         """Return what ``prune`` would delete, oldest first. Nothing is changed."""

@@ -37,9 +37,8 @@ def step_in(tree: StateDict) -> int:
     return int(step)
 
 
-def publish(store: CheckpointStore, step: int, content: int | None = None, **keys: Any) -> Path:
-    """Publish ``tree_of(content)`` (the step's own by default) at a step."""
-    tree = keys.pop("tree", tree_of(step if content is None else content))
+def description(step: int, **keys: Any) -> Description:
+    """Return what a training says of a step."""
     described: dict[str, Any] = {
         "ppo_step": step,
         "global_step": step,
@@ -53,7 +52,13 @@ def publish(store: CheckpointStore, step: int, content: int | None = None, **key
         "settings": {"training.seed": 0},
         **keys,
     }
-    return store.publish(tree, Description(**described))
+    return Description(**described)
+
+
+def publish(store: CheckpointStore, step: int, content: int | None = None, **keys: Any) -> Path:
+    """Publish ``tree_of(content)`` (the step's own by default) at a step."""
+    tree = keys.pop("tree", tree_of(step if content is None else content))
+    return store.publish(tree, description(step, **keys))
 
 
 class Stores:
@@ -111,6 +116,16 @@ def stores(make_stores, tmp_path):
 @pytest.fixture
 def save():
     return publish
+
+
+@pytest.fixture
+def describe():
+    return description
+
+
+@pytest.fixture
+def small_tree():
+    return tree_of
 
 
 class Killed(BaseException):
