@@ -129,7 +129,7 @@ PPOGlobalSchedulerModularConfig: Any = dataclasses.make_dataclass(
         _optional_field("run_dir", str, "Folder of log, TensorBoard events and metrics."),
         _optional_field("pretrained_actor", str, "Warm-started policy to begin from."),
         _optional_field("load_checkpoint", str, "Checkpoint to resume from."),
-        _optional_field("stop_at_requests", int, "End behind this request, to be resumed."),
+        _optional_field("stop_at_requests", int, "End after this request, to be resumed."),
     ],
     bases=(BaseGlobalSchedulerConfig,),
     namespace={
