@@ -30,7 +30,6 @@ from vidur_ext.training.validation import Validation
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.stream import RequestStream
 
-
 _LOG = logging.getLogger("ppo")
 
 

@@ -112,11 +112,6 @@ def _optional_field(name: str, kind: Any, help_text: str) -> tuple[str, Any, Any
     return name, Optional[kind], dataclasses.field(default=None, metadata={"help": help_text})  # noqa: UP045
 
 
-def _to_learner_config(self: Any) -> LearnerConfig:
-    """Return the typed config that the flags describe."""
-    return learner_config(vars(self))
-
-
 PPOGlobalSchedulerModularConfig: Any = dataclasses.make_dataclass(
     "PPOGlobalSchedulerModularConfig",
     [
@@ -134,7 +129,6 @@ PPOGlobalSchedulerModularConfig: Any = dataclasses.make_dataclass(
     bases=(BaseGlobalSchedulerConfig,),
     namespace={
         "get_type": staticmethod(lambda: RoutingSchedulerType.PPO_MODULAR),
-        "to_learner_config": _to_learner_config,
         "__module__": __name__,
         "__doc__": "Flags of the global scheduler ``ppo_modular``.",
     },
