@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from ppo_scheduler.checkpoint.disk import disk_errors
+from ppo_scheduler.files import disk_errors
 from vidur_ext.processes import child_environment
 
 HEADING = "--- chunk started at "

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
-from ppo_scheduler.checkpoint.disk import disk_errors, reveal, write_staged
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import disk_errors, write_file
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 
@@ -137,8 +137,7 @@ def write_progress(path: Path, progress: TrainingProgress) -> None:
     """
     text = json.dumps(progress.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
     with disk_errors(path, "the progress was not written", "Free space or rights there"):
-        write_staged(path, text.encode("utf-8", "surrogateescape"))
-        reveal(path)
+        write_file(path, text.encode("utf-8", "surrogateescape"))
 
 
 _WAYS_OUT = (

@@ -48,10 +48,13 @@ class CollapseGuard:
         return self._section.temperature_boost if self.intervening else 1.0
 
     def entropy_coef(self, scheduled: float) -> float:
-        """Return the entropy coefficient of an update; to be called once for each."""
+        """Return the entropy coefficient of the next update."""
         boosted = self.intervening or self._update_owed
-        self._update_owed = False
         return max(scheduled, self._section.entropy_boost) if boosted else scheduled
+
+    def after_update(self) -> None:
+        """Take note that an update was made with ``entropy_coef``."""
+        self._update_owed = False
 
     def observe(self, actions: NDArray[np.int64]) -> str | None:
         """Take in the decisions of one step [B]; return what to log if something changed."""

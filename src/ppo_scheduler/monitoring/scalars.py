@@ -5,13 +5,15 @@ them that a checkpoint carries, so that a new folder can show them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ppo_scheduler.files import disk_errors
 from ppo_scheduler.state import StateDict
 
 _TRAINING = (
@@ -77,6 +79,15 @@ class MetricsRecorder(Protocol):
     """
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None: ...
+
+
+def metrics_disk_errors(path: Path) -> AbstractContextManager[None]:
+    """Turn an ``OSError`` about ``path`` into a ``UserError`` that says how to go on."""
+    return disk_errors(
+        path,
+        "metrics cannot be written",
+        "Free some space or choose another --output-dir, then resume from the last checkpoint",
+    )
 
 
 class MetricsSink(MetricsRecorder, Protocol):

@@ -3,7 +3,7 @@ without any training state."""
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ppo_scheduler.config.learner_sections import ArchitectureSection
 from ppo_scheduler.errors import IncompatibleState, UserError
+from ppo_scheduler.files import write_file
 from ppo_scheduler.observation import Observation, ObservationSchema
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.policy.normalizer import RunningMeanStd
@@ -125,12 +126,9 @@ def save_policy(policy: RoutingPolicy, path: Path) -> None:
 def save_policy_state(state: StateDict, path: Path) -> None:
     """Write the state of a policy atomically, as a checkpoint holds it too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.tmp")
-    with staged.open("wb") as file:
-        torch.save({"kind": _KIND, "policy": state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(staged, path)
+    file = io.BytesIO()
+    torch.save({"kind": _KIND, "policy": state}, file)
+    write_file(path, file.getvalue())
 
 
 def read_policy_state(path: Path) -> StateDict:

@@ -189,6 +189,7 @@ class Learner:
             scalars.update(self.updater.fit_critic(batch))
         else:
             scalars.update(self.updater.update(batch, self._coefficients(), self._minibatch_rng))
+            self.guard.after_update()
         rollout.clear()
         self.updates += 1
         scalars.update(self._control_scalars(started))
@@ -252,7 +253,6 @@ class Learner:
             "temperature": self.temperature.state_dict(),
             "guard": self.guard.state_dict(),
             "stabilizer": self.stabilizer.state_dict(),
-            "schedules": vars(self._coefficients()),
             "counters": {
                 "global_step": self.global_step,
                 "ppo_step": self.ppo_step,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.vidur.flag_values import SCHEDULER_FLAG_PREFIX, cli_flags, learner_values
+from vidur_ext.vidur.flags import cli_flags
+from vidur_ext.vidur.learner_flags import SCHEDULER_FLAG_PREFIX, learner_values
 
 SMALL = """{
     "training": {"seed": 7, "total_requests": 96},

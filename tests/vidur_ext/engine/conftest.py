@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
-from vidur_ext.engine.layout import BATCH_END, FREE, OPEN
+from vidur_ext.engine.layout import Clock, Counter, Replica
 from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
 from vidur_ext.vidur.analytic_predictor import token_lists
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.vidur.engine_inputs import cluster_of
+from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.simulation import VidurSimulation
 from vidur_ext.workload.request_table import RequestTable
 
@@ -167,18 +167,20 @@ def _step_through(simulation: CompiledSimulation, routing: np.ndarray) -> list[l
     batches: list[list[Batch]] = [[] for _ in state.replicas]
 
     def run_until(time: float, now: float) -> None:
-        before = state.clocks[:, BATCH_END].copy()
+        before = state.clocks[:, Clock.BATCH_END].copy()
         simulation.run_until(time)
-        for replica in np.flatnonzero(state.clocks[:, BATCH_END] != before):
-            end = float(state.clocks[replica, BATCH_END])
+        for replica in np.flatnonzero(state.clocks[:, Clock.BATCH_END] != before):
+            end = float(state.clocks[replica, Clock.BATCH_END])
             if np.isfinite(end):
-                used = simulation.settings.num_blocks[replica] - int(state.replicas[replica, FREE])
+                used = simulation.settings.num_blocks[replica] - int(
+                    state.replicas[replica, Replica.FREE]
+                )
                 batches[replica].append(Batch(now, end, *simulation.running_batch(replica), used))
 
     while True:
-        end, arrival = float(state.clocks[:, BATCH_END].min()), simulation.next_arrival
+        end, arrival = float(state.clocks[:, Clock.BATCH_END].min()), simulation.next_arrival
         now = float(state.now[0])
-        if state.counters[OPEN] and arrival > now:
+        if state.counters[Counter.OPEN] and arrival > now:
             run_until(now, now)
         elif end < arrival:
             run_until(np.nextafter(end, np.inf), end)
@@ -222,6 +224,17 @@ def vidur_config(tmp_path_factory):
     return build
 
 
+def compiled_simulation(config: Any, table: RequestTable, **more: Any) -> CompiledSimulation:
+    """Return the compiled simulation of Vidur's config."""
+    scheduler = str(config.cluster_config.global_scheduler_config.get_type())
+    return CompiledSimulation(cluster_of(config), table, scheduler, seed=config.seed, **more)
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    return compiled_simulation
+
+
 @pytest.fixture(scope="session")
 def simulate_by_vidur(vidur_config):
     def simulate(case: Case) -> History:
@@ -245,9 +258,9 @@ def simulate_by_vidur(vidur_config):
 @pytest.fixture(scope="session")
 def simulate_compiled(vidur_config):
     def simulate(case: Case) -> History:
-        simulation = CompiledSimulation(vidur_config(case), case.table)
+        simulation = compiled_simulation(vidur_config(case), case.table)
         simulation.run()
-        stepped = CompiledSimulation(vidur_config(case, scheduler="ppo_modular"), case.table)
+        stepped = compiled_simulation(vidur_config(case, scheduler="ppo_modular"), case.table)
         batches = _step_through(stepped, simulation.routing)
         for name in ("times", "requests", "replicas", "clocks"):
             np.testing.assert_array_equal(
@@ -259,7 +272,7 @@ def simulate_compiled(vidur_config):
             times=simulation.state.times.copy(),
             restarts=simulation.restarts,
             num_blocks=num_blocks.tolist(),
-            blocks_left_in_use=int((num_blocks - simulation.state.replicas[:, FREE]).sum()),
+            blocks_left_in_use=int((num_blocks - simulation.state.replicas[:, Replica.FREE]).sum()),
             batches=batches,
         )
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.vidur.simulation import finished_run
 
 SARATHI = {"replica_scheduler": "sarathi"}
 TIGHT = {"num_blocks": 200, "block_size": 16}
@@ -22,7 +21,8 @@ def completed_at(make_config, build_simulation, make_requests):
         )
         table = table if table is not None else make_requests(qps=60.0)
         simulation = build_simulation(config, "round_robin", table)
-        return finished_run(simulation, "round_robin", 0, False).completed_at
+        simulation.run()
+        return simulation.times("completed_at")
 
     return simulate
 

@@ -11,7 +11,7 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.sections import EvaluationSection, WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.workload.held_out import (
+from vidur_ext.workload.run_workloads import (
     demonstration_table,
     describe_workload,
     evaluation_table,
