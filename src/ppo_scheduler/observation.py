@@ -38,7 +38,7 @@ class ObservationSchema:
 
 @dataclass(frozen=True)
 class Observation:
-    """A batch of B observations of R replicas, not normalised.
+    """A batch of B observations of R replicas, not normalized.
 
     replicas: float64 [B, R, F], one row per replica.
     context: float64 [B, C], the arriving request and the cluster as a whole.

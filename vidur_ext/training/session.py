@@ -184,14 +184,14 @@ class TrainingSession:
             instruments,
             num_envs=num_envs,
             warm_start=warm_start,
+            after_decision=self._after_decision,
+            on_event=_LOG.warning,
         )
         self._episodes: Episodes = (
             CompiledEpisodes(simulation_config, learner_config, self.learner, num_envs, self)
             if self._engine == "compiled"
             else VidurEpisodes(simulation_config, self.learner, self)
         )
-        self.learner.after_decision = self._after_decision
-        self.learner.on_event = _LOG.warning
 
     @property
     def requests_done(self) -> int:

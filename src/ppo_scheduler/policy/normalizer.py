@@ -1,4 +1,4 @@
-"""Running statistics of features, and the normalisation by them."""
+"""Running statistics of features, and the normalization by them."""
 
 from __future__ import annotations
 

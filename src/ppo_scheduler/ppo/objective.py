@@ -1,6 +1,6 @@
 """The formulas of PPO, each a pure function: the action distribution, advantages and losses.
 
-The distribution is a categorical over replicas at a behaviour temperature. Acting and learning both
+The distribution is a categorical over replicas at a behavior temperature. Acting and learning both
 go through it with the temperature that is stored beside the action, so every probability ratio is 1
 before the first gradient step of an update.
 """
