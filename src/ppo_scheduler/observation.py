@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
+
 TELEMETRY = ("qps", "latency_s", "balance")
 """Telemetry every simulation must report, before the reward's components.
 
@@ -45,6 +47,6 @@ class Observation:
     telemetry: float64 [B, K], what is logged and controlled on, but not seen by the policy.
     """
 
-    replicas: NDArray[np.float64]
-    context: NDArray[np.float64]
-    telemetry: NDArray[np.float64]
+    replicas: Floats
+    context: Floats
+    telemetry: Floats

@@ -20,7 +20,7 @@ from ppo_scheduler.checkpoint.reading import Entry, newest, recorded_keep_every
 from ppo_scheduler.errors import UserError
 
 if TYPE_CHECKING:
-    from ppo_scheduler.checkpoint.diff import Difference, PartDiff
+    from ppo_scheduler.checkpoint.diff import LeafDifference, PartDiff
     from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
     from ppo_scheduler.state import StateDict
 
@@ -166,7 +166,7 @@ def _part(part: PartDiff) -> Document:
     }
 
 
-def _difference(one: Difference) -> Document:
+def _difference(one: LeafDifference) -> Document:
     document: Document = {"name": one.name, "a": one.left, "b": one.right}
     if one.max_abs is not None:  # JSON knows neither infinity nor NaN
         document["max_abs"] = one.max_abs if math.isfinite(one.max_abs) else str(one.max_abs)

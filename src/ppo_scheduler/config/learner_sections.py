@@ -395,7 +395,7 @@ class MonitoringSection(Section):
         "info", "what ppo_training.log and the terminal hold"
     )
     tail_window: int = key(
-        1000, "completed requests behind the tail latencies", unit="requests", ge=10
+        1000, "completed requests that the tail latencies are of", unit="requests", ge=10
     )
     tail_alert_s: float = key(
         60.0, "a p99 latency above this is logged as a warning", unit="s", gt=0

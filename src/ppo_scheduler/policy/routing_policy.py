@@ -14,7 +14,7 @@ from torch import Tensor
 from ppo_scheduler.config.learner_sections import ArchitectureSection
 from ppo_scheduler.errors import IncompatibleState, UserError
 from ppo_scheduler.files import write_file
-from ppo_scheduler.observation import Observation, ObservationSchema
+from ppo_scheduler.observation import Floats, Observation, ObservationSchema
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.policy.normalizer import RunningMeanStd
 from ppo_scheduler.state import StateDict
@@ -61,7 +61,7 @@ class RoutingPolicy:
         )
 
     @torch.inference_mode()
-    def evaluate(self, features: Features) -> tuple[Tensor, NDArray[np.float64]]:
+    def evaluate(self, features: Features) -> tuple[Tensor, Floats]:
         """Return logits [B, R] and values [B] of normalized features, without gradients."""
         replicas, context = features
         logits, value = self.network(torch.from_numpy(replicas), torch.from_numpy(context))

@@ -14,7 +14,7 @@ from ppo_scheduler.control.collapse_guard import CollapseGuard
 from ppo_scheduler.control.reward_scaling import RewardScaler, StatisticsStabilizer
 from ppo_scheduler.control.temperature import TemperatureController
 from ppo_scheduler.monitoring.scalars import MetricsRecorder
-from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
+from ppo_scheduler.observation import TELEMETRY, Floats, Observation, ObservationSchema
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.ppo.objective import advantages_and_returns, log_probabilities, sample
 from ppo_scheduler.ppo.rollout import ActionLog, RolloutBuffer, Row, rollout_scalars
@@ -100,7 +100,7 @@ class Learner:
         self._clock = (time.perf_counter(), 0)
 
     def decide(
-        self, observation: Observation, reward: NDArray[np.float64], done: NDArray[np.bool_]
+        self, observation: Observation, reward: Floats, done: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
         """Return a replica [B] for each of B arriving requests.
 
@@ -152,7 +152,7 @@ class Learner:
         self,
         decision: Row,
         observation: Observation,
-        reward: NDArray[np.float64],
+        reward: Floats,
         done: NDArray[np.bool_],
     ) -> None:
         scaled = (
@@ -171,9 +171,7 @@ class Learner:
                 }
             )
 
-    def _behavior_temperature(
-        self, observation: Observation, reward: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _behavior_temperature(self, observation: Observation, reward: Floats) -> Floats:
         telemetry = observation.telemetry
         measured = telemetry[:, : len(TELEMETRY)]
         # Environments without a completed request report NaN as their latency.
@@ -192,7 +190,7 @@ class Learner:
         if event is not None:
             self._on_event(event)
 
-    def _update(self, next_value: NDArray[np.float64]) -> None:
+    def _update(self, next_value: Floats) -> None:
         started = time.perf_counter()
         ppo, rollout = self.config.ppo_config, self.rollout
         advantage, target = advantages_and_returns(

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ppo_scheduler.observation import Floats
+
 
 def log_probabilities(logits: Tensor, temperature: Tensor) -> Tensor:
     """Return log pi(. | s) [B, R] of logits [B, R] at temperatures [B]."""
@@ -36,9 +38,6 @@ def entropy(log_probs: Tensor) -> Tensor:
 def kl_divergence(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
     """Return KL(pi || reference) [B] of two log probability tables [B, R], in nats."""
     return (log_probs.exp() * (log_probs - reference_log_probs)).sum(dim=-1)
-
-
-Floats = NDArray[np.float64]
 
 
 def advantages_and_returns(

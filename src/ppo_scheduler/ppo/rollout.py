@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppo_scheduler.observation import ObservationSchema
+from ppo_scheduler.observation import Floats, ObservationSchema
 from ppo_scheduler.ppo.objective import explained_variance
 from ppo_scheduler.state import StateDict
 
@@ -128,8 +128,8 @@ class RolloutBuffer:
 
 def rollout_scalars(
     rollout: RolloutBuffer,
-    advantage: NDArray[np.float64],
-    target: NDArray[np.float64],
+    advantage: Floats,
+    target: Floats,
     schema: ObservationSchema,
     num_replicas: int,
 ) -> dict[str, float]:

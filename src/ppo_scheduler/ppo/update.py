@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppo_scheduler.config.learner_sections import OptimizationSection, PPOSection
+from ppo_scheduler.observation import Floats
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.ppo.adamw import AdamW
 from ppo_scheduler.ppo.objective import (
@@ -80,9 +81,7 @@ class Batch:
     """Log-probabilities [N, R] of the reference policy at temperature 1, if there is one."""
 
     @classmethod
-    def from_rollout(
-        cls, rollout: RolloutBuffer, advantage: NDArray[np.float64], target: NDArray[np.float64]
-    ) -> Batch:
+    def from_rollout(cls, rollout: RolloutBuffer, advantage: Floats, target: Floats) -> Batch:
         """Take the columns that have the name of a field; numbers with a point as float32."""
 
         def flat(array: NDArray[np.generic]) -> Tensor:
