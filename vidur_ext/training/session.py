@@ -175,11 +175,11 @@ class TrainingSession:
             instruments,
             num_envs=num_envs,
             warm_start=warm_start,
+            after_decision=self._after_decision,
+            on_event=_LOG.warning,
         )
         episodes = CompiledEpisodes if config.simulation.engine == "compiled" else VidurEpisodes
         self._episodes: Episodes = episodes(config, self.learner, self)
-        self.learner.after_decision = self._after_decision
-        self.learner.on_event = _LOG.warning
 
     @property
     def requests_done(self) -> int:
