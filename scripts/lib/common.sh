@@ -37,12 +37,13 @@ check_platform() {
         die "this is $(uname -s) $(uname -m); Vidur's wheels exist for Linux x86_64 only"
 }
 
-# Dies unless the disk has room for an environment of so many MB.
+# Dies unless the disk has room for what an environment of so many MB still lacks.
 check_disk() {
-    local free_mb
+    local free_mb lacking_mb
     free_mb="$(df -Pm "$PROJECT_ROOT" | awk 'NR == 2 { print $4 }')"
-    ((free_mb >= $1)) ||
-        die "$PROJECT_ROOT has $free_mb MB of free disk; the environment and its downloads need $1 MB"
+    lacking_mb=$(($1 - $(du -sm "$VENV" | cut -f1)))
+    ((free_mb >= lacking_mb)) || die "$PROJECT_ROOT has $free_mb MB of free disk;" \
+        "the environment and its downloads need $lacking_mb MB more"
 }
 
 wanted_stamp() {
@@ -96,12 +97,12 @@ install_torch() {
         torch_exists "${pin#*==}+cpu" "${torch[@]:1}" || torch=("$pin")
     fi
     if [[ "${torch[0]}" == *+cpu ]]; then
-        check_disk 4000
+        check_disk 3000 # 1850, and twice the downloads: pip unpacks them and keeps them
         say "Installing requirements.txt (once; 1.9 GB, some minutes) ..."
     else
-        check_disk 12000
+        check_disk 9000 # 5600 and the same
         say "$TORCH_INDEX_URL has no $pin without CUDA, or does not answer (see TORCH_INDEX_URL)."
-        say "Installing requirements.txt with CUDA (once; 6 GB, many minutes) ..."
+        say "Installing requirements.txt with CUDA (once; 5.6 GB, many minutes) ..."
     fi
     pip_install --constraint "$PROJECT_ROOT/requirements.txt" "${torch[@]}"
 }

@@ -41,7 +41,9 @@ Dir = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
+    typer.Option(
+        help=f"JSON config (default: the program's {DEFAULT_CONFIG.name})", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
 Named = Annotated[str, typer.Argument(metavar="CHECKPOINT", help=_NAMED)]

@@ -27,7 +27,9 @@ app = typer.Typer(help="Collect demonstrations, and look after them.", no_args_i
 
 Config = Annotated[
     Path | None,
-    typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
+    typer.Option(
+        help=f"JSON config (default: the program's {DEFAULT_CONFIG.name})", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only")]
@@ -42,7 +44,10 @@ def _help(context: typer.Context, asked: bool) -> None:
 @app.command()
 def collect(
     config: Annotated[
-        Path | None, typer.Option(help=f"JSON config; default {DEFAULT_CONFIG}", is_eager=True)
+        Path | None,
+        typer.Option(
+            help=f"JSON config; default: the program's {DEFAULT_CONFIG.name}", is_eager=True
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,

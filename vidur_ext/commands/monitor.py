@@ -55,7 +55,9 @@ def monitor(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
+        typer.Option(
+            help=f"JSON config (default: the program's {DEFAULT_CONFIG.name})", show_default=False
+        ),
     ] = None,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="More metrics, the chunks, the log's end")

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from ppo_scheduler.checkpoint.names import Retention
     from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
 
-DEFAULT_CONFIG = Path("configs/ppo_warmstart.json")
-QUICK_CONFIG = Path("configs/quick_test.json")
+CONFIGS = (Path(__file__).parents[1] / "configs").resolve()
+"""The program's own configs, from whatever folder it is started: those of the checkout, or in an
+installed wheel the same files inside the package."""
+DEFAULT_CONFIG = CONFIGS / "ppo_warmstart.json"
+QUICK_CONFIG = CONFIGS / "quick_test.json"
 
 Strategy = Literal["last_n", "top_k_val"]
 
@@ -33,7 +36,7 @@ def chosen_folder(dir_: Path | None, config: Path | None) -> Path:
     """
     if dir_ is not None:
         return dir_
-    return Path(load_config(_config_file(config)).checkpointing.checkpoint_dir)
+    return Path(load_config(config or DEFAULT_CONFIG).checkpointing.checkpoint_dir)
 
 
 def chosen_section(
@@ -45,7 +48,7 @@ def chosen_section(
         UserError: it is not known how many to keep; a guess could delete too much.
     """
     if dir_ is None:
-        return load_config(_config_file(config)).checkpointing
+        return load_config(config or DEFAULT_CONFIG).checkpointing
     if config is not None:
         section = load_config(config).checkpointing
         return section.model_copy(update={"checkpoint_dir": str(dir_)})
@@ -96,15 +99,6 @@ def load_checkpoint(text: str, dir_: Path | None, config: Path | None) -> Loaded
     for path, reason in loaded.skipped:
         typer.echo(f"skipped {path}: {reason}", err=True)
     return loaded
-
-
-def _config_file(config: Path | None) -> Path:
-    if config is None and not DEFAULT_CONFIG.exists():
-        raise UserError(
-            f"{DEFAULT_CONFIG} is not below this folder: name the checkpoints' folder with --dir, "
-            "or a config with --config"
-        )
-    return config or DEFAULT_CONFIG
 
 
 def show_help(context: typer.Context, config: Path, keys: Mapping[str, str]) -> NoReturn:

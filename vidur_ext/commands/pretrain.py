@@ -35,7 +35,10 @@ def _help(context: typer.Context, asked: bool) -> None:
 def pretrain(
     context: typer.Context,
     config: Annotated[
-        Path | None, typer.Option(help=f"JSON config; default {DEFAULT_CONFIG}", is_eager=True)
+        Path | None,
+        typer.Option(
+            help=f"JSON config; default: the program's {DEFAULT_CONFIG.name}", is_eager=True
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,

@@ -35,7 +35,9 @@ def tensorboard(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
+        typer.Option(
+            help=f"JSON config (default: the program's {DEFAULT_CONFIG.name})", show_default=False
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
     port: Annotated[

@@ -43,7 +43,9 @@ def train(
     context: typer.Context,
     config: Annotated[
         Path | None,
-        typer.Option(help=f"JSON config; default {DEFAULT_CONFIG}", is_eager=True),
+        typer.Option(
+            help=f"JSON config; default: the program's {DEFAULT_CONFIG.name}", is_eager=True
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -105,7 +107,9 @@ def train(
     ] = None,
     quick_test: Annotated[
         bool,
-        typer.Option("--quick-test", help=f"The whole job, small ({QUICK_CONFIG})", is_eager=True),
+        typer.Option(
+            "--quick-test", help=f"The whole job, small ({QUICK_CONFIG.name})", is_eager=True
+        ),
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Log every detail")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only")] = False,
@@ -117,6 +121,8 @@ def train(
     _refuse_contradictions(context.params)
     path = QUICK_CONFIG if quick_test else config or DEFAULT_CONFIG
     loaded = load_config(path, [*_overrides(context.params), *(set_ or [])])
+    if loaded.monitoring.wandb != "off":
+        import ppo_scheduler.monitoring.wandb_run  # noqa: F401  (refuses if W&B is not installed)
     # The simulator and torch take seconds to import: not before the command line is known good.
     from vidur_ext.runs.chunk_record import Order
     from vidur_ext.runs.resume_choice import Wishes
