@@ -8,28 +8,51 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from vidur.simulator import Simulator
 from vidur.utils.random import set_seeds
 
 from vidur_ext.exits import exit_status
 from vidur_ext.processes import end_with_parent
-from vidur_ext.training.train import run_training
-from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.vidur.schedulers import (
-    PPOGlobalSchedulerModularConfig,
+from vidur_ext.training.train import Job, run_training
+from vidur_ext.vidur.flags import (
+    foreign_requests,
+    is_training,
+    parse_simulation_config,
+    training_config,
 )
+from vidur_ext.workload.trace_stream import TraceStream
 
 
 def run(flags: Sequence[str]) -> None:
     """Simulate or train as Vidur's flat flags say."""
     config = parse_simulation_config(flags)
-    set_seeds(config.seed)
-    scheduler_config = config.cluster_config.global_scheduler_config
-    if isinstance(scheduler_config, PPOGlobalSchedulerModularConfig):
-        run_training(config)
+    if is_training(config):
+        run_training(job_of(config, flags))
     else:
+        set_seeds(config.seed)
         Simulator(config).run()
+
+
+def job_of(config: Any, flags: Sequence[str]) -> Job:
+    """Return the training that Vidur's ``SimulationConfig``, parsed from ``flags``, describes.
+
+    Raises:
+        UserError: a flag has a value that is not allowed, or would have no effect.
+    """
+    scheduler = config.cluster_config.global_scheduler_config
+    actor = scheduler.pretrained_actor
+    requests = foreign_requests(config)
+    return Job(
+        config=training_config(config, flags, requests),
+        run_dir=scheduler.run_dir,
+        pretrained_actor=None if actor is None else Path(actor),
+        load_checkpoint=scheduler.load_checkpoint,
+        stop_at_requests=scheduler.stop_at_requests,
+        stream=None if requests is None else TraceStream(requests),
+    )
 
 
 def main() -> None:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
-import torch
-
 from ppo_scheduler.errors import UserError
 
 Job = TypeVar("Job")
@@ -22,6 +20,8 @@ Result = TypeVar("Result")
 
 def _prepare_worker() -> None:
     """One torch thread per worker: the workers themselves are the parallelism."""
+    import torch  # takes a second: those who only start a child do without
+
     torch.set_num_threads(1)
     # The terminal sends Ctrl-C to the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -43,6 +43,8 @@ RULES = (
     Rule("training.torch_threads", Effect.NONE, "only the last bits of sums depend on it"),
     Rule("training.episode_requests", Effect.NEXT_EPISODE, "its window of requests is another"),
     Rule("training.total_requests", Effect.FROM_NOW_ON, "schedules follow the new budget"),
+    Rule("warmstart.*", Effect.NONE, "the warm start lies before the checkpoint"),
+    Rule("evaluation.*", Effect.NONE, "it concerns the comparison after the training"),
     Rule("checkpointing.*", Effect.NONE, "it concerns saving only"),
     Rule("monitoring.*", Effect.NONE, "it concerns watching only"),
     Rule("curriculum_learning.*", Effect.NEXT_EPISODE, "it scales the request stream"),

@@ -46,6 +46,14 @@ def misfit(engine: str, num_envs: int, rollout_len: int, total_requests: int) ->
     return None
 
 
+def devices_need_analytic(predictor: str) -> str:
+    """Say that a predictor cannot know several devices."""
+    return (
+        f'cluster.devices needs simulation.predictor "analytic", not "{predictor}": '
+        "change it, or set cluster.devices to null"
+    )
+
+
 def _multiples(value: int, step: int) -> str:
     """Name the multiples of ``step`` around ``value``."""
     below = value // step * step
@@ -94,10 +102,7 @@ class TrainingConfig(LearnerConfig):
         """`cluster.devices` needs `simulation.predictor` "analytic": profiles are one device's."""
         predictor = self.simulation.predictor
         if self.cluster.devices is not None and predictor != "analytic":
-            raise ValueError(
-                f'cluster.devices needs simulation.predictor "analytic", not "{predictor}": '
-                "change it, or set cluster.devices to null"
-            )
+            raise ValueError(devices_need_analytic(predictor))
         return self
 
     @model_validator(mode="after")

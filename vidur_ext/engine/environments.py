@@ -16,10 +16,10 @@ from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     COMPLETED,
     FINISHED,
-    GIVEN,
     PREFILLED,
     REPLICA,
     SCHEDULED,
+    Cluster,
     Floats,
     Inputs,
     Ints,
@@ -32,8 +32,6 @@ from vidur_ext.engine.step import Environments, Outlook, step
 from vidur_ext.routing.features import feature_rule, observation_schema
 from vidur_ext.routing.reward import reward_rule
 from vidur_ext.routing.view import Memory, new_memory, new_sight
-from vidur_ext.vidur.engine_inputs import build_replicas, estimates_of, settings_of, tables_of
-from vidur_ext.vidur.simulation import isolated_simulation
 from vidur_ext.workload.request_table import RequestTable
 
 _NOBODY = np.zeros(0, dtype=np.int64)
@@ -49,30 +47,19 @@ class RoutingEnvironments:
 
     def __init__(
         self,
-        config: Any,
+        cluster: Cluster,
         observation: ObservationSection,
         reward: RewardSection,
         num_envs: int,
     ) -> None:
-        """Read the cluster off Vidur's ``SimulationConfig``.
-
-        Raises:
-            UserError: the cluster is one that only Vidur simulates.
-        """
         self.schema = observation_schema(observation)
         self.num_envs = num_envs
-        self.num_replicas = int(config.cluster_config.num_replicas)
+        self.num_replicas = cluster.num_replicas
         self.waiting = False
         self._reward_section = reward
         self._queue_slots = observation.queue_slots
-        with isolated_simulation():
-            replicas = build_replicas(config)
-            self._estimates = estimates_of(replicas)
-        self._settings = settings_of(replicas, GIVEN)
-        self._tables = tables_of(replicas)
-        self._limits = replicas.limits
-        self._capacity = replicas.batch_capacity
-        self._features = feature_rule(observation, self._settings.block_size)
+        self._cluster = cluster
+        self._features = feature_rule(observation, cluster.settings.block_size)
 
     def begin(self, tables: Sequence[RequestTable], scales: StageScales | None = None) -> None:
         """Open an episode in every environment, and go to its first request.
@@ -91,21 +78,26 @@ class RoutingEnvironments:
                 f"{len(tables)} of lengths {sorted(lengths)}"
             )
         states = [
-            new_state(t.prefill_tokens, t.decode_tokens, self.num_replicas, self._settings)
+            new_state(t.prefill_tokens, t.decode_tokens, self.num_replicas, self._cluster.settings)
             for t in tables
         ]
         arrived = np.stack([table.arrived_at for table in tables])
         inputs = Inputs(arrived, np.full(arrived.shape, ASK), np.zeros(0, np.uint32))
         memories = [new_memory(self.num_replicas) for _ in tables]
         sight = new_sight(self.num_replicas, self._queue_slots)
+        cluster = self._cluster
         self._envs = Environments(
             sims=Simulation(
-                self._settings, self._tables, self._estimates, inputs, State(*_stacked(states))
+                cluster.settings,
+                cluster.tables,
+                cluster.estimates,
+                inputs,
+                State(*_stacked(states)),
             ),
             memory=Memory(*_stacked(memories)),
             features=self._features,
             reward=reward_rule(self._reward_section, scales or StageScales(0)),
-            capacity=self._capacity,
+            capacity=cluster.batch_capacity,
             sight=sight,
             bits=sight.table.view(np.uint64),
             traces=np.zeros(self.num_envs, dtype=np.uint64),
@@ -181,7 +173,7 @@ class RoutingEnvironments:
             if self.waiting and state.counters[FINISHED] == state.requests.shape[0]:
                 continue
             inputs = sims.inputs._replace(arrived=sims.inputs.arrived[env])
-            check_end(sims._replace(inputs=inputs, state=state), self._limits)
+            check_end(sims._replace(inputs=inputs, state=state), self._cluster.limits)
 
 
 def _stacked(items: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:

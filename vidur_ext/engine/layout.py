@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vidur_ext.execution_time.tables import TableLimits
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -148,6 +150,25 @@ class Estimates(NamedTuple):
     prefill_tokens: float
     output_sum: float
     output_count: float
+
+
+class Cluster(NamedTuple):
+    """A cluster in numbers: all that is known of it before any request arrives.
+
+    limits: what the tables cover; batch_capacity: requests of a batch, as the replica schedulers'
+    config says. The routing rule in ``settings`` is GIVEN until a simulation chooses one.
+    """
+
+    settings: Settings
+    tables: Tables
+    estimates: Estimates
+    limits: TableLimits
+    batch_capacity: float
+
+    @property
+    def num_replicas(self) -> int:
+        """Replicas R."""
+        return len(self.settings.own)
 
 
 class Inputs(NamedTuple):

@@ -26,7 +26,6 @@ _RULES = {
     "min_predicted_latency": layout.MIN_PREDICTED_LATENCY,
     "oracle_work": layout.ORACLE_WORK,
 }
-PREDICTING_RULES = (layout.MIN_PREDICTED_LATENCY, layout.ORACLE_WORK)
 _WORDS_PER_DECISION = 4
 # A draw is repeated with a probability of R / 2^32: far more than ever will be.
 _SPARE_WORDS = 64

@@ -1,4 +1,4 @@
-"""One simulation by the compiled engine, with the results of ``VidurSimulation``."""
+"""One simulation by the compiled engine, with the results of Vidur's own."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from vidur_ext.engine.layout import (
     REPLICA,
     RESTARTS,
     SCHEDULED,
+    Cluster,
     Floats,
     Inputs,
     Ints,
@@ -27,61 +28,52 @@ from vidur_ext.engine.layout import (
     State,
     new_state,
 )
-from vidur_ext.engine.routing import PREDICTING_RULES, routing_of
+from vidur_ext.engine.routing import routing_of
 from vidur_ext.engine.running_batch import RunningBatch, running_batch
-from vidur_ext.vidur.engine_inputs import (
-    NO_ESTIMATES,
-    build_replicas,
-    estimates_of,
-    settings_of,
-    tables_of,
-)
-from vidur_ext.vidur.simulation import isolated_simulation
 from vidur_ext.workload.request_table import RequestTable
 
 Snapshot = dict[str, NDArray[Any]]
 
 
 class CompiledSimulation:
-    """Simulates the requests of ``table`` on the cluster of a Vidur config.
+    """Simulates the requests of ``table`` on a cluster.
 
-    Vidur's and this plug-in's heuristics route inside compiled code. Under any other global
-    scheduler the caller does: ``advance`` returns the request, ``assign`` its replica.
+    Vidur's and this plug-in's heuristics route inside compiled code. Under any other scheduler the
+    caller does: ``advance`` returns the request, ``assign`` its replica.
 
     Args:
-        config: Vidur's ``SimulationConfig``.
+        cluster: the cluster in numbers.
         table: the requests.
-        choices: replica per request [N] instead of the config's global scheduler, to replay a
-            routing; -1 leaves one to the caller.
-        rng: breaks the ties of this plug-in's heuristics instead of the stream of Vidur's
-            ``--seed``; all that could be needed is drawn at once.
+        scheduler: name of the global scheduler.
+        seed: of the stream that breaks ties, as Vidur's ``--seed``.
+        choices: replica per request [N] instead of the scheduler's, to replay a routing; -1 leaves
+            one to the caller.
+        rng: breaks the ties of this plug-in's heuristics instead of the seed's stream; all that
+            could be needed is drawn at once.
 
     Raises:
-        UserError: the cluster is one that only Vidur simulates, or ``choices`` do not fit.
+        UserError: ``choices`` do not fit.
     """
 
     def __init__(
         self,
-        config: Any,
+        cluster: Cluster,
         table: RequestTable,
+        scheduler: str,
+        *,
+        seed: int = 0,
         choices: Ints | None = None,
         rng: np.random.Generator | None = None,
     ) -> None:
         self.table = table
-        num_replicas = int(config.cluster_config.num_replicas)
-        scheduler = str(config.cluster_config.global_scheduler_config.get_type())
-        routing = routing_of(scheduler, config.seed, len(table), num_replicas, choices, rng)
-        # Vidur counts the objects that are built to read its limits and tables.
-        with isolated_simulation():
-            replicas = build_replicas(config)
-            predicts = routing.rule in PREDICTING_RULES
-            estimates = estimates_of(replicas) if predicts else NO_ESTIMATES
-        self._limits = replicas.limits
-        settings = settings_of(replicas, routing.rule)
+        num_replicas = cluster.num_replicas
+        routing = routing_of(scheduler, seed, len(table), num_replicas, choices, rng)
+        self._limits = cluster.limits
+        settings = cluster.settings._replace(rule=routing.rule)
         self._sim = Simulation(
             settings=settings,
-            tables=tables_of(replicas),
-            estimates=estimates,
+            tables=cluster.tables,
+            estimates=cluster.estimates,
             inputs=Inputs(np.array(table.arrived_at), routing.choices, routing.words),
             state=new_state(table.prefill_tokens, table.decode_tokens, num_replicas, settings),
         )

@@ -5,21 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.policy.routing_policy import RoutingPolicy, load_policy
+from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.evaluation.metrics import CountedRun, Objectives, summarise_pooled
+from vidur_ext.evaluation.metrics import CountedRun, Objectives, summarize_pooled
 from vidur_ext.evaluation.run_result import RunGrid, RunResult, complete_grid
-from vidur_ext.evaluation.runner import compiled_runs, routing_environments
-from vidur_ext.routing.features import observation_schema
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.evaluation.runner import compare_on_engine, read_policy, routing_environments
+from vidur_ext.vidur.engine_inputs import engine_cluster
 
 TOLERANCE = 1e-9
 """Relative: engines whose times differ by more disagree."""
@@ -132,7 +128,7 @@ class EngineComparison:
 
 def _check_same_requests(vidur: RunGrid, compiled: RunGrid) -> None:
     for (name, seed), run in vidur.items():
-        if run.workload_digest() != compiled[name, seed].workload_digest():
+        if run.table.digest() != compiled[name, seed].table.digest():
             raise UserError(
                 f"{name} did not meet the same requests on both engines on seed {seed}: run both "
                 "on the same workload"
@@ -160,7 +156,7 @@ def _on_engines(
 def _figures(runs: list[RunResult], warmup_fraction: float) -> EngineFigures:
     # The figures taken here do not depend on the objectives.
     anything = Objectives(np.inf, np.inf)
-    pooled = summarise_pooled([CountedRun.of(run, warmup_fraction, anything) for run in runs])
+    pooled = summarize_pooled([CountedRun.of(run, warmup_fraction, anything) for run in runs])
     return EngineFigures(pooled["e2e_mean_s"], pooled["ttft_p99_s"], pooled.decisions_per_second)
 
 
@@ -173,7 +169,7 @@ def first_routed_elsewhere(vidur: RunResult, compiled: RunResult) -> int | None:
 def _earlier_difference(vidur: RunResult, compiled: RunResult) -> float:
     """Return the largest relative difference of what happened while the routing was the same."""
     first = first_routed_elsewhere(vidur, compiled)
-    horizon = np.inf if first is None else vidur.arrived_at[first]
+    horizon = np.inf if first is None else vidur.table.arrived_at[first]
     largest = 0.0
     for name in _TIMES:
         ours, theirs = getattr(compiled, name), getattr(vidur, name)
@@ -193,36 +189,32 @@ def _relative_difference(
 
 
 def check_engine(
-    config: TrainingConfig,
-    policies: Mapping[str, Path],
-    metrics_dir: str,
-    vidur: Sequence[RunResult],
+    config: TrainingConfig, policies: Mapping[str, Path], vidur: Sequence[RunResult]
 ) -> EngineComparison:
     """Return what the compiled engine makes of all that Vidur ran.
 
     Args:
-        policies: policy file per name, as for ``run_comparison``, which made ``vidur``.
+        policies: policy file per name, as for ``compare_on_vidur``, which made ``vidur``.
 
     Raises:
-        UserError: the cluster is one that only Vidur simulates, or a policy cannot be used.
+        UserError: a policy cannot be used.
     """
-    compiled = compiled_runs(config, policies, metrics_dir)
+    compiled = compare_on_engine(config, policies)
     made_again = {(run.scheduler, run.seed): run for run in compiled}
     gaps: dict[tuple[str, int], float] = {}
     for run in vidur:
         key = run.scheduler, run.seed
         if run.scheduler not in policies or first_routed_elsewhere(run, made_again[key]) is None:
             continue
-        flags = cli_flags(config, "ppo_modular", metrics_dir=metrics_dir)
-        policy = load_policy(policies[run.scheduler], observation_schema(config.observation))
-        gaps[key] = preference_gap(parse_simulation_config(flags), policy, run, made_again[key])
+        policy = read_policy(config, policies[run.scheduler])
+        gaps[key] = preference_gap(config, policy, run, made_again[key])
     return EngineComparison.from_runs(
         vidur, compiled, gaps, warmup_fraction=config.evaluation.warmup_fraction
     )
 
 
 def preference_gap(
-    simulation_config: Any, policy: RoutingPolicy, vidur: RunResult, compiled: RunResult
+    config: TrainingConfig, policy: RoutingPolicy, vidur: RunResult, compiled: RunResult
 ) -> float:
     """Return how much the policy prefers one engine's choice where the choices first differ.
 
@@ -230,8 +222,8 @@ def preference_gap(
     """
     first = first_routed_elsewhere(vidur, compiled)
     assert first is not None, "both runs have the same routing"
-    envs = routing_environments(simulation_config, 1)
-    envs.begin([RequestTable(vidur.arrived_at, vidur.prefill_tokens, vidur.decode_tokens)])
+    envs = routing_environments(config, engine_cluster(config), 1)
+    envs.begin([vidur.table])
     for replica in vidur.replica[:first]:
         envs.step(replica.reshape(1))
     logits, _ = policy.evaluate(policy.normalise(envs.observation))

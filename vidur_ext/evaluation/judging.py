@@ -16,10 +16,10 @@ from vidur_ext.evaluation.metrics import LEARNED
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 from vidur_ext.evaluation.run_result import RunResult
-from vidur_ext.evaluation.runner import run_comparison
+from vidur_ext.evaluation.runner import compare_on_vidur
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.versions import package_versions
-from vidur_ext.workload.held_out import describe_workload
+from vidur_ext.workload.run_workloads import describe_workload
 
 _LOG = logging.getLogger("ppo")
 BC_NAME = "behaviour_cloning"
@@ -42,7 +42,7 @@ def compare(
 
     Vidur judges. With the engine "compiled", the report says how far that engine agrees.
     """
-    runs = run_comparison(config, policies, str(folder.simulator), _run_reporter())
+    runs = compare_on_vidur(config, policies, _run_reporter())
     section = config.evaluation
     comparison = Comparison.from_runs(
         runs,
@@ -55,7 +55,7 @@ def compare(
         bootstrap_samples=section.bootstrap_samples,
         rng=generator(config.training.seed, Purpose.BOOTSTRAP),
     )
-    engines = _on_both_engines(config, policies, folder, runs)
+    engines = _on_both_engines(config, policies, runs)
     facts = {
         "Workload": describe_workload(config),
         "Cluster": f"{config.cluster.num_replicas} x {config.cluster.model_name} on "
@@ -74,12 +74,12 @@ def compare(
 
 
 def _on_both_engines(
-    config: TrainingConfig, policies: dict[str, Path], folder: RunFolder, runs: list[RunResult]
+    config: TrainingConfig, policies: dict[str, Path], runs: list[RunResult]
 ) -> EngineComparison | None:
     """Return what the compiled engine makes of Vidur's ``runs``; None if it is not used."""
     if config.simulation.engine != "compiled":
         return None
-    engines = check_engine(config, policies, str(folder.simulator), runs)
+    engines = check_engine(config, policies, runs)
     for one in engines.schedulers:
         if not one.agrees:
             _LOG.warning("Vidur and the compiled engine disagree on %s: see the report", one.name)
@@ -88,7 +88,7 @@ def _on_both_engines(
 
 def _run_reporter() -> Callable[[RunResult, int, int], None]:
     def report(run: RunResult, done: int, total: int) -> None:
-        mean = float((run.completed_at - run.arrived_at).mean())
+        mean = float((run.completed_at - run.table.arrived_at).mean())
         _LOG.info(
             "compared %d/%d: %s on held-out workload %d, mean E2E %.2f s",
             done, total, run.scheduler, run.seed, mean,

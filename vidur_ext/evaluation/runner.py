@@ -1,4 +1,4 @@
-"""Running every scheduler over the same held-out workloads, on either engine."""
+"""Running schedulers over workloads, on either engine: one way for comparison and validation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,27 +15,19 @@ from ppo_scheduler.policy.routing_policy import RoutingPolicy, load_policy
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.engine.environments import RoutingEnvironments
-from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.engine.layout import Cluster
+from vidur_ext.evaluation.run_result import RequestTimes, RunResult
 from vidur_ext.processes import map_unordered
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Interval
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.vidur.simulation import VidurSimulation, finished_run
-from vidur_ext.workload.held_out import evaluation_table
+from vidur_ext.vidur.engine_inputs import engine_cluster
+from vidur_ext.vidur.simulation import isolated_simulation, routed_by, simulation_of
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.run_workloads import evaluation_table
 
-
-@dataclass(frozen=True)
-class EvaluationJob:
-    """One scheduler on one held-out workload; ``policy`` is the PPO policy's file, if any."""
-
-    config: TrainingConfig
-    scheduler: str
-    seed: int
-    policy: Path | None
-    metrics_dir: str
+Workloads = Mapping[int, RequestTable]
+"""Requests by the seed that the runs on them are called by."""
 
 
 class GreedyRouter:
@@ -56,31 +47,159 @@ class GreedyRouter:
         return self._policy.greedy(observation)
 
 
-def is_oracle(heuristic: str) -> bool:
-    """Return whether a heuristic, one of ours or of Vidur's, knows true output lengths."""
-    own = ROUTING_HEURISTICS.get(heuristic)
+def runs_on_vidur(
+    config: TrainingConfig, name: str, policy: RoutingPolicy | None, workloads: Workloads
+) -> list[RunResult]:
+    """Run one scheduler on Vidur, one workload after the other; other simulations are untouched.
+
+    Args:
+        name: what the runs are called; without a policy the heuristic that routes.
+    """
+    runs = []
+    for seed, table in workloads.items():
+        with isolated_simulation():
+            simulation = (
+                simulation_of(config, name, table)
+                if policy is None
+                else routed_by(GreedyRouter(policy), config, table)
+            )
+            started = time.perf_counter()
+            simulation.run()
+            elapsed = time.perf_counter() - started
+        runs.append(
+            RunResult.of(
+                name,
+                seed,
+                table,
+                RequestTimes(*map(simulation.times, RequestTimes._fields)),
+                simulation.routing,
+                num_replicas=config.cluster.num_replicas,
+                oracle=_is_oracle(config, name, policy),
+                speed=len(table) / elapsed,
+            )
+        )
+    return runs
+
+
+def runs_on_engine(
+    config: TrainingConfig,
+    cluster: Cluster,
+    name: str,
+    policy: RoutingPolicy | None,
+    workloads: Workloads,
+) -> list[RunResult]:
+    """Run one scheduler on the compiled engine; a policy routes all workloads side by side.
+
+    Args:
+        name: what the runs are called; without a policy the heuristic that routes.
+
+    Returns one run per workload; the speed of a policy's is that of all together.
+
+    Raises:
+        UserError: a policy's workloads differ in length.
+    """
+    if policy is None:
+        return [_heuristic_run(config, cluster, name, *workload) for workload in workloads.items()]
+    envs = routing_environments(config, cluster, len(workloads))
+    envs.begin(list(workloads.values()))
+    started = time.perf_counter()
+    while envs.waiting:
+        envs.step(policy.greedy(envs.observation))
+    elapsed = time.perf_counter() - started
+    requests = sum(len(table) for table in workloads.values())
+    return [
+        RunResult.of(
+            name,
+            seed,
+            table,
+            RequestTimes(
+                envs.scheduled_at[row], envs.prefill_completed_at[row], envs.completed_at[row]
+            ),
+            envs.routing[row],
+            num_replicas=envs.num_replicas,
+            oracle=_is_oracle(config, name, policy),
+            speed=requests / elapsed,
+        )
+        for row, (seed, table) in enumerate(workloads.items())
+    ]
+
+
+def _heuristic_run(
+    config: TrainingConfig, cluster: Cluster, name: str, seed: int, table: RequestTable
+) -> RunResult:
+    ties = config.training.seed % 2**32
+    simulation = CompiledSimulation(cluster, table, name, seed=ties)
+    fresh = simulation.snapshot()
+    # The first run of a process loads machine code, which is not simulation: the second counts.
+    simulation.run()
+    simulation.restore(fresh)
+    started = time.perf_counter()
+    simulation.run()
+    elapsed = time.perf_counter() - started
+    return RunResult.of(
+        name,
+        seed,
+        table,
+        RequestTimes(
+            simulation.scheduled_at, simulation.prefill_completed_at, simulation.completed_at
+        ),
+        simulation.routing,
+        num_replicas=cluster.num_replicas,
+        oracle=_is_oracle(config, name, None),
+        speed=len(table) / elapsed,
+    )
+
+
+def routing_environments(
+    config: TrainingConfig, cluster: Cluster, num_envs: int
+) -> RoutingEnvironments:
+    """Return environments of a cluster that show and reward what a config says."""
+    return RoutingEnvironments(cluster, config.observation, config.reward_config, num_envs)
+
+
+def _is_oracle(config: TrainingConfig, name: str, policy: RoutingPolicy | None) -> bool:
+    """Return whether a policy or heuristic knows true output lengths."""
+    if policy is not None:
+        return config.observation.output_length == "oracle"
+    own = ROUTING_HEURISTICS.get(name)
     return own is not None and own.uses_output_lengths
 
 
-def evaluate(job: EvaluationJob) -> RunResult:
-    """Run one scheduler over one held-out workload."""
+def held_out_workloads(config: TrainingConfig) -> Workloads:
+    """Return the workloads of the comparison."""
+    return {seed: evaluation_table(config, seed) for seed in range(config.evaluation.num_seeds)}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One scheduler on one held-out workload; ``policy`` is the policy's file, if any."""
+
+    config: TrainingConfig
+    scheduler: str
+    seed: int
+    policy: Path | None
+
+
+def _evaluate(job: _Job) -> RunResult:
     config = job.config
+    policy = None if job.policy is None else read_policy(config, job.policy)
     table = evaluation_table(config, job.seed)
-    kind = "ppo_modular" if job.policy is not None else job.scheduler
-    flags = cli_flags(config, kind, metrics_dir=job.metrics_dir)
-    simulation = VidurSimulation(parse_simulation_config(flags), table)
-    oracle = is_oracle(job.scheduler)
-    if job.policy is not None:
-        policy = load_policy(job.policy, observation_schema(config.observation))
-        simulation.scheduler.attach(GreedyRouter(policy))
-        oracle = config.observation.output_length == "oracle"
-    return finished_run(simulation, job.scheduler, job.seed, oracle)
+    [run] = runs_on_vidur(config, job.scheduler, policy, {job.seed: table})
+    return run
 
 
-def run_comparison(
+def read_policy(config: TrainingConfig, path: Path) -> RoutingPolicy:
+    """Return the policy of a file that sees what a config shows.
+
+    Raises:
+        UserError: the file is no policy, or sees something else.
+    """
+    return load_policy(path, observation_schema(config.observation))
+
+
+def compare_on_vidur(
     config: TrainingConfig,
-    policies: dict[str, Path],
-    metrics_dir: str,
+    policies: Mapping[str, Path],
     report: Callable[[RunResult, int, int], None],
 ) -> list[RunResult]:
     """Run all heuristics of the config and the given policies on every held-out workload.
@@ -89,126 +208,34 @@ def run_comparison(
         policies: policy file per name under which it appears in the comparison.
         report: called with each finished run, how many are done, and how many there are.
     """
-    jobs: Sequence[EvaluationJob] = [
-        EvaluationJob(config, name, seed, policies.get(name), metrics_dir)
+    jobs: Sequence[_Job] = [
+        _Job(config, name, seed, policies.get(name))
         for name in (*policies, *config.evaluation.schedulers)
         for seed in range(config.evaluation.num_seeds)
     ]
     results: list[RunResult | None] = [None] * len(jobs)
-    finished = map_unordered(evaluate, jobs, config.parallel_training.num_workers)
+    finished = map_unordered(_evaluate, jobs, config.parallel_training.num_workers)
     for done, (index, result) in enumerate(finished, start=1):
         results[index] = result
         report(result, done, len(jobs))
     return [result for result in results if result is not None]
 
 
-def compiled_runs(
-    config: TrainingConfig, policies: Mapping[str, Path], metrics_dir: str
-) -> list[RunResult]:
-    """Return the runs that ``run_comparison`` makes on Vidur, made on the compiled engine.
+def compare_on_engine(config: TrainingConfig, policies: Mapping[str, Path]) -> list[RunResult]:
+    """Return the runs that ``compare_on_vidur`` makes, made on the compiled engine.
 
     They take so little time that they need no other processes.
 
     Raises:
-        UserError: the cluster is one that only Vidur simulates, or a policy cannot be used.
+        UserError: a policy cannot be used.
     """
-    tables = [evaluation_table(config, seed) for seed in range(config.evaluation.num_seeds)]
-    runs: list[RunResult] = []
-    for name, file in policies.items():
-        flags = cli_flags(config, "ppo_modular", metrics_dir=metrics_dir)
-        policy = load_policy(file, observation_schema(config.observation))
-        runs += policy_runs(parse_simulation_config(flags), name, policy, tables)
-    for name in config.evaluation.schedulers:
-        parsed = parse_simulation_config(cli_flags(config, name, metrics_dir=metrics_dir))
-        runs += [heuristic_run(parsed, name, seed, table) for seed, table in enumerate(tables)]
-    return runs
-
-
-def heuristic_run(simulation_config: Any, name: str, seed: int, table: RequestTable) -> RunResult:
-    """Run the heuristic ``name``, the global scheduler of Vidur's ``simulation_config``.
-
-    Raises:
-        UserError: the cluster is one that only Vidur simulates.
-    """
-    simulation = CompiledSimulation(simulation_config, table)
-    fresh = simulation.snapshot()
-    # The first run of a process loads machine code, which is not simulation: the second counts.
-    simulation.run()
-    simulation.restore(fresh)
-    started = time.perf_counter()
-    simulation.run()
-    elapsed = time.perf_counter() - started
-    return RunResult(
-        scheduler=name,
-        seed=seed,
-        num_replicas=len(simulation.state.replicas),
-        arrived_at=table.arrived_at,
-        scheduled_at=simulation.scheduled_at,
-        prefill_completed_at=simulation.prefill_completed_at,
-        completed_at=simulation.completed_at,
-        prefill_tokens=table.prefill_tokens,
-        decode_tokens=table.decode_tokens,
-        replica=simulation.routing,
-        uses_output_lengths=is_oracle(name),
-        decisions_per_second=len(table) / elapsed,
-    )
-
-
-def policy_runs(
-    simulation_config: Any, name: str, policy: RoutingPolicy, tables: Sequence[RequestTable]
-) -> list[RunResult]:
-    """Run a greedy policy over tables of one length, all side by side.
-
-    Args:
-        simulation_config: Vidur's, with the global scheduler ``ppo_modular``.
-
-    Returns one run per table; its speed is that of all together.
-
-    Raises:
-        UserError: the cluster is one that only Vidur simulates, or the lengths differ.
-    """
-    envs = routing_environments(simulation_config, len(tables))
-    envs.begin(tables)
-    started = time.perf_counter()
-    follow_greedily(envs, policy)
-    elapsed = time.perf_counter() - started
-    oracle = _learner_config(simulation_config).observation.output_length == "oracle"
-    return [
-        RunResult(
-            scheduler=name,
-            seed=seed,
-            num_replicas=envs.num_replicas,
-            arrived_at=table.arrived_at,
-            scheduled_at=envs.scheduled_at[seed],
-            prefill_completed_at=envs.prefill_completed_at[seed],
-            completed_at=envs.completed_at[seed],
-            prefill_tokens=table.prefill_tokens,
-            decode_tokens=table.decode_tokens,
-            replica=envs.routing[seed],
-            uses_output_lengths=oracle,
-            decisions_per_second=len(table) * len(tables) / elapsed,
-        )
-        for seed, table in enumerate(tables)
+    cluster, workloads = engine_cluster(config), held_out_workloads(config)
+    contenders: list[tuple[str, RoutingPolicy | None]] = [
+        *((name, read_policy(config, file)) for name, file in policies.items()),
+        *((name, None) for name in config.evaluation.schedulers),
     ]
-
-
-def routing_environments(simulation_config: Any, num_envs: int) -> RoutingEnvironments:
-    """Return environments that show what a config of ``ppo_modular`` says.
-
-    Raises:
-        UserError: the cluster is one that only Vidur simulates.
-    """
-    learner = _learner_config(simulation_config)
-    return RoutingEnvironments(
-        simulation_config, learner.observation, learner.reward_config, num_envs
-    )
-
-
-def follow_greedily(envs: RoutingEnvironments, policy: RoutingPolicy) -> None:
-    """Take the policy's most probable replicas to the end of the episodes that are open."""
-    while envs.waiting:
-        envs.step(policy.greedy(envs.observation))
-
-
-def _learner_config(simulation_config: Any) -> Any:
-    return simulation_config.cluster_config.global_scheduler_config.to_learner_config()
+    return [
+        run
+        for name, policy in contenders
+        for run in runs_on_engine(config, cluster, name, policy, workloads)
+    ]

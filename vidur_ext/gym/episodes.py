@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,9 @@ from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.engine.layout import Ints
 from vidur_ext.routing.features import COMPONENTS
 from vidur_ext.routing.view import Floats
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.vidur.requests import build_stream
+from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.run_workloads import build_stream
 
 Config = TrainingConfig | str | Path | None
 Seen = dict[str, NDArray[np.float32]]
@@ -41,8 +39,9 @@ class RoutingEpisodes:
             UserError: the config is wrong, or its cluster is one that only Vidur simulates.
         """
         self._config = read_config(config, overrides)
+        cluster = engine_cluster(self._config)
         self._envs = RoutingEnvironments(
-            self._parsed(), self._config.observation, self._config.reward_config, num_envs
+            cluster, self._config.observation, self._config.reward_config, num_envs
         )
         self._episode_requests = self._config.training.episode_requests
         self.num_envs = num_envs
@@ -52,10 +51,7 @@ class RoutingEpisodes:
 
     def restart(self, seed: int) -> None:
         """Go to the beginning of the seed's request stream. A trace is the same for all seeds."""
-        training = self._config.training.model_copy(update={"seed": seed})
-        seeded = self._config.model_copy(update={"training": training})
-        generator = self._parsed(seeded).request_generator_config
-        self._stream = build_stream(generator)
+        self._stream = build_stream(self._config.workload, seed)
         self._next_request = 0
 
     def begin(self) -> Seen:
@@ -125,11 +121,6 @@ class RoutingEpisodes:
             "replicas": observation.replicas.astype(np.float32),
             "context": observation.context.astype(np.float32),
         }
-
-    def _parsed(self, config: TrainingConfig | None = None) -> Any:
-        with tempfile.TemporaryDirectory() as folder:
-            flags = cli_flags((config or self._config), "ppo_modular", metrics_dir=folder)
-            return parse_simulation_config(flags)
 
 
 def read_config(config: Config, overrides: Sequence[str]) -> TrainingConfig:

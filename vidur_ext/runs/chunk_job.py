@@ -12,7 +12,7 @@ from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
-from vidur_ext.runs import chunk_record as chunk_progress
+from vidur_ext.runs import chunk_record
 from vidur_ext.runs.chunk_locks import only_driver, wait_for_writer
 from vidur_ext.runs.chunk_record import Order, write_progress
 from vidur_ext.runs.chunk_recovery import Recovered, find_run, recover, requests_done
@@ -74,13 +74,13 @@ def _begin(
     start = decide(config, wishes, output_dir, ask)
     if start is None:
         return None
-    from vidur_ext.workload.held_out import describe_workload
+    from vidur_ext.workload.run_workloads import describe_workload
 
     describe_workload(start.config)  # a trace that cannot be read is said before anything is made
     folder = open_folder(start)
     stack.enter_context(only_driver(folder.path))
     origin = _origin(start)
-    progress = chunk_progress.planned(
+    progress = chunk_record.planned(
         start.config,
         order.size(start.config),
         folder,

@@ -24,7 +24,7 @@ from vidur_ext.config.loading import load_config
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import EXTERNAL_RUNS, WARMSTART_RUNS, RunFolder
-from vidur_ext.runs import chunk_record as chunk_progress
+from vidur_ext.runs import chunk_record
 from vidur_ext.runs.chunk_record import (
     DamagedProgress,
     Order,
@@ -109,7 +109,7 @@ def recover(folder: RunFolder, config: TrainingConfig, order: Order) -> Recovere
         )
     if saved.own is not None and progress.status != "completed":
         done, checkpoint = requests_done(saved.own), str(saved.own.path)
-        progress = chunk_progress.trained(progress, done, checkpoint, _now())
+        progress = chunk_record.trained(progress, done, checkpoint, _now())
     if isinstance(recorded, TrainingConfig):
         # How it begins was answered then; what the command line says now comes too late.
         config = config.model_copy(update={"warmstart": recorded.warmstart})
@@ -186,7 +186,7 @@ def _progress(
         sync_folder(folder.path)
     done = requests_done(own)
     _LOG.warning("made anew from %s: %d requests; the old one is now %s", own.path, done, damaged)
-    progress = chunk_progress.planned(
+    progress = chunk_record.planned(
         config,
         order.size(config),
         folder,

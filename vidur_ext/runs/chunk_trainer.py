@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ppo_scheduler.errors import Interrupted, UserError
 from vidur_ext.run_folder import RunFolder
-from vidur_ext.runs import chunk_record as chunk_progress
+from vidur_ext.runs import chunk_record
 from vidur_ext.runs.chunk_process import (
     HEADING,
     Ended,
@@ -21,8 +21,10 @@ from vidur_ext.runs.chunk_process import (
 )
 from vidur_ext.runs.chunk_record import Slice, TrainingProgress, next_slice, plan, write_progress
 from vidur_ext.runs.chunk_recovery import newest_of_run, requests_done
-from vidur_ext.runs.pipeline import training_flags
+from vidur_ext.runs.pipeline import training_job
 from vidur_ext.runs.start import Start
+from vidur_ext.training.train import Job
+from vidur_ext.vidur.flags import cli_flags
 
 _LOG = logging.getLogger("ppo")
 _SHOWN_LINES = 5
@@ -64,16 +66,16 @@ class ChunkTrainer:
         _LOG.info(
             "chunk %d of %d: requests %d to %d", part.chunk_id, count, part.start, part.stop - 1
         )
-        self._write(folder, chunk_progress.running(self.progress, part.chunk_id, _now()))
-        flags = training_flags(start, folder, load, part.stop)
-        ended = run_chunk(flags, log, signals, self._follower(folder, log))
+        self._write(folder, chunk_record.running(self.progress, part.chunk_id, _now()))
+        job = training_job(start, folder, load, part.stop)
+        ended = run_chunk(chunk_flags(job, folder), log, signals, self._follower(folder, log))
         newest = newest_of_run(start.config, folder)
         done = 0 if newest is None else requests_done(newest)
         checkpoint = None if newest is None else str(newest.path)
         if newest is not None:
-            self._write(folder, chunk_progress.trained(self.progress, done, checkpoint, _now()))
+            self._write(folder, chunk_record.trained(self.progress, done, checkpoint, _now()))
         if ended.status == 0 and done >= part.stop and checkpoint is not None:
-            done_now = chunk_progress.completed(self.progress, part.chunk_id, checkpoint, _now())
+            done_now = chunk_record.completed(self.progress, part.chunk_id, checkpoint, _now())
             self._write(folder, done_now)
             _LOG.info("chunk %d: peak memory %.0f MB", part.chunk_id, ended.peak_rss_mb)
             return
@@ -84,7 +86,7 @@ class ChunkTrainer:
     ) -> None:
         """Write down and tell that a chunk did not come to its end."""
         message = f"stopped: {ended}" if signals.stop is not None else str(ended)
-        self._write(folder, chunk_progress.failed(self.progress, part.chunk_id, message, _now()))
+        self._write(folder, chunk_record.failed(self.progress, part.chunk_id, message, _now()))
         self._stop_if_asked(signals)
         shown = "\n".join(f"  {line}" for line in last_lines(log, _SHOWN_LINES))
         raise UserError(
@@ -114,6 +116,19 @@ class ChunkTrainer:
         if self._quiet:
             return Follower(folder.log, sys.stderr.write, _is_warning)
         return Follower(log, sys.stderr.write, lambda line: not line.startswith(HEADING))
+
+
+def chunk_flags(job: Job, folder: RunFolder) -> list[str]:
+    """Return the command line of ``python -m vidur_ext.main`` that does a training."""
+    return cli_flags(
+        job.config,
+        "ppo_modular",
+        metrics_dir=str(folder.simulator),
+        run_dir=job.run_dir,
+        pretrained_actor=None if job.pretrained_actor is None else str(job.pretrained_actor),
+        load_checkpoint=job.load_checkpoint,
+        stop_at_requests=job.stop_at_requests,
+    )
 
 
 def _is_warning(line: str) -> bool:

@@ -9,15 +9,14 @@ from pathlib import Path
 import torch
 
 from ppo_scheduler.monitoring.run_log import run_log
-from vidur_ext import main as simulator
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.start import Start, begins_with_actor, open_folder
-from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.training.train import Job, run_training
 from vidur_ext.warmstart.behaviour_cloning import EpochReport
 from vidur_ext.warmstart.cloning import clone_to_file, describe_accuracy, obtain_demonstrations
 from vidur_ext.warmstart.external_model import adopt
-from vidur_ext.workload.held_out import describe_workload
+from vidur_ext.workload.run_workloads import describe_workload
 
 _LOG = logging.getLogger("ppo")
 
@@ -61,30 +60,28 @@ def warm_start(
         assert external is not None, "nothing to begin with"
         adopt(external, folder.pretrained_actor, config)
         return
-    data = obtain_demonstrations(config, demonstrations, folder.demonstrations, folder.simulator)
+    data = obtain_demonstrations(config, demonstrations, folder.demonstrations)
     actor, history = folder.pretrained_actor, folder.cloning
     clone_to_file(config, data, external, actor, history, _report_epoch)
 
 
 def train_in_one_go(start: Start, folder: RunFolder) -> None:
     """Train in this process."""
-    simulator.run(training_flags(start, folder, start.load_checkpoint))
+    run_training(training_job(start, folder, start.load_checkpoint))
 
 
-def training_flags(
+def training_job(
     start: Start,
     folder: RunFolder,
     load_checkpoint: str | None,
     stop_at_requests: int | None = None,
-) -> list[str]:
-    """Return the very flags that ``python -m vidur_ext.main`` takes to train this run."""
+) -> Job:
+    """Return the training of this run, or one chunk of it."""
     warm = load_checkpoint is None and begins_with_actor(start)
-    return cli_flags(
+    return Job(
         start.config,
-        "ppo_modular",
-        metrics_dir=str(folder.simulator),
         run_dir=str(folder.path),
-        pretrained_actor=str(folder.pretrained_actor) if warm else None,
+        pretrained_actor=folder.pretrained_actor if warm else None,
         load_checkpoint=load_checkpoint,
         stop_at_requests=stop_at_requests,
     )

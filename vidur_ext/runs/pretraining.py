@@ -78,9 +78,7 @@ def pretrain(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> CloningR
     with run_log(folder.path / "pretraining.log", config.monitoring.log_level, quiet=quiet):
         _LOG.info("pretraining folder %s", folder.path)
         _LOG.info("workload: %s", wanted.workload)
-        demonstrations = obtain_demonstrations(
-            config, wanted.demonstrations, folder.demonstrations, folder.simulator
-        )
+        demonstrations = obtain_demonstrations(config, wanted.demonstrations, folder.demonstrations)
         monitoring = config.monitoring
         table = folder.cloning.with_suffix(".csv") if monitoring.csv else None
         events = folder.tensorboard if monitoring.tensorboard else None

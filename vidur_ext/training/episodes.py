@@ -7,18 +7,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.ppo.learner import Learner
+from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, EpisodeEnd, Floats, Interval
-from vidur_ext.vidur.simulation import VidurSimulation
+from vidur_ext.vidur.engine_inputs import engine_cluster
+from vidur_ext.vidur.simulation import VidurSimulation, routed_by
 from vidur_ext.workload.request_table import RequestTable
 
 
@@ -113,17 +114,18 @@ class VidurEpisodes:
 
     num_envs = 1
 
-    def __init__(self, simulation_config: Any, learner: Learner, observer: Observer) -> None:
-        self._config = simulation_config
+    def __init__(self, config: TrainingConfig, learner: Learner, observer: Observer) -> None:
+        self._config = config
         self._learner = learner
         self._observer = observer
         self._simulation: VidurSimulation | None = None
 
     def run(self, plan: EpisodePlan) -> EpisodeEnd:
         [table] = plan.tables
-        simulation = VidurSimulation(self._config, table)
         router = LearnerRouter(self._learner, plan.recorded[0].tolist(), self._observer)
-        simulation.scheduler.attach(router, previous_end=plan.previous_end, scales=plan.scales)
+        simulation = routed_by(
+            router, self._config, table, previous_end=plan.previous_end, scales=plan.scales
+        )
         self._simulation = simulation
         simulation.run()
         end: EpisodeEnd = simulation.scheduler.finish(simulation.now)
@@ -137,24 +139,12 @@ class VidurEpisodes:
 class CompiledEpisodes:
     """Runs B episodes side by side; see ``episodes.Episodes``."""
 
-    def __init__(
-        self,
-        simulation_config: Any,
-        config: LearnerConfig,
-        learner: Learner,
-        num_envs: int,
-        observer: Observer,
-    ) -> None:
-        """Read the cluster off Vidur's config.
-
-        Raises:
-            UserError: the cluster is one that only Vidur simulates.
-        """
-        self.num_envs = num_envs
+    def __init__(self, config: TrainingConfig, learner: Learner, observer: Observer) -> None:
+        self.num_envs = config.parallel_training.num_envs
         self._learner = learner
         self._observer = observer
         self._envs = RoutingEnvironments(
-            simulation_config, config.observation, config.reward_config, num_envs
+            engine_cluster(config), config.observation, config.reward_config, self.num_envs
         )
         self._seen: bytes | None = None
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +14,13 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.saver import Saver
-from ppo_scheduler.config.learner_sections import CheckpointingSection, LearnerConfig
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.control.curriculum import Curriculum
 from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.state import StateDict
 from vidur_ext.config.resume_rules import Difference, Effect
+from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.view import EpisodeEnd
 from vidur_ext.training.episodes import CompiledEpisodes, EpisodePlan, Episodes, VidurEpisodes
@@ -28,7 +28,6 @@ from vidur_ext.training.instruments import Instruments
 from vidur_ext.training.signals import ChunkFinished, SignalRequests
 from vidur_ext.training.validation import Validation
 from vidur_ext.versions import package_versions
-from vidur_ext.vidur.settings import settings_digest, settings_of
 from vidur_ext.workload.stream import RequestStream
 
 
@@ -130,8 +129,7 @@ class TrainingSession:
 
     def __init__(
         self,
-        simulation_config: Any,
-        learner_config: LearnerConfig,
+        config: TrainingConfig,
         stream: RequestStream,
         run_dir: Path,
         instruments: Instruments,
@@ -150,46 +148,37 @@ class TrainingSession:
                 a later session resumes there. None trains the whole budget.
             clock: seconds that only go forward, for ``checkpoint_interval_s``.
         """
-        saving = learner_config.checkpointing
-        scheduler_config = simulation_config.cluster_config.global_scheduler_config
-        num_envs = scheduler_config.num_envs
-        self._engine: str = scheduler_config.engine
-        self._config = learner_config
+        saving = config.checkpointing
+        num_envs = config.parallel_training.num_envs
+        self._config = config
         self._stream = stream
         self._run_dir = run_dir
         self._instruments = instruments
         self._saver = saver
         self._schedule = SaveSchedule(saving, clock)
-        self._validation = (
-            Validation(simulation_config, saving) if saving.validation_freq is not None else None
-        )
+        self._validation = Validation(config) if saving.validation_freq is not None else None
         if stop_at_requests is not None and stop_at_requests % num_envs:
             raise UserError(
                 f"a chunk that ends behind {stop_at_requests} requests is no multiple of "
                 f"parallel_training.num_envs={num_envs}: choose another --chunk-size"
             )
         self._chunk_end = stop_at_requests
-        self._settings = settings_of(simulation_config)
-        self._config_digest = settings_digest(simulation_config)
-        self._curriculum = Curriculum(learner_config.curriculum_learning)
+        self._curriculum = Curriculum(config.curriculum_learning)
         self._position = Position()
         self._replayed_digest: str | None = None
         self._signals = SignalRequests()
         self._consistent = True
         self._score: tuple[int, float | None] = (-1, None)
         self.learner = Learner(
-            learner_config,
-            observation_schema(learner_config.observation),
-            simulation_config.cluster_config.num_replicas,
+            config,
+            observation_schema(config.observation),
+            config.cluster.num_replicas,
             instruments,
             num_envs=num_envs,
             warm_start=warm_start,
         )
-        self._episodes: Episodes = (
-            CompiledEpisodes(simulation_config, learner_config, self.learner, num_envs, self)
-            if self._engine == "compiled"
-            else VidurEpisodes(simulation_config, self.learner, self)
-        )
+        episodes = CompiledEpisodes if config.simulation.engine == "compiled" else VidurEpisodes
+        self._episodes: Episodes = episodes(config, self.learner, self)
         self.learner.after_decision = self._after_decision
         self.learner.on_event = _LOG.warning
 
@@ -252,7 +241,7 @@ class TrainingSession:
                 "position": self._position.state_dict(),
                 "digest": self._episodes.digest(),
                 "seed": self._config.training.seed,
-                "engine": self._engine,
+                "engine": self._config.simulation.engine,
             },
             "metrics": self._instruments.state_dict(),
         }
@@ -276,7 +265,7 @@ class TrainingSession:
         taken = self.learner.action_log.together()
         replayable = taken.size == self._position.decisions_in_episode
         another_world = [d.name for d in changed if d.rule.effect is Effect.NEXT_EPISODE]
-        if not another_world and state["simulation"]["engine"] != self._engine:
+        if not another_world and state["simulation"]["engine"] != self._config.simulation.engine:
             another_world = ["simulation.engine"]
         if self._position.decisions_in_episode > 0 and (another_world or not replayable):
             _LOG.info(
@@ -397,10 +386,10 @@ class TrainingSession:
             global_step=self.learner.global_step,
             reason=reason,
             run_dir=str(self._run_dir),
-            config_digest=self._config_digest,
+            config_digest=self._config.digest(),
             num_replicas=self.learner.num_replicas,
             val_score=score if scored_step == self.learner.ppo_step else None,
             versions=dict(package_versions()),
             facts={"episode": self._position.episode, "requests_done": self.requests_done},
-            settings=self._settings,
+            settings=self._config.settings(),
         )

@@ -1,4 +1,4 @@
-"""From Vidur's config to what compiled code takes, or an error that names what is not compiled."""
+"""A cluster in numbers for the compiled engine, read off Vidur's own replica schedulers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,29 @@ from typing import Any, NamedTuple
 import numpy as np
 from vidur.types import ReplicaSchedulerType
 
-from ppo_scheduler.errors import UserError
+from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.execution import TOKENS_PER_CHUNK, TOKENS_PER_ROW
-from vidur_ext.engine.layout import ORCA, SARATHI, VLLM, Estimates, Ints, Settings, Tables
+from vidur_ext.engine.layout import (
+    GIVEN,
+    ORCA,
+    SARATHI,
+    VLLM,
+    Cluster,
+    Estimates,
+    Ints,
+    Settings,
+    Tables,
+)
 from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits
 from vidur_ext.routing.estimator import LatencyEstimator
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
+from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.cluster import (
     build_predictor,
     build_replica_scheduler,
     replica_kinds,
 )
+from vidur_ext.vidur.simulation import isolated_simulation
 
 assert (TOKENS_PER_ROW, TOKENS_PER_CHUNK) == (TOKEN_STEP, CHUNK_STEP)
 
@@ -51,13 +63,32 @@ class Replicas(NamedTuple):
         return float(self.schedulers[0]._config.batch_size_cap)
 
 
-def build_replicas(config: Any) -> Replicas:
-    """Let Vidur build a replica scheduler of each kind, so that their limits are Vidur's own.
+def engine_cluster(config: TrainingConfig) -> Cluster:
+    """Return the cluster of a run that the compiled engine simulates.
 
     Raises:
-        UserError: the cluster is one that only Vidur itself simulates.
+        UserError: the model or its longest request does not fit a device's memory.
     """
-    _check(config)
+    return cluster_of(simulation_config(config, "round_robin"))
+
+
+def cluster_of(config: Any) -> Cluster:
+    """Return the numbers of Vidur's ``SimulationConfig``; the engine must simulate its cluster."""
+    # Vidur counts the objects that are built to read its limits and tables.
+    with isolated_simulation():
+        replicas = build_replicas(config)
+        estimates = _estimates_of(replicas)
+    return Cluster(
+        settings=_settings_of(replicas),
+        tables=_tables_of(replicas),
+        estimates=estimates,
+        limits=replicas.limits,
+        batch_capacity=replicas.batch_capacity,
+    )
+
+
+def build_replicas(config: Any) -> Replicas:
+    """Let Vidur build a replica scheduler of each kind, so that their limits are Vidur's own."""
     kinds, kind_of = replica_kinds(config.cluster_config)
     schedulers = [
         build_replica_scheduler(
@@ -68,29 +99,7 @@ def build_replicas(config: Any) -> Replicas:
     return Replicas(schedulers, np.array(kind_of, dtype=np.int64))
 
 
-def _check(config: Any) -> None:
-    replica = config.cluster_config.replica_config
-    scheduler = config.cluster_config.replica_scheduler_config.get_type()
-    predictor = config.execution_time_predictor_config.get_type()
-    refused = (
-        (scheduler not in _SCHEDULERS, f"the replica scheduler {scheduler}", "sarathi, vllm, orca"),
-        (str(predictor) != "analytic", f"the predictor {predictor}", "analytic"),
-        (
-            replica.num_pipeline_stages != 1,
-            f"{replica.num_pipeline_stages} pipeline stages",
-            "1 pipeline stage",
-        ),
-        (bool(config.time_limit), "a time limit", "runs to the last request"),
-    )
-    for is_refused, what, instead in refused:
-        if is_refused:
-            raise UserError(
-                f"the compiled engine does not simulate {what}, only {instead}: "
-                "change it or take the engine vidur"
-            )
-
-
-def settings_of(replicas: Replicas, rule: int) -> Settings:
+def _settings_of(replicas: Replicas) -> Settings:
     """Return the replica schedulers' limits as numbers."""
     first = replicas.schedulers[0]
     config, cache = first._config, first._cache_config
@@ -108,7 +117,7 @@ def settings_of(replicas: Replicas, rule: int) -> Settings:
     ]
     return Settings(
         scheduler=kind,
-        rule=rule,
+        rule=GIVEN,
         batch_tokens=int(getattr(config, tokens)) if tokens else 0,
         block_size=int(cache.block_size),
         flat_blocks=int(first._max_blocks_per_sequence),
@@ -116,9 +125,9 @@ def settings_of(replicas: Replicas, rule: int) -> Settings:
     )
 
 
-def tables_of(replicas: Replicas) -> Tables:
+def _tables_of(replicas: Replicas) -> Tables:
     """Return the predictors' tables, stacked."""
-    each = [_tables_of(predictor) for predictor in replicas.predictors]
+    each = [_predictors_tables(predictor) for predictor in replicas.predictors]
     return Tables(
         per_tokens=np.stack([tables.per_tokens for tables in each]),
         decode=np.stack([tables.decode for tables in each]),
@@ -128,7 +137,7 @@ def tables_of(replicas: Replicas) -> Tables:
     )
 
 
-def _tables_of(predictor: AnalyticExecutionTimePredictor) -> Tables:
+def _predictors_tables(predictor: AnalyticExecutionTimePredictor) -> Tables:
     """Return one predictor's tables; sums that precede Vidur's other terms are taken here."""
     tables, roofline = predictor.tables, predictor.roofline
     at = {name: values[::TOKEN_STEP] for name, values in tables.tokens.items()}
@@ -155,11 +164,7 @@ def _tables_of(predictor: AnalyticExecutionTimePredictor) -> Tables:
     )
 
 
-NO_ESTIMATES = Estimates(np.zeros((1, 1)), np.zeros((1, 4)), 1.0, 0.0, 1.0)
-"""For rules that predict nothing."""
-
-
-def estimates_of(replicas: Replicas) -> Estimates:
+def _estimates_of(replicas: Replicas) -> Estimates:
     """Return the numbers of a fresh ``LatencyEstimator``."""
     estimator = LatencyEstimator([replicas.schedulers[kind] for kind in replicas.kind])
     return Estimates(

@@ -9,6 +9,7 @@ from vidur.types import ExecutionTimePredictorType
 
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
 from vidur_ext.vidur.cluster import VIDURS_SCHEDULERS
+from vidur_ext.vidur.learner_flags import PPOGlobalSchedulerModularConfig
 from vidur_ext.vidur.local_profile_predictor import (
     CompleteLinearRegressionExecutionTimePredictor,
     LocalLinearRegressionExecutionTimePredictor,
@@ -19,7 +20,6 @@ from vidur_ext.vidur.schedulers import (
     HEURISTIC_CONFIGS,
     HEURISTIC_SCHEDULERS,
     PPOGlobalSchedulerModular,
-    PPOGlobalSchedulerModularConfig,
 )
 from vidur_ext.vidur.types import PredictorType
 

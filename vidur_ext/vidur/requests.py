@@ -1,9 +1,9 @@
 """Requests as Vidur takes them: one that can be preempted, and the stream as a generator."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, get_args
 
+from pydantic import ValidationError
 from vidur.config import BaseRequestGeneratorConfig
 from vidur.entities import Request
 from vidur.request_generator.base_request_generator import BaseRequestGenerator
@@ -11,11 +11,13 @@ from vidur.types import BaseIntEnum
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
+from vidur_ext.config.fields import Location
+from vidur_ext.config.problems import describe_problems, join_problems
+from vidur_ext.config.sections import WorkloadSection
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.trace_formats import trace_formats
+from vidur_ext.workload.run_workloads import Part, build_stream
 from vidur_ext.workload.stream import RequestStream
-from vidur_ext.workload.synthetic import SyntheticStream
-from vidur_ext.workload.trace_stream import TraceStream
-from vidur_ext.workload.traces.load import load_trace
-from vidur_ext.workload.traces.rows import Trace
 
 
 class RestartableRequest(Request):
@@ -33,7 +35,7 @@ class RestartableRequest(Request):
         self._is_prefill_stage_complete = False
 
 
-PARTS = ("train", "holdout", "all")
+WORKLOAD_FLAG_PREFIX = "workload_request_generator_config_"
 
 
 class StreamType(BaseIntEnum):
@@ -59,7 +61,7 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
     burstiness_cv: float = _flag(2.0, "gamma: coefficient of variation of the gaps.")
     code_fraction: float = _flag(0.2, "synthetic: share of code requests.")
     trace_file: Optional[str] = _flag(None, "trace: file to replay.")  # noqa: UP045
-    trace_format: str = _flag("auto", "trace: auto, azure, splitwise, burstgpt or mooncake.")
+    trace_format: str = _flag("auto", f"trace: auto or {', '.join(trace_formats())}.")
     rate_scale: float = _flag(1.0, "Factor on the arrival rate.")
     part: str = _flag("train", "trace: train (starts again at its end), holdout or all.")
     holdout_fraction: float = _flag(0.2, "trace: share at the end that is held out.")
@@ -74,62 +76,52 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
         return StreamType.STREAM
 
 
-def build_stream(config: Any) -> RequestStream:
+def stream_config(config: TrainingConfig) -> WorkloadRequestGeneratorConfig:
+    """Return the generator's config of a run's training stream."""
+    return WorkloadRequestGeneratorConfig(
+        **config.workload.model_dump(),
+        seed=config.training.seed,
+        num_requests=config.training.total_requests,
+    )
+
+
+def workload_of(config: Any) -> WorkloadSection:
+    """Return the workload that a ``WorkloadRequestGeneratorConfig`` describes.
+
+    Raises:
+        UserError: a flag is out of range, or flags contradict each other.
+    """
+    values = {name: getattr(config, name) for name in WorkloadSection.model_fields}
+    try:
+        return WorkloadSection.model_validate(values)
+    except ValidationError as error:
+        problems = describe_problems(error, WorkloadSection, _flag_at)
+        raise UserError(join_problems(problems)) from None
+
+
+def stream_of(config: Any) -> RequestStream:
     """Return the stream that a ``WorkloadRequestGeneratorConfig`` describes.
 
     Raises:
         UserError: a flag is out of range, or the trace file cannot be used.
     """
-    _check_rate_scale(config.rate_scale)
-    if config.source == "synthetic":
-        return _synthetic_stream(config)
-    if config.source == "trace":
-        return _trace_stream(config)
-    raise UserError(f"workload source={config.source!r}: expected synthetic or trace")
-
-
-def read_trace(config: Any) -> Trace:
-    """Return the trace that ``config`` names, with its notes.
-
-    Raises:
-        UserError: no file is named, or it cannot be used.
-    """
-    if config.trace_file is None:
-        raise UserError("workload source=trace needs a trace_file")
-    if config.max_tokens < 2:
-        raise UserError(f"workload max_tokens={config.max_tokens}: expected an integer >= 2")
-    return load_trace(Path(config.trace_file), config.trace_format, config.max_tokens)
-
-
-def _synthetic_stream(config: Any) -> SyntheticStream:
+    if config.part not in get_args(Part):
+        allowed = ", ".join(get_args(Part))
+        raise UserError(f"workload part={config.part!r}: expected {allowed}")
     if config.purpose not in list(Purpose):
         known = ", ".join(f"{purpose.value} ({purpose.name.lower()})" for purpose in Purpose)
         raise UserError(f"workload purpose={config.purpose}: expected one of {known}")
-    return SyntheticStream(
-        seed=config.seed,
+    return build_stream(
+        workload_of(config),
+        config.seed,
         purpose=Purpose(config.purpose),
-        qps=config.qps * config.rate_scale,
-        arrival=config.arrival,
-        burstiness_cv=config.burstiness_cv,
-        code_fraction=config.code_fraction,
-        max_tokens=config.max_tokens,
         variant=config.variant,
+        part=config.part,
     )
 
 
-def _trace_stream(config: Any) -> TraceStream:
-    if config.part not in PARTS:
-        raise UserError(f"workload part={config.part!r}: expected {', '.join(PARTS)}")
-    whole = TraceStream(read_trace(config).table.at_rate(config.rate_scale))
-    if config.part == "all":
-        return whole
-    training, held_out = whole.split(config.holdout_fraction)
-    return training if config.part == "train" else held_out
-
-
-def _check_rate_scale(scale: float) -> None:
-    if not 0.0 < scale < float("inf"):
-        raise UserError(f"workload rate_scale={scale}: expected a finite number above 0")
+def _flag_at(location: Location) -> str:
+    return f"--{WORKLOAD_FLAG_PREFIX}{location[0] if location else '*'}"
 
 
 class WorkloadRequestGenerator(BaseRequestGenerator):
@@ -137,9 +129,7 @@ class WorkloadRequestGenerator(BaseRequestGenerator):
 
     def generate_requests(self) -> list[Any]:
         """Return requests [first_request, first_request + num_requests) as Vidur's entities."""
-        table = build_stream(self.config).window(
-            self.config.first_request, self.config.num_requests
-        )
+        table = stream_of(self.config).window(self.config.first_request, self.config.num_requests)
         columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return [RestartableRequest(*row) for row in rows]

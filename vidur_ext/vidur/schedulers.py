@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from dataclasses import field, make_dataclass
-from typing import Any, Optional, Protocol
+from dataclasses import make_dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from vidur.config import BaseGlobalSchedulerConfig
 
-from ppo_scheduler.config.learner_sections import LearnerConfig
+from ppo_scheduler.config.learner_sections import ObservationSection, RewardSection
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.seeding import Purpose, generator
@@ -24,7 +24,6 @@ from vidur_ext.routing.heuristics import (
 from vidur_ext.routing.reward import RewardFunction
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, EpisodeEnd, Interval
 from vidur_ext.vidur.cluster import OwnDevices
-from vidur_ext.vidur.flag_values import learner_config, learner_flags
 from vidur_ext.vidur.observation import ObservationBuilder
 from vidur_ext.vidur.tracker import RequestTracker
 from vidur_ext.vidur.types import RoutingSchedulerType
@@ -41,7 +40,7 @@ class RoutingGlobalScheduler(OwnDevices):
         super().__init__(config, replicas)
         self._order = list(self._replica_schedulers)
         schedulers = [self._replica_schedulers[replica] for replica in self._order]
-        self._tracker = RequestTracker(schedulers, self._queue_slots())
+        self._tracker = RequestTracker(schedulers)
         self.estimator = LatencyEstimator(schedulers)
 
     def schedule(self) -> list[tuple[Any, Any]]:
@@ -67,10 +66,6 @@ class RoutingGlobalScheduler(OwnDevices):
         self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest
     ) -> int:
         """Return the index of the replica that shall serve ``request``."""
-
-    def _queue_slots(self) -> int:
-        """Return how many waiting requests per replica the snapshot lists."""
-        return 0
 
 
 class HeuristicGlobalScheduler(RoutingGlobalScheduler):
@@ -115,44 +110,6 @@ HEURISTIC_SCHEDULERS = {
 }
 
 
-def _field(name: str, kind: Any, default: Any, help_text: str) -> tuple[str, Any, Any]:
-    return name, kind, field(default=default, metadata={"help": help_text})
-
-
-def _optional_field(name: str, kind: Any, help_text: str) -> tuple[str, Any, Any]:
-    # Vidur recognises optional flags by typing.Optional, not by "str | None".
-    return name, Optional[kind], field(default=None, metadata={"help": help_text})  # noqa: UP045
-
-
-def _to_learner_config(self: Any) -> LearnerConfig:
-    """Return the typed config that the flags describe."""
-    return learner_config(vars(self))
-
-
-PPOGlobalSchedulerModularConfig: Any = make_dataclass(
-    "PPOGlobalSchedulerModularConfig",
-    [
-        *(
-            _field(name, flag_type, default, help_text)
-            for name, flag_type, default, help_text in learner_flags()
-        ),
-        _field("engine", str, "compiled", "What simulates the training: compiled or vidur."),
-        _field("num_envs", int, 1, "Simulations that the policy decides for at once."),
-        _optional_field("run_dir", str, "Folder of log, TensorBoard events and metrics."),
-        _optional_field("pretrained_actor", str, "Warm-started policy to begin from."),
-        _optional_field("load_checkpoint", str, "Checkpoint to resume from."),
-        _optional_field("stop_at_requests", int, "End behind this request, to be resumed."),
-    ],
-    bases=(BaseGlobalSchedulerConfig,),
-    namespace={
-        "get_type": staticmethod(lambda: RoutingSchedulerType.PPO_MODULAR),
-        "to_learner_config": _to_learner_config,
-        "__module__": __name__,
-        "__doc__": "Flags of the global scheduler ``ppo_modular``.",
-    },
-)
-
-
 class Router(Protocol):
     """Who decides: a learner, a frozen policy, or a teacher that is being watched."""
 
@@ -174,16 +131,8 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
     """Builds the observation, hands it over with the reward, returns the replica."""
 
     def __init__(self, config: Any, replicas: Any) -> None:
-        learner_config = config.cluster_config.global_scheduler_config.to_learner_config()
-        self._observation_section = learner_config.observation
         super().__init__(config, replicas)
-        self._builder = ObservationBuilder(
-            self._observation_section,
-            len(self._order),
-            config.cluster_config.cache_config.block_size,
-            self.estimator,
-        )
-        self._reward = RewardFunction(learner_config.reward_config, len(self._order))
+        self._block_size = config.cluster_config.cache_config.block_size
         self._router: Router | None = None
         self._previous_end: EpisodeEnd | None = None
         self._first_decision = True
@@ -192,6 +141,8 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
     def attach(
         self,
         router: Router,
+        observation: ObservationSection,
+        reward: RewardSection,
         *,
         previous_end: EpisodeEnd | None = None,
         scales: StageScales | None = None,
@@ -199,12 +150,18 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         """Let ``router`` decide. Must be called before the simulation runs.
 
         Args:
+            observation: what ``router`` is shown.
+            reward: what it is told that it earned.
             previous_end: how the router's previous episode ended; it is handed over with the
                 first decision, whose ``done`` is then true.
             scales: the curriculum stage of this episode.
         """
         self._router = router
         self._previous_end = previous_end
+        self._tracker.queue_slots = observation.queue_slots
+        replicas = len(self._order)
+        self._builder = ObservationBuilder(observation, replicas, self._block_size, self.estimator)
+        self._reward = RewardFunction(reward, replicas)
         if scales is not None:
             self._reward.set_scales(scales)
 
@@ -237,6 +194,3 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         observation = self._builder.build(snapshot, interval, request, components)
         action = self._router.decide(observation, np.array([reward]), np.array([done]))
         return int(action[0])
-
-    def _queue_slots(self) -> int:
-        return int(self._observation_section.queue_slots)

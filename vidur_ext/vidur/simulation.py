@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,9 +16,13 @@ from vidur.entities.execution_time import ExecutionTime
 from vidur.events import BaseEvent, RequestArrivalEvent
 from vidur.simulator import Simulator
 
+from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.seeding import Purpose, seed_sequence
-from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.routing.view import EpisodeEnd
+from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.requests import RestartableRequest
+from vidur_ext.vidur.schedulers import Router
 from vidur_ext.workload.request_table import RequestTable
 
 _COUNTED_FROM_MINUS_ONE = (Batch, BatchStage, Cluster, ExecutionTime, Replica, Request)
@@ -81,7 +84,6 @@ class VidurSimulation(Simulator):
                 strict=True,
             )
             self.requests = [RestartableRequest(*row) for row in rows]
-        self._lengths = [(r.num_prefill_tokens, r.num_decode_tokens) for r in self.requests]
         for request in self.requests:
             self._add_event(RequestArrivalEvent(request.arrived_at, request))
 
@@ -101,28 +103,39 @@ class VidurSimulation(Simulator):
         """Replica index per request, in the order of arrival."""
         return np.array([self._replica_of[r.id] for r in self.requests], dtype=np.int64)
 
+    def times(self, name: str) -> NDArray[np.float64]:
+        """Return a time of every request [s], e.g. ``completed_at``."""
+        return np.array([getattr(request, name) for request in self.requests], dtype=np.float64)
 
-def finished_run(simulation: VidurSimulation, name: str, seed: int, oracle: bool) -> RunResult:
-    """Run ``simulation`` to its end and collect what each request experienced."""
-    started = time.perf_counter()
-    simulation.run()
-    elapsed = time.perf_counter() - started
-    requests = simulation.requests
 
-    def times(attribute: str) -> NDArray[np.float64]:
-        return np.array([getattr(request, attribute) for request in requests], dtype=np.float64)
+def simulation_of(config: TrainingConfig, scheduler: str, table: RequestTable) -> VidurSimulation:
+    """Return Vidur's simulation of a run's cluster under a global scheduler, given by its name.
 
-    return RunResult(
-        scheduler=name,
-        seed=seed,
-        num_replicas=len(simulation._cluster.replicas),
-        arrived_at=times("arrived_at"),
-        scheduled_at=times("scheduled_at"),
-        prefill_completed_at=times("prefill_completed_at"),
-        completed_at=times("completed_at"),
-        prefill_tokens=np.array([p for p, _ in simulation._lengths], dtype=np.int64),
-        decode_tokens=np.array([d for _, d in simulation._lengths], dtype=np.int64),
-        replica=simulation.routing,
-        uses_output_lengths=oracle,
-        decisions_per_second=len(requests) / elapsed,
+    Raises:
+        UserError: the model or its longest request does not fit a device's memory.
+    """
+    return VidurSimulation(simulation_config(config, scheduler), table)
+
+
+def routed_by(
+    router: Router,
+    config: TrainingConfig,
+    table: RequestTable,
+    *,
+    previous_end: EpisodeEnd | None = None,
+    scales: StageScales | None = None,
+) -> VidurSimulation:
+    """Return Vidur's simulation with ``router`` in the global scheduler's seat.
+
+    Args:
+        previous_end, scales: see ``PPOGlobalSchedulerModular.attach``.
+    """
+    simulation = simulation_of(config, "ppo_modular", table)
+    simulation.scheduler.attach(
+        router,
+        config.observation,
+        config.reward_config,
+        previous_end=previous_end,
+        scales=scales,
     )
+    return simulation

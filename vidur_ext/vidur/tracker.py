@@ -17,9 +17,10 @@ from vidur_ext.routing.view import ClusterSnapshot, Completion, Interval, Queued
 class RequestTracker:
     """Keeps the requests in flight per replica and the time of the last observation."""
 
-    def __init__(self, replica_schedulers: Sequence[Any], queue_slots: int = 0) -> None:
+    def __init__(self, replica_schedulers: Sequence[Any]) -> None:
+        self.queue_slots = 0
+        """Waiting requests per replica that a snapshot lists."""
         self._schedulers = replica_schedulers
-        self._queue_slots = queue_slots
         self._in_flight: list[list[Any]] = [[] for _ in replica_schedulers]
         self._output_tokens: dict[int, int] = {}
         self._last_time: float | None = None
@@ -90,7 +91,7 @@ class RequestTracker:
                 pending += prefill
                 wait_sum += age
                 oldest = max(oldest, age)
-                if len(queue) < self._queue_slots:
+                if len(queue) < self.queue_slots:
                     queue.append(QueuedRequest(age, prefill, processed))
             elif request._is_prefill_complete:
                 decoding += 1

@@ -90,15 +90,12 @@ def _accuracy(teacher: str) -> str:
 _LOG = logging.getLogger("ppo")
 
 
-def obtain_demonstrations(
-    config: TrainingConfig, given: Path | None, keep: Path, metrics_dir: Path
-) -> Demonstrations:
+def obtain_demonstrations(config: TrainingConfig, given: Path | None, keep: Path) -> Demonstrations:
     """Return the demonstrations of a set, or collect new ones and keep them in a file.
 
     Args:
         given: folder of a set; None collects.
         keep: file for what is collected.
-        metrics_dir: where Vidur may write its config.
 
     Raises:
         UserError: the set is damaged or does not fit the config.
@@ -114,7 +111,7 @@ def obtain_demonstrations(
         )  # fmt: skip
         return demonstrations
     _LOG.info("collecting demonstrations of %s", ", ".join(config.warmstart.teachers))
-    demonstrations = collect_demonstrations(config, str(metrics_dir), _LOG.info)
+    demonstrations = collect_demonstrations(config, _LOG.info)
     demonstrations.save(keep)
     _LOG.info("%d demonstrations in %s", len(demonstrations), keep)
     return demonstrations

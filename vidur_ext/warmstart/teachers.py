@@ -18,16 +18,17 @@ from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.engine.environments import RoutingEnvironments
+from vidur_ext.engine.layout import Cluster
 from vidur_ext.processes import map_unordered
+from vidur_ext.routing.estimator import LatencyEstimator
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.heuristics import ROUTING_HEURISTICS, RoutingContext
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Interval
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.vidur.simulation import VidurSimulation
+from vidur_ext.vidur.engine_inputs import engine_cluster
+from vidur_ext.vidur.simulation import routed_by
 from vidur_ext.warmstart.demonstrations import Demonstrations, concatenate
-from vidur_ext.workload.held_out import demonstration_table
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.run_workloads import demonstration_table
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,6 @@ class DemonstrationJob:
     teacher: str
     load_level: float
     index: int
-    metrics_dir: str
 
     def requests(self) -> RequestTable:
         """Return the requests that the teacher routes."""
@@ -52,13 +52,13 @@ class DemonstrationJob:
         return generator(seed, Purpose.SCHEDULER, episode=self.index, environment=1)
 
 
-def demonstration_jobs(config: TrainingConfig, metrics_dir: str) -> list[DemonstrationJob]:
+def demonstration_jobs(config: TrainingConfig) -> list[DemonstrationJob]:
     """Return every teacher at every load level."""
     pairs = [
         (t, level) for t in config.warmstart.teachers for level in config.warmstart.load_levels
     ]
     return [
-        DemonstrationJob(config, teacher, level, index, metrics_dir)
+        DemonstrationJob(config, teacher, level, index)
         for index, (teacher, level) in enumerate(pairs)
     ]
 
@@ -66,9 +66,10 @@ def demonstration_jobs(config: TrainingConfig, metrics_dir: str) -> list[Demonst
 class WatchedTeacher:
     """A router that does what a heuristic does and notes what a policy would have seen."""
 
-    def __init__(self, teacher: str, context: RoutingContext) -> None:
+    def __init__(self, teacher: str, tie_breaker: np.random.Generator) -> None:
+        self.estimator: LatencyEstimator | None = None
         self._heuristic = ROUTING_HEURISTICS[teacher]
-        self._context = context
+        self._tie_breaker = tie_breaker
         self._choice = 0
         self.observations: list[Observation] = []
         self.actions: list[int] = []
@@ -77,7 +78,9 @@ class WatchedTeacher:
         self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest | None
     ) -> None:
         if request is not None:
-            self._choice = self._heuristic.choose(snapshot, request, self._context)
+            assert self.estimator is not None, "give the simulation's estimator before it runs"
+            context = RoutingContext(self._tie_breaker, self.estimator)
+            self._choice = self._heuristic.choose(snapshot, request, context)
 
     def decide(
         self, observation: Observation, reward: NDArray[np.float64], done: NDArray[np.bool_]
@@ -89,11 +92,9 @@ class WatchedTeacher:
 
 def demonstrate(job: DemonstrationJob) -> Demonstrations:
     """Run one simulation and return every decision of its teacher."""
-    flags = cli_flags(job.config, "ppo_modular", metrics_dir=job.metrics_dir)
-    simulation = VidurSimulation(parse_simulation_config(flags), job.requests())
-    context = RoutingContext(job.tie_breaker(), simulation.scheduler.estimator)
-    teacher = WatchedTeacher(job.teacher, context)
-    simulation.scheduler.attach(teacher)
+    teacher = WatchedTeacher(job.teacher, job.tie_breaker())
+    simulation = routed_by(teacher, job.config, job.requests())
+    teacher.estimator = simulation.scheduler.estimator
     simulation.run()
     count = len(teacher.actions)
     schema = observation_schema(job.config.observation)
@@ -110,33 +111,29 @@ def demonstrate(job: DemonstrationJob) -> Demonstrations:
 
 
 def demonstrate_together(jobs: Sequence[DemonstrationJob]) -> list[Demonstrations]:
-    """Return every decision of each job's teacher; the jobs are those of one config.
-
-    Raises:
-        UserError: the cluster is one that only Vidur simulates.
-    """
+    """Return every decision of each job's teacher; the jobs are those of one config."""
     tables = [job.requests() for job in jobs]
-    actions = np.stack([_route(job, table) for job, table in zip(jobs, tables, strict=True)])
-    return _replay(jobs, tables, actions)
+    cluster = engine_cluster(jobs[0].config)
+    routings = [_route(cluster, job, table) for job, table in zip(jobs, tables, strict=True)]
+    return _replay(cluster, jobs, tables, np.stack(routings))
 
 
-def _route(job: DemonstrationJob, table: RequestTable) -> NDArray[np.int64]:
+def _route(cluster: Cluster, job: DemonstrationJob, table: RequestTable) -> NDArray[np.int64]:
     """Return the replicas [N] that the teacher chooses."""
-    flags = cli_flags(job.config, job.teacher, metrics_dir=job.metrics_dir)
-    simulation = CompiledSimulation(parse_simulation_config(flags), table, rng=job.tie_breaker())
+    simulation = CompiledSimulation(cluster, table, job.teacher, rng=job.tie_breaker())
     simulation.run()
     return simulation.routing
 
 
 def _replay(
-    jobs: Sequence[DemonstrationJob], tables: Sequence[RequestTable], actions: NDArray[np.int64]
+    cluster: Cluster,
+    jobs: Sequence[DemonstrationJob],
+    tables: Sequence[RequestTable],
+    actions: NDArray[np.int64],
 ) -> list[Demonstrations]:
     """Take the given actions [B, N] and record what a policy would have seen."""
     config, (count, decisions) = jobs[0].config, actions.shape
-    flags = cli_flags(config, "ppo_modular", metrics_dir=jobs[0].metrics_dir)
-    envs = RoutingEnvironments(
-        parse_simulation_config(flags), config.observation, config.reward_config, count
-    )
+    envs = RoutingEnvironments(cluster, config.observation, config.reward_config, count)
     schema = envs.schema
     shape = (count, decisions, envs.num_replicas, len(schema.replica))
     replicas = np.empty(shape, dtype=np.float32)
@@ -161,15 +158,13 @@ def _replay(
     ]
 
 
-def collect_demonstrations(
-    config: TrainingConfig, metrics_dir: str, report: Callable[[str], None]
-) -> Demonstrations:
+def collect_demonstrations(config: TrainingConfig, report: Callable[[str], None]) -> Demonstrations:
     """Collect from every teacher at every load level; the result does not depend on timing.
 
     ``simulation.engine`` simulates, and either engine shows the same: Vidur in
     ``parallel_training.num_workers`` processes, the compiled one all jobs at once in this process.
     """
-    jobs = demonstration_jobs(config, metrics_dir)
+    jobs = demonstration_jobs(config)
     parts: list[Demonstrations | None] = [None] * len(jobs)
     for index, part in _demonstrated(config, jobs):
         parts[index] = part

@@ -90,6 +90,7 @@ def test_a_single_replica_cannot_collapse() -> None:
     assert feed(made, [0] * 50) == []
 
 
+@pytest.mark.shows("collapse_guard.enabled")
 def test_enabled_false_only_watches() -> None:
     made = guard(enabled=False)
     assert feed(made, [1] * 50) == []
@@ -97,6 +98,7 @@ def test_enabled_false_only_watches() -> None:
     assert (made.temperature_factor, made.entropy_coef(0.003)) == (1.0, 0.003)
 
 
+@pytest.mark.shows("collapse_guard.window")
 def test_window_must_be_full_before_anything_is_done() -> None:
     for window in (16, 40):
         made = guard(window=window)
@@ -104,12 +106,14 @@ def test_window_must_be_full_before_anything_is_done() -> None:
         assert len(feed(made, [1])) == 1
 
 
+@pytest.mark.shows("collapse_guard.max_share")
 def test_max_share_is_what_is_still_allowed() -> None:
     actions = [0] * 12 + [1] * 4  # a share of 75 %
     assert feed(guard(max_share=0.75), actions) == []
     assert len(feed(guard(max_share=0.74), actions)) == 1
 
 
+@pytest.mark.shows("collapse_guard.entropy_boost")
 def test_entropy_boost_is_a_lower_bound_not_a_replacement() -> None:
     for boost in (0.05, 0.2):
         made = guard(entropy_boost=boost)
@@ -118,6 +122,7 @@ def test_entropy_boost_is_a_lower_bound_not_a_replacement() -> None:
         assert made.entropy_coef(0.3) == 0.3
 
 
+@pytest.mark.shows("collapse_guard.temperature_boost")
 def test_temperature_boost_is_the_factor() -> None:
     for boost in (1.0, 3.0):
         made = guard(temperature_boost=boost)
@@ -125,6 +130,7 @@ def test_temperature_boost_is_the_factor() -> None:
         assert made.temperature_factor == boost
 
 
+@pytest.mark.shows("collapse_guard.intervention_steps")
 def test_intervention_steps_is_how_many_decisions_are_boosted() -> None:
     for steps in (3, 8):
         made = guard(intervention_steps=steps)

@@ -62,6 +62,14 @@ def test_logits_are_not_squeezed_into_a_range():
     assert logits.abs().max() > 100.0
 
 
+@pytest.mark.shows(
+    "actor_critic_architecture.hidden_size",
+    "actor_critic_architecture.encoder_layers",
+    "actor_critic_architecture.attention_layers",
+    "actor_critic_architecture.attention_heads",
+    "actor_critic_architecture.activation",
+    "actor_critic_architecture.orthogonal_init",
+)
 @pytest.mark.parametrize(
     ("key", "value"),
     [

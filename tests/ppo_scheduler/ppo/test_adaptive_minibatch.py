@@ -28,16 +28,19 @@ def sizes(made: AdaptiveMinibatch, stops: list[bool], kl: float = 0.001) -> list
     return seen
 
 
+@pytest.mark.shows("advanced_optimization.adaptive_minibatch")
 def test_adaptive_minibatch_doubles_after_a_stop_and_halves_after_a_calm_update() -> None:
     assert sizes(minibatch(), [True, False, False]) == [256, 128, 64]
     assert sizes(minibatch(adaptive_minibatch=False), [True, True, False]) == [128, 128, 128]
 
 
+@pytest.mark.shows("advanced_optimization.max_minibatch_size")
 def test_max_minibatch_size_is_the_upper_bound() -> None:
     for bound in (200, 512):
         assert sizes(minibatch(max_minibatch_size=bound), [True] * 5)[-1] == bound
 
 
+@pytest.mark.shows("advanced_optimization.min_minibatch_size")
 def test_min_minibatch_size_is_the_lower_bound() -> None:
     for bound in (32, 50):
         assert sizes(minibatch(min_minibatch_size=bound), [False] * 5)[-1] == bound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from ppo_scheduler.config.learner_sections import (
@@ -41,6 +42,7 @@ def weights_after_one_epoch(minibatch_size: int, accumulation_steps: int) -> tor
     return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
 
 
+@pytest.mark.shows("advanced_optimization.accumulation_steps")
 def test_accumulation_steps_averages_minibatches_into_one_step() -> None:
     whole = weights_after_one_epoch(64, 1)
     torch.testing.assert_close(weights_after_one_epoch(16, 4), whole, rtol=1e-3, atol=2e-5)

@@ -18,7 +18,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.config.fields import bounds, choices, is_model, leaf_fields
 from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.vidur.flag_values import learner_config, learner_flags, learner_values
+from vidur_ext.vidur.learner_flags import learner_config, learner_flags, learner_values
 
 KEYS = dict(leaf_fields(TrainingConfig))
 

@@ -9,7 +9,7 @@ import pytest
 from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.loading import load_config
-from vidur_ext.vidur.flag_values import learner_config, learner_values
+from vidur_ext.vidur.learner_flags import learner_config, learner_values
 
 PATHS = {
     "training": {"exp_name": "night", "seed": 7, "output_root": "out/${exp_name}"},
@@ -20,6 +20,7 @@ PATHS = {
 }
 
 
+@pytest.mark.shows("training.exp_name")
 def test_variables_stand_for_their_values(write) -> None:
     config = load_config(write(json.dumps(PATHS)))
     assert config.training.output_root == "out/night"

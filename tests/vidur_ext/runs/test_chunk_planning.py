@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
-from vidur_ext.runs import chunk_record as chunk_progress
+from vidur_ext.runs import chunk_record
 from vidur_ext.runs.chunk_record import Order, TrainingProgress, next_slice, plan, usual_size
 
 TOTALS = st.integers(1, 60)
@@ -24,7 +24,7 @@ def record(total: int, size: int, done: int = 0, checkpoint: str | None = None):
     config = TrainingConfig.model_validate(
         {"training": {"total_requests": total}, "parallel_training": {"num_envs": 1}}
     )
-    return chunk_progress.planned(
+    return chunk_record.planned(
         config,
         size,
         RunFolder(Path("run")),
@@ -100,16 +100,16 @@ def test_a_training_that_stops_anywhere_and_often_is_recorded_right(total, size,
         if part is None:
             break
         now += timedelta(seconds=1)
-        progress = chunk_progress.running(progress, part.chunk_id, now)
+        progress = chunk_record.running(progress, part.chunk_id, now)
         assert progress.chunks[part.chunk_id - 1].status == "running"
         dies = data.draw(st.booleans())
         done = data.draw(st.integers(min(done, part.stop), part.stop)) if dies else part.stop
-        progress = chunk_progress.trained(progress, done, "saved.pt", now)
+        progress = chunk_record.trained(progress, done, "saved.pt", now)
         if dies:
-            progress = chunk_progress.failed(progress, part.chunk_id, "killed", now)
+            progress = chunk_record.failed(progress, part.chunk_id, "killed", now)
             assert (progress.status, progress.error_message) == ("failed", "killed")
         else:
-            progress = chunk_progress.completed(progress, part.chunk_id, "saved.pt", now)
+            progress = chunk_record.completed(progress, part.chunk_id, "saved.pt", now)
         assert progress.requests_done == done
         assert progress.last_update == now.isoformat(timespec="seconds")
         for chunk, own in zip(progress.chunks, slices, strict=True):
@@ -136,10 +136,10 @@ def test_a_plan_that_begins_in_the_middle_counts_what_is_behind_it(total, size, 
 @given(TOTALS, SIZES, st.data())
 def test_a_lost_checkpoint_makes_chunks_due_again(total, size, data):
     progress: TrainingProgress = record(total, size, total, "given.pt")
-    progress = chunk_progress.completed(progress, progress.total_chunks, "end.pt", NOW)
+    progress = chunk_record.completed(progress, progress.total_chunks, "end.pt", NOW)
     assert progress.status == "completed"
     held = data.draw(st.integers(0, total - 1))
-    progress = chunk_progress.trained(progress, held, "older.pt", NOW)
+    progress = chunk_record.trained(progress, held, "older.pt", NOW)
     assert (progress.status, progress.requests_done) == ("running", held)
     part = next_slice(plan(total, size), held, finished=False)
     assert part is not None

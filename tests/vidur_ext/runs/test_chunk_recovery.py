@@ -19,7 +19,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
-from vidur_ext.runs import chunk_record as chunk_progress
+from vidur_ext.runs import chunk_record
 from vidur_ext.runs.chunk_record import Order, read_progress, write_progress
 from vidur_ext.runs.chunk_recovery import Recovered, find_run, recover
 
@@ -43,7 +43,7 @@ class Site:
         return folder
 
     def plan(self, size: int = 100, done: int = 0, *, external: Path | None = None) -> None:
-        progress = chunk_progress.planned(
+        progress = chunk_record.planned(
             self.config,
             size,
             self.folder,
@@ -55,7 +55,7 @@ class Site:
         )
         if done:
             held = str(self.path(done))
-            progress = chunk_progress.trained(progress, done, held, BEGUN)
+            progress = chunk_record.trained(progress, done, held, BEGUN)
         write_progress(self.folder.progress, progress)
 
     def path(self, done: int) -> Path:
@@ -278,7 +278,7 @@ def test_a_damaged_config_is_replaced_by_the_settings_of_the_checkpoint(site, ca
 
 def test_what_is_completed_stays_so_without_its_checkpoints(site):
     site.plan(done=240)
-    done = chunk_progress.completed(read_progress(site.folder.progress), 3, "end.pt", BEGUN)
+    done = chunk_record.completed(read_progress(site.folder.progress), 3, "end.pt", BEGUN)
     write_progress(site.folder.progress, done)
     assert site.recover().progress.status == "completed"
 

@@ -12,8 +12,7 @@ from ppo_scheduler.config.learner_sections import CurriculumStage, LearnerConfig
 from vidur_ext.config.fields import choices, leaf_fields
 from vidur_ext.config.sections import ParallelSection
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 
 OTHERS = {int: 7, float: 0.7, str: "moved"}
 DIVIDED_BY_THE_HEADS = {"actor_critic_architecture.hidden_size": 40}

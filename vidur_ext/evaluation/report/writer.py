@@ -11,7 +11,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.evaluation.atomic_file import write_atomically
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import EngineComparison
-from vidur_ext.evaluation.report.html import render_page
+from vidur_ext.evaluation.report.page import render_page
 from vidur_ext.evaluation.report.plots import draw_plots
 from vidur_ext.evaluation.run_result import RunResult
 

@@ -1,0 +1,164 @@
+"""Which requests a run's training, demonstrations, validation and comparison see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.seeding import Purpose
+from vidur_ext.config.sections import WorkloadSection
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.stream import RequestStream
+from vidur_ext.workload.synthetic import SyntheticStream
+from vidur_ext.workload.trace_stream import TraceStream
+from vidur_ext.workload.traces.load import load_trace
+from vidur_ext.workload.traces.rows import Trace
+
+Part = Literal["train", "holdout", "all"]
+"""Of a trace: the training part starts again at its end, the held-out part and the whole end."""
+
+
+def build_stream(
+    workload: WorkloadSection,
+    seed: int,
+    *,
+    purpose: Purpose = Purpose.WORKLOAD,
+    variant: int = 0,
+    part: Part = "train",
+) -> RequestStream:
+    """Return a request stream of a workload.
+
+    Args:
+        purpose: synthetic: with seed and variant, which of the endless streams.
+        part: trace: which requests of it.
+
+    Raises:
+        UserError: the trace file cannot be used.
+    """
+    if workload.source == "synthetic":
+        return SyntheticStream(
+            seed=seed,
+            purpose=purpose,
+            qps=workload.qps * workload.rate_scale,
+            arrival=workload.arrival,
+            burstiness_cv=workload.burstiness_cv,
+            code_fraction=workload.code_fraction,
+            max_tokens=workload.max_tokens,
+            variant=variant,
+        )
+    whole = TraceStream(read_trace(workload).table.at_rate(workload.rate_scale))
+    if part == "all":
+        return whole
+    training, held_out = whole.split(workload.holdout_fraction)
+    return training if part == "train" else held_out
+
+
+def read_trace(workload: WorkloadSection) -> Trace:
+    """Return the trace that a workload names, with its notes.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    assert workload.trace_file is not None, "the section allows no source 'trace' without a file"
+    return load_trace(Path(workload.trace_file), workload.trace_format, workload.max_tokens)
+
+
+def workload_stream(config: TrainingConfig, purpose: Purpose, variant: int = 0) -> RequestStream:
+    """Return the stream that a purpose draws from.
+
+    Of a trace, the comparison sees the held-out part and everything else the training part, which
+    starts again at its end; synthetic streams are told apart by their seeds.
+    """
+    held_out = purpose is Purpose.EVALUATION_WORKLOAD
+    return build_stream(
+        config.workload,
+        config.training.seed,
+        purpose=purpose,
+        variant=variant,
+        part="holdout" if held_out else "train",
+    )
+
+
+def demonstration_table(
+    config: TrainingConfig, index: int, count: int, load_level: float
+) -> RequestTable:
+    """Return the requests of demonstration ``index``, at a load level."""
+    purpose = Purpose.DEMONSTRATION_WORKLOAD
+    if config.workload.source == "trace":
+        return workload_stream(config, purpose).window(index * count, count).at_rate(load_level)
+    return workload_stream(config, purpose, index).window(0, count).at_rate(load_level)
+
+
+def validation_table(config: TrainingConfig, seed: int) -> RequestTable:
+    """Return validation workload ``seed``.
+
+    Synthetic ones have streams of their own. Of a trace, the end of the training part is taken: the
+    held-out part stays unseen until the comparison, and a training gets there only if its budget
+    is as long as the part.
+
+    Raises:
+        UserError: the trace is too short.
+    """
+    count = config.checkpointing.validation_requests
+    stream = workload_stream(config, Purpose.VALIDATION_WORKLOAD, seed)
+    if not isinstance(stream, TraceStream):
+        return stream.window(0, count)
+    available = len(stream.table)
+    first = available - (seed + 1) * count
+    if first < 0:
+        raise UserError(
+            f"{config.workload.trace_file}: its training part has {available} requests, too few "
+            f"for {seed + 1} validation workloads of {count}; lower checkpointing.validation_seeds "
+            "or validation_requests"
+        )
+    return stream.window(first, count)
+
+
+def evaluation_requests(config: TrainingConfig) -> int:
+    """Return how many requests each held-out workload has.
+
+    A trace's held-out part is shared out among the workloads, so there may be fewer than
+    ``evaluation.requests``; ``describe_workload`` says so.
+
+    Raises:
+        UserError: the held-out part is too short to be shared out.
+    """
+    available = workload_stream(config, Purpose.EVALUATION_WORKLOAD).num_requests
+    if available is None:
+        return config.evaluation.requests
+    share = available // config.evaluation.num_seeds
+    if share < 16:
+        raise UserError(
+            f"{config.workload.trace_file}: its held-out part has {available} requests, too few "
+            f"for evaluation.num_seeds={config.evaluation.num_seeds} workloads of 16; raise "
+            "workload.holdout_fraction or lower evaluation.num_seeds"
+        )
+    return min(config.evaluation.requests, share)
+
+
+def evaluation_table(config: TrainingConfig, seed: int) -> RequestTable:
+    """Return held-out workload ``seed``: a stream of its own, or a window of the trace's end."""
+    count = evaluation_requests(config)
+    purpose = Purpose.EVALUATION_WORKLOAD
+    if config.workload.source == "trace":
+        return workload_stream(config, purpose).window(seed * count, count)
+    return workload_stream(config, purpose, seed).window(0, count)
+
+
+def describe_workload(config: TrainingConfig) -> str:
+    """Return one line about the workload, for logs and reports."""
+    workload = config.workload
+    held_out = f"{config.evaluation.num_seeds} x {evaluation_requests(config)} requests held out"
+    if workload.source == "trace":
+        notes = read_trace(workload).notes
+        trace = f"trace {workload.trace_file} at {workload.rate_scale:g} x its rate"
+        return ", ".join([trace, *notes, held_out])
+    process = (
+        "Poisson arrivals"
+        if workload.arrival == "poisson"
+        else f"Gamma arrivals (cv {workload.burstiness_cv:g})"
+    )
+    rate = workload.qps * workload.rate_scale
+    return f"{rate:g} requests/s, {process}, {workload.code_fraction:.0%} code, {held_out}"
