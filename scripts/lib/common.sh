@@ -98,11 +98,11 @@ install_torch() {
     fi
     if [[ "${torch[0]}" == *+cpu ]]; then
         check_disk 3000 # 1850, and twice the downloads: pip unpacks them and keeps them
-        say "Installing requirements.txt (once; 1.9 GB, some minutes) ..."
+        say "Installing requirements.txt (once; 1.8 GB, some minutes) ..."
     else
         check_disk 9000 # 5600 and the same
         say "$TORCH_INDEX_URL has no $pin without CUDA, or does not answer (see TORCH_INDEX_URL)."
-        say "Installing requirements.txt with CUDA (once; 5.6 GB, many minutes) ..."
+        say "Installing requirements.txt with CUDA (once; 5.5 GB, many minutes) ..."
     fi
     pip_install --constraint "$PROJECT_ROOT/requirements.txt" "${torch[@]}"
 }

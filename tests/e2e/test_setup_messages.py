@@ -131,8 +131,8 @@ install_torch
 @pytest.mark.parametrize(
     ("exists", "installed", "said"),
     [
-        ("9.9+cpu", "torch==9.9+cpu", "1.9 GB"),
-        ("'9.9+cpu --extra-index-url there'", "torch==9.9+cpu --extra-index-url there", "1.9 GB"),
+        ("9.9+cpu", "torch==9.9+cpu", "1.8 GB"),
+        ("'9.9+cpu --extra-index-url there'", "torch==9.9+cpu --extra-index-url there", "1.8 GB"),
         ("nowhere", "torch==9.9", "there has no torch==9.9 without CUDA"),
     ],
 )
