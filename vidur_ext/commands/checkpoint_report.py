@@ -29,7 +29,7 @@ from vidur_ext.commands.printing import (
 )
 
 if TYPE_CHECKING:
-    from ppo_scheduler.checkpoint.diff import PartDiff
+    from ppo_scheduler.checkpoint.diff import LeafDifference, PartDiff
     from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
     from ppo_scheduler.state import StateDict
 
