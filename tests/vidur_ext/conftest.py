@@ -100,7 +100,7 @@ class Trained:
 
     @property
     def infos(self) -> list[CheckpointInfo]:
-        return self.store.list()
+        return self.store.checkpoints()
 
     @property
     def steps(self) -> list[int]:

@@ -165,7 +165,7 @@ def export_policy(
     as_json: Json = False,
 ) -> None:
     """Write the policy of a checkpoint alone: weights and feature statistics."""
-    from ppo_scheduler.checkpoint.disk import disk_errors
+    from ppo_scheduler.files import disk_errors
     from ppo_scheduler.policy.routing_policy import save_policy_state
 
     if output.is_dir():

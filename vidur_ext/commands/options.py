@@ -165,13 +165,12 @@ def load_checkpoint(text: str, dir_: Path | None, config: Path | None) -> Loaded
     Raises:
         UserError: there is none, or it cannot be used.
     """
-    from ppo_scheduler.checkpoint.reading import read_latest, read_named, read_step
+    from ppo_scheduler.checkpoint.reading import load, load_named
 
-    if text.isascii() and text.isdecimal():
-        return read_step(chosen_folder(dir_, config), int(text))
-    if text != "latest":
-        return read_named(Path(text))
-    loaded = read_latest(chosen_folder(dir_, config))
+    is_step = text.isascii() and text.isdecimal()
+    if not is_step and text != "latest":
+        return load_named(Path(text))
+    loaded = load(chosen_folder(dir_, config), int(text) if is_step else text)
     for path, reason in loaded.skipped:
         typer.echo(f"skipped {path}: {reason}", err=True)
     return loaded

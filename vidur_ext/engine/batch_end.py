@@ -3,33 +3,7 @@
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled
-from vidur_ext.engine.layout import (
-    ANSWERED_AFTER,
-    COMPLETED,
-    COMPLETED_AFTER,
-    DECODES,
-    DECODING,
-    DONE,
-    FINISHED,
-    FINISHED_OUTPUT,
-    FREE,
-    MEMBERS,
-    NEXT_FINISH,
-    ORCA,
-    OUTPUT,
-    PARTIAL,
-    PARTIAL_DONE,
-    PENDING,
-    PREFILLED,
-    PROMPT,
-    RESTARTED,
-    RESTARTS,
-    ROUNDS,
-    TOKENS,
-    TOTAL,
-    UNANSWERED,
-    Simulation,
-)
+from vidur_ext.engine.layout import Batching, Counter, Replica, Request, Simulation, Since, Time
 from vidur_ext.engine.preemption import find_next_finish, start_decoding, stop_decoding
 
 _GONE, _DECODING, _UNFINISHED = range(3)
@@ -40,19 +14,19 @@ def _complete(sim: Simulation, replica: int, request: int, now: float) -> None:
     """Let a request leave: its last token needed no block of its own."""
     settings, state = sim.settings, sim.state
     row = state.replicas[replica]
-    total = state.requests[request, TOTAL]
-    if settings.scheduler == ORCA:
-        row[FREE] += settings.flat_blocks
+    total = state.requests[request, Request.TOTAL]
+    if settings.scheduler == Batching.ORCA:
+        row[Replica.FREE] += settings.flat_blocks
     else:
-        row[FREE] += -(-(total - 1) // settings.block_size)
-    row[TOKENS] -= total
-    state.times[request, COMPLETED] = now
-    state.requests[request, DONE] = total
-    row[RESTARTED] -= state.requests[request, RESTARTS]
-    state.since[COMPLETED_AFTER] += now - state.now[0]
-    state.completions[state.counters[FINISHED]] = request
-    state.counters[FINISHED] += 1
-    state.counters[FINISHED_OUTPUT] += state.requests[request, OUTPUT]
+        row[Replica.FREE] += -(-(total - 1) // settings.block_size)
+    row[Replica.TOKENS] -= total
+    state.times[request, Time.COMPLETED] = now
+    state.requests[request, Request.DONE] = total
+    row[Replica.RESTARTED] -= state.requests[request, Request.RESTARTS]
+    state.since[Since.COMPLETED_AFTER] += now - state.now[0]
+    state.completions[state.counters[Counter.FINISHED]] = request
+    state.counters[Counter.FINISHED] += 1
+    state.counters[Counter.FINISHED_OUTPUT] += state.requests[request, Request.OUTPUT]
 
 
 @compiled
@@ -61,9 +35,12 @@ def _complete_decoding(sim: Simulation, replica: int, now: float) -> int:
     state = sim.state
     row = state.replicas[replica]
     kept = 0
-    for slot in range(row[DECODING]):
+    for slot in range(row[Replica.DECODING]):
         request = state.members[replica, slot]
-        if state.requests[request, DONE] + row[ROUNDS] == state.requests[request, TOTAL]:
+        if (
+            state.requests[request, Request.DONE] + row[Replica.ROUNDS]
+            == state.requests[request, Request.TOTAL]
+        ):
             stop_decoding(sim, replica, request)
             _complete(sim, replica, request, now)
         else:
@@ -80,19 +57,19 @@ def _advance_prompt(sim: Simulation, replica: int, slot: int, now: float) -> int
     row = state.replicas[replica]
     request = state.members[replica, slot]
     chunk = state.chunks[replica, slot]
-    before = state.requests[request, DONE]
+    before = state.requests[request, Request.DONE]
     done = before + chunk
-    row[PENDING] -= chunk
-    if done < state.requests[request, PROMPT]:
-        row[PARTIAL_DONE] += chunk
-        state.requests[request, DONE] = done
+    row[Replica.PENDING] -= chunk
+    if done < state.requests[request, Request.PROMPT]:
+        row[Replica.PARTIAL_DONE] += chunk
+        state.requests[request, Request.DONE] = done
         return _UNFINISHED
-    row[PARTIAL_DONE] -= before
-    if state.times[request, PREFILLED] == 0.0:
-        state.times[request, PREFILLED] = now
-        state.since[ANSWERED_AFTER] += now - state.now[0]
-        state.counters[UNANSWERED] -= 1
-    if done + 1 == state.requests[request, TOTAL]:
+    row[Replica.PARTIAL_DONE] -= before
+    if state.times[request, Time.PREFILLED] == 0.0:
+        state.times[request, Time.PREFILLED] = now
+        state.since[Since.ANSWERED_AFTER] += now - state.now[0]
+        state.counters[Counter.UNANSWERED] -= 1
+    if done + 1 == state.requests[request, Request.TOTAL]:
         _complete(sim, replica, request, now)
         return _GONE
     start_decoding(sim, replica, request, done + 1)
@@ -104,19 +81,19 @@ def end_batch(sim: Simulation, replica: int, now: float) -> None:
     """Advance the requests of the batch that ends ``now``; the completed ones leave."""
     state = sim.state
     row = state.replicas[replica]
-    first_chunk = row[DECODING]
+    first_chunk = row[Replica.DECODING]
     kept = first_chunk
-    if row[DECODES]:
-        row[ROUNDS] += 1
-        if row[ROUNDS] == row[NEXT_FINISH]:
+    if row[Replica.DECODES]:
+        row[Replica.ROUNDS] += 1
+        if row[Replica.ROUNDS] == row[Replica.NEXT_FINISH]:
             kept = _complete_decoding(sim, replica, now)
-    row[PARTIAL] = 0
-    for slot in range(first_chunk, row[MEMBERS]):
+    row[Replica.PARTIAL] = 0
+    for slot in range(first_chunk, row[Replica.MEMBERS]):
         outcome = _advance_prompt(sim, replica, slot, now)
         if outcome == _GONE:
             continue
         if outcome == _UNFINISHED:
-            row[PARTIAL] = 1
+            row[Replica.PARTIAL] = 1
         state.members[replica, kept] = state.members[replica, slot]
         kept += 1
-    row[MEMBERS] = kept
+    row[Replica.MEMBERS] = kept

@@ -5,26 +5,14 @@ from __future__ import annotations
 from vidur_ext.compiled import compiled
 from vidur_ext.engine.execution import OUTSIDE, iteration_s, steady_iteration_s
 from vidur_ext.engine.layout import (
-    BATCH_CAP,
-    BATCH_END,
-    DECODES,
-    DECODING,
-    DONE,
-    FREE,
-    HEAD,
-    ITERATION,
-    MEMBERS,
-    OVERFLOW,
-    PARTIAL,
-    PROMPT,
-    RESTARTS,
-    SARATHI,
-    SCHEDULED,
-    STEADY,
-    VLLM,
-    WAITING,
-    WATERMARK,
+    Batching,
+    Clock,
+    Counter,
+    Own,
+    Replica,
+    Request,
     Simulation,
+    Time,
 )
 from vidur_ext.engine.preemption import take_blocks
 from vidur_ext.engine.queues import pop_front
@@ -36,13 +24,13 @@ def _admit(sim: Simulation, replica: int, now: float, blocks: int, chunk: int) -
     state = sim.state
     row = state.replicas[replica]
     request = pop_front(state, replica)
-    row[FREE] -= blocks
-    slot = row[MEMBERS]
+    row[Replica.FREE] -= blocks
+    slot = row[Replica.MEMBERS]
     state.members[replica, slot] = request
     state.chunks[replica, slot] = chunk
-    row[MEMBERS] = slot + 1
-    if state.requests[request, RESTARTS] == 0:
-        state.times[request, SCHEDULED] = now
+    row[Replica.MEMBERS] = slot + 1
+    if state.requests[request, Request.RESTARTS] == 0:
+        state.times[request, Time.SCHEDULED] = now
 
 
 @compiled
@@ -55,12 +43,12 @@ def _continue_prompt(sim: Simulation, replica: int) -> int:
     """
     state = sim.state
     row = state.replicas[replica]
-    if not row[PARTIAL]:
+    if not row[Replica.PARTIAL]:
         return 0
-    slot = row[MEMBERS] - 1
+    slot = row[Replica.MEMBERS] - 1
     request = state.members[replica, slot]
-    remaining = state.requests[request, PROMPT] - state.requests[request, DONE]
-    chunk = min(remaining, sim.settings.batch_tokens - row[DECODING])
+    remaining = state.requests[request, Request.PROMPT] - state.requests[request, Request.DONE]
+    chunk = min(remaining, sim.settings.batch_tokens - row[Replica.DECODING])
     state.chunks[replica, slot] = chunk
     return int(chunk)
 
@@ -71,13 +59,13 @@ def _form_sarathi(sim: Simulation, replica: int, now: float) -> bool:
     settings, state = sim.settings, sim.state
     row = state.replicas[replica]
     restarted = take_blocks(sim, replica)
-    row[DECODES] = 1
-    tokens = row[DECODING] + _continue_prompt(sim, replica)
-    while row[WAITING] > 0 and row[MEMBERS] < settings.own[replica, BATCH_CAP]:
-        prompt = state.requests[row[HEAD], PROMPT]
+    row[Replica.DECODES] = 1
+    tokens = row[Replica.DECODING] + _continue_prompt(sim, replica)
+    while row[Replica.WAITING] > 0 and row[Replica.MEMBERS] < settings.own[replica, Own.BATCH_CAP]:
+        prompt = state.requests[row[Replica.HEAD], Request.PROMPT]
         blocks = -(-prompt // settings.block_size)
         chunk = min(prompt, settings.batch_tokens - tokens)
-        if row[FREE] - blocks < settings.own[replica, WATERMARK] or chunk <= 0:
+        if row[Replica.FREE] - blocks < settings.own[replica, Own.WATERMARK] or chunk <= 0:
             break
         _admit(sim, replica, now, blocks, chunk)
         tokens += chunk
@@ -93,13 +81,13 @@ def _form_vllm(sim: Simulation, replica: int, now: float) -> bool:
     """
     settings, state = sim.settings, sim.state
     row = state.replicas[replica]
-    row[DECODES] = 0
+    row[Replica.DECODES] = 0
     tokens = 0
-    while row[WAITING] > 0 and row[MEMBERS] < settings.own[replica, BATCH_CAP]:
-        prompt = state.requests[row[HEAD], PROMPT]
+    while row[Replica.WAITING] > 0 and row[Replica.MEMBERS] < settings.own[replica, Own.BATCH_CAP]:
+        prompt = state.requests[row[Replica.HEAD], Request.PROMPT]
         blocks = -(-prompt // settings.block_size)
         if (
-            row[FREE] - blocks < settings.own[replica, WATERMARK]
+            row[Replica.FREE] - blocks < settings.own[replica, Own.WATERMARK]
             or tokens + prompt > settings.batch_tokens
         ):
             break
@@ -107,7 +95,7 @@ def _form_vllm(sim: Simulation, replica: int, now: float) -> bool:
         tokens += prompt
     if tokens > 0:
         return False
-    row[DECODES] = 1
+    row[Replica.DECODES] = 1
     return take_blocks(sim, replica)
 
 
@@ -116,11 +104,11 @@ def _form_orca(sim: Simulation, replica: int, now: float) -> None:
     """All running requests, then new ones with blocks for the longest request."""
     settings, state = sim.settings, sim.state
     row = state.replicas[replica]
-    row[DECODES] = 1
-    while row[WAITING] > 0 and row[MEMBERS] < settings.own[replica, BATCH_CAP]:
-        if row[FREE] < settings.flat_blocks:
+    row[Replica.DECODES] = 1
+    while row[Replica.WAITING] > 0 and row[Replica.MEMBERS] < settings.own[replica, Own.BATCH_CAP]:
+        if row[Replica.FREE] < settings.flat_blocks:
             break
-        prompt = state.requests[row[HEAD], PROMPT]
+        prompt = state.requests[row[Replica.HEAD], Request.PROMPT]
         _admit(sim, replica, now, settings.flat_blocks, prompt)
 
 
@@ -133,24 +121,24 @@ def start_batch(sim: Simulation, replica: int, now: float) -> bool:
     """
     state = sim.state
     row = state.replicas[replica]
-    row[STEADY] = 0
+    row[Replica.STEADY] = 0
     restarted = False
-    if sim.settings.scheduler == SARATHI:
+    if sim.settings.scheduler == Batching.SARATHI:
         restarted = _form_sarathi(sim, replica, now)
-    elif sim.settings.scheduler == VLLM:
+    elif sim.settings.scheduler == Batching.VLLM:
         restarted = _form_vllm(sim, replica, now)
     else:
         _form_orca(sim, replica, now)
-    if row[MEMBERS] == 0:
+    if row[Replica.MEMBERS] == 0:
         return False
-    if row[DECODING] == row[MEMBERS]:
+    if row[Replica.DECODING] == row[Replica.MEMBERS]:
         duration = steady_iteration_s(sim, replica)
-        row[STEADY] = 0 if restarted else 1
+        row[Replica.STEADY] = 0 if restarted else 1
     else:
         duration = iteration_s(sim, replica)
     if duration == OUTSIDE:
-        state.counters[OVERFLOW] = replica + 1
+        state.counters[Counter.OVERFLOW] = replica + 1
         return False
-    state.clocks[replica, ITERATION] = duration
-    state.clocks[replica, BATCH_END] = now + duration
+    state.clocks[replica, Clock.ITERATION] = duration
+    state.clocks[replica, Clock.BATCH_END] = now + duration
     return True

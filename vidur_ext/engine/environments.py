@@ -14,17 +14,15 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import TELEMETRY, Observation
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
-    COMPLETED,
-    FINISHED,
-    PREFILLED,
-    REPLICA,
-    SCHEDULED,
     Cluster,
+    Counter,
     Floats,
     Inputs,
     Ints,
+    Request,
     Simulation,
     State,
+    Time,
     new_state,
 )
 from vidur_ext.engine.routing import ASK
@@ -142,22 +140,22 @@ class RoutingEnvironments:
     @property
     def routing(self) -> Ints:
         """Replica per environment and request [B, N]; -1 for those to come."""
-        return self._envs.sims.state.requests[:, :, REPLICA].copy()
+        return self._envs.sims.state.requests[:, :, Request.REPLICA].copy()
 
     @property
     def scheduled_at(self) -> Floats:
         """Time of each request's first batch [B, N] [s]; 0 for those to come."""
-        return self._times(SCHEDULED)
+        return self._times(Time.SCHEDULED)
 
     @property
     def prefill_completed_at(self) -> Floats:
         """Time of each request's first token [B, N] [s]; 0 for those to come."""
-        return self._times(PREFILLED)
+        return self._times(Time.PREFILLED)
 
     @property
     def completed_at(self) -> Floats:
         """Time of each request's last token [B, N] [s]; 0 for those to come."""
-        return self._times(COMPLETED)
+        return self._times(Time.COMPLETED)
 
     def _times(self, column: int) -> Floats:
         return self._envs.sims.state.times[:, :, column].copy()
@@ -170,7 +168,7 @@ class RoutingEnvironments:
         sims = self._envs.sims
         for env in range(self.num_envs):
             state = State(*(array[env] for array in sims.state))
-            if self.waiting and state.counters[FINISHED] == state.requests.shape[0]:
+            if self.waiting and state.counters[Counter.FINISHED] == state.requests.shape[0]:
                 continue
             inputs = sims.inputs._replace(arrived=sims.inputs.arrived[env])
             check_end(sims._replace(inputs=inputs, state=state), self._cluster.limits)

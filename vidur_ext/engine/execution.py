@@ -3,18 +3,7 @@
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled
-from vidur_ext.engine.layout import (
-    DECODES,
-    DECODING,
-    DONE,
-    KIND,
-    MEMBERS,
-    OFFSETS,
-    ROOM,
-    ROUNDS,
-    Simulation,
-    Tables,
-)
+from vidur_ext.engine.layout import Own, Replica, Request, Simulation, Tables
 
 TOKENS_PER_ROW = 8
 TOKENS_PER_CHUNK = 32
@@ -36,13 +25,13 @@ def steady_iteration_s(sim: Simulation, replica: int) -> float:
 
     Sets ROOM: every round adds one token to the mean context, and the tables step by kv_step.
     """
-    tables, kind = sim.tables, sim.settings.own[replica, KIND]
+    tables, kind = sim.tables, sim.settings.own[replica, Own.KIND]
     state = sim.state.replicas[replica]
-    count = state[DECODING]
-    mean = state[OFFSETS] // count + state[ROUNDS] + 1
+    count = state[Replica.DECODING]
+    mean = state[Replica.OFFSETS] // count + state[Replica.ROUNDS] + 1
     column = -(-mean // tables.kv_step)
     row = -(-count // TOKENS_PER_ROW)
-    state[ROOM] = column * tables.kv_step - mean
+    state[Replica.ROOM] = column * tables.kv_step - mean
     if (
         row >= tables.per_tokens.shape[1]
         or count >= tables.decode.shape[1]
@@ -59,15 +48,15 @@ def iteration_s(sim: Simulation, replica: int) -> float:
     Like Vidur, takes every request with one new token for a decoding one, the last token of a
     prompt too.
     """
-    tables, state, kind = sim.tables, sim.state, sim.settings.own[replica, KIND]
+    tables, state, kind = sim.tables, sim.state, sim.settings.own[replica, Own.KIND]
     row = state.replicas[replica]
-    count = row[DECODING] if row[DECODES] else 0
-    context = row[OFFSETS] + count * (row[ROUNDS] + 1) if count else 0
+    count = row[Replica.DECODING] if row[Replica.DECODES] else 0
+    context = row[Replica.OFFSETS] + count * (row[Replica.ROUNDS] + 1) if count else 0
     tokens = count
     prefill = 0.0
-    for slot in range(row[DECODING], row[MEMBERS]):
+    for slot in range(row[Replica.DECODING], row[Replica.MEMBERS]):
         chunk = state.chunks[replica, slot]
-        kv = state.requests[state.members[replica, slot], DONE] + chunk
+        kv = state.requests[state.members[replica, slot], Request.DONE] + chunk
         tokens += chunk
         if chunk == 1:
             count += 1

@@ -5,16 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.engine.layout import (
-    FINISHED,
-    HEAD,
-    OVERFLOW,
-    PROMPT,
-    VLLM,
-    WAITING,
-    WATERMARK,
-    Simulation,
-)
+from vidur_ext.engine.layout import Batching, Counter, Own, Replica, Request, Simulation
 from vidur_ext.engine.running_batch import formed_batch
 from vidur_ext.execution_time.tables import TableLimits
 
@@ -26,19 +17,19 @@ def check_end(sim: Simulation, limits: TableLimits) -> None:
         UserError: a batch exceeds the execution-time tables, or a request can never be served.
     """
     counters = sim.state.counters
-    if counters[OVERFLOW]:
+    if counters[Counter.OVERFLOW]:
         raise UserError(_overflow(sim, limits))
-    if counters[FINISHED] < len(sim.state.requests):
+    if counters[Counter.FINISHED] < len(sim.state.requests):
         raise UserError(_starvation(sim))
 
 
 def _starvation(sim: Simulation) -> str:
     """Say why the request that waits first on some replica never got into a batch."""
     settings, state = sim.settings, sim.state
-    replica = int(np.flatnonzero(state.replicas[:, WAITING])[0])
-    request = int(state.replicas[replica, HEAD])
-    prompt = int(state.requests[request, PROMPT])
-    if settings.scheduler == VLLM and prompt > settings.batch_tokens:
+    replica = int(np.flatnonzero(state.replicas[:, Replica.WAITING])[0])
+    request = int(state.replicas[replica, Replica.HEAD])
+    prompt = int(state.requests[request, Request.PROMPT])
+    if settings.scheduler == Batching.VLLM and prompt > settings.batch_tokens:
         return (
             f"request {request} can never be served: its {prompt} prompt tokens exceed vLLM's "
             f"{settings.batch_tokens} tokens in a batch: raise cluster.max_tokens_in_batch or "
@@ -47,14 +38,14 @@ def _starvation(sim: Simulation) -> str:
     return (
         f"request {request} can never be served: its {prompt} prompt tokens do not fit into "
         f"{settings.num_blocks[replica]} KV blocks of {settings.block_size} tokens, less "
-        f"{settings.own[replica, WATERMARK]} that stay free: raise cluster.num_blocks or lower "
+        f"{settings.own[replica, Own.WATERMARK]} that stay free: raise cluster.num_blocks or lower "
         "workload.max_tokens"
     )
 
 
 def _overflow(sim: Simulation, limits: TableLimits) -> str:
     """Say which limit of the tables the batch that could not start exceeds."""
-    replica = int(sim.state.counters[OVERFLOW]) - 1
+    replica = int(sim.state.counters[Counter.OVERFLOW]) - 1
     _, q_tokens, kv_tokens = formed_batch(sim.state, replica)
     violation = limits.violation(q_tokens, kv_tokens)
     assert violation is not None, "only a batch beyond the tables overflows"

@@ -6,18 +6,26 @@ simulations can be stacked. N requests, R replicas, C requests per batch, B toke
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vidur_ext.columns import Column
 from vidur_ext.execution_time.tables import TableLimits
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-# Replica schedulers.
-SARATHI, VLLM, ORCA = range(3)
+
+class Batching(IntEnum):
+    """The replica schedulers that are compiled."""
+
+    SARATHI = 0
+    VLLM = 1
+    ORCA = 2
+
 
 # Routing rules that are compiled; GIVEN takes every replica from an array.
 (
@@ -32,86 +40,109 @@ SARATHI, VLLM, ORCA = range(3)
     ORACLE_WORK,
 ) = range(9)
 
-# Columns of State.requests.
-PROMPT, TOTAL, DONE, NEXT, REPLICA, RESTARTS, OUTPUT = range(7)
-"""PROMPT: tokens to prefill (Vidur adds the tokens so far when it restarts a request); TOTAL:
-prompt and output tokens; DONE: processed tokens, of a decoding request less its replica's ROUNDS;
-NEXT: who waits behind it; REPLICA: -1 before it is routed; OUTPUT: output tokens on arrival."""
 
-# Columns of State.times [s]; 0 until it happens, as in Vidur.
-SCHEDULED, PREFILLED, COMPLETED = range(3)
+class Request(Column):
+    """Columns of ``State.requests``."""
 
-# Columns of State.replicas.
-(
-    HEAD,
-    TAIL,
-    WAITING,
-    MEMBERS,
-    DECODING,
-    PARTIAL,
-    DECODES,
-    ROUNDS,
-    NEXT_FINISH,
-    FREE,
-    STEADY,
-    ROOM,
-    ROUTED,
-    PENDING,
-    OFFSETS,
-    PARTIAL_DONE,
-    TOKENS,
-    GENERATED,
-    RESTARTED,
-) = range(19)
-NUM_REPLICA_COLUMNS = 19
-"""HEAD, TAIL, WAITING: the queue and its length.
-MEMBERS: requests with KV blocks; they stand in State.members in the order of Vidur's list of
-preempted requests: first the DECODING ones, then those with a chunk in the running batch.
-PARTIAL: between batches, whether the last member's prompt is begun and not done.
-DECODES: whether the running batch advances the decoding requests.
-ROUNDS: batches so far that advanced them; NEXT_FINISH: the round that completes one of them.
-FREE: KV blocks. STEADY: unless a request arrives, the next batch is this one again.
-ROOM: rounds of a steady batch until its duration changes.
-ROUTED: got a request at this instant and has not looked at it.
-PENDING: prompt tokens still to be processed; OFFSETS: sum of DONE over the decoding requests;
-PARTIAL_DONE: processed tokens of begun prompts; TOKENS: sum of TOTAL over all requests here.
-GENERATED: sum of DONE less PROMPT over the decoding requests; RESTARTED: sum of RESTARTS over all
-requests here."""
+    PROMPT = "tokens", "to prefill; Vidur adds the tokens so far when it restarts a request"
+    TOTAL = "tokens", "of prompt and output"
+    DONE = "tokens", "that are processed, of a decoding request less its replica's ROUNDS"
+    NEXT = "request", "who waits after it"
+    REPLICA = "replica", "where it is, -1 before it is routed"
+    RESTARTS = "preemptions", "suffered so far"
+    OUTPUT = "tokens", "of output, as on arrival"
+
+
+class Time(Column):
+    """Columns of ``State.times``; 0 until it happens, as in Vidur."""
+
+    SCHEDULED = "s", "its first batch begins"
+    PREFILLED = "s", "its first token is there"
+    COMPLETED = "s", "its last token is there"
+
+
+class Replica(Column):
+    """Columns of ``State.replicas``.
+
+    MEMBERS stand in ``State.members`` in the order of Vidur's list of preempted requests: first the
+    DECODING ones, then those with a chunk in the running batch.
+    """
+
+    HEAD = "request", "that waits first"
+    TAIL = "request", "that waits last"
+    WAITING = "requests", "in the queue"
+    MEMBERS = "requests", "with KV blocks"
+    DECODING = "requests", "of these, past their prefill"
+    PARTIAL = "flag", "between batches: the last member's prompt is begun and not done"
+    DECODES = "flag", "the running batch advances the decoding requests"
+    ROUNDS = "batches", "so far that advanced the decoding requests"
+    NEXT_FINISH = "round", "that completes one of them"
+    FREE = "blocks", "of the KV cache that are free"
+    STEADY = "flag", "unless a request arrives, the next batch is this one again"
+    ROOM = "rounds", "of a steady batch until its duration changes"
+    ROUTED = "flag", "got a request at this instant and has not looked at it"
+    PENDING = "tokens", "of prompts, still to be processed"
+    OFFSETS = "tokens", "sum of DONE over the decoding requests"
+    PARTIAL_DONE = "tokens", "that are processed of begun prompts"
+    TOKENS = "tokens", "sum of TOTAL over all requests here"
+    GENERATED = "tokens", "sum of DONE less PROMPT over the decoding requests"
+    RESTARTED = "preemptions", "sum of RESTARTS over all requests here"
+
 
 NEVER = 1 << 62
 """NEXT_FINISH without decoding requests."""
 
-# Columns of State.clocks [s].
-BATCH_END, ITERATION = range(2)
-"""BATCH_END: when the running batch ends, infinite without one; ITERATION: its duration."""
 
-# Entries of State.counters.
-ARRIVALS, OPEN, WORD, FINISHED, FINISHED_OUTPUT, OVERFLOW, SEEN, UNANSWERED = range(8)
-NUM_COUNTERS = 8
-"""ARRIVALS: requests routed so far; OPEN: some replica is ROUTED; WORD: random words used;
-FINISHED: completed requests; FINISHED_OUTPUT: their output tokens; OVERFLOW: 1 + the replica whose
-batch exceeds the execution-time tables; SEEN: FINISHED at the last decision; UNANSWERED: requests
-here without a first token."""
+class Clock(Column):
+    """Columns of ``State.clocks``."""
 
-# Entries of State.since: sums since the last decision [s].
-COMPLETED_AFTER, ANSWERED_AFTER = range(2)
-"""From the decision to each completion, and to each first token."""
+    BATCH_END = "s", "when the running batch ends, infinite without one"
+    ITERATION = "s", "its duration"
 
 
-# Columns of Settings.own.
-KIND, BATCH_CAP, BLOCKS, WATERMARK = range(4)
-"""KIND: the replica's place in Tables; BATCH_CAP: requests of a batch at most; BLOCKS: KV blocks;
-WATERMARK: those that stay free when a request is admitted."""
+class Counter(Column):
+    """Entries of ``State.counters``."""
 
-# Columns of Estimates.rates.
-SLOPE, CHUNK_S, PREFILL_S_PER_TOKEN, DECODE_TOKEN_S = range(4)
+    ARRIVALS = "requests", "routed so far"
+    OPEN = "flag", "some replica is ROUTED"
+    WORD = "words", "used of the random stream"
+    FINISHED = "requests", "completed so far"
+    FINISHED_OUTPUT = "tokens", "of output of the completed requests"
+    OVERFLOW = "replica", "1 + the one whose batch exceeds the execution-time tables, else 0"
+    SEEN = "requests", "FINISHED at the last decision"
+    UNANSWERED = "requests", "here without a first token"
+
+
+class Since(Column):
+    """Entries of ``State.since``: sums since the last decision."""
+
+    COMPLETED_AFTER = "s", "from the decision to each completion"
+    ANSWERED_AFTER = "s", "from the decision to each first token"
+
+
+class Own(Column):
+    """Columns of ``Settings.own``: what differs between replicas."""
+
+    KIND = "kind", "the replica's place in Tables"
+    BATCH_CAP = "requests", "of a batch at most"
+    BLOCKS = "blocks", "of its KV cache"
+    WATERMARK = "blocks", "that stay free when a request is admitted"
+
+
+class Rate(Column):
+    """Columns of ``Estimates.rates``."""
+
+    SLOPE = "s", "that a token of context adds to an iteration"
+    CHUNK_S = "s", "of a full batch of prompt tokens"
+    PREFILL_S_PER_TOKEN = "s", "per prompt token when batches are full"
+    DECODE_TOKEN_S = "s", "per output token when batches are full"
 
 
 class Settings(NamedTuple):
     """What Vidur's replica schedulers are told.
 
     ``batch_tokens`` is Sarathi's chunk and vLLM's token limit; ``flat_blocks`` is what Orca
-    reserves per request; ``rule`` routes. own [R, 4] is what differs between replicas.
+    reserves per request; ``rule`` routes. own [R, len(Own)] is what differs between replicas.
     """
 
     scheduler: int
@@ -124,7 +155,7 @@ class Settings(NamedTuple):
     @property
     def num_blocks(self) -> Ints:
         """KV blocks [R]."""
-        return self.own[:, BLOCKS]
+        return self.own[:, Own.BLOCKS]
 
 
 class Tables(NamedTuple):
@@ -143,7 +174,7 @@ class Tables(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """What ``LatencyEstimator`` knows: see there. base is [R, C + 1], rates is [R, 4]."""
+    """What ``LatencyEstimator`` knows: see there. base [R, C + 1], rates [R, len(Rate)]."""
 
     base: Floats
     rates: Floats
@@ -184,13 +215,14 @@ class Inputs(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything that changes; see the columns above.
+    """Everything that changes.
 
-    requests int64 [N, 7], times float64 [N, 3], replicas int64 [R, 19], clocks float64 [R, 2],
+    requests int64 [N, len(Request)], times float64 [N, len(Time)],
+    replicas int64 [R, len(Replica)], clocks float64 [R, len(Clock)],
     members int64 [R, C], chunks int64 [R, C] (new tokens per member of the running batch),
     phases int64 [R, B] (decoding requests that need a block in rounds of this remainder),
     completions int64 [N] (requests in the order in which they were completed, per replica between
-    two decisions), counters int64 [8], since float64 [2], now float64 [1].
+    two decisions), counters int64 [len(Counter)], since float64 [len(Since)], now float64 [1].
     """
 
     requests: Ints
@@ -218,27 +250,27 @@ class Simulation(NamedTuple):
 
 def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Settings) -> State:
     """Return the state before the first arrival."""
-    requests = np.zeros((len(prompts), 7), dtype=np.int64)
-    requests[:, PROMPT] = prompts
-    requests[:, TOTAL] = prompts + outputs
-    requests[:, OUTPUT] = outputs
-    requests[:, (NEXT, REPLICA)] = -1
-    replicas = np.zeros((num_replicas, NUM_REPLICA_COLUMNS), dtype=np.int64)
-    replicas[:, (HEAD, TAIL)] = -1
-    replicas[:, FREE] = settings.num_blocks
-    replicas[:, NEXT_FINISH] = NEVER
-    clocks = np.zeros((num_replicas, 2))
-    clocks[:, BATCH_END] = np.inf
+    requests = np.zeros((len(prompts), len(Request)), dtype=np.int64)
+    requests[:, Request.PROMPT] = prompts
+    requests[:, Request.TOTAL] = prompts + outputs
+    requests[:, Request.OUTPUT] = outputs
+    requests[:, (Request.NEXT, Request.REPLICA)] = -1
+    replicas = np.zeros((num_replicas, len(Replica)), dtype=np.int64)
+    replicas[:, (Replica.HEAD, Replica.TAIL)] = -1
+    replicas[:, Replica.FREE] = settings.num_blocks
+    replicas[:, Replica.NEXT_FINISH] = NEVER
+    clocks = np.zeros((num_replicas, len(Clock)))
+    clocks[:, Clock.BATCH_END] = np.inf
     return State(
         requests=requests,
-        times=np.zeros((len(prompts), 3)),
+        times=np.zeros((len(prompts), len(Time))),
         replicas=replicas,
         clocks=clocks,
-        members=np.zeros((num_replicas, settings.own[:, BATCH_CAP].max()), dtype=np.int64),
-        chunks=np.zeros((num_replicas, settings.own[:, BATCH_CAP].max()), dtype=np.int64),
+        members=np.zeros((num_replicas, settings.own[:, Own.BATCH_CAP].max()), dtype=np.int64),
+        chunks=np.zeros((num_replicas, settings.own[:, Own.BATCH_CAP].max()), dtype=np.int64),
         phases=np.zeros((num_replicas, settings.block_size), dtype=np.int64),
         completions=np.full(len(prompts), -1, dtype=np.int64),
-        counters=np.zeros(NUM_COUNTERS, dtype=np.int64),
-        since=np.zeros(2),
+        counters=np.zeros(len(Counter), dtype=np.int64),
+        since=np.zeros(len(Since)),
         now=np.full(1, -np.inf),
     )

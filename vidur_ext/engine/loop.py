@@ -8,30 +8,7 @@ from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.batch_end import end_batch
 from vidur_ext.engine.batch_start import start_batch
 from vidur_ext.engine.execution import OUTSIDE, steady_iteration_s
-from vidur_ext.engine.layout import (
-    ARRIVALS,
-    BATCH_END,
-    FINISHED,
-    FREE,
-    ITERATION,
-    NEXT_FINISH,
-    OPEN,
-    ORCA,
-    OVERFLOW,
-    PENDING,
-    PROMPT,
-    REPLICA,
-    ROOM,
-    ROUNDS,
-    ROUTED,
-    SEEN,
-    STEADY,
-    TOKENS,
-    TOTAL,
-    UNANSWERED,
-    WAITING,
-    Simulation,
-)
+from vidur_ext.engine.layout import Batching, Clock, Counter, Replica, Request, Simulation
 from vidur_ext.engine.look import route
 from vidur_ext.engine.queues import push_back
 
@@ -49,7 +26,7 @@ def _next_batch(sim: Simulation, replica: int, now: float, attempts: int) -> Non
     for _ in range(attempts):
         if start_batch(sim, replica, now):
             return
-    sim.state.clocks[replica, BATCH_END] = np.inf
+    sim.state.clocks[replica, Clock.BATCH_END] = np.inf
 
 
 @compiled
@@ -57,10 +34,10 @@ def _repeat_steady_batch(sim: Simulation, replica: int, until: float) -> None:
     """End and start the same batch again until ``until``, or until anything could differ."""
     state, settings = sim.state, sim.settings
     row = state.replicas[replica]
-    end, duration = state.clocks[replica, BATCH_END], state.clocks[replica, ITERATION]
-    last_round = row[NEXT_FINISH] - 1
-    rounds, free, room = row[ROUNDS], row[FREE], row[ROOM]
-    reserve = 0 if settings.scheduler == ORCA else 1
+    end, duration = state.clocks[replica, Clock.BATCH_END], state.clocks[replica, Clock.ITERATION]
+    last_round = row[Replica.NEXT_FINISH] - 1
+    rounds, free, room = row[Replica.ROUNDS], row[Replica.FREE], row[Replica.ROOM]
+    reserve = 0 if settings.scheduler == Batching.ORCA else 1
     phase = rounds % settings.block_size
     while end < until and rounds < last_round:
         phase += 1
@@ -73,28 +50,28 @@ def _repeat_steady_batch(sim: Simulation, replica: int, until: float) -> None:
         rounds += 1
         room -= 1
         if room < 0:
-            row[ROUNDS] = rounds
+            row[Replica.ROUNDS] = rounds
             duration = steady_iteration_s(sim, replica)
-            room = row[ROOM]
+            room = row[Replica.ROOM]
             if duration == OUTSIDE:
-                state.counters[OVERFLOW] = replica + 1
+                state.counters[Counter.OVERFLOW] = replica + 1
                 break
         end += duration
-    row[ROUNDS], row[FREE], row[ROOM] = rounds, free, room
-    state.clocks[replica, BATCH_END] = end
-    state.clocks[replica, ITERATION] = duration
+    row[Replica.ROUNDS], row[Replica.FREE], row[Replica.ROOM] = rounds, free, room
+    state.clocks[replica, Clock.BATCH_END] = end
+    state.clocks[replica, Clock.ITERATION] = duration
 
 
 @compiled
 def _run_replica(sim: Simulation, replica: int, until: float) -> None:
     """Run a replica's batches that end before ``until``."""
     clocks = sim.state.clocks
-    while clocks[replica, BATCH_END] < until and sim.state.counters[OVERFLOW] == 0:
-        if sim.state.replicas[replica, STEADY]:
+    while clocks[replica, Clock.BATCH_END] < until and sim.state.counters[Counter.OVERFLOW] == 0:
+        if sim.state.replicas[replica, Replica.STEADY]:
             _repeat_steady_batch(sim, replica, until)
-            if clocks[replica, BATCH_END] >= until or sim.state.counters[OVERFLOW]:
+            if clocks[replica, Clock.BATCH_END] >= until or sim.state.counters[Counter.OVERFLOW]:
                 return
-        now = clocks[replica, BATCH_END]
+        now = clocks[replica, Clock.BATCH_END]
         end_batch(sim, replica, now)
         _next_batch(sim, replica, now, 2)
 
@@ -103,20 +80,20 @@ def _run_replica(sim: Simulation, replica: int, until: float) -> None:
 def _close_instant(sim: Simulation) -> None:
     """Let the replicas look at what was routed to them; arrivals go before batches that end now."""
     state = sim.state
-    if not state.counters[OPEN]:
+    if not state.counters[Counter.OPEN]:
         return
     now = state.now[0]
     for replica in range(len(state.replicas)):
-        if not state.replicas[replica, ROUTED]:
+        if not state.replicas[replica, Replica.ROUTED]:
             continue
-        state.replicas[replica, ROUTED] = 0
-        end = state.clocks[replica, BATCH_END]
+        state.replicas[replica, Replica.ROUTED] = 0
+        end = state.clocks[replica, Clock.BATCH_END]
         if end == now:
             end_batch(sim, replica, now)
             _next_batch(sim, replica, now, 3)
         elif end == np.inf:
             _next_batch(sim, replica, now, 1)
-    state.counters[OPEN] = 0
+    state.counters[Counter.OPEN] = 0
 
 
 @compiled
@@ -131,19 +108,19 @@ def _run_all(sim: Simulation, until: float) -> None:
 def assign_one(sim: Simulation, replica: int) -> None:
     """Queue the next request at a replica."""
     state = sim.state
-    request = state.counters[ARRIVALS]
+    request = state.counters[Counter.ARRIVALS]
     row = state.replicas[replica]
-    if row[WAITING] == 0:
-        row[STEADY] = 0
+    if row[Replica.WAITING] == 0:
+        row[Replica.STEADY] = 0
     push_back(state, replica, request)
-    row[PENDING] += state.requests[request, PROMPT]
-    row[TOKENS] += state.requests[request, TOTAL]
-    row[ROUTED] = 1
-    state.requests[request, REPLICA] = replica
-    state.counters[OPEN] = 1
-    state.counters[ARRIVALS] = request + 1
-    state.counters[UNANSWERED] += 1
-    state.counters[SEEN] = state.counters[FINISHED]
+    row[Replica.PENDING] += state.requests[request, Request.PROMPT]
+    row[Replica.TOKENS] += state.requests[request, Request.TOTAL]
+    row[Replica.ROUTED] = 1
+    state.requests[request, Request.REPLICA] = replica
+    state.counters[Counter.OPEN] = 1
+    state.counters[Counter.ARRIVALS] = request + 1
+    state.counters[Counter.UNANSWERED] += 1
+    state.counters[Counter.SEEN] = state.counters[Counter.FINISHED]
     state.since[:] = 0.0
 
 
@@ -155,8 +132,8 @@ def advance_one(sim: Simulation) -> int:
     or a batch exceeded the tables.
     """
     state, arrived = sim.state, sim.inputs.arrived
-    while state.counters[OVERFLOW] == 0:
-        request = state.counters[ARRIVALS]
+    while state.counters[Counter.OVERFLOW] == 0:
+        request = state.counters[Counter.ARRIVALS]
         until = arrived[request] if request < len(arrived) else np.inf
         if until > state.now[0]:
             _run_all(sim, until)

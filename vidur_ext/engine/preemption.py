@@ -3,25 +3,7 @@
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled
-from vidur_ext.engine.layout import (
-    DECODING,
-    DONE,
-    FREE,
-    GENERATED,
-    MEMBERS,
-    NEVER,
-    NEXT_FINISH,
-    OFFSETS,
-    PARTIAL,
-    PARTIAL_DONE,
-    PENDING,
-    PROMPT,
-    RESTARTED,
-    RESTARTS,
-    ROUNDS,
-    TOTAL,
-    Simulation,
-)
+from vidur_ext.engine.layout import NEVER, Replica, Request, Simulation
 from vidur_ext.engine.queues import push_front
 
 
@@ -30,12 +12,14 @@ def start_decoding(sim: Simulation, replica: int, request: int, done: int) -> No
     """Count a request whose prompt is done among the decoding ones, at the end of a round."""
     state = sim.state
     row = state.replicas[replica]
-    offset = done - row[ROUNDS]
-    state.requests[request, DONE] = offset
-    row[DECODING] += 1
-    row[OFFSETS] += offset
-    row[GENERATED] += offset - state.requests[request, PROMPT]
-    row[NEXT_FINISH] = min(row[NEXT_FINISH], state.requests[request, TOTAL] - offset)
+    offset = done - row[Replica.ROUNDS]
+    state.requests[request, Request.DONE] = offset
+    row[Replica.DECODING] += 1
+    row[Replica.OFFSETS] += offset
+    row[Replica.GENERATED] += offset - state.requests[request, Request.PROMPT]
+    row[Replica.NEXT_FINISH] = min(
+        row[Replica.NEXT_FINISH], state.requests[request, Request.TOTAL] - offset
+    )
     state.phases[replica, (1 - offset) % sim.settings.block_size] += 1
 
 
@@ -44,10 +28,10 @@ def stop_decoding(sim: Simulation, replica: int, request: int) -> None:
     """Take a request out of the decoding ones; its blocks and its slot are the caller's."""
     state = sim.state
     row = state.replicas[replica]
-    offset = state.requests[request, DONE]
-    row[DECODING] -= 1
-    row[OFFSETS] -= offset
-    row[GENERATED] -= offset - state.requests[request, PROMPT]
+    offset = state.requests[request, Request.DONE]
+    row[Replica.DECODING] -= 1
+    row[Replica.OFFSETS] -= offset
+    row[Replica.GENERATED] -= offset - state.requests[request, Request.PROMPT]
     state.phases[replica, (1 - offset) % sim.settings.block_size] -= 1
 
 
@@ -57,21 +41,21 @@ def _restart(sim: Simulation, replica: int, request: int, partial: bool) -> None
     state = sim.state
     row = state.replicas[replica]
     block_size = sim.settings.block_size
-    done = state.requests[request, DONE]
+    done = state.requests[request, Request.DONE]
     if partial:
-        prompt = state.requests[request, PROMPT]
-        row[FREE] += -(-prompt // block_size)
-        row[PENDING] -= prompt - done
-        row[PARTIAL_DONE] -= done
+        prompt = state.requests[request, Request.PROMPT]
+        row[Replica.FREE] += -(-prompt // block_size)
+        row[Replica.PENDING] -= prompt - done
+        row[Replica.PARTIAL_DONE] -= done
     else:
-        done += row[ROUNDS]
-        row[FREE] += -(-(done - 1) // block_size)
+        done += row[Replica.ROUNDS]
+        row[Replica.FREE] += -(-(done - 1) // block_size)
         stop_decoding(sim, replica, request)
-    state.requests[request, PROMPT] = done
-    state.requests[request, DONE] = 0
-    state.requests[request, RESTARTS] += 1
-    row[RESTARTED] += 1
-    row[PENDING] += done
+    state.requests[request, Request.PROMPT] = done
+    state.requests[request, Request.DONE] = 0
+    state.requests[request, Request.RESTARTS] += 1
+    row[Replica.RESTARTED] += 1
+    row[Replica.PENDING] += done
     push_front(state, replica, request)
 
 
@@ -84,11 +68,11 @@ def take_blocks(sim: Simulation, replica: int) -> bool:
     """
     state = sim.state
     row = state.replicas[replica]
-    if row[DECODING] == 0:
+    if row[Replica.DECODING] == 0:
         return False
-    needed = state.phases[replica, row[ROUNDS] % sim.settings.block_size]
-    if row[FREE] - needed >= 1:
-        row[FREE] -= needed
+    needed = state.phases[replica, row[Replica.ROUNDS] % sim.settings.block_size]
+    if row[Replica.FREE] - needed >= 1:
+        row[Replica.FREE] -= needed
         return False
     return _take_scarce_blocks(sim, replica)
 
@@ -101,20 +85,22 @@ def _take_scarce_blocks(sim: Simulation, replica: int) -> bool:
     members = state.members[replica]
     block_size = sim.settings.block_size
     # The last to go is the request at the front itself: then nobody is behind it.
-    front, back = 0, row[MEMBERS]
+    front, back = 0, row[Replica.MEMBERS]
     restarted = False
-    while front < back - row[PARTIAL]:
+    while front < back - row[Replica.PARTIAL]:
         request = members[front]
-        while row[FREE] < 1 and front < back:
+        while row[Replica.FREE] < 1 and front < back:
             back -= 1
-            _restart(sim, replica, members[back], row[PARTIAL] == 1)
-            row[PARTIAL] = 0
+            _restart(sim, replica, members[back], row[Replica.PARTIAL] == 1)
+            row[Replica.PARTIAL] = 0
             restarted = True
         if front < back:
-            if (state.requests[request, DONE] + row[ROUNDS]) % block_size == 1 % block_size:
-                row[FREE] -= 1
+            if (
+                state.requests[request, Request.DONE] + row[Replica.ROUNDS]
+            ) % block_size == 1 % block_size:
+                row[Replica.FREE] -= 1
             front += 1
-    row[MEMBERS] = back
+    row[Replica.MEMBERS] = back
     if restarted:
         find_next_finish(sim, replica)
     return restarted
@@ -126,7 +112,9 @@ def find_next_finish(sim: Simulation, replica: int) -> None:
     state = sim.state
     row = state.replicas[replica]
     earliest = NEVER
-    for slot in range(row[DECODING]):
+    for slot in range(row[Replica.DECODING]):
         request = state.members[replica, slot]
-        earliest = min(earliest, state.requests[request, TOTAL] - state.requests[request, DONE])
-    row[NEXT_FINISH] = earliest
+        earliest = min(
+            earliest, state.requests[request, Request.TOTAL] - state.requests[request, Request.DONE]
+        )
+    row[Replica.NEXT_FINISH] = earliest

@@ -6,15 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidur_ext.engine.layout import (
-    BATCH_END,
-    DECODES,
-    DECODING,
-    DONE,
-    MEMBERS,
-    ROUNDS,
-    State,
-)
+from vidur_ext.engine.layout import Clock, Replica, Request, State
 
 
 class RunningBatch(NamedTuple):
@@ -27,7 +19,7 @@ class RunningBatch(NamedTuple):
 
 def running_batch(state: State, replica: int) -> RunningBatch:
     """Return the batch that a replica works on; empty if it is idle."""
-    if not np.isfinite(state.clocks[replica, BATCH_END]):
+    if not np.isfinite(state.clocks[replica, Clock.BATCH_END]):
         return RunningBatch([], [], [])
     return formed_batch(state, replica)
 
@@ -35,15 +27,15 @@ def running_batch(state: State, replica: int) -> RunningBatch:
 def formed_batch(state: State, replica: int) -> RunningBatch:
     """Return the batch that a replica has formed last, though it may be unable to start it."""
     row = state.replicas[replica]
-    first_chunk = int(row[DECODING])
-    members = state.members[replica, : row[MEMBERS]].tolist()
-    done = state.requests[members, DONE]
-    first = 0 if row[DECODES] else first_chunk
+    first_chunk = int(row[Replica.DECODING])
+    members = state.members[replica, : row[Replica.MEMBERS]].tolist()
+    done = state.requests[members, Request.DONE]
+    first = 0 if row[Replica.DECODES] else first_chunk
     decoding, prompts = members[first:first_chunk], members[first_chunk:]
-    chunks = state.chunks[replica, first_chunk : row[MEMBERS]]
+    chunks = state.chunks[replica, first_chunk : row[Replica.MEMBERS]]
     return RunningBatch(
         decoding + prompts,
         [1] * len(decoding) + chunks.tolist(),
-        (done[first:first_chunk] + row[ROUNDS] + 1).tolist()
+        (done[first:first_chunk] + row[Replica.ROUNDS] + 1).tolist()
         + (done[first_chunk:] + chunks).tolist(),
     )

@@ -12,20 +12,16 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.engine import loop
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
-    ARRIVALS,
-    COMPLETED,
-    OVERFLOW,
-    PREFILLED,
-    REPLICA,
-    RESTARTS,
-    SCHEDULED,
     Cluster,
+    Counter,
     Floats,
     Inputs,
     Ints,
+    Request,
     Settings,
     Simulation,
     State,
+    Time,
     new_state,
 )
 from vidur_ext.engine.routing import routing_of
@@ -94,7 +90,9 @@ class CompiledSimulation:
     def assign(self, replica: int) -> None:
         """Route the request that ``advance`` returned."""
         assert 0 <= replica < len(self._sim.state.replicas), f"there is no replica {replica}"
-        assert self.state.counters[ARRIVALS] < len(self.table), "every request is routed already"
+        assert self.state.counters[Counter.ARRIVALS] < len(self.table), (
+            "every request is routed already"
+        )
         loop.assign(self._sim, replica)
 
     def run(self) -> None:
@@ -114,7 +112,7 @@ class CompiledSimulation:
         assert time <= self.next_arrival, f"a request arrives before {time} s"
         assert self.next_arrival > self.state.now[0], "a request of this instant is to be routed"
         loop.run_until(self._sim, time)
-        if self.state.counters[OVERFLOW]:
+        if self.state.counters[Counter.OVERFLOW]:
             check_end(self._sim, self._limits)
 
     def snapshot(self) -> Snapshot:
@@ -162,30 +160,30 @@ class CompiledSimulation:
     @property
     def next_arrival(self) -> float:
         """Time [s] of the first request that is not routed yet; infinite behind the last."""
-        request = int(self.state.counters[ARRIVALS])
+        request = int(self.state.counters[Counter.ARRIVALS])
         return float(self.table.arrived_at[request]) if request < len(self.table) else np.inf
 
     @property
     def routing(self) -> Ints:
         """Replica per request [N]; -1 for those to come."""
-        return self.state.requests[:, REPLICA].copy()
+        return self.state.requests[:, Request.REPLICA].copy()
 
     @property
     def restarts(self) -> Ints:
         """How often each request was preempted [N]."""
-        return self.state.requests[:, RESTARTS].copy()
+        return self.state.requests[:, Request.RESTARTS].copy()
 
     @property
     def scheduled_at(self) -> Floats:
         """Time of each request's first batch [s]; 0 for those to come."""
-        return self.state.times[:, SCHEDULED].copy()
+        return self.state.times[:, Time.SCHEDULED].copy()
 
     @property
     def prefill_completed_at(self) -> Floats:
         """Time of each request's first token [s]; 0 for those to come."""
-        return self.state.times[:, PREFILLED].copy()
+        return self.state.times[:, Time.PREFILLED].copy()
 
     @property
     def completed_at(self) -> Floats:
         """Time of each request's last token [s]; 0 for those to come."""
-        return self.state.times[:, COMPLETED].copy()
+        return self.state.times[:, Time.COMPLETED].copy()

@@ -9,16 +9,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import TELEMETRY
 from vidur_ext.compiled import compiled, compiled_entry
-from vidur_ext.engine.layout import (
-    COMPLETED,
-    FINISHED,
-    PREFILLED,
-    SEEN,
-    Inputs,
-    Ints,
-    Simulation,
-    State,
-)
+from vidur_ext.engine.layout import Counter, Inputs, Ints, Simulation, State, Time
 from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import AT_END, advance_one, assign_one
 from vidur_ext.routing.features import FeatureRule, write_observation
@@ -101,10 +92,10 @@ def _trace(trace: np.uint64, bits: NDArray[np.uint64]) -> np.uint64:
 def _report_completions(sim: Simulation, latencies: Floats, first: int) -> int:
     """Append the latencies since the last decision; return the row behind them."""
     state, arrived = sim.state, sim.inputs.arrived
-    for index in range(state.counters[SEEN], state.counters[FINISHED]):
+    for index in range(state.counters[Counter.SEEN], state.counters[Counter.FINISHED]):
         request = state.completions[index]
-        latencies[first, 0] = state.times[request, COMPLETED] - arrived[request]
-        latencies[first, 1] = state.times[request, PREFILLED] - arrived[request]
+        latencies[first, 0] = state.times[request, Time.COMPLETED] - arrived[request]
+        latencies[first, 1] = state.times[request, Time.PREFILLED] - arrived[request]
         first += 1
     return first
 

@@ -20,7 +20,7 @@ from vidur_ext.evaluation.run_result import RequestTimes, RunResult
 from vidur_ext.processes import map_unordered
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
-from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Interval
+from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, SinceLastDecision
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.vidur.simulation import isolated_simulation, routed_by, simulation_of
 from vidur_ext.workload.request_table import RequestTable
@@ -37,7 +37,10 @@ class GreedyRouter:
         self._policy = policy
 
     def observe(
-        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest | None
+        self,
+        snapshot: ClusterSnapshot,
+        interval: SinceLastDecision,
+        request: ArrivingRequest | None,
     ) -> None:
         """A policy decides on observations alone."""
 

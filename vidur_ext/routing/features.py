@@ -14,37 +14,15 @@ from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.observation import TELEMETRY, ObservationSchema
 from vidur_ext.compiled import compiled
 from vidur_ext.routing.view import (
-    AGE,
-    BATCH_CAPACITY,
-    COMPLETION_RATE,
-    COMPLETIONS,
-    CONTEXT,
-    DECODING,
-    DURATION,
-    E2E_SUM,
-    EMA,
-    GAP,
-    GENERATED,
-    KV_TOTAL,
-    KV_USED,
-    LATENCY,
-    MEAN_WAIT,
-    OLDEST_WAIT,
-    PENDING_PREFILL,
-    PROCESSED,
-    PROMPT,
-    REMAINING_OUTPUT,
-    REQUEST_OUTPUT,
-    REQUEST_PROMPT,
-    RESTARTS,
-    RUNNING,
-    TREND,
-    TTFT,
-    TTFT_SUM,
-    VARIANCE,
-    WAITING,
+    Arriving,
+    Elapsed,
     Floats,
     Memory,
+    Past,
+    Predicted,
+    Quantity,
+    Queued,
+    Remembered,
     Sight,
     follow,
 )
@@ -123,15 +101,15 @@ def observation_schema(section: ObservationSection) -> ObservationSchema:
 
 
 _PLAIN_ROWS = (
-    WAITING,
-    RUNNING,
-    DECODING,
-    PENDING_PREFILL,
-    CONTEXT,
-    KV_TOTAL,
-    RESTARTS,
-    OLDEST_WAIT,
-    MEAN_WAIT,
+    Quantity.WAITING,
+    Quantity.RUNNING,
+    Quantity.DECODING,
+    Quantity.PENDING_PREFILL_TOKENS,
+    Quantity.CONTEXT_TOKENS,
+    Quantity.KV_BLOCKS_TOTAL,
+    Quantity.RESTARTS,
+    Quantity.OLDEST_WAIT_S,
+    Quantity.MEAN_WAIT_S,
 )
 assert len(_PLAIN_ROWS) == len(PLAIN)
 _NUM_PLAIN = len(PLAIN)
@@ -167,20 +145,27 @@ def _remember(interval: Floats, numbers: Floats) -> None:
 
     Each completion of an interval counts as the mean of all of them, so that no order matters.
     """
-    if numbers[GAP] == 0.0:
-        numbers[GAP] = interval[DURATION]
-    numbers[GAP] += _RECENT * (interval[DURATION] - numbers[GAP])
-    completions = interval[COMPLETIONS]
-    numbers[COMPLETION_RATE] += _RECENT * (completions - numbers[COMPLETION_RATE])
+    if numbers[Remembered.GAP_S] == 0.0:
+        numbers[Remembered.GAP_S] = interval[Elapsed.DURATION_S]
+    numbers[Remembered.GAP_S] += _RECENT * (
+        interval[Elapsed.DURATION_S] - numbers[Remembered.GAP_S]
+    )
+    completions = interval[Elapsed.COMPLETIONS]
+    numbers[Remembered.COMPLETION_RATE] += _RECENT * (
+        completions - numbers[Remembered.COMPLETION_RATE]
+    )
     if completions == 0.0:
         return
-    latency, ttft = interval[E2E_SUM] / completions, interval[TTFT_SUM] / completions
-    if np.isnan(numbers[LATENCY]):
-        numbers[LATENCY], numbers[TTFT] = latency, ttft
+    latency, ttft = (
+        interval[Elapsed.E2E_SUM_S] / completions,
+        interval[Elapsed.TTFT_SUM_S] / completions,
+    )
+    if np.isnan(numbers[Remembered.LATENCY_S]):
+        numbers[Remembered.LATENCY_S], numbers[Remembered.TTFT_S] = latency, ttft
         return
     weight = 1.0 - (1.0 - _RECENT) ** completions
-    numbers[LATENCY] += weight * (latency - numbers[LATENCY])
-    numbers[TTFT] += weight * (ttft - numbers[TTFT])
+    numbers[Remembered.LATENCY_S] += weight * (latency - numbers[Remembered.LATENCY_S])
+    numbers[Remembered.TTFT_S] += weight * (ttft - numbers[Remembered.TTFT_S])
 
 
 @compiled
@@ -192,12 +177,12 @@ def _write_compared(sight: Sight, out: Floats) -> None:
     table, replicas = sight.table, sight.table.shape[1]
     for replica in range(replicas):
         row = out[replica, _FIRST_COMPARED:_FIRST_GAP]
-        row[0] = table[WAITING, replica] + table[RUNNING, replica]
-        row[1] = table[PENDING_PREFILL, replica]
-        row[2] = table[CONTEXT, replica]
-        row[3] = table[KV_USED, replica] / table[KV_TOTAL, replica]
-        row[4] = sight.predicted[0, replica]
-        row[5] = sight.predicted[1, replica]
+        row[0] = table[Quantity.WAITING, replica] + table[Quantity.RUNNING, replica]
+        row[1] = table[Quantity.PENDING_PREFILL_TOKENS, replica]
+        row[2] = table[Quantity.CONTEXT_TOKENS, replica]
+        row[3] = table[Quantity.KV_BLOCKS_USED, replica] / table[Quantity.KV_BLOCKS_TOTAL, replica]
+        row[4] = sight.predicted[Predicted.TTFT_S, replica]
+        row[5] = sight.predicted[Predicted.LATENCY_S, replica]
     for index in range(_NUM_COMPARED):
         least = np.inf
         for replica in range(replicas):
@@ -212,10 +197,10 @@ def _write_oracle(sight: Sight, out: Floats, first: int) -> int:
     table, replicas = sight.table, sight.table.shape[1]
     least = np.inf
     for replica in range(replicas):
-        least = min(least, table[REMAINING_OUTPUT, replica])
+        least = min(least, table[Quantity.REMAINING_OUTPUT_TOKENS, replica])
     for replica in range(replicas):
-        out[replica, first] = table[REMAINING_OUTPUT, replica]
-        out[replica, first + 1] = table[REMAINING_OUTPUT, replica] - least
+        out[replica, first] = table[Quantity.REMAINING_OUTPUT_TOKENS, replica]
+        out[replica, first + 1] = table[Quantity.REMAINING_OUTPUT_TOKENS, replica] - least
     return first + 2
 
 
@@ -223,15 +208,17 @@ def _write_oracle(sight: Sight, out: Floats, first: int) -> int:
 def _write_replicas(rule: FeatureRule, sight: Sight, memory: Memory, out: Floats) -> None:
     """Write the features [R, F]."""
     table, queues = sight.table, sight.queues
-    prompt_blocks = sight.request[REQUEST_PROMPT] / rule.block_size
+    prompt_blocks = sight.request[Arriving.PROMPT_TOKENS] / rule.block_size
     for replica in range(table.shape[1]):
-        for index, row in enumerate(_PLAIN_ROWS):
-            out[replica, index] = table[row, replica]
-        running = table[RUNNING, replica]
+        for index, quantity in enumerate(_PLAIN_ROWS):
+            out[replica, index] = table[quantity, replica]
+        running = table[Quantity.RUNNING, replica]
         derived = out[replica, _NUM_PLAIN:_FIRST_COMPARED]
-        derived[0] = table[GENERATED, replica] / max(running, 1.0)
-        derived[1] = (table[KV_USED, replica] + prompt_blocks) / table[KV_TOTAL, replica]
-        derived[2] = running / table[BATCH_CAPACITY, replica]
+        derived[0] = table[Quantity.GENERATED_TOKENS, replica] / max(running, 1.0)
+        derived[1] = (table[Quantity.KV_BLOCKS_USED, replica] + prompt_blocks) / table[
+            Quantity.KV_BLOCKS_TOTAL, replica
+        ]
+        derived[2] = running / table[Quantity.BATCH_CAPACITY, replica]
     _write_compared(sight, out)
     column = _FIRST_OPTIONAL
     if rule.oracle:
@@ -246,10 +233,12 @@ def _write_replicas(rule: FeatureRule, sight: Sight, memory: Memory, out: Floats
         for slot in range(queues.shape[1]):
             waiting = queues[replica, slot]
             first = column + 4 * slot
-            out[replica, first] = waiting[AGE]
-            out[replica, first + 1] = waiting[PROMPT]
-            out[replica, first + 2] = waiting[PROCESSED]
-            out[replica, first + 3] = waiting[PROMPT] - waiting[PROCESSED]
+            out[replica, first] = waiting[Queued.AGE_S]
+            out[replica, first + 1] = waiting[Queued.PROMPT_TOKENS]
+            out[replica, first + 2] = waiting[Queued.PROCESSED_TOKENS]
+            out[replica, first + 3] = (
+                waiting[Queued.PROMPT_TOKENS] - waiting[Queued.PROCESSED_TOKENS]
+            )
 
 
 @compiled
@@ -258,7 +247,7 @@ def _balance(table: Floats) -> float:
     replicas = table.shape[1]
     total = most = 0.0
     for replica in range(replicas):
-        load = table[WAITING, replica] + table[RUNNING, replica]
+        load = table[Quantity.WAITING, replica] + table[Quantity.RUNNING, replica]
         total += load
         most = max(most, load)
     if total == 0.0 or replicas == 1:
@@ -292,28 +281,28 @@ def write_observation(
     _remember(sight.interval, numbers)
     _write_replicas(rule, sight, memory, replicas)
     count = table.shape[1]
-    qps = 1.0 / numbers[GAP] if numbers[GAP] > 0.0 else 0.0
+    qps = 1.0 / numbers[Remembered.GAP_S] if numbers[Remembered.GAP_S] > 0.0 else 0.0
     balance = _balance(table)
-    context[0] = request[REQUEST_PROMPT]
-    context[1] = math.log(request[REQUEST_PROMPT])
-    context[2] = (table[WAITING].sum() + table[RUNNING].sum()) / count
-    context[3] = table[WAITING].sum() / count
-    context[4] = _least(table[PENDING_PREFILL])
-    context[5] = _least(sight.predicted[1])
+    context[0] = request[Arriving.PROMPT_TOKENS]
+    context[1] = math.log(request[Arriving.PROMPT_TOKENS])
+    context[2] = (table[Quantity.WAITING].sum() + table[Quantity.RUNNING].sum()) / count
+    context[3] = table[Quantity.WAITING].sum() / count
+    context[4] = _least(table[Quantity.PENDING_PREFILL_TOKENS])
+    context[5] = _least(sight.predicted[Predicted.LATENCY_S])
     context[6] = qps
-    context[7] = 0.0 if np.isnan(numbers[LATENCY]) else numbers[LATENCY]
-    context[8] = 0.0 if np.isnan(numbers[TTFT]) else numbers[TTFT]
-    context[9] = numbers[COMPLETION_RATE]
+    context[7] = 0.0 if np.isnan(numbers[Remembered.LATENCY_S]) else numbers[Remembered.LATENCY_S]
+    context[8] = 0.0 if np.isnan(numbers[Remembered.TTFT_S]) else numbers[Remembered.TTFT_S]
+    context[9] = numbers[Remembered.COMPLETION_RATE]
     context[10] = balance
     column = 11
     if rule.oracle:
-        context[column] = request[REQUEST_OUTPUT]
+        context[column] = request[Arriving.OUTPUT_TOKENS]
         column += 1
     if rule.history:
         follow(memory.qps, 0, qps, rule.history_alpha)
-        context[column] = memory.qps[EMA, 0]
-        context[column + 1] = memory.qps[TREND, 0]
-        context[column + 2] = memory.qps[VARIANCE, 0]
+        context[column] = memory.qps[Past.EMA, 0]
+        context[column + 1] = memory.qps[Past.TREND, 0]
+        context[column + 2] = memory.qps[Past.VARIANCE, 0]
     telemetry[0] = qps
-    telemetry[1] = numbers[LATENCY]
+    telemetry[1] = numbers[Remembered.LATENCY_S]
     telemetry[2] = balance

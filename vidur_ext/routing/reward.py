@@ -12,22 +12,14 @@ from ppo_scheduler.control.curriculum import StageScales
 from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.routing.features import COMPONENTS
 from vidur_ext.routing.view import (
-    COMPLETIONS,
-    E2E_SUM,
-    IN_TIME,
-    LATENCY_EMA,
-    MEAN_LATENCY,
-    PREVIOUS_SCORE,
-    REQUEST_SECONDS,
-    RUNNING,
-    THROUGHPUT_EMA,
-    UNANSWERED_SECONDS,
-    WAITING,
     ClusterSnapshot,
+    Elapsed,
     Floats,
-    Interval,
     Memory,
+    Quantity,
+    Remembered,
     Sight,
+    SinceLastDecision,
     new_memory,
     new_sight,
 )
@@ -84,13 +76,13 @@ def _variation(table: Floats) -> float:
     replicas = table.shape[1]
     total = 0.0
     for replica in range(replicas):
-        total += table[WAITING, replica] + table[RUNNING, replica]
+        total += table[Quantity.WAITING, replica] + table[Quantity.RUNNING, replica]
     if total == 0.0:
         return 0.0
     mean = total / replicas
     squares = 0.0
     for replica in range(replicas):
-        squares += (table[WAITING, replica] + table[RUNNING, replica] - mean) ** 2
+        squares += (table[Quantity.WAITING, replica] + table[Quantity.RUNNING, replica] - mean) ** 2
     return math.sqrt(squares / replicas) / mean
 
 
@@ -99,9 +91,13 @@ def _against_averages(
     rule: RewardRule, numbers: Floats, throughput: float, latency: float
 ) -> float:
     """Return how throughput and latency compare with their averages, which then follow."""
-    change = (throughput - numbers[THROUGHPUT_EMA]) - (latency - numbers[LATENCY_EMA])
-    numbers[THROUGHPUT_EMA] += rule.ema_alpha * (throughput - numbers[THROUGHPUT_EMA])
-    numbers[LATENCY_EMA] += rule.ema_alpha * (latency - numbers[LATENCY_EMA])
+    change = (throughput - numbers[Remembered.THROUGHPUT_EMA]) - (
+        latency - numbers[Remembered.LATENCY_EMA]
+    )
+    numbers[Remembered.THROUGHPUT_EMA] += rule.ema_alpha * (
+        throughput - numbers[Remembered.THROUGHPUT_EMA]
+    )
+    numbers[Remembered.LATENCY_EMA] += rule.ema_alpha * (latency - numbers[Remembered.LATENCY_EMA])
     return float(change)
 
 
@@ -109,24 +105,28 @@ def _against_averages(
 def reward_of(rule: RewardRule, sight: Sight, memory: Memory, components: Floats) -> float:
     """Return the reward of an interval; write its components in the order of ``COMPONENTS``."""
     numbers, interval = memory.numbers, sight.interval
-    completions = interval[COMPLETIONS]
+    completions = interval[Elapsed.COMPLETIONS]
     if completions > 0.0:
-        numbers[MEAN_LATENCY] = interval[E2E_SUM] / completions
-    mean_latency = numbers[MEAN_LATENCY]
+        numbers[Remembered.MEAN_LATENCY_S] = interval[Elapsed.E2E_SUM_S] / completions
+    mean_latency = numbers[Remembered.MEAN_LATENCY_S]
     throughput = rule.throughput_weight * completions
     latency = rule.latency_weight * mean_latency
     imbalance = rule.imbalance_weight * _variation(sight.table)
     penalty = rule.penalty if mean_latency > rule.threshold_s else 0.0
     score = throughput - latency - imbalance - penalty
-    change = 0.0 if np.isnan(numbers[PREVIOUS_SCORE]) else score - numbers[PREVIOUS_SCORE]
-    numbers[PREVIOUS_SCORE] = score
+    change = (
+        0.0
+        if np.isnan(numbers[Remembered.PREVIOUS_SCORE])
+        else score - numbers[Remembered.PREVIOUS_SCORE]
+    )
+    numbers[Remembered.PREVIOUS_SCORE] = score
     if rule.mode == _M_HYBRID:
         relative = mean_latency / rule.threshold_s - 1.0
         penalty = rule.penalty / (1.0 + math.exp(-10.0 * min(relative, 50.0)))
         change = _against_averages(rule, numbers, throughput, latency)
-    components[_LATENCY] = -interval[REQUEST_SECONDS]
-    components[_TTFT] = -interval[UNANSWERED_SECONDS]
-    components[_SLO] = 2.0 * interval[IN_TIME] - completions
+    components[_LATENCY] = -interval[Elapsed.REQUEST_SECONDS]
+    components[_TTFT] = -interval[Elapsed.UNANSWERED_SECONDS]
+    components[_SLO] = 2.0 * interval[Elapsed.IN_TIME] - completions
     components[_THROUGHPUT] = throughput
     components[_MEAN] = -latency
     components[_IMBALANCE] = -imbalance
@@ -145,18 +145,18 @@ def _reward_of_one(rule: RewardRule, sight: Sight, memory: Memory, components: F
     return reward_of(rule, sight, memory, components)
 
 
-def write_interval(interval: Interval, slo_ttft_s: float, slo_tbt_s: float, out: Floats) -> None:
-    """Write an interval's entries; see ``columns``."""
+def write_interval(
+    interval: SinceLastDecision, slo_ttft_s: float, slo_tbt_s: float, out: Floats
+) -> None:
+    """Write an interval's entries [len(Elapsed)]."""
     completions = interval.completions
-    out[:] = (
-        interval.duration_s,
-        interval.request_seconds,
-        interval.unanswered_seconds,
-        len(completions),
-        sum(c.ttft_s <= slo_ttft_s and c.tbt_s <= slo_tbt_s for c in completions),
-        sum(c.e2e_s for c in completions),
-        sum(c.ttft_s for c in completions),
-    )
+    out[Elapsed.DURATION_S] = interval.duration_s
+    out[Elapsed.REQUEST_SECONDS] = interval.request_seconds
+    out[Elapsed.UNANSWERED_SECONDS] = interval.unanswered_seconds
+    out[Elapsed.COMPLETIONS] = len(completions)
+    out[Elapsed.IN_TIME] = sum(c.ttft_s <= slo_ttft_s and c.tbt_s <= slo_tbt_s for c in completions)
+    out[Elapsed.E2E_SUM_S] = sum(c.e2e_s for c in completions)
+    out[Elapsed.TTFT_SUM_S] = sum(c.ttft_s for c in completions)
 
 
 class RewardFunction:
@@ -172,7 +172,9 @@ class RewardFunction:
         """Apply a curriculum stage's scales to threshold and penalty."""
         self._rule = reward_rule(self._section, scales)
 
-    def __call__(self, snapshot: ClusterSnapshot, interval: Interval) -> tuple[float, list[float]]:
+    def __call__(
+        self, snapshot: ClusterSnapshot, interval: SinceLastDecision
+    ) -> tuple[float, list[float]]:
         """Return the reward and its components, in the order of ``COMPONENTS``."""
         rule, sight = self._rule, self._sight
         write_interval(interval, rule.slo_ttft_s, rule.slo_tbt_s, sight.interval)

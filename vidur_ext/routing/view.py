@@ -11,32 +11,86 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from vidur_ext.columns import Column
 from vidur_ext.compiled import compiled
-from vidur_ext.routing import view as columns
 
-ROWS = (
-    "waiting",
-    "running",
-    "decoding",
-    "pending_prefill_tokens",
-    "context_tokens",
-    "generated_tokens",
-    "kv_blocks_used",
-    "kv_blocks_total",
-    "restarts",
-    "oldest_wait_s",
-    "mean_wait_s",
-    "batch_capacity",
-    "remaining_output_tokens",
-)
-"""Rows of ``ClusterSnapshot.table``.
 
-waiting, running: requests without and with KV blocks; decoding: running ones past their prefill;
-pending_prefill_tokens: prompt tokens still to be processed; context_tokens: tokens in the KV
-cache; generated_tokens: output tokens so far of the running requests; restarts: preemptions
-suffered by the requests in flight; batch_capacity: requests one batch may hold;
-remaining_output_tokens: known to an oracle only.
-"""
+class Quantity(Column):
+    """What a router sees of each replica: the rows of ``ClusterSnapshot.table``."""
+
+    WAITING = "requests", "without KV blocks"
+    RUNNING = "requests", "with KV blocks"
+    DECODING = "requests", "running ones past their prefill"
+    PENDING_PREFILL_TOKENS = "tokens", "of prompts, still to be processed"
+    CONTEXT_TOKENS = "tokens", "in the KV cache"
+    GENERATED_TOKENS = "tokens", "output so far of the running requests"
+    KV_BLOCKS_USED = "blocks", "of the KV cache that are taken"
+    KV_BLOCKS_TOTAL = "blocks", "of the KV cache"
+    RESTARTS = "preemptions", "suffered by the requests in flight"
+    OLDEST_WAIT_S = "s", "age of the oldest waiting request, 0 without one"
+    MEAN_WAIT_S = "s", "mean age of the waiting requests, 0 without one"
+    BATCH_CAPACITY = "requests", "one batch may hold, as the replica scheduler's config says"
+    REMAINING_OUTPUT_TOKENS = "tokens", "still to be generated: known to an oracle only"
+
+
+class Queued(Column):
+    """What is seen of one waiting request: the last axis of ``Sight.queues``."""
+
+    AGE_S = "s", "since its arrival"
+    PROMPT_TOKENS = "tokens", "of its prompt"
+    PROCESSED_TOKENS = "tokens", "of them that are processed"
+
+
+class Elapsed(Column):
+    """What happened since the last decision: the entries of ``Sight.interval``."""
+
+    DURATION_S = "s", "since the last decision"
+    REQUEST_SECONDS = "request s", "time integral of the requests in the system"
+    UNANSWERED_SECONDS = "request s", "time integral of the requests without a first token"
+    COMPLETIONS = "requests", "that were completed"
+    IN_TIME = "requests", "of these, within both objectives"
+    E2E_SUM_S = "s", "sum of the completed requests' end-to-end latencies"
+    TTFT_SUM_S = "s", "sum of the completed requests' times to first token"
+
+
+class Arriving(Column):
+    """What is known of the request to be routed: the entries of ``Sight.request``."""
+
+    PROMPT_TOKENS = "tokens", "of its prompt"
+    OUTPUT_TOKENS = "tokens", "it will generate: known to an oracle only"
+
+
+class Predicted(Column):
+    """What is predicted for the arriving request: the rows of ``Sight.predicted``."""
+
+    TTFT_S = "s", "time to first token"
+    LATENCY_S = "s", "end to end"
+
+
+class Past(Column):
+    """What is known of a quantity's past: the rows of a history."""
+
+    DELTA = "", "change since the last decision"
+    EMA = "", "exponential moving average"
+    TREND = "", "fast minus slow average"
+    VARIANCE = "", "exponentially weighted"
+    PEAK = "", "largest value, decaying towards the average"
+    LOW = "", "smallest value, rising towards the average"
+    LAST = "", "the last value, NaN before the first"
+    SLOW = "", "the slow average"
+
+
+class Remembered(Column):
+    """What is remembered of the decisions so far: the entries of ``Memory.numbers``."""
+
+    GAP_S = "s", "recent time between arrivals"
+    LATENCY_S = "s", "recent latency of completions, NaN before the first"
+    TTFT_S = "s", "recent time to first token of completions, NaN before the first"
+    COMPLETION_RATE = "requests", "recent completions per arrival"
+    MEAN_LATENCY_S = "s", "of the last interval with completions, for the reward"
+    THROUGHPUT_EMA = "", "average of the reward's throughput term"
+    LATENCY_EMA = "", "average of the reward's latency term"
+    PREVIOUS_SCORE = "", "the reward's last score, NaN before the first"
 
 
 @dataclass(frozen=True)
@@ -54,7 +108,7 @@ class QueuedRequest:
 
 @dataclass(frozen=True)
 class ClusterSnapshot:
-    """``table`` is float64 [len(ROWS), R]; ``queues`` holds the first waiting requests."""
+    """``table`` is float64 [len(Quantity), R]; ``queues`` holds the first waiting requests."""
 
     now: float
     table: NDArray[np.float64]
@@ -65,8 +119,8 @@ class ClusterSnapshot:
         return self.table.shape[1]
 
     def row(self, name: str) -> NDArray[np.float64]:
-        """Return one row [R] by its name in ``ROWS``."""
-        return self.table[_INDEX[name]]
+        """Return one row [R] by the name of its ``Quantity``, in lower case."""
+        return self.table[Quantity[name.upper()]]
 
     @property
     def outstanding(self) -> NDArray[np.float64]:
@@ -77,9 +131,6 @@ class ClusterSnapshot:
     def kv_used_fraction(self) -> NDArray[np.float64]:
         """Share of each replica's KV blocks in use [R]."""
         return self.row("kv_blocks_used") / self.row("kv_blocks_total")
-
-
-_INDEX = {name: index for index, name in enumerate(ROWS)}
 
 
 @dataclass(frozen=True)
@@ -102,7 +153,7 @@ class Completion:
 
 
 @dataclass(frozen=True)
-class Interval:
+class SinceLastDecision:
     """What happened between two decisions.
 
     request_seconds: time integral of requests in the system; summed over a run it is exactly the
@@ -116,85 +167,44 @@ class Interval:
     completions: tuple[Completion, ...]
 
 
-# Rows of the cluster's table [len(ROWS), R]; see ``snapshot.ROWS``.
-(
-    WAITING,
-    RUNNING,
-    DECODING,
-    PENDING_PREFILL,
-    CONTEXT,
-    GENERATED,
-    KV_USED,
-    KV_TOTAL,
-    RESTARTS,
-    OLDEST_WAIT,
-    MEAN_WAIT,
-    BATCH_CAPACITY,
-    REMAINING_OUTPUT,
-) = range(len(ROWS))
-
-# Columns of a waiting request in the queues [R, K, 3].
-AGE, PROMPT, PROCESSED = range(3)
-NUM_QUEUE_COLUMNS = 3
-
-# Entries of the interval since the last decision; see ``snapshot.Interval``.
-(
-    DURATION,
-    REQUEST_SECONDS,
-    UNANSWERED_SECONDS,
-    COMPLETIONS,
-    IN_TIME,
-    E2E_SUM,
-    TTFT_SUM,
-) = range(7)
-"""COMPLETIONS: requests; IN_TIME: those of them within both objectives; the sums are theirs [s]."""
-NUM_INTERVAL_ENTRIES = 7
-
-# Entries of the arriving request.
-REQUEST_PROMPT, REQUEST_OUTPUT = range(2)
-NUM_REQUEST_ENTRIES = 2
-
-
-DELTA, EMA, TREND, VARIANCE, PEAK, LOW, _LAST, _SLOW = range(8)
-"""Rows of a history: those of ``schema.HISTORY``, then the last value and the slow average."""
-
-
 def new_history(size: int) -> NDArray[np.float64]:
-    """Return the history [8, size] of a quantity that has not been seen yet."""
-    history = np.zeros((8, size))
-    history[_LAST] = np.nan
+    """Return the history [len(Past), size] of a quantity that has not been seen yet."""
+    history = np.zeros((len(Past), size))
+    history[Past.LAST] = np.nan
     return history
 
 
 @compiled
 def follow(history: NDArray[np.float64], index: int, value: float, alpha: float) -> None:
     """Take the next value of one element."""
-    if np.isnan(history[_LAST, index]):
-        history[_SLOW, index] = value
-        history[EMA, index] = history[PEAK, index] = history[LOW, index] = value
-        history[_LAST, index] = value
+    if np.isnan(history[Past.LAST, index]):
+        history[Past.SLOW, index] = value
+        history[Past.EMA, index] = history[Past.PEAK, index] = history[Past.LOW, index] = value
+        history[Past.LAST, index] = value
         return
-    history[DELTA, index] = value - history[_LAST, index]
-    history[_LAST, index] = value
-    error = value - history[EMA, index]
-    history[EMA, index] += alpha * error
-    average = history[EMA, index]
-    history[_SLOW, index] += 0.25 * alpha * (value - history[_SLOW, index])
-    history[TREND, index] = average - history[_SLOW, index]
-    history[VARIANCE, index] = (1.0 - alpha) * (history[VARIANCE, index] + alpha * error * error)
-    peak, low = history[PEAK, index], history[LOW, index]
-    history[PEAK, index] = max(value, peak + alpha * (average - peak))
-    history[LOW, index] = min(value, low + alpha * (average - low))
+    history[Past.DELTA, index] = value - history[Past.LAST, index]
+    history[Past.LAST, index] = value
+    error = value - history[Past.EMA, index]
+    history[Past.EMA, index] += alpha * error
+    average = history[Past.EMA, index]
+    history[Past.SLOW, index] += 0.25 * alpha * (value - history[Past.SLOW, index])
+    history[Past.TREND, index] = average - history[Past.SLOW, index]
+    history[Past.VARIANCE, index] = (1.0 - alpha) * (
+        history[Past.VARIANCE, index] + alpha * error * error
+    )
+    peak, low = history[Past.PEAK, index], history[Past.LOW, index]
+    history[Past.PEAK, index] = max(value, peak + alpha * (average - peak))
+    history[Past.LOW, index] = min(value, low + alpha * (average - low))
 
 
 Floats = NDArray[np.float64]
 
 
 class Sight(NamedTuple):
-    """What is seen at one decision; see ``columns`` for what stands where.
+    """What is seen at one decision.
 
-    table [len(ROWS), R], queues [R, K, 3] (absent requests are zeros), interval [7], request [2],
-    predicted [2, R]: times to first token and end to end [s] of the arriving request.
+    table [len(Quantity), R], queues [R, K, len(Queued)] (absent requests are zeros), interval
+    [len(Elapsed)], request [len(Arriving)], predicted [len(Predicted), R].
     """
 
     table: Floats
@@ -204,26 +214,10 @@ class Sight(NamedTuple):
     predicted: Floats
 
 
-# Entries of Memory.numbers.
-(
-    GAP,
-    LATENCY,
-    TTFT,
-    COMPLETION_RATE,
-    MEAN_LATENCY,
-    THROUGHPUT_EMA,
-    LATENCY_EMA,
-    PREVIOUS_SCORE,
-) = range(8)
-"""GAP: between arrivals [s]; LATENCY, TTFT: of completions [s], NaN before the first;
-COMPLETION_RATE: completions per arrival. The others are the reward's: mean latency of the last
-interval with completions [s], averages of its two terms, and the score, NaN before the first."""
-
-
 class Memory(NamedTuple):
     """What an episode's decisions so far have left behind.
 
-    numbers [8]; outstanding [8, R] and qps [8, 1] are histories.
+    numbers [len(Remembered)]; outstanding [len(Past), R] and qps [len(Past), 1] are histories.
     """
 
     numbers: Floats
@@ -233,18 +227,18 @@ class Memory(NamedTuple):
 
 def new_sight(num_replicas: int, queue_slots: int) -> Sight:
     return Sight(
-        table=np.zeros((len(ROWS), num_replicas)),
-        queues=np.zeros((num_replicas, queue_slots, columns.NUM_QUEUE_COLUMNS)),
-        interval=np.zeros(columns.NUM_INTERVAL_ENTRIES),
-        request=np.zeros(columns.NUM_REQUEST_ENTRIES),
-        predicted=np.zeros((2, num_replicas)),
+        table=np.zeros((len(Quantity), num_replicas)),
+        queues=np.zeros((num_replicas, queue_slots, len(Queued))),
+        interval=np.zeros(len(Elapsed)),
+        request=np.zeros(len(Arriving)),
+        predicted=np.zeros((len(Predicted), num_replicas)),
     )
 
 
 def new_memory(num_replicas: int) -> Memory:
     """Return the memory at the beginning of an episode."""
-    numbers = np.zeros(8)
-    numbers[[LATENCY, TTFT, PREVIOUS_SCORE]] = np.nan
+    numbers = np.zeros(len(Remembered))
+    numbers[[Remembered.LATENCY_S, Remembered.TTFT_S, Remembered.PREVIOUS_SCORE]] = np.nan
     return Memory(numbers, new_history(num_replicas), new_history(1))
 
 

@@ -17,7 +17,13 @@ from ppo_scheduler.observation import Observation
 from ppo_scheduler.ppo.learner import Learner
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
-from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, EpisodeEnd, Floats, Interval
+from vidur_ext.routing.view import (
+    ArrivingRequest,
+    ClusterSnapshot,
+    EpisodeEnd,
+    Floats,
+    SinceLastDecision,
+)
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.vidur.simulation import VidurSimulation, routed_by
 from vidur_ext.workload.request_table import RequestTable
@@ -89,7 +95,10 @@ class LearnerRouter:
         return self._position < len(self._recorded)
 
     def observe(
-        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest | None
+        self,
+        snapshot: ClusterSnapshot,
+        interval: SinceLastDecision,
+        request: ArrivingRequest | None,
     ) -> None:
         if self.replaying:
             return

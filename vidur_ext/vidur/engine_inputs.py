@@ -12,12 +12,12 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.execution import TOKENS_PER_CHUNK, TOKENS_PER_ROW
 from vidur_ext.engine.layout import (
     GIVEN,
-    ORCA,
-    SARATHI,
-    VLLM,
+    Batching,
     Cluster,
     Estimates,
     Ints,
+    Own,
+    Rate,
     Settings,
     Tables,
 )
@@ -35,9 +35,9 @@ from vidur_ext.vidur.simulation import isolated_simulation
 assert (TOKENS_PER_ROW, TOKENS_PER_CHUNK) == (TOKEN_STEP, CHUNK_STEP)
 
 _SCHEDULERS = {
-    ReplicaSchedulerType.SARATHI: SARATHI,
-    ReplicaSchedulerType.VLLM: VLLM,
-    ReplicaSchedulerType.ORCA: ORCA,
+    ReplicaSchedulerType.SARATHI: Batching.SARATHI,
+    ReplicaSchedulerType.VLLM: Batching.VLLM,
+    ReplicaSchedulerType.ORCA: Batching.ORCA,
 }
 
 
@@ -104,24 +104,22 @@ def _settings_of(replicas: Replicas) -> Settings:
     first = replicas.schedulers[0]
     config, cache = first._config, first._cache_config
     kind = _SCHEDULERS[config.get_type()]
-    tokens = {SARATHI: "chunk_size", VLLM: "max_tokens_in_batch"}.get(kind)
+    tokens = {Batching.SARATHI: "chunk_size", Batching.VLLM: "max_tokens_in_batch"}.get(kind)
 
-    own = [
-        (
-            place,
-            scheduler._max_batch_size if kind == ORCA else config.batch_size_cap,
-            scheduler._cache_config.num_blocks,
-            0 if kind == ORCA else scheduler._watermark_blocks,
-        )
-        for place, scheduler in enumerate(replicas.schedulers)
-    ]
+    orca = kind == Batching.ORCA
+    own = np.empty((len(replicas.schedulers), len(Own)), dtype=np.int64)
+    for place, scheduler in enumerate(replicas.schedulers):
+        own[place, Own.KIND] = place
+        own[place, Own.BATCH_CAP] = scheduler._max_batch_size if orca else config.batch_size_cap
+        own[place, Own.BLOCKS] = scheduler._cache_config.num_blocks
+        own[place, Own.WATERMARK] = 0 if orca else scheduler._watermark_blocks
     return Settings(
-        scheduler=kind,
+        scheduler=int(kind),
         rule=GIVEN,
         batch_tokens=int(getattr(config, tokens)) if tokens else 0,
         block_size=int(cache.block_size),
         flat_blocks=int(first._max_blocks_per_sequence),
-        own=np.array(own, dtype=np.int64)[replicas.kind],
+        own=own[replicas.kind],
     )
 
 
@@ -167,18 +165,15 @@ def _predictors_tables(predictor: AnalyticExecutionTimePredictor) -> Tables:
 def _estimates_of(replicas: Replicas) -> Estimates:
     """Return the numbers of a fresh ``LatencyEstimator``."""
     estimator = LatencyEstimator([replicas.schedulers[kind] for kind in replicas.kind])
+    rates = np.empty((len(replicas.kind), len(Rate)))
+    rates[:, Rate.SLOPE] = estimator.slope
+    rates[:, Rate.CHUNK_S] = estimator.chunk_s
+    rates[:, Rate.PREFILL_S_PER_TOKEN] = estimator.prefill_s_per_token
+    rates[:, Rate.DECODE_TOKEN_S] = estimator.decode_token_s
     return Estimates(
         # A copy: compiled code takes arrays that may be written to.
         base=estimator.base.copy(),
-        rates=np.stack(
-            [
-                estimator.slope,
-                estimator.chunk_s,
-                estimator.prefill_s_per_token,
-                estimator.decode_token_s,
-            ],
-            axis=1,
-        ),
+        rates=rates,
         prefill_tokens=float(estimator.prefill_tokens),
         output_sum=estimator.output_sum,
         output_count=estimator.output_count,

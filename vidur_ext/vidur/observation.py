@@ -18,12 +18,15 @@ from vidur_ext.routing.features import (
 )
 from vidur_ext.routing.reward import write_interval
 from vidur_ext.routing.view import (
+    Arriving,
     ArrivingRequest,
     ClusterSnapshot,
     Floats,
-    Interval,
     Memory,
+    Predicted,
+    Queued,
     Sight,
+    SinceLastDecision,
     new_memory,
     new_sight,
 )
@@ -60,15 +63,18 @@ class ObservationBuilder:
     def build(
         self,
         snapshot: ClusterSnapshot,
-        interval: Interval,
+        interval: SinceLastDecision,
         request: ArrivingRequest,
         components: Sequence[float],
     ) -> Observation:
         """Return what the policy sees when ``request`` arrives, and its telemetry."""
         sight, schema = self._sight, self.schema
         sight.table[:] = snapshot.table
-        sight.request[:] = request.prompt_tokens, request.output_tokens
-        sight.predicted[:] = self._estimator.ttft_and_latency_s(snapshot, request.prompt_tokens)
+        sight.request[Arriving.PROMPT_TOKENS] = request.prompt_tokens
+        sight.request[Arriving.OUTPUT_TOKENS] = request.output_tokens
+        ttft_s, latency_s = self._estimator.ttft_and_latency_s(snapshot, request.prompt_tokens)
+        sight.predicted[Predicted.TTFT_S] = ttft_s
+        sight.predicted[Predicted.LATENCY_S] = latency_s
         # Observations do not depend on which completions are in time.
         write_interval(interval, np.inf, np.inf, sight.interval)
         self._copy_queues(snapshot)
@@ -86,5 +92,7 @@ class ObservationBuilder:
         queues[:] = 0.0
         for replica, queue in enumerate(snapshot.queues):
             for slot, waiting in enumerate(queue[: queues.shape[1]]):
-                entry = (waiting.age_s, waiting.prompt_tokens, waiting.processed_tokens)
-                queues[replica, slot] = entry
+                entry = queues[replica, slot]
+                entry[Queued.AGE_S] = waiting.age_s
+                entry[Queued.PROMPT_TOKENS] = waiting.prompt_tokens
+                entry[Queued.PROCESSED_TOKENS] = waiting.processed_tokens

@@ -22,7 +22,7 @@ from vidur_ext.routing.heuristics import (
     RoutingContext,
 )
 from vidur_ext.routing.reward import RewardFunction
-from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, EpisodeEnd, Interval
+from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, EpisodeEnd, SinceLastDecision
 from vidur_ext.vidur.cluster import OwnDevices
 from vidur_ext.vidur.observation import ObservationBuilder
 from vidur_ext.vidur.tracker import RequestTracker
@@ -63,7 +63,7 @@ class RoutingGlobalScheduler(OwnDevices):
 
     @abstractmethod
     def _route(
-        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest
+        self, snapshot: ClusterSnapshot, interval: SinceLastDecision, request: ArrivingRequest
     ) -> int:
         """Return the index of the replica that shall serve ``request``."""
 
@@ -78,7 +78,7 @@ class HeuristicGlobalScheduler(RoutingGlobalScheduler):
         self._context = RoutingContext(generator(config.seed, Purpose.SCHEDULER), self.estimator)
 
     def _route(
-        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest
+        self, snapshot: ClusterSnapshot, interval: SinceLastDecision, request: ArrivingRequest
     ) -> int:
         return self.heuristic.choose(snapshot, request, self._context)
 
@@ -114,7 +114,10 @@ class Router(Protocol):
     """Who decides: a learner, a frozen policy, or a teacher that is being watched."""
 
     def observe(
-        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest | None
+        self,
+        snapshot: ClusterSnapshot,
+        interval: SinceLastDecision,
+        request: ArrivingRequest | None,
     ) -> None:
         """See the simulation itself before each decision, and once (without a request) at the end.
 
@@ -178,7 +181,7 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         return EpisodeEnd(np.array([reward]), np.array([components]))
 
     def _route(
-        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest
+        self, snapshot: ClusterSnapshot, interval: SinceLastDecision, request: ArrivingRequest
     ) -> int:
         assert self._router is not None, "attach a router before the simulation runs"
         self._router.observe(snapshot, interval, request)

@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from vidur_ext.routing.view import ClusterSnapshot, Completion, Interval, QueuedRequest
+from vidur_ext.routing.view import (
+    ClusterSnapshot,
+    Completion,
+    Floats,
+    Quantity,
+    QueuedRequest,
+    SinceLastDecision,
+)
 
 
 class RequestTracker:
@@ -30,38 +37,42 @@ class RequestTracker:
         self._in_flight[replica].append(request)
         self._output_tokens[request._id] = request._num_decode_tokens
 
-    def observe(self, now: float) -> tuple[ClusterSnapshot, Interval]:
+    def observe(self, now: float) -> tuple[ClusterSnapshot, SinceLastDecision]:
         """Return the cluster at ``now`` and what happened since the last call."""
         last = now if self._last_time is None else self._last_time
         self._last_time = now
-        columns: list[list[float]] = []
+        table = np.empty((len(Quantity), len(self._schedulers)))
         queues: list[tuple[QueuedRequest, ...]] = []
         completions: list[Completion] = []
         request_seconds = unanswered_seconds = 0.0
         for replica, scheduler in enumerate(self._schedulers):
-            alive, column, queue, sums = self._scan(replica, now, last, completions)
-            self._in_flight[replica] = alive
+            column = table[:, replica]
+            column[Quantity.KV_BLOCKS_USED] = scheduler._num_allocated_blocks
+            column[Quantity.KV_BLOCKS_TOTAL] = scheduler._cache_config.num_blocks
+            column[Quantity.BATCH_CAPACITY] = scheduler._config.batch_size_cap
+            queue, sums = self._scan(replica, now, last, column, completions)
+            queues.append(queue)
             request_seconds += sums[0]
             unanswered_seconds += sums[1]
-            columns.append(
-                [
-                    *column[:6],
-                    scheduler._num_allocated_blocks,
-                    scheduler._cache_config.num_blocks,
-                    *column[6:9],
-                    scheduler._config.batch_size_cap,
-                    column[9],
-                ]
-            )
-            queues.append(queue)
-        snapshot = ClusterSnapshot(now, np.array(columns, dtype=np.float64).T.copy(), tuple(queues))
-        interval = Interval(now - last, request_seconds, unanswered_seconds, tuple(completions))
+        snapshot = ClusterSnapshot(now, table, tuple(queues))
+        interval = SinceLastDecision(
+            now - last, request_seconds, unanswered_seconds, tuple(completions)
+        )
         return snapshot, interval
 
     def _scan(
-        self, replica: int, now: float, last: float, completions: list[Completion]
-    ) -> tuple[list[Any], list[float], tuple[QueuedRequest, ...], tuple[float, float]]:
-        """Read every request of one replica. Hot: plain locals, one pass, no properties."""
+        self,
+        replica: int,
+        now: float,
+        last: float,
+        column: Floats,
+        completions: list[Completion],
+    ) -> tuple[tuple[QueuedRequest, ...], tuple[float, float]]:
+        """Read every request of one replica into its column, and forget the completed ones.
+
+        Returns the first waiting requests, and the request and unanswered seconds since ``last``.
+        Hot: plain locals, one pass, no properties.
+        """
         alive: list[Any] = []
         queue: list[QueuedRequest] = []
         waiting = decoding = pending = context = generated = restarts = 0
@@ -100,20 +111,18 @@ class RequestTracker:
             else:
                 pending += prefill - processed
                 context += processed
-        remaining = total_output - pending
-        column = [
-            waiting,
-            len(alive) - waiting,
-            decoding,
-            pending,
-            context,
-            generated,
-            restarts,
-            oldest,
-            wait_sum / waiting if waiting else 0.0,
-            remaining,
-        ]
-        return alive, column, tuple(queue), (request_seconds, unanswered_seconds)
+        self._in_flight[replica] = alive
+        column[Quantity.WAITING] = waiting
+        column[Quantity.RUNNING] = len(alive) - waiting
+        column[Quantity.DECODING] = decoding
+        column[Quantity.PENDING_PREFILL_TOKENS] = pending
+        column[Quantity.CONTEXT_TOKENS] = context
+        column[Quantity.GENERATED_TOKENS] = generated
+        column[Quantity.RESTARTS] = restarts
+        column[Quantity.OLDEST_WAIT_S] = oldest
+        column[Quantity.MEAN_WAIT_S] = wait_sum / waiting if waiting else 0.0
+        column[Quantity.REMAINING_OUTPUT_TOKENS] = total_output - pending
+        return tuple(queue), (request_seconds, unanswered_seconds)
 
     def _completion(self, request: Any) -> Completion:
         output_tokens = self._output_tokens.pop(request._id)

@@ -23,7 +23,7 @@ from vidur_ext.processes import map_unordered
 from vidur_ext.routing.estimator import LatencyEstimator
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.heuristics import ROUTING_HEURISTICS, RoutingContext
-from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Interval
+from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, SinceLastDecision
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.vidur.simulation import routed_by
 from vidur_ext.warmstart.demonstrations import Demonstrations, concatenate
@@ -75,7 +75,10 @@ class WatchedTeacher:
         self.actions: list[int] = []
 
     def observe(
-        self, snapshot: ClusterSnapshot, interval: Interval, request: ArrivingRequest | None
+        self,
+        snapshot: ClusterSnapshot,
+        interval: SinceLastDecision,
+        request: ArrivingRequest | None,
     ) -> None:
         if request is not None:
             assert self.estimator is not None, "give the simulation's estimator before it runs"

@@ -216,7 +216,7 @@ class Experiment:
     @property
     def newest_step(self) -> int:
         """PPO step of the newest complete checkpoint, 0 without one."""
-        return max((info.manifest.ppo_step for info in self.store.list()), default=0)
+        return max((info.manifest.ppo_step for info in self.store.checkpoints()), default=0)
 
     def must_agree_with(self, straight: Outcome) -> None:
         """Check that what is shown now is no other curve, and that no saved point is missing."""
@@ -275,7 +275,7 @@ class Experiment:
         if scene.last and scene.writes:  # what an earlier process left staged is gone by then
             return "staged write"
         if files != scene.before:
-            infos = self.store.list()
+            infos = self.store.checkpoints()
             if infos and f"-> {infos[-1].path.name}" not in files:
                 return "between rename and link"
             if self.store.outdated(Retention.of(self.config.checkpointing)):
@@ -307,7 +307,7 @@ class Outcome:
     @classmethod
     def of(cls, experiment: Experiment) -> Outcome:
         run = experiment.root / "run"
-        steps = [info.manifest.ppo_step for info in experiment.store.list()]
+        steps = [info.manifest.ppo_step for info in experiment.store.checkpoints()]
         with (run / "metrics" / "training.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         return cls(

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from ppo_scheduler.config.learner_sections import CollapseGuardSection
 from ppo_scheduler.control.collapse_guard import CollapseGuard
-from ppo_scheduler.errors import UserError
 from ppo_scheduler.state import StateDict
 
 KEYS = {
@@ -146,7 +145,8 @@ def test_an_intervention_shorter_than_a_rollout_still_reaches_one_update() -> No
     made = guard()
     feed(made, [1] * 16 + even(8))
     assert not made.intervening
-    assert made.entropy_coef(0.0) == 0.05
+    assert made.entropy_coef(0.0) == made.entropy_coef(0.0) == 0.05, "asking changes nothing"
+    made.after_update()
     assert made.entropy_coef(0.0) == 0.0
 
 
@@ -172,6 +172,8 @@ def test_guarding_continues_from_a_file_bit_by_bit(
         assert feed(original, [action]) == feed(restored, [action])
         assert original.temperature_factor == restored.temperature_factor
         assert original.entropy_coef(0.0) == restored.entropy_coef(0.0)
+        for made in (original, restored):
+            made.after_update()
     assert original.interventions == restored.interventions
 
 
@@ -187,8 +189,3 @@ def test_switching_the_guard_off_on_resume_ends_the_intervention() -> None:
     feed(on, [1] * 16)
     off.load_state_dict(on.state_dict())
     assert (off.temperature_factor, off.entropy_coef(0.0)) == (1.0, 0.0)
-
-
-def test_another_number_of_replicas_is_refused_with_the_way_out() -> None:
-    with pytest.raises(UserError, match=r"of 4 replicas, this run has 3: .*num_replicas=4"):
-        guard(num_replicas=3).load_state_dict(guard().state_dict())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
-from vidur_ext.engine.layout import BATCH_END, FREE, OPEN
+from vidur_ext.engine.layout import Clock, Counter, Replica
 from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
 from vidur_ext.vidur.analytic_predictor import token_lists
 from vidur_ext.vidur.engine_inputs import cluster_of
@@ -167,18 +167,20 @@ def _step_through(simulation: CompiledSimulation, routing: np.ndarray) -> list[l
     batches: list[list[Batch]] = [[] for _ in state.replicas]
 
     def run_until(time: float, now: float) -> None:
-        before = state.clocks[:, BATCH_END].copy()
+        before = state.clocks[:, Clock.BATCH_END].copy()
         simulation.run_until(time)
-        for replica in np.flatnonzero(state.clocks[:, BATCH_END] != before):
-            end = float(state.clocks[replica, BATCH_END])
+        for replica in np.flatnonzero(state.clocks[:, Clock.BATCH_END] != before):
+            end = float(state.clocks[replica, Clock.BATCH_END])
             if np.isfinite(end):
-                used = simulation.settings.num_blocks[replica] - int(state.replicas[replica, FREE])
+                used = simulation.settings.num_blocks[replica] - int(
+                    state.replicas[replica, Replica.FREE]
+                )
                 batches[replica].append(Batch(now, end, *simulation.running_batch(replica), used))
 
     while True:
-        end, arrival = float(state.clocks[:, BATCH_END].min()), simulation.next_arrival
+        end, arrival = float(state.clocks[:, Clock.BATCH_END].min()), simulation.next_arrival
         now = float(state.now[0])
-        if state.counters[OPEN] and arrival > now:
+        if state.counters[Counter.OPEN] and arrival > now:
             run_until(now, now)
         elif end < arrival:
             run_until(np.nextafter(end, np.inf), end)
@@ -270,7 +272,7 @@ def simulate_compiled(vidur_config):
             times=simulation.state.times.copy(),
             restarts=simulation.restarts,
             num_blocks=num_blocks.tolist(),
-            blocks_left_in_use=int((num_blocks - simulation.state.replicas[:, FREE]).sum()),
+            blocks_left_in_use=int((num_blocks - simulation.state.replicas[:, Replica.FREE]).sum()),
             batches=batches,
         )
 

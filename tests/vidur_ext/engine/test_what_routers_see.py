@@ -6,17 +6,7 @@ import numpy as np
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from vidur_ext.engine.layout import (
-    DECODING,
-    FREE,
-    MEMBERS,
-    OFFSETS,
-    PARTIAL_DONE,
-    PENDING,
-    ROUNDS,
-    TOKENS,
-    WAITING,
-)
+from vidur_ext.engine.layout import Replica
 from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
 from vidur_ext.vidur.simulation import VidurSimulation
 
@@ -47,11 +37,23 @@ def seen_in_vidur(simulation):
 def rows_of(simulation):
     """Read the same rows off the compiled state."""
     row = simulation.state.replicas.T
-    context = row[OFFSETS] + row[DECODING] * row[ROUNDS] + row[PARTIAL_DONE]
-    used = simulation.settings.num_blocks - row[FREE]
-    remaining = row[TOKENS] - context - row[PENDING]
+    context = (
+        row[Replica.OFFSETS]
+        + row[Replica.DECODING] * row[Replica.ROUNDS]
+        + row[Replica.PARTIAL_DONE]
+    )
+    used = simulation.settings.num_blocks - row[Replica.FREE]
+    remaining = row[Replica.TOKENS] - context - row[Replica.PENDING]
     return np.stack(
-        [row[WAITING], row[MEMBERS], row[DECODING], row[PENDING], context, used, remaining]
+        [
+            row[Replica.WAITING],
+            row[Replica.MEMBERS],
+            row[Replica.DECODING],
+            row[Replica.PENDING],
+            context,
+            used,
+            remaining,
+        ]
     )
 
 

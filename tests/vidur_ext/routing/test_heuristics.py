@@ -11,7 +11,7 @@ from vidur_ext.routing.heuristics import (
     ROUTING_HEURISTICS,
     RoutingContext,
 )
-from vidur_ext.routing.view import ROWS, ArrivingRequest, ClusterSnapshot
+from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Quantity
 
 REQUEST = ArrivingRequest(0.0, prompt_tokens=100, output_tokens=50)
 
@@ -32,10 +32,10 @@ class Estimates:
 
 def snapshot(**rows: list[float]) -> ClusterSnapshot:
     replicas = len(next(iter(rows.values())))
-    table = np.zeros((len(ROWS), replicas))
-    table[ROWS.index("kv_blocks_total")] = 100.0
+    table = np.zeros((len(Quantity), replicas))
+    table[Quantity.KV_BLOCKS_TOTAL] = 100.0
     for name, values in rows.items():
-        table[ROWS.index(name)] = values
+        table[Quantity[name.upper()]] = values
     return ClusterSnapshot(0.0, table)
 
 

@@ -9,25 +9,25 @@ from ppo_scheduler.config.learner_sections import RewardSection
 from ppo_scheduler.control.curriculum import StageScales
 from vidur_ext.routing.features import COMPONENTS
 from vidur_ext.routing.reward import RewardFunction
-from vidur_ext.routing.view import ROWS, ClusterSnapshot, Completion, Interval
+from vidur_ext.routing.view import ClusterSnapshot, Completion, Quantity, SinceLastDecision
 
 
 def snapshot(*outstanding: float) -> ClusterSnapshot:
-    table = np.zeros((len(ROWS), len(outstanding)))
-    table[ROWS.index("running")] = outstanding
-    table[ROWS.index("kv_blocks_total")] = 100.0
+    table = np.zeros((len(Quantity), len(outstanding)))
+    table[Quantity.RUNNING] = outstanding
+    table[Quantity.KV_BLOCKS_TOTAL] = 100.0
     return ClusterSnapshot(0.0, table)
 
 
-def interval(*completions: Completion, request_seconds=3.0, unanswered=1.0) -> Interval:
-    return Interval(0.5, request_seconds, unanswered, completions)
+def interval(*completions: Completion, request_seconds=3.0, unanswered=1.0) -> SinceLastDecision:
+    return SinceLastDecision(0.5, request_seconds, unanswered, completions)
 
 
 FAST = Completion(e2e_s=2.0, ttft_s=0.5, tbt_s=0.05, output_tokens=10)
 SLOW = Completion(e2e_s=30.0, ttft_s=5.0, tbt_s=0.2, output_tokens=10)
 
 
-def pay(mode: str, *steps: Interval, **keys: float) -> list[float]:
+def pay(mode: str, *steps: SinceLastDecision, **keys: float) -> list[float]:
     function = RewardFunction(RewardSection(mode=mode, **keys), 2)
     return [function(snapshot(2.0, 2.0), step)[0] for step in steps]
 

@@ -9,7 +9,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.routing.estimator import LatencyEstimator
-from vidur_ext.routing.view import ROWS, ClusterSnapshot
+from vidur_ext.routing.view import ClusterSnapshot, Quantity
 from vidur_ext.vidur.engine_inputs import build_replicas, cluster_of
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.simulation import VidurSimulation
@@ -68,7 +68,7 @@ def test_equal_devices_are_one_device(parsed, make_requests, scheduler):
 def test_the_estimator_sees_which_replica_is_faster(parsed):
     replicas = build_replicas(parsed(devices=MIXED))
     estimator = LatencyEstimator([replicas.schedulers[kind] for kind in replicas.kind])
-    idle = ClusterSnapshot(0.0, np.zeros((len(ROWS), 4)), ((),) * 4)
+    idle = ClusterSnapshot(0.0, np.zeros((len(Quantity), 4)), ((),) * 4)
     ttft, latency = estimator.ttft_and_latency_s(idle, 500)
     assert ttft[0] == ttft[1] < ttft[3] < ttft[2]
     assert latency[0] == latency[1] < latency[3] < latency[2]
