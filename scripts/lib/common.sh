@@ -64,7 +64,7 @@ show_progress() {
     SECONDS=0
     while IFS= read -r -t 1 line || { status=$? && ((status > 128)); }; do
         case "$line" in
-            Collecting* | *Downloading* | Installing* | *Uninstalling*) step="${line##  }" ;;
+            Collecting* | *Downloading* | Installing*) step="${line%% (from *}" ;;
         esac
         printf '\r\e[K%d:%02d %.70s' $((SECONDS / 60)) $((SECONDS % 60)) "$step" >&2
     done
