@@ -11,10 +11,15 @@ from typing import Any, TypeVar, cast
 
 import numba
 from numba.core.event import Event, Listener, register
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 _LOG = logging.getLogger("ppo")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+as_tuple: Any = to_fixed_tuple
+"""Compiled: ``as_tuple(array, length)`` returns an array's numbers; the length is a constant."""
 
 
 # Compiled code allocates nothing: without numba's reference counts, one atomic operation for every
