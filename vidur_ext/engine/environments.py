@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_scheduler.config.learner_sections import ObservationSection, RewardSection
+from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import TELEMETRY, Observation
+from vidur_ext.config.sections import RewardSection
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     Cluster,
@@ -28,7 +29,7 @@ from vidur_ext.engine.layout import (
 from vidur_ext.engine.routing import ASK
 from vidur_ext.engine.step import Environments, Outlook, step
 from vidur_ext.routing.features import feature_rule, observation_schema
-from vidur_ext.routing.reward import reward_rule
+from vidur_ext.routing.rewards import reward_rule
 from vidur_ext.routing.view import Memory, new_memory, new_sight
 from vidur_ext.workload.request_table import RequestTable
 

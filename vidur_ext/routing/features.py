@@ -18,6 +18,7 @@ from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.observation import TELEMETRY, ObservationSchema
 from vidur_ext.columns import Column
 from vidur_ext.compiled import compiled
+from vidur_ext.routing.components import COMPONENT_NAMES
 from vidur_ext.routing.view import (
     Arriving,
     Elapsed,
@@ -31,18 +32,6 @@ from vidur_ext.routing.view import (
     Sight,
     follow,
 )
-
-COMPONENTS = (
-    "latency",
-    "ttft",
-    "slo",
-    "throughput",
-    "mean_latency",
-    "imbalance",
-    "threshold_penalty",
-    "change",
-)
-"""Logged in every mode, whichever of them the reward is made of."""
 
 _RECENT = 0.05
 
@@ -266,7 +255,11 @@ COMMON = (
 )
 """Features that all replicas share."""
 
-MEASURED = {"qps": qps, "latency_s": Remembered.LATENCY_S, "balance": balance}
+MEASURED: dict[str, Column | Formula] = {
+    "qps": qps,
+    "latency_s": Remembered.LATENCY_S,
+    "balance": balance,
+}
 """Where the entries of ``TELEMETRY`` come from."""
 
 
@@ -282,7 +275,7 @@ def observation_schema(section: ObservationSection) -> ObservationSchema:
     replica += [f"queue{slot}_{one.name}" for slot in range(section.queue_slots) for one in SLOT]
     context = [feature.name for feature in COMMON if shown[feature.shown]]
     return ObservationSchema(
-        replica=tuple(replica), context=tuple(context), telemetry=(*TELEMETRY, *COMPONENTS)
+        replica=tuple(replica), context=tuple(context), telemetry=(*TELEMETRY, *COMPONENT_NAMES)
     )
 
 

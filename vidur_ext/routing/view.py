@@ -273,10 +273,10 @@ def new_memory(num_replicas: int) -> Memory:
 
 
 @dataclass(frozen=True)
-class EpisodeEnd:
-    """What the last decision of an episode earned until every request was served.
+class Earned:
+    """What a decision earned until the next one, or the last one until every request was served.
 
-    reward: [B], one per environment; components: [B, K], see ``schema.COMPONENTS``.
+    reward: [B], one per environment; components: [B, K], see ``components.COMPONENTS``.
     """
 
     reward: NDArray[np.float64]
