@@ -38,7 +38,6 @@ class Queued(Column):
 
     AGE_S = "s", "since its arrival"
     PROMPT_TOKENS = "tokens", "of its prompt"
-    PROCESSED_TOKENS = "tokens", "of them that are processed"
 
 
 class Elapsed(Column):
@@ -97,15 +96,10 @@ class Remembered(Column):
 
 @dataclass(frozen=True)
 class QueuedRequest:
-    """One waiting request: age [s], prompt, processed and remaining prompt tokens."""
+    """One waiting request: age [s] and prompt tokens, of which none is processed."""
 
     age_s: float
     prompt_tokens: int
-    processed_tokens: int
-
-    @property
-    def remaining_tokens(self) -> int:
-        return self.prompt_tokens - self.processed_tokens
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,6 @@ def _write_sight(sight: Sight, snapshot: ClusterSnapshot, request: ArrivingReque
             entry = sight.queues[replica, slot]
             entry[Queued.AGE_S] = waiting.age_s
             entry[Queued.PROMPT_TOKENS] = waiting.prompt_tokens
-            entry[Queued.PROCESSED_TOKENS] = waiting.processed_tokens
 
 
 @compiled_entry
