@@ -64,12 +64,12 @@ LEAVING = {
 @pytest.mark.parametrize(
     "way", ["Ctrl-C", *(pytest.param(w, marks=SLOW) for w in ("q", "end of input"))]
 )
-def test_the_question_can_be_left(situation, finished, row, way):
+def test_the_question_can_be_left(situation, asked, finished, row, way):
     place, arguments, prompt = situation(row)
     before = place.files()
     leave, status, sentence = LEAVING[way]
     child = place.terminal(*arguments)
-    child.expect(prompt)
+    asked(child, prompt)
     leave(child)
     code, rest = finished(child)
     assert code == status
@@ -262,9 +262,9 @@ def test_paths_are_taken_as_they_are_written(situation):
     assert place.manifest["run_dir"] == "zweiter Läuf/run"
 
 
-def test_the_script_asks_the_same(trained, finished):
+def test_the_script_asks_the_same(trained, asked, finished):
     child = trained.with_scripts().script("train_ppo_warmstart_optimized.sh")
     child.expect("checkpoint_step_00000120.pt")
-    child.expect(r"\[1/2/q\]")
+    asked(child, r"\[1/2/q\]")
     child.sendintr()
     assert finished(child)[0] == 130
