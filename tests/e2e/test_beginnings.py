@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,28 @@ def test_the_question_can_be_left(situation, asked, finished, row, way):
     assert code == status
     assert sentence in rest
     assert place.files() == before
+
+
+def test_the_question_does_not_wait_for_the_simulator(trained):
+    program = """
+import sys
+from ppo_scheduler.errors import UserError
+from vidur_ext.cli import app
+try:
+    app(["train", "--config", "small.json"], standalone_mode=False)
+except UserError as error:
+    print("no terminal to ask" in str(error))
+print([name for name in ("torch", "vidur", "pandas", "matplotlib", "numba") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=trained.path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True\n[]\n"
 
 
 def test_with_both_answer_one_resumes(situation, finished):
