@@ -90,7 +90,7 @@ def measure(quick: bool) -> dict[str, float]:
     config = _config("compiled", 512)
     schema = observation_schema(config.observation)
     policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
-    policy.initialise(torch_seed(config.training.seed, Purpose.NETWORK_INIT))
+    policy.initialize(torch_seed(config.training.seed, Purpose.NETWORK_INIT))
     policy.collect(demonstrations.observation())
     for workloads in _WORKLOADS[:1] if quick else _WORKLOADS:
         figures |= _validate(policy, workloads)

@@ -38,7 +38,7 @@ def _learner(config: TrainingConfig) -> Learner:
     """Return a learner of the default network that has updated once and filled half a rollout."""
     schema = observation_schema(config.observation)
     replicas = config.cluster.num_replicas
-    learner = Learner(config.learner(), schema, replicas, _NoMetrics())
+    learner = Learner(config, schema, replicas, _NoMetrics())
     learner.updater.keep_reference()
     rng = np.random.default_rng(0)
     steps = config.statistics_stabilization.collect_steps + int(1.5 * config.ppo_config.rollout_len)

@@ -4,7 +4,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
 
-ensure_environment
+ensure_test_environment
 cd "$PROJECT_ROOT"
 # A worker imports everything anew, for seconds: one file is done sooner without.
 workers=(-n "$(nproc)" --dist worksteal)

@@ -5,7 +5,9 @@ Numba takes the members of an ``IntEnum`` for the constants they are.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from enum import IntEnum
+from typing import Any
 
 
 class Column(IntEnum):
@@ -28,3 +30,11 @@ class Column(IntEnum):
     def label(self) -> str:
         """The name in lower case: what the column is called outside of code."""
         return self.name.lower()
+
+
+def record(name: str, columns: type[Column]) -> Any:
+    """Return a class of named tuples: one number for each column, under its label.
+
+    Compiled code reads and writes the numbers by name, and those that nobody reads cost nothing.
+    """
+    return namedtuple(name, [column.label for column in columns])

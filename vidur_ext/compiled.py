@@ -16,10 +16,15 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 from numba.core.event import Event, Listener, register
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 _LOG = logging.getLogger("ppo")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+as_tuple: Any = to_fixed_tuple
+"""Compiled: ``as_tuple(array, length)`` returns an array's numbers; the length is a constant."""
 
 
 # Compiled code allocates nothing: without numba's reference counts, one atomic operation for every

@@ -8,7 +8,8 @@ from pathlib import Path
 import pexpect
 import pytest
 
-COLLECT = "collect"
+SMALL = ("--config", "small.json")
+COLLECT = ("collect", *SMALL)
 SETS = "outputs/demonstrations"
 
 
@@ -16,7 +17,7 @@ SETS = "outputs/demonstrations"
 def collected(new_place):
     """A checkout with one set, collected by the script."""
     place = new_place().with_scripts()
-    child = place.script("manage_pretrain_data.sh", COLLECT)
+    child = place.script("manage_pretrain_data.sh", *COLLECT)
     # The first command after a change of the engine compiles it, on a busy machine for minutes.
     child.expect("16 demonstrations of vllm_dp at load 1", timeout=300)
     child.expect(r"use them: vidur-ppo train --demonstrations outputs/demonstrations/set_\d+_\d+")
@@ -90,7 +91,7 @@ def test_a_place_that_cannot_hold_a_set_is_named(place):
 
 def test_ctrl_c_leaves_no_half_set_and_the_rest_alone(place, finished):
     kept = the_set(place)
-    child = place.command("demos", COLLECT, "--demo-steps", "16384")
+    child = place.command("demos", *COLLECT, "--demo-steps", "16384")
     child.expect("workload: ")
     child.sendintr()
     status, text = finished(child)
@@ -101,7 +102,7 @@ def test_ctrl_c_leaves_no_half_set_and_the_rest_alone(place, finished):
 def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read):
     made = str(the_set(place))
     status, text = read(
-        place.script("standalone_pretrain.sh", "--demonstrations", made, "--bc-epochs", "2")
+        place.script("standalone_pretrain.sh", *SMALL, "--demonstrations", made, "--bc-epochs", "2")
     )
     assert status == 0
     [run] = (place.path / "outputs" / "pretrain").iterdir()
@@ -110,14 +111,16 @@ def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read)
     assert f"--external-pretrain {policy.relative_to(place.path)}" in text.replace("'", "")
     assert {"behaviour_cloning.json", "tensorboard"} <= {path.name for path in run.iterdir()}
 
-    fits = place.run_command("validate-model", str(policy), "--json")
+    fits = place.run_command("validate-model", *SMALL, str(policy), "--json")
     assert (fits.returncode, json.loads(fits.stdout)["fits"]) == (0, True)
-    other = place.run_command("validate-model", str(policy), "--set", "observation.queue_slots=1")
+    other = place.run_command(
+        "validate-model", *SMALL, str(policy), "--set", "observation.queue_slots=1"
+    )
     assert other.returncode == 1
     assert "does not fit" in other.stderr
 
     other = place.command(
-        "pretrain", "--demonstrations", made, "--finetune", str(policy),
+        "pretrain", *SMALL, "--demonstrations", made, "--finetune", str(policy),
         "--output-dir", "verfeinert ü", "--quiet",
     )  # fmt: skip
     assert read(other) == (0, "")

@@ -29,7 +29,7 @@ from vidur_ext.commands.printing import (
 )
 
 if TYPE_CHECKING:
-    from ppo_scheduler.checkpoint.diff import Difference, PartDiff
+    from ppo_scheduler.checkpoint.diff import LeafDifference, PartDiff
     from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
     from ppo_scheduler.state import StateDict
 
@@ -356,7 +356,7 @@ def _part(part: PartDiff) -> Document:
     }
 
 
-def _difference(one: Difference) -> Document:
+def _difference(one: LeafDifference) -> Document:
     document: Document = {"name": one.name, "a": one.left, "b": one.right}
     if one.max_abs is not None:
         document["max_abs"] = one.max_abs

@@ -32,7 +32,7 @@ def compare(
     config: Annotated[
         Path | None,
         typer.Option(
-            help=f"JSON config (default: the run's; with --policy {DEFAULT_CONFIG})",
+            help=f"JSON config (default: the run's; with --policy {DEFAULT_CONFIG.name})",
             show_default=False,
         ),
     ] = None,

@@ -20,17 +20,22 @@ if TYPE_CHECKING:
     from ppo_scheduler.checkpoint.names import Retention
     from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
 
-DEFAULT_CONFIG = Path("configs/ppo_warmstart.json")
-QUICK_CONFIG = Path("configs/quick_test.json")
+_CONFIGS = (Path(__file__).parents[1] / "configs").resolve()
+DEFAULT_CONFIG = _CONFIGS / "ppo_warmstart.json"
+QUICK_CONFIG = _CONFIGS / "quick_test.json"
+"""The program's own, wherever it is started: of the checkout, or inside an installed package."""
 
 Strategy = Literal["last_n", "top_k_val"]
 
 Config = Annotated[
     Path | None,
-    typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
+    typer.Option(
+        help=f"JSON config (default: the program's {DEFAULT_CONFIG.name})", show_default=False
+    ),
 ]
 ConfigOfHelp = Annotated[
-    Path | None, typer.Option(help=f"JSON config; default {DEFAULT_CONFIG}", is_eager=True)
+    Path | None,
+    typer.Option(help=f"JSON config; default: the program's {DEFAULT_CONFIG.name}", is_eager=True),
 ]
 """``--config`` of commands whose ``--help`` shows its values: it is read before."""
 
@@ -103,11 +108,11 @@ def chosen_folder(dir_: Path | None, config: Path | None) -> Path:
     """Return the checkpoints' folder: the one named, or the config's.
 
     Raises:
-        UserError: neither is known, or the config is wrong.
+        UserError: the config is wrong.
     """
     if dir_ is not None:
         return dir_
-    return Path(load_config(_config_file(config)).checkpointing.checkpoint_dir)
+    return Path(load_config(config or DEFAULT_CONFIG).checkpointing.checkpoint_dir)
 
 
 def chosen_section(
@@ -119,7 +124,7 @@ def chosen_section(
         UserError: it is not known how many to keep; a guess could delete too much.
     """
     if dir_ is None:
-        return load_config(_config_file(config)).checkpointing
+        return load_config(config or DEFAULT_CONFIG).checkpointing
     if config is not None:
         section = load_config(config).checkpointing
         return section.model_copy(update={"checkpoint_dir": str(dir_)})
@@ -169,12 +174,3 @@ def load_checkpoint(text: str, dir_: Path | None, config: Path | None) -> Loaded
     for path, reason in loaded.skipped:
         typer.echo(f"skipped {path}: {reason}", err=True)
     return loaded
-
-
-def _config_file(config: Path | None) -> Path:
-    if config is None and not DEFAULT_CONFIG.exists():
-        raise UserError(
-            f"{DEFAULT_CONFIG} is not below this folder: name the checkpoints' folder with --dir, "
-            "or a config with --config"
-        )
-    return config or DEFAULT_CONFIG

@@ -104,7 +104,7 @@ def train(
     chunk_size: ChunkSize = None,
     total_requests: TotalRequests = None,
     quick_test: Annotated[
-        bool, _flag("--quick-test", f"The whole job, small ({QUICK_CONFIG})", is_eager=True)
+        bool, _flag("--quick-test", f"The whole job, small ({QUICK_CONFIG.name})", is_eager=True)
     ] = False,
     verbose: Annotated[bool, _flag("--verbose", "Log every detail")] = False,
     quiet: Quiet = False,
@@ -114,6 +114,8 @@ def train(
     _refuse_contradictions(context.params)
     path = QUICK_CONFIG if quick_test else config or DEFAULT_CONFIG
     loaded = load_config(path, [*_overrides(context.params), *(set_ or [])])
+    if loaded.monitoring.wandb != "off":
+        import ppo_scheduler.monitoring.wandb_run  # noqa: F401  (refuses if W&B is not installed)
     # The simulator and torch take seconds to import: not before the command line is known good.
     from vidur_ext.runs.chunk_record import Order
     from vidur_ext.runs.resume_choice import Wishes

@@ -22,7 +22,8 @@ def validate_model(
     config: Annotated[
         Path | None,
         typer.Option(
-            help=f"JSON config it is to fit (default: {DEFAULT_CONFIG})", show_default=False
+            help=f"JSON config it is to fit (default: the program's {DEFAULT_CONFIG.name})",
+            show_default=False,
         ),
     ] = None,
     set_: Annotated[list[str] | None, set_option("Override one key of the config")] = None,

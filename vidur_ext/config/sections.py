@@ -5,12 +5,12 @@ comparison.
 from __future__ import annotations
 
 import typing
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
 from ppo_scheduler.config.section import Section, key
-from vidur_ext.trace_formats import trace_formats
+from vidur_ext.config.plugins import marked, module_names
 
 ModelName = Literal[
     "codellama/CodeLlama-34b-Instruct-hf",
@@ -125,32 +125,29 @@ class ClusterSection(Section):
         return self
 
 
-Heuristic = Literal[
-    "random",
-    "round_robin",
-    "lor",
-    "least_outstanding",
-    "power_of_two",
-    "least_tokens",
-    "least_kv",
-    "vllm_dp",
-    "min_predicted_latency",
-    "oracle_work",
-    "always_first",
-]
+_FOLDER = "vidur_ext.routing.heuristics"
 
-HEURISTICS: tuple[Heuristic, ...] = get_args(Heuristic)
-"""Every heuristic that can be named for the comparison."""
+HEURISTIC_NAMES = module_names(_FOLDER)
+"""The heuristics this plug-in adds, one file each."""
 
-Teacher = Literal[
-    "least_outstanding",
-    "power_of_two",
-    "least_tokens",
-    "least_kv",
-    "vllm_dp",
-    "min_predicted_latency",
-    "oracle_work",
-]
+ORACLES = marked(_FOLDER, "USES_OUTPUT_LENGTHS")
+"""Those of them that know true output lengths, which no real router does."""
+
+CONTROLS = marked(_FOLDER, "CONTROL")
+"""Those of them that are deliberately bad: a workload on which they do not lose cannot tell good
+from bad."""
+
+SCHEDULERS = ("random", "round_robin", "lor", *HEURISTIC_NAMES)
+"""Everything that can be named for the comparison; the first three are Vidur's own."""
+
+_TEACHERS = tuple(name for name in HEURISTIC_NAMES if name not in CONTROLS)
+
+if TYPE_CHECKING:
+    SchedulerName = str
+    TeacherName = str
+else:
+    SchedulerName = Literal[SCHEDULERS]
+    TeacherName = Literal[_TEACHERS]
 
 
 class SimulationSection(Section):
@@ -188,7 +185,7 @@ class SimulationSection(Section):
 if TYPE_CHECKING:
     TraceFormatName = str
 else:
-    _TRACE_FORMATS = ("auto", *trace_formats())
+    _TRACE_FORMATS = ("auto", *module_names("vidur_ext.workload.traces"))
     TraceFormatName = Literal[_TRACE_FORMATS]
 
 
@@ -228,7 +225,7 @@ class WarmstartSection(Section):
     """Demonstrations and behaviour cloning."""
 
     enabled: bool = key(True, "off: PPO starts from random weights")
-    teachers: tuple[Teacher, ...] = key(
+    teachers: tuple[TeacherName, ...] = key(
         ("min_predicted_latency", "least_tokens"),
         "heuristics to imitate; those whose choice follows from the observation teach best",
         min_length=1,
@@ -279,10 +276,10 @@ class EvaluationSection(Section):
     """The comparison at the end."""
 
     enabled: bool = key(True, "off: training ends without a comparison")
-    schedulers: tuple[Heuristic, ...] = key(
-        HEURISTICS, "heuristics that PPO is compared with", min_length=1
+    schedulers: tuple[SchedulerName, ...] = key(
+        SCHEDULERS, "heuristics that PPO is compared with", min_length=1
     )
-    baseline: Heuristic = key("least_outstanding", "the heuristic differences are taken to")
+    baseline: SchedulerName = key("least_outstanding", "the heuristic differences are taken to")
     num_seeds: int = key(3, "held-out workloads", ge=1, le=1000)
     requests: int = key(2048, "requests per held-out workload", unit="requests", ge=16)
     warmup_fraction: float = key(

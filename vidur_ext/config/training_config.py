@@ -13,6 +13,7 @@ from ppo_scheduler.config.learner_sections import (
 )
 from ppo_scheduler.config.section import key
 from vidur_ext.config.sections import (
+    ORACLES,
     ClusterSection,
     EvaluationSection,
     ParallelSection,
@@ -72,12 +73,13 @@ class TrainingConfig(LearnerConfig):
 
     @model_validator(mode="after")
     def _teachers_can_be_followed(self) -> Self:
-        """`warmstart.teachers` contains `oracle_work` only if `observation.output_length` is
-        "oracle": what the policy does not see it cannot imitate."""
+        """`warmstart.teachers` contains a heuristic that knows true output lengths only if
+        `observation.output_length` is "oracle": what the policy does not see it cannot imitate."""
         hidden = self.observation.output_length == "hidden"
-        if self.warmstart.enabled and hidden and "oracle_work" in self.warmstart.teachers:
+        oracles = [name for name in self.warmstart.teachers if name in ORACLES]
+        if self.warmstart.enabled and hidden and oracles:
             raise ValueError(
-                "warmstart.teachers contains oracle_work, whose choice follows from true output "
+                f"warmstart.teachers contains {oracles[0]}, whose choice follows from true output "
                 'lengths, but observation.output_length is "hidden"; choose another teacher, or '
                 'observation.output_length "oracle"'
             )
@@ -127,7 +129,3 @@ class TrainingConfig(LearnerConfig):
         """Return the sha256 of the canonical JSON text: equal settings, equal digest."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-    def learner(self) -> LearnerConfig:
-        """Return the learner's part."""
-        return LearnerConfig(**{name: getattr(self, name) for name in LearnerConfig.model_fields})

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vidur_ext.columns import Column
 from vidur_ext.execution_time.tables import TableLimits
+from vidur_ext.routing.estimator import Estimates
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -27,18 +28,10 @@ class Batching(IntEnum):
     ORCA = 2
 
 
-# Routing rules that are compiled; GIVEN takes every replica from an array.
-(
-    GIVEN,
-    LOR,
-    LEAST_OUTSTANDING,
-    POWER_OF_TWO,
-    LEAST_TOKENS,
-    LEAST_KV,
-    VLLM_DP,
-    MIN_PREDICTED_LATENCY,
-    ORACLE_WORK,
-) = range(9)
+GIVEN = -1
+SHORTEST_QUEUE = -2
+"""Routing rules beside the heuristics, which are numbered from 0. GIVEN takes every replica from an
+array; SHORTEST_QUEUE is Vidur's ``lor``."""
 
 
 class Request(Column):
@@ -129,20 +122,12 @@ class Own(Column):
     WATERMARK = "blocks", "that stay free when a request is admitted"
 
 
-class Rate(Column):
-    """Columns of ``Estimates.rates``."""
-
-    SLOPE = "s", "that a token of context adds to an iteration"
-    CHUNK_S = "s", "of a full batch of prompt tokens"
-    PREFILL_S_PER_TOKEN = "s", "per prompt token when batches are full"
-    DECODE_TOKEN_S = "s", "per output token when batches are full"
-
-
 class Settings(NamedTuple):
     """What Vidur's replica schedulers are told.
 
     ``batch_tokens`` is Sarathi's chunk and vLLM's token limit; ``flat_blocks`` is what Orca
-    reserves per request; ``rule`` routes. own [R, len(Own)] is what differs between replicas.
+    reserves per request; ``rule`` routes; ``batch_capacity`` is the requests of a batch, as the
+    config says. own [R, len(Own)] is what differs between replicas.
     """
 
     scheduler: int
@@ -150,6 +135,7 @@ class Settings(NamedTuple):
     batch_tokens: int
     block_size: int
     flat_blocks: int
+    batch_capacity: float
     own: Ints
 
     @property
@@ -173,28 +159,17 @@ class Tables(NamedTuple):
     num_layers: float
 
 
-class Estimates(NamedTuple):
-    """What ``LatencyEstimator`` knows: see there. base [R, C + 1], rates [R, len(Rate)]."""
-
-    base: Floats
-    rates: Floats
-    prefill_tokens: float
-    output_sum: float
-    output_count: float
-
-
 class Cluster(NamedTuple):
     """A cluster in numbers: all that is known of it before any request arrives.
 
-    limits: what the tables cover; batch_capacity: requests of a batch, as the replica schedulers'
-    config says. The routing rule in ``settings`` is GIVEN until a simulation chooses one.
+    limits: what the tables cover. The routing rule in ``settings`` is GIVEN until a simulation
+    chooses one.
     """
 
     settings: Settings
     tables: Tables
     estimates: Estimates
     limits: TableLimits
-    batch_capacity: float
 
     @property
     def num_replicas(self) -> int:
@@ -239,13 +214,14 @@ class State(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """One simulation, as compiled functions take it."""
+    """One simulation, as compiled functions take it. scores float64 [R] is working memory."""
 
     settings: Settings
     tables: Tables
     estimates: Estimates
     inputs: Inputs
     state: State
+    scores: Floats
 
 
 def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Settings) -> State:

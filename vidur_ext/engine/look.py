@@ -1,214 +1,100 @@
-"""Compiled: a simulation as its router sees it, and the routing heuristics on it."""
+"""Compiled: a simulation as its router sees it. What a heuristic does not read costs nothing."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
+from typing import Any
 
 from vidur_ext.compiled import compiled
-from vidur_ext.engine.layout import (
-    GIVEN,
-    LEAST_KV,
-    LEAST_OUTSTANDING,
-    LEAST_TOKENS,
-    LOR,
-    MIN_PREDICTED_LATENCY,
-    POWER_OF_TWO,
-    VLLM_DP,
-    Counter,
-    Own,
-    Rate,
-    Replica,
-    Request,
-    Simulation,
-    Since,
-    Time,
-)
-from vidur_ext.routing.heuristics import KV_TOKEN_WEIGHT, VLLM_WAITING_WEIGHT
+from vidur_ext.engine.layout import Counter, Own, Replica, Request, Simulation, Since, Time
+from vidur_ext.routing.estimator import expected_output_tokens, predict
 from vidur_ext.routing.reward import RewardRule
-from vidur_ext.routing.view import Arriving, Elapsed, Floats, Predicted, Quantity, Queued, Sight
+from vidur_ext.routing.view import (
+    Arriving,
+    Elapsed,
+    Floats,
+    Queued,
+    Seen,
+    SeenReplica,
+    SeenRequest,
+    Sight,
+    write_column,
+)
+
+_expected_output_tokens = compiled(expected_output_tokens)
 
 
 @compiled
-def _draw(sim: Simulation, top: int) -> int:
-    """Return an integer of [0, top] from the words as NumPy's Generator draws it.
-
-    Lemire, Fast random integer generation in an interval, 2019; one value draws no word.
-    """
-    if top == 0:
-        return 0
-    words, counters = sim.inputs.words, sim.state.counters
-    size = np.uint64(top + 1)
-    threshold = (np.uint64(0xFFFFFFFF) - np.uint64(top)) % size
-    while True:
-        if counters[Counter.WORD] == len(words):
-            raise IndexError("the random words that break ties are used up")
-        product = np.uint64(words[counters[Counter.WORD]]) * size
-        counters[Counter.WORD] += 1
-        if (product & np.uint64(0xFFFFFFFF)) >= threshold:
-            return int(np.int64(product >> np.uint64(32)))
-
-
-@compiled
-def context_tokens(sim: Simulation, replica: int) -> int:
-    """Return the tokens in a replica's KV cache."""
-    row = sim.state.replicas[replica]
-    return int(
-        row[Replica.OFFSETS]
-        + row[Replica.DECODING] * row[Replica.ROUNDS]
-        + row[Replica.PARTIAL_DONE]
-    )
-
-
-@compiled
-def predicted_s(sim: Simulation, replica: int, prompt_tokens: int) -> tuple[float, float]:
-    """Return ``LatencyEstimator.ttft_and_latency_s`` of one replica."""
-    row = sim.state.replicas[replica]
-    counters, known = sim.state.counters, sim.estimates
-    context, slope = float(context_tokens(sim, replica)), known.rates[replica, Rate.SLOPE]
-    backlog = float(row[Replica.PENDING] + prompt_tokens)
-    room = max(known.prefill_tokens - float(row[Replica.DECODING]), 1.0)
-    ttft = math.ceil(backlog / room) * (known.rates[replica, Rate.CHUNK_S] + slope * context)
-    batch = min(row[Replica.MEMBERS] + 1, known.base.shape[1] - 1)
-    output = (known.output_sum + counters[Counter.FINISHED_OUTPUT]) / (
-        known.output_count + counters[Counter.FINISHED]
-    )
-    return float(ttft), float(ttft + output * (known.base[replica, batch] + slope * context))
-
-
-@compiled
-def _score(sim: Simulation, replica: int, request: int) -> float:
-    """Return how loaded the rule considers a replica."""
-    rule = sim.settings.rule
-    row = sim.state.replicas[replica]
-    if rule in (LEAST_OUTSTANDING, POWER_OF_TWO):
-        return float(row[Replica.WAITING] + row[Replica.MEMBERS])
-    if rule == LEAST_TOKENS:
-        return float(row[Replica.PENDING] + KV_TOKEN_WEIGHT * context_tokens(sim, replica))
-    if rule == LEAST_KV:
-        blocks = sim.settings.own[replica, Own.BLOCKS]
-        return float((blocks - row[Replica.FREE]) / blocks)
-    if rule == VLLM_DP:
-        return float(VLLM_WAITING_WEIGHT * row[Replica.WAITING] + row[Replica.MEMBERS])
-    if rule == MIN_PREDICTED_LATENCY:
-        return predicted_s(sim, replica, sim.state.requests[request, Request.PROMPT])[1]
-    pending = row[Replica.PENDING]
-    remaining = row[Replica.TOKENS] - context_tokens(sim, replica) - pending
-    known = sim.estimates
-    return float(
-        pending * known.rates[replica, Rate.PREFILL_S_PER_TOKEN]
-        + remaining * known.rates[replica, Rate.DECODE_TOKEN_S]
-    )
-
-
-@compiled
-def _lightest(sim: Simulation, request: int) -> int:
-    """Return the replica with the smallest score, ties broken uniformly."""
-    best, ties = np.inf, 0
-    for replica in range(len(sim.state.replicas)):
-        score = _score(sim, replica, request)
-        if score < best:
-            best, ties = score, 1
-        elif score == best:
-            ties += 1
-    remaining = _draw(sim, ties - 1) + 1
-    chosen = -1
-    while remaining > 0:
-        chosen += 1
-        if _score(sim, chosen, request) == best:
-            remaining -= 1
-    return chosen
-
-
-@compiled
-def _lighter_of_two(sim: Simulation, request: int) -> int:
-    """Return the lighter of two replicas, drawn as ``Generator.choice`` draws without replacement.
-
-    Floyd's sampling, then a shuffle of the two.
-    """
-    count = len(sim.state.replicas)
-    if count == 1:
-        return 0
-    one, two = _draw(sim, count - 2), _draw(sim, count - 1)
-    if one == two:
-        two = count - 1
-    if _draw(sim, 1) == 0:
-        one, two = two, one
-    left, right = _score(sim, one, request), _score(sim, two, request)
-    if left == right:
-        return one if _draw(sim, 1) == 0 else two
-    return one if left < right else two
-
-
-@compiled
-def _shortest_queue(sim: Simulation) -> int:
-    """Return the first replica with the fewest waiting requests: Vidur's LOR."""
-    best = 0
-    for replica in range(1, len(sim.state.replicas)):
-        if sim.state.replicas[replica, Replica.WAITING] < sim.state.replicas[best, Replica.WAITING]:
-            best = replica
-    return best
-
-
-@compiled
-def route(sim: Simulation) -> int:
-    """Return the replica for the next request, or -1 where the caller decides."""
-    rule = sim.settings.rule
-    request = sim.state.counters[Counter.ARRIVALS]
-    if rule == GIVEN:
-        return int(sim.inputs.choices[request])
-    if rule == LOR:
-        return _shortest_queue(sim)
-    if rule == POWER_OF_TWO:
-        return _lighter_of_two(sim, request)
-    return _lightest(sim, request)
-
-
-@compiled
-def _see_queue(sim: Simulation, replica: int, now: float, sight: Sight) -> None:
-    """Write how long requests have waited, and the first ones of the queue."""
-    requests, row = sim.state.requests, sim.state.replicas[replica]
-    queue = sight.queues[replica]
+def _waits(sim: Simulation, replica: int) -> tuple[float, float]:
+    """Return how long the oldest waiting request and all of them on average have waited [s]."""
+    row, now = sim.state.replicas[replica], sim.state.now[0]
     request = row[Replica.HEAD]
-    waited = oldest = 0.0
-    for position in range(row[Replica.WAITING]):
+    oldest = total = 0.0
+    for _ in range(row[Replica.WAITING]):
         age = now - sim.inputs.arrived[request]
-        waited += age
         oldest = max(oldest, age)
-        if position < len(queue):
-            queue[position, Queued.AGE_S] = age
-            queue[position, Queued.PROMPT_TOKENS] = requests[request, Request.PROMPT]
-            queue[position, Queued.PROCESSED_TOKENS] = 0.0
-        request = requests[request, Request.NEXT]
-    for position in range(row[Replica.WAITING], len(queue)):
-        queue[position, :] = 0.0
-    sight.table[Quantity.OLDEST_WAIT_S, replica] = oldest
-    sight.table[Quantity.MEAN_WAIT_S, replica] = (
-        waited / row[Replica.WAITING] if row[Replica.WAITING] else 0.0
+        total += age
+        request = sim.state.requests[request, Request.NEXT]
+    return oldest, total / row[Replica.WAITING] if row[Replica.WAITING] else 0.0
+
+
+@compiled
+def _look_at_replica(sim: Simulation, replica: int) -> Any:
+    """Return the ``SeenReplica``: every quantity, as the engine's state tells it."""
+    row = sim.state.replicas[replica]
+    decoded = row[Replica.DECODING] * row[Replica.ROUNDS]
+    context = row[Replica.OFFSETS] + decoded + row[Replica.PARTIAL_DONE]
+    blocks = sim.settings.own[replica, Own.BLOCKS]
+    oldest_wait_s, mean_wait_s = _waits(sim, replica)
+    return SeenReplica(
+        waiting=float(row[Replica.WAITING]),
+        running=float(row[Replica.MEMBERS]),
+        decoding=float(row[Replica.DECODING]),
+        pending_prefill_tokens=float(row[Replica.PENDING]),
+        context_tokens=float(context),
+        generated_tokens=float(row[Replica.GENERATED] + decoded),
+        kv_blocks_used=float(blocks - row[Replica.FREE]),
+        kv_blocks_total=float(blocks),
+        restarts=float(row[Replica.RESTARTED]),
+        oldest_wait_s=oldest_wait_s,
+        mean_wait_s=mean_wait_s,
+        batch_capacity=sim.settings.batch_capacity,
+        remaining_output_tokens=float(row[Replica.TOKENS] - context - row[Replica.PENDING]),
     )
 
 
 @compiled
-def _see_replica(sim: Simulation, replica: int, capacity: float, sight: Sight) -> None:
-    row, table = sim.state.replicas[replica], sight.table
-    blocks = sim.settings.own[replica, Own.BLOCKS]
-    context = context_tokens(sim, replica)
-    table[Quantity.WAITING, replica] = row[Replica.WAITING]
-    table[Quantity.RUNNING, replica] = row[Replica.MEMBERS]
-    table[Quantity.DECODING, replica] = row[Replica.DECODING]
-    table[Quantity.PENDING_PREFILL_TOKENS, replica] = row[Replica.PENDING]
-    table[Quantity.CONTEXT_TOKENS, replica] = context
-    table[Quantity.GENERATED_TOKENS, replica] = (
-        row[Replica.GENERATED] + row[Replica.DECODING] * row[Replica.ROUNDS]
+def _look_at_request(sim: Simulation) -> Any:
+    """Return the ``SeenRequest`` of the next request."""
+    counters = sim.state.counters
+    request = sim.state.requests[counters[Counter.ARRIVALS]]
+    return SeenRequest(
+        prompt_tokens=float(request[Request.PROMPT]),
+        expected_output_tokens=_expected_output_tokens(
+            sim.estimates, counters[Counter.FINISHED], counters[Counter.FINISHED_OUTPUT]
+        ),
+        output_tokens=float(request[Request.OUTPUT]),
     )
-    table[Quantity.KV_BLOCKS_USED, replica] = blocks - row[Replica.FREE]
-    table[Quantity.KV_BLOCKS_TOTAL, replica] = blocks
-    table[Quantity.RESTARTS, replica] = row[Replica.RESTARTED]
-    table[Quantity.BATCH_CAPACITY, replica] = capacity
-    table[Quantity.REMAINING_OUTPUT_TOKENS, replica] = (
-        row[Replica.TOKENS] - context - row[Replica.PENDING]
-    )
+
+
+@compiled
+def look(sim: Simulation, replica: int) -> Seen:
+    """Return what is seen of a replica when the next request waits to be routed."""
+    seen, request = _look_at_replica(sim, replica), _look_at_request(sim)
+    return Seen(seen, predict(sim.estimates, replica, seen, request), request)
+
+
+@compiled
+def _see_queue(sim: Simulation, replica: int, queue: Floats) -> None:
+    """Write the first waiting requests of a replica [K, len(Queued)]; the absent ones are zeros."""
+    requests, row = sim.state.requests, sim.state.replicas[replica]
+    request = row[Replica.HEAD]
+    for position in range(len(queue)):
+        entry = queue[position]
+        entry[:] = 0.0
+        if position < row[Replica.WAITING]:
+            entry[Queued.AGE_S] = sim.state.now[0] - sim.inputs.arrived[request]
+            entry[Queued.PROMPT_TOKENS] = requests[request, Request.PROMPT]
+            request = requests[request, Request.NEXT]
 
 
 @compiled
@@ -252,23 +138,20 @@ def see_interval(sim: Simulation, rule: RewardRule, interval: Floats) -> None:
 
 
 @compiled
-def see(sim: Simulation, rule: RewardRule, capacity: float, sight: Sight) -> None:
-    """Write all that is seen when the next request waits for its replica, or at the very end.
-
-    ``capacity`` is the requests that one batch may hold, as the replica scheduler's config says.
-    """
+def see(sim: Simulation, rule: RewardRule, sight: Sight) -> None:
+    """Write all that is seen when the next request waits for its replica, or at the very end."""
     state = sim.state
     see_interval(sim, rule, sight.interval)
-    for replica in range(len(state.replicas)):
-        _see_replica(sim, replica, capacity, sight)
-        _see_queue(sim, replica, state.now[0], sight)
-    request = state.counters[Counter.ARRIVALS]
-    if request == len(state.requests):
+    if state.counters[Counter.ARRIVALS] == len(state.requests):
+        for replica in range(len(state.replicas)):
+            write_column(_look_at_replica(sim, replica), replica, sight.table)
         return
-    prompt = state.requests[request, Request.PROMPT]
-    sight.request[Arriving.PROMPT_TOKENS] = prompt
-    sight.request[Arriving.OUTPUT_TOKENS] = state.requests[request, Request.OUTPUT]
     for replica in range(len(state.replicas)):
-        ttft, latency = predicted_s(sim, replica, prompt)
-        sight.predicted[Predicted.TTFT_S, replica] = ttft
-        sight.predicted[Predicted.LATENCY_S, replica] = latency
+        seen = look(sim, replica)
+        write_column(seen.replica, replica, sight.table)
+        write_column(seen.predicted, replica, sight.predicted)
+        _see_queue(sim, replica, sight.queues[replica])
+    request = _look_at_request(sim)
+    sight.request[Arriving.PROMPT_TOKENS] = request.prompt_tokens
+    sight.request[Arriving.EXPECTED_OUTPUT_TOKENS] = request.expected_output_tokens
+    sight.request[Arriving.OUTPUT_TOKENS] = request.output_tokens

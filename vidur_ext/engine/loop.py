@@ -9,8 +9,8 @@ from vidur_ext.engine.batch_end import end_batch
 from vidur_ext.engine.batch_start import start_batch
 from vidur_ext.engine.execution import OUTSIDE, steady_iteration_s
 from vidur_ext.engine.layout import Batching, Clock, Counter, Replica, Request, Simulation
-from vidur_ext.engine.look import route
 from vidur_ext.engine.queues import push_back
+from vidur_ext.engine.routing import route
 
 AT_END = -1
 """What ``advance`` returns when there is nothing left to simulate."""

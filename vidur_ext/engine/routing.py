@@ -1,38 +1,58 @@
-"""Which compiled rule stands for a Vidur global scheduler, and the random numbers it consumes."""
+"""How a simulation is routed: by a heuristic, by Vidur's own rules, by an array, by the caller."""
 
 from __future__ import annotations
 
 import random
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose, generator, seed_sequence
-from vidur_ext.engine import layout
-from vidur_ext.engine.layout import Ints
+from vidur_ext.compiled import compiled
+from vidur_ext.config.sections import SCHEDULERS
+from vidur_ext.engine.layout import (
+    GIVEN,
+    SHORTEST_QUEUE,
+    Counter,
+    Ints,
+    Replica,
+    Simulation,
+)
+from vidur_ext.engine.look import look
+from vidur_ext.routing.dice import SPARE_WORDS, WORDS_PER_DECISION, Dice, random_words
+from vidur_ext.routing.heuristics import HEURISTICS, choose
 
 ASK = -1
 """In an array of choices: the caller decides."""
 
-_RULES = {
-    "lor": layout.LOR,
-    "least_outstanding": layout.LEAST_OUTSTANDING,
-    "power_of_two": layout.POWER_OF_TWO,
-    "least_tokens": layout.LEAST_TOKENS,
-    "least_kv": layout.LEAST_KV,
-    "vllm_dp": layout.VLLM_DP,
-    "min_predicted_latency": layout.MIN_PREDICTED_LATENCY,
-    "oracle_work": layout.ORACLE_WORK,
-}
-_WORDS_PER_DECISION = 4
-# A draw is repeated with a probability of R / 2^32: far more than ever will be.
-_SPARE_WORDS = 64
+
+@compiled
+def _shortest_queue(sim: Simulation) -> int:
+    """Return the first replica with the fewest waiting requests: Vidur's LOR."""
+    waiting = sim.state.replicas[:, Replica.WAITING]
+    best = 0
+    for replica in range(1, len(waiting)):
+        if waiting[replica] < waiting[best]:
+            best = replica
+    return best
+
+
+@compiled
+def route(sim: Simulation) -> int:
+    """Return the replica for the next request, or ASK."""
+    rule, counters = sim.settings.rule, sim.state.counters
+    if rule == GIVEN:
+        return int(sim.inputs.choices[counters[Counter.ARRIVALS]])
+    if rule == SHORTEST_QUEUE:
+        return _shortest_queue(sim)
+    used = counters[Counter.WORD : Counter.WORD + 1]
+    return choose(rule, look, sim, sim.scores, Dice(sim.inputs.words, used))
 
 
 class Routing(NamedTuple):
-    """A rule of ``layout``, replicas [N] for GIVEN, and the random words for the others."""
+    """A rule, replicas [N] for GIVEN, and the random words of the heuristics."""
 
     rule: int
     choices: Ints
@@ -40,7 +60,7 @@ class Routing(NamedTuple):
 
 
 def routing_of(
-    scheduler: str,
+    scheduler: str | None,
     seed: int,
     num_requests: int,
     num_replicas: int,
@@ -50,26 +70,34 @@ def routing_of(
     """Return how the global scheduler called ``scheduler`` routes under Vidur's ``--seed``.
 
     Args:
+        scheduler: None leaves every decision to the caller.
         choices: replicas [N] to take instead of the scheduler's; ASK leaves one to the caller.
         rng: breaks the ties of a heuristic of this plug-in instead of the seed's own stream.
 
     Raises:
-        UserError: ``choices`` are not one replica per request.
+        UserError: there is no such scheduler, or ``choices`` are not one replica per request.
     """
-    none = np.zeros(0, dtype=np.uint32)
+    if scheduler is not None and scheduler not in SCHEDULERS:
+        raise UserError(
+            f"the engine has no scheduler {scheduler!r}: choose one of {', '.join(SCHEDULERS)}"
+        )
     if choices is not None:
-        return Routing(layout.GIVEN, _checked(choices, num_requests, num_replicas), none)
-    if scheduler in _RULES:
-        stream = generator(seed, Purpose.SCHEDULER) if rng is None else rng
-        words = _random_words(stream, _WORDS_PER_DECISION * num_requests + _SPARE_WORDS)
-        return Routing(_RULES[scheduler], np.zeros(0, dtype=np.int64), words)
-    fixed = {
-        "round_robin": lambda: np.arange(num_requests, dtype=np.int64) % num_replicas,
-        "always_first": lambda: np.zeros(num_requests, dtype=np.int64),
-        "random": lambda: _random_choices(seed, num_requests, num_replicas),
-    }
-    ask: Any = lambda: np.full(num_requests, ASK, dtype=np.int64)  # noqa: E731
-    return Routing(layout.GIVEN, fixed.get(scheduler, ask)(), none)
+        return _given(_checked(choices, num_requests, num_replicas))
+    if scheduler is None:
+        return _given(np.full(num_requests, ASK, dtype=np.int64))
+    if scheduler == "round_robin":
+        return _given(np.arange(num_requests, dtype=np.int64) % num_replicas)
+    if scheduler == "random":
+        return _given(_random_choices(seed, num_requests, num_replicas))
+    if scheduler == "lor":
+        return Routing(SHORTEST_QUEUE, np.zeros(0, np.int64), np.zeros(0, np.uint32))
+    stream = generator(seed, Purpose.SCHEDULER) if rng is None else rng
+    words = random_words(stream, WORDS_PER_DECISION * num_requests + SPARE_WORDS)
+    return Routing(HEURISTICS[scheduler].number, np.zeros(0, np.int64), words)
+
+
+def _given(choices: Ints) -> Routing:
+    return Routing(GIVEN, choices, np.zeros(0, np.uint32))
 
 
 def _checked(choices: Ints, num_requests: int, num_replicas: int) -> Ints:
@@ -86,13 +114,6 @@ def _checked(choices: Ints, num_requests: int, num_replicas: int) -> Ints:
             f"and {ASK} asks for a decision"
         )
     return given.astype(np.int64)
-
-
-def _random_words(rng: np.random.Generator, count: int) -> NDArray[np.uint32]:
-    """Return the 32-bit words that a heuristic would draw: low halves of 64 bits first."""
-    raw = rng.bit_generator.random_raw((count + 1) // 2)
-    halves = np.stack([raw & np.uint64(0xFFFFFFFF), raw >> np.uint64(32)], axis=1)
-    return halves.ravel().astype(np.uint32)
 
 
 def _random_choices(seed: int, num_requests: int, num_replicas: int) -> Ints:

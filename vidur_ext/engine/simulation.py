@@ -34,13 +34,13 @@ Snapshot = dict[str, NDArray[Any]]
 class CompiledSimulation:
     """Simulates the requests of ``table`` on a cluster.
 
-    Vidur's and this plug-in's heuristics route inside compiled code. Under any other scheduler the
-    caller does: ``advance`` returns the request, ``assign`` its replica.
+    Vidur's and this plug-in's heuristics route inside compiled code. Without a scheduler the caller
+    does: ``advance`` returns the request, ``assign`` its replica.
 
     Args:
         cluster: the cluster in numbers.
         table: the requests.
-        scheduler: name of the global scheduler.
+        scheduler: name of the global scheduler; None leaves every decision to the caller.
         seed: of the stream that breaks ties, as Vidur's ``--seed``.
         choices: replica per request [N] instead of the scheduler's, to replay a routing; -1 leaves
             one to the caller.
@@ -48,14 +48,14 @@ class CompiledSimulation:
             could be needed is drawn at once.
 
     Raises:
-        UserError: ``choices`` do not fit.
+        UserError: there is no such scheduler, or ``choices`` do not fit.
     """
 
     def __init__(
         self,
         cluster: Cluster,
         table: RequestTable,
-        scheduler: str,
+        scheduler: str | None,
         *,
         seed: int = 0,
         choices: Ints | None = None,
@@ -72,6 +72,7 @@ class CompiledSimulation:
             estimates=cluster.estimates,
             inputs=Inputs(np.array(table.arrived_at), routing.choices, routing.words),
             state=new_state(table.prefill_tokens, table.decode_tokens, num_replicas, settings),
+            scores=np.zeros(num_replicas),
         )
 
     def advance(self) -> int:

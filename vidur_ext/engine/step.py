@@ -24,7 +24,7 @@ _FOLD = np.uint64(29)
 class Environments(NamedTuple):
     """B simulations: every array of ``sims`` and ``memory`` has a leading axis of environments.
 
-    capacity: requests that one batch may hold. sight: working memory; bits: its table's bits.
+    sight: working memory; bits: its table's bits.
     traces uint64 [B]: a hash of all that was seen so far.
     """
 
@@ -32,7 +32,6 @@ class Environments(NamedTuple):
     memory: Memory
     features: FeatureRule
     reward: RewardRule
-    capacity: float
     sight: Sight
     bits: NDArray[np.uint64]
     traces: NDArray[np.uint64]
@@ -74,6 +73,7 @@ def _simulation(sims: Simulation, env: int) -> Simulation:
             state.since[env],
             state.now[env],
         ),
+        sims.scores,
     )
 
 
@@ -105,7 +105,7 @@ def _look(envs: Environments, sim: Simulation, env: int, waits: bool, out: Outlo
     """Write what environment ``env`` shows and earned; an observation only if a request waits."""
     memory = Memory(envs.memory.numbers[env], envs.memory.outstanding[env], envs.memory.qps[env])
     sight, telemetry = envs.sight, out.telemetry[env]
-    see(sim, envs.reward, envs.capacity, sight)
+    see(sim, envs.reward, sight)
     out.reward[env] = reward_of(envs.reward, sight, memory, telemetry[_NUM_MEASURED:])
     if waits:
         envs.traces[env] = _trace(envs.traces[env], envs.bits)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppo_scheduler.errors import UserError
+from vidur_ext.config.sections import CONTROLS
 from vidur_ext.evaluation.metrics import (
-    CONTROLS,
     LEARNED,
     CountedRun,
     Objectives,

@@ -226,5 +226,5 @@ def preference_gap(
     envs.begin([vidur.table])
     for replica in vidur.replica[:first]:
         envs.step(replica.reshape(1))
-    logits, _ = policy.evaluate(policy.normalise(envs.observation))
+    logits, _ = policy.evaluate(policy.normalize(envs.observation))
     return abs(float(logits[0, vidur.replica[first]] - logits[0, compiled.replica[first]]))

@@ -1,4 +1,4 @@
-"""The comparison behind a training: its policies and all heuristics on held-out workloads."""
+"""The comparison after a training: its policies and all heuristics on held-out workloads."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from vidur_ext.config.sections import CONTROLS
 from vidur_ext.evaluation.run_result import RunResult
 
 QUANTILES = (0.5, 0.9, 0.99)
@@ -110,9 +111,6 @@ def point_estimates(latencies: RequestLatencies) -> NDArray[np.float64]:
 
 LEARNED = "ppo"
 """The policy under test; reports highlight it and set it against every other scheduler."""
-
-CONTROLS = frozenset({"always_first"})
-"""Deliberately bad schedulers: a workload on which they do not lose cannot tell good from bad."""
 
 ORACLE_MARK = "†"
 """Put after schedulers that know true output lengths, which no real router does."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.policy.routing_policy import RoutingPolicy, load_policy
+from vidur_ext.config.sections import ORACLES
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.engine.environments import RoutingEnvironments
@@ -19,7 +20,6 @@ from vidur_ext.engine.layout import Cluster
 from vidur_ext.evaluation.run_result import RequestTimes, RunResult
 from vidur_ext.processes import map_unordered
 from vidur_ext.routing.features import observation_schema
-from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, SinceLastDecision
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.vidur.simulation import isolated_simulation, routed_by, simulation_of
@@ -164,8 +164,7 @@ def _is_oracle(config: TrainingConfig, name: str, policy: RoutingPolicy | None) 
     """Return whether a policy or heuristic knows true output lengths."""
     if policy is not None:
         return config.observation.output_length == "oracle"
-    own = ROUTING_HEURISTICS.get(name)
-    return own is not None and own.uses_output_lengths
+    return name in ORACLES
 
 
 def held_out_workloads(config: TrainingConfig) -> Workloads:

@@ -6,12 +6,12 @@ R replicas; the first K waiting requests of each are listed. One column of numbe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vidur_ext.columns import Column
+from vidur_ext.columns import Column, record
 from vidur_ext.compiled import compiled
 
 
@@ -57,14 +57,16 @@ class Arriving(Column):
     """What is known of the request to be routed: the entries of ``Sight.request``."""
 
     PROMPT_TOKENS = "tokens", "of its prompt"
+    EXPECTED_OUTPUT_TOKENS = "tokens", "of output: the mean of the completed requests"
     OUTPUT_TOKENS = "tokens", "it will generate: known to an oracle only"
 
 
 class Predicted(Column):
-    """What is predicted for the arriving request: the rows of ``Sight.predicted``."""
+    """What is predicted of each replica: the rows of ``Sight.predicted``."""
 
-    TTFT_S = "s", "time to first token"
-    LATENCY_S = "s", "end to end"
+    TTFT_S = "s", "time to first token of the arriving request"
+    LATENCY_S = "s", "end to end of the arriving request"
+    REMAINING_WORK_S = "s", "that the requests here still take: known to an oracle only"
 
 
 class Past(Column):
@@ -135,10 +137,14 @@ class ClusterSnapshot:
 
 @dataclass(frozen=True)
 class ArrivingRequest:
-    """The request to be routed. ``output_tokens`` is the truth: only oracles may read it."""
+    """The request to be routed. ``output_tokens`` is the truth: only oracles may read it.
+
+    expected_output_tokens: the mean of the completed requests, begun at a prior.
+    """
 
     arrived_at: float
     prompt_tokens: int
+    expected_output_tokens: float
     output_tokens: int
 
 
@@ -212,6 +218,30 @@ class Sight(NamedTuple):
     interval: Floats
     request: Floats
     predicted: Floats
+
+
+SeenReplica = record("SeenReplica", Quantity)
+Prediction = record("Prediction", Predicted)
+SeenRequest = record("SeenRequest", Arriving)
+
+
+class Seen(NamedTuple):
+    """One replica at one decision, as compiled code reads it by name.
+
+    replica: every ``Quantity``, e.g. ``seen.replica.waiting``; predicted: every ``Predicted``;
+    request: ``Arriving``, the same for all replicas.
+    """
+
+    replica: Any
+    predicted: Any
+    request: Any
+
+
+@compiled
+def write_column(record: Any, index: int, out: Floats) -> None:
+    """Write a replica's record into its column of a table [len(record), R]."""
+    for row, value in enumerate(record):
+        out[row, index] = value
 
 
 class Memory(NamedTuple):

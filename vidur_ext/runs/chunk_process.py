@@ -83,7 +83,7 @@ def run_chunk(flags: Sequence[str], log: Path, signals: Signals, show: Callable[
 
     Args:
         log: what the process prints is appended to it, below a line that says when it began.
-        show: called again and again while the process runs, and once behind its end.
+        show: called again and again while the process runs, and once after its end.
 
     Raises:
         UserError: the log cannot be written.
@@ -140,7 +140,7 @@ class Follower:
         write: Callable[[str], object],
         wanted: Callable[[str], bool] = lambda line: True,
     ) -> None:
-        """Begin behind what the file holds now."""
+        """Begin after what the file holds now."""
         self._path = path
         self._write = write
         self._wanted = wanted

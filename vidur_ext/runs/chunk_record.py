@@ -239,7 +239,7 @@ def planned(
     """
     total = config.training.total_requests
     slices = plan(total, size)
-    behind = [part.stop <= done and part is not slices[-1] for part in slices]
+    over_before = [part.stop <= done and part is not slices[-1] for part in slices]
     chunks = tuple(
         ChunkRecord(
             chunk_id=part.chunk_id,
@@ -249,13 +249,13 @@ def planned(
             log_file=str(folder.chunk_log(part.chunk_id)),
             timestamp=_text(now) if over else None,
         )
-        for part, over in zip(slices, behind, strict=True)
+        for part, over in zip(slices, over_before, strict=True)
     )
     return TrainingProgress(
         total_chunks=len(slices),
         chunk_size=size,
         total_requests=total,
-        completed_chunks=sum(behind),
+        completed_chunks=sum(over_before),
         requests_done=min(done, total),
         latest_checkpoint=checkpoint,
         start_time=_text(now),
@@ -277,7 +277,7 @@ def trained(
 ) -> TrainingProgress:
     """Return the record with what the checkpoints hold.
 
-    Chunks behind it are completed; what is not behind it any more is pending again.
+    Chunks that are in it are completed; what is not in it any more is pending again.
     """
     total = progress.total_requests
     changes: _Changes = {}

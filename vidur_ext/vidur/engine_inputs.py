@@ -14,15 +14,12 @@ from vidur_ext.engine.layout import (
     GIVEN,
     Batching,
     Cluster,
-    Estimates,
     Ints,
     Own,
-    Rate,
     Settings,
     Tables,
 )
 from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits
-from vidur_ext.routing.estimator import LatencyEstimator
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.cluster import (
@@ -30,6 +27,7 @@ from vidur_ext.vidur.cluster import (
     build_replica_scheduler,
     replica_kinds,
 )
+from vidur_ext.vidur.estimates import estimates_of
 from vidur_ext.vidur.simulation import isolated_simulation
 
 assert (TOKENS_PER_ROW, TOKENS_PER_CHUNK) == (TOKEN_STEP, CHUNK_STEP)
@@ -57,11 +55,6 @@ class Replicas(NamedTuple):
         """What the tables of every kind cover."""
         return self.predictors[0].tables.limits
 
-    @property
-    def batch_capacity(self) -> float:
-        """Requests of a batch, as the replica schedulers' config says."""
-        return float(self.schedulers[0]._config.batch_size_cap)
-
 
 def engine_cluster(config: TrainingConfig) -> Cluster:
     """Return the cluster of a run that the compiled engine simulates.
@@ -77,13 +70,12 @@ def cluster_of(config: Any) -> Cluster:
     # Vidur counts the objects that are built to read its limits and tables.
     with isolated_simulation():
         replicas = build_replicas(config)
-        estimates = _estimates_of(replicas)
+        estimates = estimates_of([replicas.schedulers[kind] for kind in replicas.kind])
     return Cluster(
         settings=_settings_of(replicas),
         tables=_tables_of(replicas),
         estimates=estimates,
         limits=replicas.limits,
-        batch_capacity=replicas.batch_capacity,
     )
 
 
@@ -119,6 +111,7 @@ def _settings_of(replicas: Replicas) -> Settings:
         batch_tokens=int(getattr(config, tokens)) if tokens else 0,
         block_size=int(cache.block_size),
         flat_blocks=int(first._max_blocks_per_sequence),
+        batch_capacity=float(config.batch_size_cap),
         own=own[replicas.kind],
     )
 
@@ -159,22 +152,4 @@ def _predictors_tables(predictor: AnalyticExecutionTimePredictor) -> Tables:
         prefill=tables.prefill,
         kv_step=int(tables.limits.kv_granularity),
         num_layers=float(roofline.model.num_layers),
-    )
-
-
-def _estimates_of(replicas: Replicas) -> Estimates:
-    """Return the numbers of a fresh ``LatencyEstimator``."""
-    estimator = LatencyEstimator([replicas.schedulers[kind] for kind in replicas.kind])
-    rates = np.empty((len(replicas.kind), len(Rate)))
-    rates[:, Rate.SLOPE] = estimator.slope
-    rates[:, Rate.CHUNK_S] = estimator.chunk_s
-    rates[:, Rate.PREFILL_S_PER_TOKEN] = estimator.prefill_s_per_token
-    rates[:, Rate.DECODE_TOKEN_S] = estimator.decode_token_s
-    return Estimates(
-        # A copy: compiled code takes arrays that may be written to.
-        base=estimator.base.copy(),
-        rates=rates,
-        prefill_tokens=float(estimator.prefill_tokens),
-        output_sum=estimator.output_sum,
-        output_count=estimator.output_count,
     )

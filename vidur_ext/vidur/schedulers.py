@@ -15,16 +15,13 @@ from ppo_scheduler.config.learner_sections import ObservationSection, RewardSect
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.seeding import Purpose, generator
-from vidur_ext.routing.estimator import LatencyEstimator
-from vidur_ext.routing.heuristics import (
-    ROUTING_HEURISTICS,
-    Heuristic,
-    RoutingContext,
-)
+from vidur_ext.routing.estimator import expected_output_tokens
+from vidur_ext.routing.heuristics import HEURISTICS, Heuristic
 from vidur_ext.routing.reward import RewardFunction
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, EpisodeEnd, SinceLastDecision
 from vidur_ext.vidur.cluster import OwnDevices
-from vidur_ext.vidur.observation import ObservationBuilder
+from vidur_ext.vidur.estimates import estimates_of
+from vidur_ext.vidur.observation import HeuristicChooser, ObservationBuilder
 from vidur_ext.vidur.tracker import RequestTracker
 from vidur_ext.vidur.types import RoutingSchedulerType
 
@@ -41,7 +38,9 @@ class RoutingGlobalScheduler(OwnDevices):
         self._order = list(self._replica_schedulers)
         schedulers = [self._replica_schedulers[replica] for replica in self._order]
         self._tracker = RequestTracker(schedulers)
-        self.estimator = LatencyEstimator(schedulers)
+        self.estimates = estimates_of(schedulers)
+        self._completed = 0
+        self._output_tokens = 0
 
     def schedule(self) -> list[tuple[Any, Any]]:
         """Return (replica id, request) for every request that has arrived."""
@@ -51,10 +50,15 @@ class RoutingGlobalScheduler(OwnDevices):
         mapping = []
         for request in arrived:
             snapshot, interval = self._tracker.observe(request._arrived_at)
-            for completion in interval.completions:
-                self.estimator.learn_output_length(completion.output_tokens)
+            self._completed += len(interval.completions)
+            self._output_tokens += sum(done.output_tokens for done in interval.completions)
             arriving = ArrivingRequest(
-                request._arrived_at, request._num_prefill_tokens, request._num_decode_tokens
+                arrived_at=request._arrived_at,
+                prompt_tokens=request._num_prefill_tokens,
+                expected_output_tokens=expected_output_tokens(
+                    self.estimates, self._completed, self._output_tokens
+                ),
+                output_tokens=request._num_decode_tokens,
             )
             replica = self._route(snapshot, interval, arriving)
             self._tracker.assign(replica, request)
@@ -75,12 +79,13 @@ class HeuristicGlobalScheduler(RoutingGlobalScheduler):
 
     def __init__(self, config: Any, replicas: Any) -> None:
         super().__init__(config, replicas)
-        self._context = RoutingContext(generator(config.seed, Purpose.SCHEDULER), self.estimator)
+        rng = generator(config.seed, Purpose.SCHEDULER)
+        self._chooser = HeuristicChooser(self.heuristic.name, self.estimates, rng)
 
     def _route(
         self, snapshot: ClusterSnapshot, interval: SinceLastDecision, request: ArrivingRequest
     ) -> int:
-        return self.heuristic.choose(snapshot, request, self._context)
+        return self._chooser.choose(snapshot, request)
 
 
 def _class_name(name: str) -> str:
@@ -97,16 +102,16 @@ def _config_class(name: str) -> Any:
     )
 
 
-HEURISTIC_CONFIGS = {name: _config_class(name) for name in ROUTING_HEURISTICS}
+HEURISTIC_CONFIGS = {name: _config_class(name) for name in HEURISTICS}
 """Config class per heuristic. Vidur finds them as subclasses of its own base class."""
 
 HEURISTIC_SCHEDULERS = {
     name: type(
         f"{_class_name(name)}GlobalScheduler",
         (HeuristicGlobalScheduler,),
-        {"heuristic": heuristic, "__doc__": heuristic.choose.__doc__},
+        {"heuristic": heuristic, "__doc__": heuristic.description},
     )
-    for name, heuristic in ROUTING_HEURISTICS.items()
+    for name, heuristic in HEURISTICS.items()
 }
 
 
@@ -162,9 +167,8 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         self._router = router
         self._previous_end = previous_end
         self._tracker.queue_slots = observation.queue_slots
-        replicas = len(self._order)
-        self._builder = ObservationBuilder(observation, replicas, self._block_size, self.estimator)
-        self._reward = RewardFunction(reward, replicas)
+        self._builder = ObservationBuilder(observation, self._block_size, self.estimates)
+        self._reward = RewardFunction(reward, len(self._order))
         if scales is not None:
             self._reward.set_scales(scales)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from vidur.types import BaseIntEnum
 
+from vidur_ext.config.sections import HEURISTIC_NAMES
+
 
 class PredictorType(BaseIntEnum):
     """Values start far above Vidur's own, with which they share a registry."""
@@ -13,15 +15,8 @@ class PredictorType(BaseIntEnum):
     LOCAL_LINEAR_REGRESSION = 102
 
 
-class RoutingSchedulerType(BaseIntEnum):
-    """Values start far above Vidur's own, with which they share a registry."""
-
-    PPO_MODULAR = 100
-    LEAST_OUTSTANDING = 101
-    POWER_OF_TWO = 102
-    LEAST_TOKENS = 103
-    LEAST_KV = 104
-    VLLM_DP = 105
-    MIN_PREDICTED_LATENCY = 106
-    ORACLE_WORK = 107
-    ALWAYS_FIRST = 108
+RoutingSchedulerType = BaseIntEnum(
+    "RoutingSchedulerType",
+    [(name.upper(), key) for key, name in enumerate(("ppo_modular", *HEURISTIC_NAMES), 100)],
+)
+"""The learner and every heuristic; values start far above Vidur's own, of the same registry."""

@@ -20,11 +20,11 @@ from vidur_ext.engine import CompiledSimulation
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.engine.layout import Cluster
 from vidur_ext.processes import map_unordered
-from vidur_ext.routing.estimator import LatencyEstimator
+from vidur_ext.routing.estimator import Estimates
 from vidur_ext.routing.features import observation_schema
-from vidur_ext.routing.heuristics import ROUTING_HEURISTICS, RoutingContext
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, SinceLastDecision
 from vidur_ext.vidur.engine_inputs import engine_cluster
+from vidur_ext.vidur.observation import HeuristicChooser
 from vidur_ext.vidur.simulation import routed_by
 from vidur_ext.warmstart.demonstrations import Demonstrations, concatenate
 from vidur_ext.workload.request_table import RequestTable
@@ -67,12 +67,16 @@ class WatchedTeacher:
     """A router that does what a heuristic does and notes what a policy would have seen."""
 
     def __init__(self, teacher: str, tie_breaker: np.random.Generator) -> None:
-        self.estimator: LatencyEstimator | None = None
-        self._heuristic = ROUTING_HEURISTICS[teacher]
+        self._teacher = teacher
         self._tie_breaker = tie_breaker
+        self._chooser: HeuristicChooser | None = None
         self._choice = 0
         self.observations: list[Observation] = []
         self.actions: list[int] = []
+
+    def watch(self, estimates: Estimates) -> None:
+        """Let the teacher know the simulation's replicas; must be called before it runs."""
+        self._chooser = HeuristicChooser(self._teacher, estimates, self._tie_breaker)
 
     def observe(
         self,
@@ -81,9 +85,8 @@ class WatchedTeacher:
         request: ArrivingRequest | None,
     ) -> None:
         if request is not None:
-            assert self.estimator is not None, "give the simulation's estimator before it runs"
-            context = RoutingContext(self._tie_breaker, self.estimator)
-            self._choice = self._heuristic.choose(snapshot, request, context)
+            assert self._chooser is not None, "watch a simulation before it runs"
+            self._choice = self._chooser.choose(snapshot, request)
 
     def decide(
         self, observation: Observation, reward: NDArray[np.float64], done: NDArray[np.bool_]
@@ -97,7 +100,7 @@ def demonstrate(job: DemonstrationJob) -> Demonstrations:
     """Run one simulation and return every decision of its teacher."""
     teacher = WatchedTeacher(job.teacher, job.tie_breaker())
     simulation = routed_by(teacher, job.config, job.requests())
-    teacher.estimator = simulation.scheduler.estimator
+    teacher.watch(simulation.scheduler.estimates)
     simulation.run()
     count = len(teacher.actions)
     schema = observation_schema(job.config.observation)

@@ -101,11 +101,14 @@ def _tree_from_2(tree: StateDict) -> StateDict:
 
 
 def _tree_from_3(tree: StateDict) -> StateDict:
-    """Version 3 kept two things that nothing reads: the scheduled coefficients of the moment, and a
-    switch of the reward statistics that was always on."""
+    """Version 3 kept what nothing reads: the scheduled coefficients of the moment, a switch of the
+    reward statistics that was always on, and what was measured before the last decision."""
     learner = {name: part for name, part in tree["learner"].items() if name != "schedules"}
     scaler = {n: part for n, part in learner["reward_scaler"].items() if n != "updating"}
-    return {**tree, "learner": {**learner, "reward_scaler": scaler}}
+    rollout = dict(tree["rollout"])
+    if (pending := rollout["pending"]) is not None:
+        rollout["pending"] = {n: column for n, column in pending.items() if n != "telemetry"}
+    return {**tree, "learner": {**learner, "reward_scaler": scaler}, "rollout": rollout}
 
 
 def _flat(tensors: Iterable[Tensor]) -> Tensor | None:

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.config.learner_sections import StabilizationSection
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.observation import Floats
 from ppo_scheduler.policy.normalizer import RunningMeanStd
 from ppo_scheduler.state import StateDict
-
-Floats = NDArray[np.float64]
 
 
 class RewardScaler:

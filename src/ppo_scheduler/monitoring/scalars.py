@@ -153,7 +153,7 @@ class MetricsHistory:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Restore. Columns that only the saved training had are kept behind the present ones."""
+        """Restore. Columns that only the saved training had come after the present ones."""
         names: list[str] = state["columns"]
         self._begin([*self._columns, *(name for name in names if name not in self._index)])
         for step, values in zip(state["steps"].tolist(), state["values"].tolist(), strict=True):

@@ -76,8 +76,10 @@ def test_no_tensor_is_lost_or_changed(version):
         moved = new["rollout"].pop("action_log")
         assert moved["lengths"].tolist() == [len(log) for log in logs]
         assert moved["actions"].tolist() == [log.tolist() for log in logs]
+    if version < 4:  # what was measured before the last decision is not kept any more
+        old["learner" if version == 1 else "rollout"]["pending"].pop("telemetry")
     before, after = tensors(old), tensors(new)
-    assert len(before) == len(after) > 40
+    assert len(before) == len(after) >= 40
     left = list(after)
     for tensor in before:
         match = next(i for i, other in enumerate(left) if same(tensor, other))

@@ -16,7 +16,7 @@ from ppo_scheduler.ppo.objective import entropy, kl_divergence, log_probabilitie
 def network(**keys: object) -> ActorCritic:
     section = ArchitectureSection.model_validate({"hidden_size": 16, "attention_layers": 1, **keys})
     built = ActorCritic(5, 3, section)
-    built.initialise(torch.Generator().manual_seed(0), section.orthogonal_init)
+    built.initialize(torch.Generator().manual_seed(0), section.orthogonal_init)
     return built
 
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppo_scheduler.config.learner_sections import OptimizationSection
-from ppo_scheduler.errors import UserError
 from ppo_scheduler.ppo.update import AdaptiveMinibatch
 
 TARGET = 0.02
@@ -55,13 +54,6 @@ def test_without_a_target_there_is_nothing_to_adapt_to() -> None:
     made = minibatch()
     made.after_update(False, 0.0, None)
     assert made.size == 128
-
-
-@pytest.mark.parametrize("initial", [16, 1024])
-def test_a_size_outside_its_bounds_is_refused_with_the_way_out(initial: int) -> None:
-    with pytest.raises(UserError, match=f"minibatch_size={initial} is outside .* 32 to 512"):
-        minibatch(initial)
-    assert minibatch(initial, adaptive_minibatch=False).size == initial
 
 
 @given(stops=st.lists(st.booleans(), max_size=20), later=st.lists(st.booleans(), max_size=20))

@@ -33,7 +33,7 @@ def batch() -> Batch:
 
 def weights_after_one_epoch(minibatch_size: int, accumulation_steps: int) -> torch.Tensor:
     network = ActorCritic(2, 1, ArchitectureSection(hidden_size=8, attention_heads=2))
-    network.initialise(torch.Generator().manual_seed(1), True)
+    network.initialize(torch.Generator().manual_seed(1), True)
     section = PPOSection(minibatch_size=minibatch_size, epochs=1, target_kl=None)
     optimization = OptimizationSection(accumulation_steps=accumulation_steps)
     coefficients = Coefficients(learning_rate=1e-2, entropy=0.01, reference_kl=0.0)

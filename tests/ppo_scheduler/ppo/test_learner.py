@@ -84,11 +84,11 @@ def test_logits_change_with_the_state_while_acting_on_single_observations(make_l
     task = make_task()
     run(learner, task, 50)
     seen = {
-        learner.policy.evaluate(learner.policy.normalise(task.observation()))[0].numpy().tobytes()
+        learner.policy.evaluate(learner.policy.normalize(task.observation()))[0].numpy().tobytes()
     }
     for _ in range(5):
         task.step(learner)
-        logits, _ = learner.policy.evaluate(learner.policy.normalise(task.observation()))
+        logits, _ = learner.policy.evaluate(learner.policy.normalize(task.observation()))
         seen.add(logits.numpy().tobytes())
     assert len(seen) == 6
 
@@ -128,8 +128,8 @@ def test_warm_start_begins_with_exactly_the_given_policy(
     state = through_file(teacher.policy.state_dict())
     learner = Learner(make_config(), toy_schema, 3, sink, warm_start=state)
     observation = task.observation()
-    expected, _ = teacher.policy.evaluate(teacher.policy.normalise(observation))
-    actual, _ = learner.policy.evaluate(learner.policy.normalise(observation))
+    expected, _ = teacher.policy.evaluate(teacher.policy.normalize(observation))
+    actual, _ = learner.policy.evaluate(learner.policy.normalize(observation))
     assert torch.equal(expected, actual)
 
 
@@ -189,9 +189,8 @@ def test_not_finite_gradients_are_skipped_and_then_fail(make_learner, make_task)
 def test_a_checkpoint_of_another_cluster_size_goes_on_without_its_rollout(make_learner, make_task):
     small = make_learner(num_replicas=3)
     run(small, make_task(num_replicas=3), 150)
-    large = make_learner(num_replicas=6)
     events = []
-    large.on_event = events.append
+    large = make_learner(num_replicas=6, on_event=events.append)
     large.load_state_dict(through_file(small.state_dict()))
     run(large, make_task(num_replicas=6), 150)
     assert "3 replicas" in events[0]
@@ -282,7 +281,7 @@ def test_clipped_observations_stay_within_the_clip(make_learner, make_task):
     learner = make_learner(observation={"clip": 0.5})
     task = make_task()
     run(learner, task, 100)
-    replicas, _ = learner.policy.normalise(task.observation())
+    replicas, _ = learner.policy.normalize(task.observation())
     assert np.abs(learner.rollout.replicas).max() == 0.5
     assert np.abs(replicas).max() <= 0.5
 
@@ -306,11 +305,11 @@ def test_reward_clip_bounds_the_scaled_rewards(make_learner, make_task):
 
 
 def test_the_guard_intervenes_in_acting_and_learning(make_learner, make_task, sink):
-    learner = make_learner(
-        collapse_guard={"window": 16, "max_share": 0.34, "intervention_steps": 64}
-    )
     events = []
-    learner.on_event = events.append
+    learner = make_learner(
+        on_event=events.append,
+        collapse_guard={"window": 16, "max_share": 0.34, "intervention_steps": 64},
+    )
     run(learner, make_task(), 300)
     assert events
     assert max(sink.series("Training/EntropyCoef")) == 0.05

@@ -35,7 +35,7 @@ def untrained_policy(config, seed: int = 0) -> RoutingPolicy:
     """Return a policy that prefers some replica in every state, for no good reason."""
     schema = observation_schema(config.observation)
     policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
-    policy.initialise(seed)
+    policy.initialize(seed)
     for parameter in policy.network.parameters():
         parameter.data *= 3.0
     rng = np.random.default_rng(seed)

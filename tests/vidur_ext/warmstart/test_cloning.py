@@ -118,8 +118,8 @@ def test_the_policy_survives_its_file_exactly(tmp_path):
     save_policy(policy, tmp_path / "policy.pt")
     loaded = load_policy(tmp_path / "policy.pt", SCHEMA)
     observation = demonstrations(seed=5).observation()
-    first, _ = policy.evaluate(policy.normalise(observation))
-    second, _ = loaded.evaluate(loaded.normalise(observation))
+    first, _ = policy.evaluate(policy.normalize(observation))
+    second, _ = loaded.evaluate(loaded.normalize(observation))
     assert torch.equal(first, second)
 
 

@@ -1,0 +1,9 @@
+"""Smallest share of KV blocks in use."""
+
+from vidur_ext.compiled import compiled
+from vidur_ext.routing.view import Seen
+
+
+@compiled
+def score(seen: Seen) -> float:
+    return float(seen.replica.kv_blocks_used / seen.replica.kv_blocks_total)

@@ -1,0 +1,9 @@
+"""Fewest requests, waiting or running."""
+
+from vidur_ext.compiled import compiled
+from vidur_ext.routing.view import Seen
+
+
+@compiled
+def score(seen: Seen) -> float:
+    return float(seen.replica.waiting + seen.replica.running)
