@@ -8,7 +8,6 @@ compiled engine's first call, which loads machine code or compiles it, is timed 
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -24,8 +23,6 @@ from ppo_scheduler.seeding import Purpose, torch_seed
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.training.validation import Validation
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
 from vidur_ext.warmstart.demonstrations import Demonstrations
 from vidur_ext.warmstart.teachers import collect_demonstrations
 
@@ -50,10 +47,10 @@ def _config(engine: str, requests: int) -> TrainingConfig:
     )
 
 
-def _demonstrate(requests: int, folder: str) -> tuple[dict[str, float], Demonstrations]:
+def _demonstrate(requests: int) -> tuple[dict[str, float], Demonstrations]:
     def collect(engine: str) -> tuple[float, Demonstrations]:
         config = _config(engine, requests)
-        return _timed(lambda: collect_demonstrations(config, folder, lambda line: None))
+        return _timed(lambda: collect_demonstrations(config, lambda line: None))
 
     first_s, _ = collect("compiled")
     vidur_s, theirs = collect("vidur")
@@ -69,12 +66,12 @@ def _demonstrate(requests: int, folder: str) -> tuple[dict[str, float], Demonstr
     }, ours
 
 
-def _validate(policy: RoutingPolicy, workloads: int, folder: str) -> dict[str, float]:
+def _validate(policy: RoutingPolicy, workloads: int) -> dict[str, float]:
     seconds, latency = {}, {}
     for engine in _ENGINES:
-        flags = cli_flags(_config(engine, 512), "ppo_modular", metrics_dir=folder)
         section = CheckpointingSection(validation_freq=1, validation_seeds=workloads)
-        validation = Validation(parse_simulation_config(flags), section)
+        update = {"checkpointing": section}
+        validation = Validation(_config(engine, 512).model_copy(update=update))
         validation.mean_latency_s(policy)
         call = partial(validation.mean_latency_s, policy)
         seconds[engine], latency[engine] = _timed(call)
@@ -89,15 +86,14 @@ def _validate(policy: RoutingPolicy, workloads: int, folder: str) -> dict[str, f
 def measure(quick: bool) -> dict[str, float]:
     """Return the seconds of both engines, and how their results differ."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        figures, demonstrations = _demonstrate(512 if quick else 4096, folder)
-        config = _config("compiled", 512)
-        schema = observation_schema(config.observation)
-        policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
-        policy.initialise(torch_seed(config.training.seed, Purpose.NETWORK_INIT))
-        policy.collect(demonstrations.observation())
-        for workloads in _WORKLOADS[:1] if quick else _WORKLOADS:
-            figures |= _validate(policy, workloads, folder)
+    figures, demonstrations = _demonstrate(512 if quick else 4096)
+    config = _config("compiled", 512)
+    schema = observation_schema(config.observation)
+    policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
+    policy.initialize(torch_seed(config.training.seed, Purpose.NETWORK_INIT))
+    policy.collect(demonstrations.observation())
+    for workloads in _WORKLOADS[:1] if quick else _WORKLOADS:
+        figures |= _validate(policy, workloads)
     return figures
 
 

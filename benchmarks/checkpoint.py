@@ -26,9 +26,7 @@ from ppo_scheduler.observation import Observation
 from ppo_scheduler.ppo.learner import Learner
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
-from vidur_ext.training.train import run_training
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.training.train import Job, run_training
 
 
 class _NoMetrics:
@@ -40,7 +38,7 @@ def _learner(config: TrainingConfig) -> Learner:
     """Return a learner of the default network that has updated once and filled half a rollout."""
     schema = observation_schema(config.observation)
     replicas = config.cluster.num_replicas
-    learner = Learner(config.learner(), schema, replicas, _NoMetrics())
+    learner = Learner(config, schema, replicas, _NoMetrics())
     learner.updater.keep_reference()
     rng = np.random.default_rng(0)
     steps = config.statistics_stabilization.collect_steps + int(1.5 * config.ppo_config.rollout_len)
@@ -109,11 +107,8 @@ def _training_seconds(folder: Path, requests: int, **saving: object) -> float:
         "monitoring": {"progress_bar": False, "log_level": "error"},
     }
     config = TrainingConfig.model_validate(tree)
-    flags = cli_flags(
-        config, "ppo_modular", metrics_dir=str(folder / "vidur"), run_dir=str(folder / "run")
-    )
     started = time.perf_counter()
-    run_training(parse_simulation_config(flags))
+    run_training(Job(config, run_dir=str(folder / "run")))
     return time.perf_counter() - started
 
 

@@ -18,7 +18,8 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.chunk_process import Signals, last_lines, run_chunk
 from vidur_ext.runs.chunk_record import plan
-from vidur_ext.runs.pipeline import training_flags
+from vidur_ext.runs.chunk_trainer import chunk_flags
+from vidur_ext.runs.pipeline import training_job
 from vidur_ext.runs.start import Start
 
 _CHUNKS = 20
@@ -50,9 +51,9 @@ def measure(quick: bool) -> dict[str, float]:
         folder = RunFolder.at(Path(root) / "run")
         for part in plan(_CHUNKS * size, size):
             start = replace(start, load_checkpoint="latest" if part.start else None)
-            flags = training_flags(start, folder, start.load_checkpoint, part.stop)
+            job = training_job(start, folder, start.load_checkpoint, part.stop)
             log = folder.chunk_log(part.chunk_id)
-            ended = run_chunk(flags, log, Signals(), lambda: None)
+            ended = run_chunk(chunk_flags(job, folder), log, Signals(), lambda: None)
             if ended.status != 0:
                 raise UserError("\n".join([f"chunk {part.chunk_id} {ended}", *last_lines(log, 5)]))
             peaks.append(ended.peak_rss_mb)

@@ -14,7 +14,8 @@ from harness import run_benchmark
 
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.report.writer import write_report
-from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.evaluation.run_result import RequestTimes, RunResult
+from vidur_ext.workload.request_table import RequestTable
 
 _SCHEDULERS = 13
 _SEEDS = 3
@@ -28,19 +29,15 @@ def _run(scheduler: int, seed: int, requests: int) -> RunResult:
     arrived = np.cumsum(world.exponential(1 / 24, requests))
     decode = world.integers(1, 400, requests)
     first = arrived + own.lognormal(-1.5, 0.6, requests)
-    return RunResult(
-        scheduler=f"scheduler_{scheduler}",
-        seed=seed,
+    return RunResult.of(
+        f"scheduler_{scheduler}",
+        seed,
+        RequestTable(arrived, world.integers(1, 2000, requests), decode),
+        RequestTimes(arrived, first, first + 0.03 * (decode - 1)),
+        own.integers(0, _REPLICAS, requests),
         num_replicas=_REPLICAS,
-        arrived_at=arrived,
-        scheduled_at=arrived,
-        prefill_completed_at=first,
-        completed_at=first + 0.03 * (decode - 1),
-        prefill_tokens=world.integers(1, 2000, requests),
-        decode_tokens=decode,
-        replica=own.integers(0, _REPLICAS, requests),
-        uses_output_lengths=False,
-        decisions_per_second=500.0,
+        oracle=False,
+        speed=500.0,
     )
 
 

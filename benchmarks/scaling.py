@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
@@ -20,12 +19,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
-from vidur_ext.evaluation.report.plots import BASELINE_COLOUR, LEARNED_COLOUR
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.vidur.requests import build_stream
+from vidur_ext.evaluation.report.plots import BASELINE_COLOR, LEARNED_COLOR
+from vidur_ext.vidur.engine_inputs import engine_cluster
+from vidur_ext.workload.run_workloads import workload_stream
 
 _REPLICAS = (4, 8, 16, 32, 64)
 _ENVIRONMENTS = (1, 4, 16, 64, 256)
@@ -48,11 +47,9 @@ def _settings(replicas: int, environments: int, rollouts: int) -> dict[str, dict
 def _simulate(replicas: int, environments: int, decisions: int) -> float:
     """Return decisions per second of CPU time, the median of three rounds."""
     config = TrainingConfig.model_validate(_settings(replicas, environments, 1))
-    with tempfile.TemporaryDirectory() as folder:
-        flags = cli_flags(config, "ppo_modular", metrics_dir=folder)
-        parsed = parse_simulation_config(flags)
-    stream = build_stream(parsed.request_generator_config)
-    envs = RoutingEnvironments(parsed, config.observation, config.reward_config, environments)
+    stream = workload_stream(config, Purpose.WORKLOAD)
+    cluster = engine_cluster(config)
+    envs = RoutingEnvironments(cluster, config.observation, config.reward_config, environments)
     count = max(200, decisions // environments)
     tables = [stream.window(i * count, count) for i in range(environments)]
     rates = []
@@ -98,7 +95,7 @@ def _draw(figures: dict[str, float], path: Path) -> None:
         "environments": (_ENVIRONMENTS, f"environments ({_USUAL_REPLICAS} replicas)"),
     }
     for panel, (kind, (counts, label)) in zip(panels, axes.items(), strict=True):
-        for what, colour in (("simulation", BASELINE_COLOUR), ("training", LEARNED_COLOUR)):
+        for what, colour in (("simulation", BASELINE_COLOR), ("training", LEARNED_COLOR)):
             rates = [figures[f"{kind}_{count}.{what}"] for count in counts]
             panel.plot(counts, rates, marker="o", linewidth=2.4, color=colour, label=_LABELS[what])
             for count, rate in zip(counts, rates, strict=True):

@@ -15,12 +15,11 @@ from pathlib import Path
 import torch
 from harness import run_benchmark
 
-from vidur_ext import main as simulator
+from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.vidur.requests import build_stream
-from vidur_ext.vidur.simulation import VidurSimulation
+from vidur_ext.training.train import Job, run_training
+from vidur_ext.vidur.simulation import simulation_of
+from vidur_ext.workload.run_workloads import workload_stream
 
 _REQUESTS = 2048
 
@@ -39,22 +38,18 @@ def _config(root: Path, requests: int) -> TrainingConfig:
     )
 
 
-def _round_robin_seconds(config: TrainingConfig, root: Path) -> float:
-    flags = cli_flags(config, "round_robin", metrics_dir=str(root / "vidur"))
-    parsed = parse_simulation_config(flags)
-    stream = build_stream(parsed.request_generator_config)
-    simulation = VidurSimulation(parsed, stream.window(0, config.training.total_requests))
+def _round_robin_seconds(config: TrainingConfig) -> float:
+    stream = workload_stream(config, Purpose.WORKLOAD)
+    table = stream.window(0, config.training.total_requests)
+    simulation = simulation_of(config, "round_robin", table)
     started = time.perf_counter()
     simulation.run()
     return time.perf_counter() - started
 
 
 def _training_seconds(config: TrainingConfig, root: Path, attempt: int) -> float:
-    flags = cli_flags(
-        config, "ppo_modular", metrics_dir=str(root / "vidur"), run_dir=str(root / f"run_{attempt}")
-    )
     started = time.perf_counter()
-    simulator.run(flags)
+    run_training(Job(config, run_dir=str(root / f"run_{attempt}")))
     return time.perf_counter() - started
 
 
@@ -70,7 +65,7 @@ def measure(quick: bool) -> dict[str, float]:
         config = _config(root, requests)
         _training_seconds(config, root, 0)
         for attempt in range(1, repetitions + 1):
-            baseline.append(_round_robin_seconds(config, root))
+            baseline.append(_round_robin_seconds(config))
             training.append(_training_seconds(config, root, attempt))
     ratios = [ppo / plain for ppo, plain in zip(training, baseline, strict=True)]
     return {

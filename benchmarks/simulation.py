@@ -9,19 +9,18 @@ short ones. The engine's time is the mean of all its runs but the first, which l
 from __future__ import annotations
 
 import logging
-import tempfile
 import time
 from typing import Any
 
 import numpy as np
 from harness import run_benchmark
 
+from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.vidur.requests import build_stream
-from vidur_ext.vidur.simulation import VidurSimulation
+from vidur_ext.vidur.engine_inputs import engine_cluster
+from vidur_ext.vidur.simulation import simulation_of
+from vidur_ext.workload.run_workloads import workload_stream
 
 _REQUESTS = 4096
 _REPETITIONS = 15
@@ -38,24 +37,22 @@ _CASES: dict[str, tuple[str, float, dict[str, Any]]] = {
 
 def _compare(rule: str, qps: float, cluster: dict[str, Any], requests: int) -> dict[str, float]:
     config = TrainingConfig.model_validate({"cluster": cluster, "workload": {"qps": qps}})
-    with tempfile.TemporaryDirectory() as folder:
-        parsed = parse_simulation_config(cli_flags(config, rule, metrics_dir=folder))
-        table = build_stream(parsed.request_generator_config).window(0, requests)
-        vidur = VidurSimulation(parsed, table)
-        started = time.process_time()
-        vidur.run()
-        vidur_s = time.process_time() - started
+    table = workload_stream(config, Purpose.WORKLOAD).window(0, requests)
+    vidur = simulation_of(config, rule, table)
+    started = time.process_time()
+    vidur.run()
+    vidur_s = time.process_time() - started
 
+    started = time.process_time()
+    compiled = CompiledSimulation(engine_cluster(config), table, rule)
+    build_s = time.process_time() - started
+    fresh = compiled.snapshot()
+    seconds = []
+    for _ in range(_REPETITIONS + 1):
+        compiled.restore(fresh)
         started = time.process_time()
-        compiled = CompiledSimulation(parsed, table)
-        build_s = time.process_time() - started
-        fresh = compiled.snapshot()
-        seconds = []
-        for _ in range(_REPETITIONS + 1):
-            compiled.restore(fresh)
-            started = time.process_time()
-            compiled.run()
-            seconds.append(time.process_time() - started)
+        compiled.run()
+        seconds.append(time.process_time() - started)
     engine_s = sum(seconds[1:]) / _REPETITIONS
     expected = np.array(
         [(r.scheduled_at, r.prefill_completed_at, r.completed_at) for r in vidur.requests]

@@ -13,11 +13,10 @@ from fit_lengths import fit_errors
 from harness import Figures, run_benchmark_with_options
 
 from ppo_scheduler.seeding import Purpose
+from vidur_ext.trace_formats import trace_formats
 from vidur_ext.workload.synthetic import SyntheticStream
 from vidur_ext.workload.trace_stream import TraceStream
-from vidur_ext.workload.traces import azure, burstgpt, mooncake, splitwise
 from vidur_ext.workload.traces.load import load_trace
-from vidur_ext.workload.traces.rows import Trace
 
 _ROWS = 19_366
 _NO_LIMIT = 2**31 - 1
@@ -44,11 +43,14 @@ def measure(arguments: argparse.Namespace) -> Figures:
         "synthetic_requests_per_second": 1e3 * bulk / _ms(lambda: stream.window(0, bulk), 3),
     }
     with tempfile.TemporaryDirectory() as folder:
-        for name, (read, line) in _FORMATS.items():
+        for name, trace_format in trace_formats().items():
+            header, line = _SAMPLES[name]
             path = Path(folder) / name
-            path.write_text(_HEADERS[name] + "".join(map(line, range(_ROWS))), encoding="utf-8")
-            figures[f"read_{_ROWS}_rows_{name}_ms"] = _ms(partial(read, path), 3)
-        recorded = TraceStream(splitwise.read(Path(folder) / "splitwise").table, repeat=True)
+            path.write_text(header + "".join(map(line, range(_ROWS))), encoding="utf-8")
+            figures[f"read_{_ROWS}_rows_{name}_ms"] = _ms(partial(trace_format.read, path), 3)
+        recorded = TraceStream(
+            load_trace(Path(folder) / "splitwise", "auto", _NO_LIMIT).table, True
+        )
     window = _ms(lambda: recorded.window(10**6, _EPISODE), repeats)
     figures[f"trace_window_of_{_EPISODE}_ms"] = window
     if arguments.trace is not None:
@@ -67,25 +69,26 @@ def _ms(work: Callable[[], object], repeats: int) -> float:
     return 1e3 * min(durations)
 
 
-_Line = Callable[[int], str]
-_FORMATS: dict[str, tuple[Callable[[Path], Trace], _Line]] = {
+_CLOCK = "2023-11-16 {:02}:{:02}:{:02}.6805900"
+_SAMPLES: dict[str, tuple[str, Callable[[int], str]]] = {
     "azure": (
-        azure.read,
-        lambda i: f"2023-11-16 {i // 3600:02}:{i // 60 % 60:02}:{i % 60:02}.6805900,1020,129\n",
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n",
+        lambda i: f"{_CLOCK.format(i // 3600, i // 60 % 60, i % 60)},1020,129\n",
     ),
-    "splitwise": (splitwise.read, lambda i: f"{i * 0.18},1020,129\n"),
-    "burstgpt": (burstgpt.read, lambda i: f"{i},ChatGPT,472,18,490,Conversation log\n"),
+    "burstgpt": (
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n",
+        lambda i: f"{i},ChatGPT,472,18,490,Conversation log\n",
+    ),
     "mooncake": (
-        mooncake.read,
+        "",
         lambda i: f'{{"timestamp": {i}, "input_length": 1020, "output_length": 129}}\n',
     ),
+    "splitwise": (
+        "arrived_at,num_prefill_tokens,num_decode_tokens\n",
+        lambda i: f"{i * 0.18},1020,129\n",
+    ),
 }
-_HEADERS = {
-    "azure": ",".join(azure.COLUMNS) + "\n",
-    "splitwise": ",".join(splitwise.COLUMNS) + "\n",
-    "burstgpt": "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n",
-    "mooncake": "",
-}
+"""First line of a file of each format, and line i of it."""
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from typing import Annotated
 
 import click
 import typer
@@ -18,6 +19,7 @@ from vidur_ext.commands.tensorboard import tensorboard
 from vidur_ext.commands.train import train
 from vidur_ext.commands.validate_model import validate_model
 from vidur_ext.exits import exit_status
+from vidur_ext.versions import version_line
 
 app = typer.Typer(
     help="A learned request router for LLM serving clusters, trained inside Vidur.",
@@ -34,6 +36,24 @@ app.command()(tensorboard)
 app.add_typer(config.app, name="config")
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(demos.app, name="demos")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(version_line())
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit"
+        ),
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 def main() -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
-from functools import lru_cache
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from inspect import get_annotations
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any, TypeVar, cast
 
 import numba
+import numpy as np
+from numba.core.dispatcher import Dispatcher
 from numba.core.event import Event, Listener, register
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
@@ -42,22 +47,107 @@ def compiled_entry(function: Function) -> Function:
 
     An entry contains all compiled functions it calls and the constants they use, but numba looks
     for changes in the entry's own file only. So the name under which it is kept ends in a digest
-    of all their files.
+    of all of them; they must be defined above it, or imported.
     """
-    function.__qualname__ += f"_{_sources_digest()}"
+    function.__qualname__ += f"_{sources_digest(function, _OPTIONS)}"
     return cast(Function, numba.njit(cache=True, **_OPTIONS)(function))
 
 
-@lru_cache(maxsize=1)
-def _sources_digest() -> str:
-    content = hashlib.sha256()
-    package = Path(__file__).parent
-    folders = (package / "engine", package / "routing")
-    ground = (Path(__file__), package / "columns.py")
-    sources = (file for folder in folders for file in sorted(folder.rglob("*.py")))
-    for source in (*sources, *ground):
-        content.update(source.read_bytes())
-    return content.hexdigest()[:12]
+def sources_digest(function: Callable[..., Any], options: Mapping[str, Any]) -> str:
+    """Return a digest of all that makes the machine code of an entry.
+
+    That is: its file and those of all compiled functions it calls, directly or not, and of the
+    modules and classes they refer to; the values of the constants they use; and the options each
+    is compiled with. It depends on nothing else, such as what was imported before.
+    """
+    sources = _Sources()
+    sources.add_function(function, options)
+    return hashlib.sha256("\n".join(sorted(sources.found)).encode()).hexdigest()[:12]
+
+
+class _Sources:
+    """Follows names from function to function, as numba does; ``found`` describes what it met."""
+
+    def __init__(self) -> None:
+        self.found: set[str] = set()
+        self._followed: set[object] = set()
+
+    def add_function(self, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+        if function in self._followed:
+            return
+        self._followed.add(function)
+        where = f"{function.__module__}.{function.__code__.co_name}"
+        self.found.add(f"{where} is compiled with {sorted(options.items())}")
+        self._add_file(function.__module__)
+        names = set(_names(function.__code__))
+        free = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+        known = {**function.__globals__, **{name: cell.cell_contents for name, cell in free}}
+        for name in names & known.keys():
+            self._add_value(f"{where}: {name}", known[name])
+            if isinstance(known[name], ModuleType):
+                self._add_attributes(known[name], names)
+        self._add_value(f"{where}: defaults", function.__defaults__ or ())
+        self._add_types(function.__annotations__, function.__globals__)
+
+    def _add_attributes(self, module: ModuleType, names: set[str]) -> None:
+        """Follow what is taken from a module: it may have it from another one."""
+        for name in names & vars(module).keys():
+            value = vars(module)[name]
+            if not isinstance(value, ModuleType):  # who imported a part of a package decides that
+                self._add_value(f"{module.__name__}.{name}", value)
+
+    def _add_value(self, where: str, value: object) -> None:
+        if isinstance(value, Dispatcher):
+            self.add_function(value.py_func, value.targetoptions)
+        elif isinstance(value, ModuleType):
+            self._add_file(value.__name__)
+        elif isinstance(value, type):
+            self._add_type(value)
+        elif isinstance(value, np.ndarray):
+            self.found.add(f"{where} = {value.dtype}{value.shape} {value.tobytes().hex()}")
+        elif isinstance(value, tuple):
+            for index, part in enumerate(value):
+                self._add_value(f"{where}[{index}]", part)
+        elif isinstance(value, _CONSTANTS):
+            self.found.add(f"{where} = {type(value).__qualname__} {value!r}")
+        # What else compiled code can name are functions that numba itself knows.
+
+    def _add_type(self, kind: type) -> None:
+        """Follow a class: compiled code knows the fields of a tuple by their positions."""
+        if kind in self._followed:
+            return
+        self._followed.add(kind)
+        self._add_file(kind.__module__)
+        for name, member in getattr(kind, "__members__", {}).items():
+            self.found.add(f"{kind.__module__}.{kind.__qualname__}.{name} = {member.value!r}")
+        self._add_types(get_annotations(kind), vars(sys.modules[kind.__module__]))
+
+    def _add_types(self, annotations: Mapping[str, object], known: Mapping[str, object]) -> None:
+        for annotation in annotations.values():
+            named = _NAME.findall(annotation if isinstance(annotation, str) else repr(annotation))
+            for value in (annotation, *(known.get(name) for name in named)):
+                if isinstance(value, type):
+                    self._add_type(value)
+
+    def _add_file(self, module: str) -> None:
+        file = getattr(sys.modules[module], "__file__", None)
+        if file is not None and module not in self._followed:
+            self._followed.add(module)
+            content = Path(file).read_bytes()
+            self.found.add(f"{module} holds {hashlib.sha256(content).hexdigest()}")
+
+
+_CONSTANTS = (bool, int, float, complex, str, bytes, type(None), np.generic)
+_NAME = re.compile(r"\w+")
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the globals, attributes and outer variables that a function uses, lambdas included."""
+    yield from code.co_names
+    yield from code.co_freevars
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 class _Announcement(Listener):

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
-import torch
-
 from ppo_scheduler.errors import UserError
 
 Job = TypeVar("Job")
@@ -22,6 +20,8 @@ Result = TypeVar("Result")
 
 def _prepare_worker() -> None:
     """One torch thread per worker: the workers themselves are the parallelism."""
+    import torch  # takes a second: those who only start a child do without
+
     torch.set_num_threads(1)
     # The terminal sends Ctrl-C to the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -32,11 +32,11 @@ def map_unordered(
 ) -> Iterator[tuple[int, Result]]:
     """Yield (index of job, result) as jobs finish; the first error ends everything.
 
-    Workers come from a fork server that has imported the simulator once: starting one is cheap,
-    and none inherits a thread or lock of this process.
+    Workers come from a fork server that has imported the first ``work`` and all it needs: starting
+    one is cheap, and none inherits a thread or lock of this process.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["vidur_ext.vidur.simulation", "torch"])
+    context.set_forkserver_preload([work.__module__])
     workers = min(num_workers, len(jobs))
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker) as pool:
         futures = {pool.submit(work, job): index for index, job in enumerate(jobs)}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+Floats = NDArray[np.float64]
+
 TELEMETRY = ("qps", "latency_s", "balance")
 """Telemetry every simulation must report, before the reward's components.
 
@@ -38,13 +40,13 @@ class ObservationSchema:
 
 @dataclass(frozen=True)
 class Observation:
-    """A batch of B observations of R replicas, not normalised.
+    """A batch of B observations of R replicas, not normalized.
 
     replicas: float64 [B, R, F], one row per replica.
     context: float64 [B, C], the arriving request and the cluster as a whole.
     telemetry: float64 [B, K], what is logged and controlled on, but not seen by the policy.
     """
 
-    replicas: NDArray[np.float64]
-    context: NDArray[np.float64]
-    telemetry: NDArray[np.float64]
+    replicas: Floats
+    context: Floats
+    telemetry: Floats

@@ -10,16 +10,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pexpect
 import pytest
+from warm_python import WarmPython
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = str(Path(sys.executable).with_name("vidur-ppo"))
+TRAIN = ("train", "--config", "small.json")
 SMALL: dict[str, dict[str, object]] = {
     "training": {"total_requests": 120, "episode_requests": 100},
     "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
@@ -44,10 +46,14 @@ def _hear_ctrl_c() -> None:
 
 
 class Place:
-    """A working folder with a config, and what trainings leave in it."""
+    """A working folder with a config, and what trainings leave in it.
 
-    def __init__(self, path: Path) -> None:
+    Programs are started warm, but for the scripts; see ``warm_python.py``.
+    """
+
+    def __init__(self, path: Path, python: WarmPython) -> None:
         self.path = path
+        self._python = python
 
     def configure(self, **groups: dict[str, object]) -> Place:
         config = {name: {**SMALL.get(name, {}), **groups.get(name, {})} for name in SMALL | groups}
@@ -56,36 +62,33 @@ class Place:
 
     def copy_to(self, path: Path) -> Place:
         shutil.copytree(self.path, path, symlinks=True)
-        return Place(path)
+        return Place(path, self._python)
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a training without a terminal."""
-        return subprocess.Popen(
-            [COMMAND, "train", "--config", "small.json", *arguments],
+        return self._python.popen(
+            [COMMAND, *TRAIN, *arguments],
             cwd=self.path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            preexec_fn=_hear_ctrl_c,
-            **options,
         )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        process = self.start(*arguments)
-        output, errors = process.communicate(timeout=120)
-        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+        """Run a training without a terminal."""
+        return self.run_command(*TRAIN, *arguments)
 
     def terminal(self, *arguments: str) -> pexpect.spawn:
-        return pexpect.spawn(
-            COMMAND,
-            ["train", "--config", "small.json", *arguments],
-            cwd=str(self.path),
-            encoding="utf-8",
-            timeout=60,
-            dimensions=(50, 200),
-            preexec_fn=_hear_ctrl_c,
-        )
+        """Start a training in a terminal."""
+        return self.command(*TRAIN, *arguments)
+
+    def run_command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``vidur-ppo`` without a terminal."""
+        return self._python.run([COMMAND, *arguments], cwd=self.path)
+
+    def command(self, *arguments: str) -> pexpect.spawn:
+        """Start ``vidur-ppo`` in a terminal, as the scripts do."""
+        return self._python.terminal([COMMAND, *arguments], self.path)
 
     def with_scripts(self) -> Place:
         """Make the folder a checkout of its own, set up already, with the small config as default.
@@ -105,7 +108,7 @@ class Place:
         return self
 
     def script(self, name: str, *arguments: str) -> pexpect.spawn:
-        """Start a script of ``with_scripts`` in a terminal, from a folder that is not its own."""
+        """Start a script of ``with_scripts`` cold, in a terminal, from a folder not its own."""
         # Without arguments pexpect would split a command at its spaces.
         return pexpect.spawn(
             "/usr/bin/env",
@@ -162,22 +165,30 @@ class Place:
         }
 
 
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    """Starts Python programs without the seconds that their imports take."""
+    python = WarmPython()
+    yield python
+    python.close()
+
+
 @pytest.fixture
-def place(tmp_path) -> Place:
+def place(warm_python, tmp_path) -> Place:
     """A folder with a space and letters beyond ASCII in its name."""
     path = tmp_path / "mein Ordner äöü"
     path.mkdir()
-    return Place(path).configure()
+    return Place(path, warm_python).configure()
 
 
 @pytest.fixture(scope="session")
-def new_place(tmp_path_factory) -> Callable[..., Place]:
+def new_place(warm_python, tmp_path_factory) -> Callable[..., Place]:
     """Make further folders of that kind."""
 
     def make(**groups: dict[str, object]) -> Place:
         path = tmp_path_factory.mktemp("place") / "mein Ordner äöü"
         path.mkdir()
-        return Place(path).configure(**groups)
+        return Place(path, warm_python).configure(**groups)
 
     return make
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -26,36 +24,23 @@ TINY = {
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    place = tmp_path_factory.mktemp("mein Ordner äöü")
-    (place / "tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
-    done = subprocess.run(
-        [COMMAND, "train", "--config", "tiny.json", "--resume", "never", "--quiet"],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def trained(new_place):
+    place = new_place()
+    (place.path / "tiny.json").write_text(json.dumps(TINY), encoding="utf-8")
+    done = place.run_command("train", "--config", "tiny.json", "--resume", "never", "--quiet")
     assert done.returncode == 0, done.stderr
     return place
 
 
-def _hear_ctrl_c() -> None:
-    """A shell that runs the tests in the background makes them, and all below, ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@pytest.fixture
+def terminal(warm_python, trained):
+    """Start ``vidur-ppo checkpoints`` in a terminal of the usual size."""
 
+    def start(*arguments: str) -> pexpect.spawn:
+        command = [COMMAND, "checkpoints", *arguments, "--config", "tiny.json"]
+        return warm_python.terminal(command, trained.path, size=(40, 80))
 
-def terminal(folder: Path, *arguments: str) -> pexpect.spawn:
-    return pexpect.spawn(
-        COMMAND,
-        ["checkpoints", *arguments, "--config", "tiny.json"],
-        cwd=str(folder),
-        encoding="utf-8",
-        timeout=60,
-        dimensions=(40, 80),
-        preexec_fn=_hear_ctrl_c,
-    )
+    return start
 
 
 def output(child: pexpect.spawn) -> tuple[int, str]:
@@ -69,43 +54,43 @@ def steps(folder: Path) -> list[int]:
     return [int(path.stem[-8:]) for path in sorted((folder / "saved").glob("checkpoint_*.pt"))]
 
 
-def test_an_operator_looks_deletes_and_exports(trained) -> None:
-    assert steps(trained) == [20, 40, 60, 80, 90]
+def test_an_operator_looks_deletes_and_exports(trained, terminal) -> None:
+    assert steps(trained.path) == [20, 40, 60, 80, 90]
 
-    status, text = output(terminal(trained, "list"))
+    status, text = output(terminal("list"))
     rows = [line.split() for line in text.splitlines()]
     assert status == 0
     assert [row[0] for row in rows[2:7]] == ["20", "P", "60", "P", "*"]
     assert max(map(len, text.splitlines())) <= 80
 
-    status, text = output(terminal(trained, "verify"))
+    status, text = output(terminal("verify"))
     assert (status, text.count("ok ")) == (0, 5)
 
-    status, text = output(terminal(trained, "diff", "20", "latest"))
+    status, text = output(terminal("diff", "20", "latest"))
     assert status == 0
     assert "learner.counters.global_step" in text
 
-    child = terminal(trained, "prune", "--keep", "1")
+    child = terminal("prune", "--keep", "1")
     child.expect(r"to be deleted: 2 .*; kept: 3")
     child.expect(r"Delete them\? \[y/N\]")
     child.sendintr()
     assert output(child)[0] == 130
-    assert len(steps(trained)) == 5
+    assert len(steps(trained.path)) == 5
 
-    child = terminal(trained, "prune", "--keep", "1")
+    child = terminal("prune", "--keep", "1")
     child.expect(r"\[y/N\]")
     child.sendline("")
     status, text = output(child)
-    assert (status, len(steps(trained))) == (0, 5)
+    assert (status, len(steps(trained.path))) == (0, 5)
     assert "nothing was deleted" in text
 
-    child = terminal(trained, "prune", "--keep", "1")
+    child = terminal("prune", "--keep", "1")
     child.expect(r"\[y/N\]")
     child.sendline("y")
     assert output(child)[0] == 0
-    assert steps(trained) == [40, 80, 90], "permanent ones stay"
+    assert steps(trained.path) == [40, 80, 90], "permanent ones stay"
 
-    status, _ = output(terminal(trained, "export", "latest", "--output", "mine.pt"))
+    status, _ = output(terminal("export", "latest", "--output", "mine.pt"))
     assert status == 0
-    [run] = (trained / "outputs" / "warmstart_training_optimized").iterdir()
-    assert (trained / "mine.pt").read_bytes() == (run / "policy.pt").read_bytes()
+    [run] = (trained.path / "outputs" / "warmstart_training_optimized").iterdir()
+    assert (trained.path / "mine.pt").read_bytes() == (run / "policy.pt").read_bytes()

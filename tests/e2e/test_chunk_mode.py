@@ -6,14 +6,11 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-COMMAND = str(Path(sys.executable).with_name("vidur-ppo"))
 SLICES = ["--chunk-mode", "--chunk-size", "100", "--total-requests", "300"]
 
 
@@ -37,8 +34,7 @@ def gone(pid: int) -> bool:
 
 
 def state_of(place) -> str:
-    command = [COMMAND, "monitor", str(place.runs[-1]), "--json"]
-    shown = subprocess.run(command, cwd=place.path, capture_output=True, check=True)
+    shown = place.run_command("monitor", str(place.runs[-1]), "--json")
     return json.loads(shown.stdout)["state"]
 
 

@@ -22,7 +22,7 @@ def refused(read):
 
     def refuse(place, *arguments: str) -> str:
         before = place.files()
-        status, text = read(place.script(SCRIPT, *arguments))
+        status, text = read(place.command("compare", *arguments))
         assert status == 2, text
         assert text.startswith("error: ")
         assert "Traceback" not in text
@@ -60,7 +60,7 @@ def test_a_policy_file_is_compared_quietly_and_the_folder_is_not_used_twice(proj
     shutil.copy(project.runs[0] / "policy.pt", project.path / "päpier.pt")
     shutil.rmtree(project.path / "outputs")
     chosen = ["--policy", "päpier.pt", "--config", "small.json", "--output-dir", "ein Bericht ü"]
-    assert read(project.script(SCRIPT, *chosen, "--quiet")) == (0, "")
+    assert read(project.command("compare", *chosen, "--quiet")) == (0, "")
     folder = project.path / "ein Bericht ü"
     assert names(report(folder)) == {"ppo", "least_outstanding", "round_robin"}
     before = report(folder)
@@ -86,7 +86,7 @@ def test_a_run_that_is_not_there_is_named_whatever_the_default_config_is(project
 
 def test_ctrl_c_ends_the_comparison_of_a_run_without_a_report(project, read):
     run = str(project.runs[0])
-    child = project.script(SCRIPT, "--run", run, "--set", "evaluation.num_seeds=100")
+    child = project.command("compare", "--run", run, "--set", "evaluation.num_seeds=100")
     child.expect(r"compared 1/400")
     child.sendintr()
     status, text = read(child)

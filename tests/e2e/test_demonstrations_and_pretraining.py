@@ -3,35 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pexpect
 import pytest
 
-COLLECT = "collect"
+SMALL = ("--config", "small.json")
+COLLECT = ("collect", *SMALL)
 SETS = "outputs/demonstrations"
-
-
-def command(place, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run ``vidur-ppo`` without a terminal."""
-    program = place.path / ".venv" / "bin" / "vidur-ppo"
-    return subprocess.run(
-        [str(program), *arguments],
-        cwd=place.path,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 @pytest.fixture(scope="module")
 def collected(new_place):
     """A checkout with one set, collected by the script."""
     place = new_place().with_scripts()
-    child = place.script("manage_pretrain_data.sh", COLLECT)
+    child = place.script("manage_pretrain_data.sh", *COLLECT)
     # The first command after a change of the engine compiles it, on a busy machine for minutes.
     child.expect("16 demonstrations of vllm_dp at load 1", timeout=300)
     child.expect(r"use them: vidur-ppo train --demonstrations outputs/demonstrations/set_\d+_\d+")
@@ -52,23 +38,22 @@ def the_set(place) -> Path:
 
 
 def test_a_set_says_what_it_holds(place, read):
-    status, text = read(place.script("manage_pretrain_data.sh", "info", str(the_set(place))))
+    status, text = read(place.command("demos", "info", str(the_set(place))))
     assert status == 0
     assert "vllm_dp" in text
-    listed = command(place, "demos", "list", "--json")
+    listed = place.run_command("demos", "list", "--json")
     [one] = json.loads(listed.stdout)["sets"]
     assert one["path"].endswith(the_set(place).name)
-    told = json.loads(command(place, "demos", "info", str(the_set(place)), "--json").stdout)
+    told = json.loads(place.run_command("demos", "info", str(the_set(place)), "--json").stdout)
     assert told["decisions"] == one["decisions"] == 16
 
 
 def test_sets_are_deleted_after_a_yes_only(place, finished):
     made = the_set(place)
-    script = "manage_pretrain_data.sh"
     alien = place.path / SETS / "notes.txt"
     alien.write_text("mine")
 
-    child = place.script(script, "clean")
+    child = place.command("demos", "clean")
     child.expect(r"Delete this set\? \[y/N\]")
     child.sendline("perhaps")
     child.expect("Error: invalid input")
@@ -77,18 +62,18 @@ def test_sets_are_deleted_after_a_yes_only(place, finished):
     assert finished(child)[0] == 0
     assert made.exists()
 
-    child = place.script(script, "clean")
+    child = place.command("demos", "clean")
     child.expect(r"\[y/N\]")
     child.sendintr()
     assert finished(child)[0] == 130
     assert made.exists()
 
-    asked = command(place, "demos", "clean")
+    asked = place.run_command("demos", "clean")
     assert asked.returncode == 2
     assert "say --yes" in asked.stderr
     assert made.exists()
 
-    child = place.script(script, "clean")
+    child = place.command("demos", "clean")
     child.expect(r"\[y/N\]")
     child.sendline("y")
     assert finished(child)[0] == 0
@@ -98,7 +83,7 @@ def test_sets_are_deleted_after_a_yes_only(place, finished):
 
 def test_a_place_that_cannot_hold_a_set_is_named(place):
     (place.path / "notes.txt").write_text("mine")
-    result = command(place, "demos", "collect", "--output-dir", "notes.txt/set")
+    result = place.run_command("demos", "collect", "--output-dir", "notes.txt/set")
     assert result.returncode == 2
     assert "notes.txt/set" in result.stderr
     assert (place.path / "notes.txt").read_text() == "mine"
@@ -106,7 +91,7 @@ def test_a_place_that_cannot_hold_a_set_is_named(place):
 
 def test_ctrl_c_leaves_no_half_set_and_the_rest_alone(place, finished):
     kept = the_set(place)
-    child = place.script("manage_pretrain_data.sh", COLLECT, "--demo-steps", "16384")
+    child = place.command("demos", *COLLECT, "--demo-steps", "16384")
     child.expect("workload: ")
     child.sendintr()
     status, text = finished(child)
@@ -117,7 +102,7 @@ def test_ctrl_c_leaves_no_half_set_and_the_rest_alone(place, finished):
 def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read):
     made = str(the_set(place))
     status, text = read(
-        place.script("standalone_pretrain.sh", "--demonstrations", made, "--bc-epochs", "2")
+        place.script("standalone_pretrain.sh", *SMALL, "--demonstrations", made, "--bc-epochs", "2")
     )
     assert status == 0
     [run] = (place.path / "outputs" / "pretrain").iterdir()
@@ -126,14 +111,16 @@ def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read)
     assert f"--external-pretrain {policy.relative_to(place.path)}" in text.replace("'", "")
     assert {"behaviour_cloning.json", "tensorboard"} <= {path.name for path in run.iterdir()}
 
-    fits = command(place, "validate-model", str(policy), "--json")
+    fits = place.run_command("validate-model", *SMALL, str(policy), "--json")
     assert (fits.returncode, json.loads(fits.stdout)["fits"]) == (0, True)
-    other = command(place, "validate-model", str(policy), "--set", "observation.queue_slots=1")
+    other = place.run_command(
+        "validate-model", *SMALL, str(policy), "--set", "observation.queue_slots=1"
+    )
     assert other.returncode == 1
     assert "does not fit" in other.stderr
 
-    other = place.script(
-        "standalone_pretrain.sh", "--demonstrations", made, "--finetune", str(policy),
+    other = place.command(
+        "pretrain", *SMALL, "--demonstrations", made, "--finetune", str(policy),
         "--output-dir", "verfeinert ü", "--quiet",
     )  # fmt: skip
     assert read(other) == (0, "")

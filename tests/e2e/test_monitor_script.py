@@ -56,7 +56,7 @@ def shown(place, read):
     """Return what the script shows."""
 
     def show(*arguments: str) -> str:
-        status, text = read(place.script(SCRIPT, *arguments))
+        status, text = read(place.command("monitor", *arguments))
         assert status == 0, text
         return text
 
@@ -86,14 +86,14 @@ def test_a_training_is_watched_from_running_to_stopped(place, begun, shown, read
     assert state(shown(str(dead.runs[0]))) == "killed"
 
     before = place.files()
-    watch = place.script(SCRIPT, "-w", "1000")
+    watch = place.command("monitor", "-w", "1000")
     watch.expect("running")
     watch.sendintr()
     status, text = read(watch)
     assert (status, "stopped by SIGINT; the training was only watched" in text) == (130, True)
     assert place.files() == before
 
-    watch = place.script(SCRIPT, "-w", "0.1")
+    watch = place.command("monitor", "-w", "0.1")
     watch.expect("running")
     training.terminate()
     training.send_signal(signal.SIGCONT)
@@ -139,12 +139,12 @@ def test_a_finished_training(trained, read):
 
 
 def test_a_training_that_ended_is_not_watched_any_longer(trained, read):
-    status, page = read(trained.with_scripts().script(SCRIPT, "-w", "1000"))
+    status, page = read(trained.with_scripts().command("monitor", "-w", "1000"))
     assert (status, state(page)) == (0, "finished")
 
 
 def test_where_nothing_is_yet_it_says_what_to_name(place, read):
-    status, text = read(place.script(SCRIPT))
+    status, text = read(place.command("monitor"))
     assert status == 2
     assert "error: outputs: there is no training to look at; name a run folder" in text
     assert "Traceback" not in text
@@ -152,5 +152,5 @@ def test_where_nothing_is_yet_it_says_what_to_name(place, read):
 
 
 def test_json_is_printed_once(place, read):
-    status, text = read(place.script(SCRIPT, "--json", "-w", "1"))
+    status, text = read(place.command("monitor", "--json", "-w", "1"))
     assert (status, "leave out --watch" in text) == (2, True)

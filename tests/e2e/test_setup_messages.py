@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import sys
+import time
 from pathlib import Path
 
+import pexpect
 import pytest
 
 COMMON = Path(__file__).resolve().parents[2] / "scripts" / "lib" / "common.sh"
@@ -24,15 +27,22 @@ def shell(script: str) -> subprocess.CompletedProcess[str]:
     ("script", "message"),
     [
         ("uname() { echo Darwin; }; check_platform", "Vidur's wheels exist for Linux x86_64 only"),
-        ("df() { printf 'h\\nfs 9 9 100 1%% /\\n'; }; check_disk", "has 100 MB of free disk"),
+        ("df() { printf 'h\\nfs 9 9 100 1%% /\\n'; }; check_disk 3000", "has 100 MB of free disk"),
         ("command() { return 1; }; find_python", "no Python 3.10-3.13 found"),
     ],
 )
-def test_an_unfit_machine_gets_one_line(script, message):
-    result = shell(script)
+def test_an_unfit_machine_gets_one_line(tmp_path, script, message):
+    result = shell(f"VENV='{tmp_path}'; {script}")
     assert result.returncode == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_what_is_installed_already_needs_no_room(tmp_path):
+    (tmp_path / "torch").write_bytes(bytes(8 << 20))
+    nearly_full = f"VENV='{tmp_path}'; df() {{ printf 'h\\nfs 9 9 100 1%% /\\n'; }}; "
+    assert shell(f"{nearly_full} check_disk 106").returncode == 0
+    assert "MB more" in shell(f"{nearly_full} check_disk 120").stderr
 
 
 def test_a_failing_installation_says_why_and_where_its_log_is(tmp_path):
@@ -56,12 +66,95 @@ def test_the_stamp_follows_the_requirements(tmp_path):
     assert stamps[0] == stamps[1] != stamps[2]
 
 
-def test_a_stamped_environment_is_used_as_it_is(tmp_path):
-    (tmp_path / "requirements.txt").write_text("one==1\n")
-    (tmp_path / "pyproject.toml").write_text("")
-    script = (
-        f"PROJECT_ROOT='{tmp_path}'; VENV='{tmp_path}/.venv'; STAMP=\"$VENV/stamp\"; "
-        'mkdir "$VENV"; wanted_stamp >"$STAMP"; ensure_environment && echo ready'
-    )
-    result = shell(script)
+CHECKOUT = """
+PROJECT_ROOT='{0}'; VENV="$PROJECT_ROOT/.venv"
+STAMP="$VENV/stamp"; TEST_STAMP="$VENV/test_stamp"
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with requirements; run scripts in it that know it as the project's."""
+    for name in ("requirements.txt", "requirements-dev.txt", "pyproject.toml"):
+        (tmp_path / name).write_text("one==1\n")
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        return shell(CHECKOUT.format(tmp_path) + script)
+
+    return run
+
+
+def test_a_stamped_environment_is_used_as_it_is(checkout):
+    stamp = 'mkdir "$VENV"; wanted_stamp >"$STAMP"; wanted_test_stamp >"$TEST_STAMP"; '
+    result = checkout(stamp + "ensure_test_environment && echo ready")
     assert (result.stdout, result.stderr) == ("ready\n", "")
+
+
+def test_an_interrupted_installation_goes_on_at_the_next_start(checkout):
+    once = 'once "$STAMP" wanted_stamp '
+    assert checkout("half() { echo half; exit 130; }; " + once + "half").returncode == 130
+    for said in ("whole\n", ""):
+        result = checkout("whole() { echo whole; }; " + once + "whole")
+        assert (result.returncode, result.stdout) == (0, said)
+
+
+def test_new_test_requirements_do_not_set_up_what_runs_anew(checkout, tmp_path):
+    install = (
+        "install_environment() { echo run; }; install_test_tools() { echo test; }; "
+        "ensure_test_environment"
+    )
+    assert checkout(install).stdout == "run\ntest\n"
+    (tmp_path / "requirements-dev.txt").write_text("one==2\n")
+    assert checkout(install).stdout == "test\n"
+    (tmp_path / "requirements.txt").write_text("one==2\n")
+    assert checkout(install).stdout == "run\ntest\n"
+
+
+def test_only_one_of_two_scripts_installs(checkout):
+    both = (
+        'install() { echo installs; sleep 1; }; set_up() { once "$STAMP" wanted_stamp install; }; '
+        "set_up & sleep 0.3; set_up; wait"
+    )
+    result = checkout(both)
+    assert result.stdout == "installs\n"
+    assert "waiting" in result.stderr
+
+
+TORCH = """
+torch_exists() {{ echo "asks ${{*:2}}" >&2; [[ "$*" == {0} ]]; }}
+pip_install() {{ printf '%s ' "${{@:3}}"; }}
+mkdir "$VENV"; echo 'torch==9.9' >"$PROJECT_ROOT/requirements.txt"; TORCH_INDEX_URL=there
+install_torch
+"""
+
+
+@pytest.mark.parametrize(
+    ("exists", "installed", "said"),
+    [
+        ("9.9+cpu", "torch==9.9+cpu", "1.8 GB"),
+        ("'9.9+cpu --extra-index-url there'", "torch==9.9+cpu --extra-index-url there", "1.8 GB"),
+        ("nowhere", "torch==9.9", "there has no torch==9.9 without CUDA"),
+    ],
+)
+def test_torch_comes_without_cuda_where_it_can(checkout, exists, installed, said):
+    result = checkout(TORCH.format(exists))
+    assert result.stdout.strip() == installed
+    assert said in result.stderr
+
+
+def test_an_index_that_does_not_answer_costs_seconds(tmp_path):
+    """Nobody listens at port 9 of this machine."""
+    script = "VENV='{}'; torch_exists 9.9+cpu --extra-index-url http://127.0.0.1:9/simple"
+    environment = Path(sys.executable).parents[1]
+    begun = time.monotonic()
+    assert shell(script.format(environment)).returncode == 1
+    assert time.monotonic() - begun < 20
+
+
+def test_a_terminal_sees_what_pip_is_at(finished):
+    script = f"source '{COMMON}'; (echo Collecting torch; sleep 1.5; echo Installing all) "
+    child = pexpect.spawn("bash", ["-c", script + "| show_progress"], encoding="utf-8")
+    child.expect("0:00 Collecting torch")
+    child.expect("0:01 Collecting torch")
+    child.expect("Installing all")
+    assert finished(child)[0] == 0

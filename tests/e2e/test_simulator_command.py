@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-from pathlib import Path
+
+import pytest
 
 VIDUR_FLAGS = [
     "--cluster_config_num_replicas", "2",
@@ -27,19 +27,16 @@ NO_PLOTS = ["--no-metrics_config_write_metrics", "--no-metrics_config_enable_chr
 PPO = "--p_p_o_global_scheduler_modular_config_"
 
 
-def main(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "vidur_ext.main", *flags],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+@pytest.fixture
+def main(warm_python, tmp_path):
+    def run(*flags: str) -> subprocess.CompletedProcess[str]:
+        return warm_python.run(["-m", "vidur_ext.main", *flags], cwd=tmp_path)
+
+    return run
 
 
-def test_help_lists_vidurs_flags_and_ours(tmp_path):
-    result = main(tmp_path, "--help")
+def test_help_lists_vidurs_flags_and_ours(main, tmp_path):
+    result = main("--help")
     assert result.returncode == 0
     for flag in (
         "--cluster_config_num_replicas",
@@ -50,16 +47,14 @@ def test_help_lists_vidurs_flags_and_ours(tmp_path):
         assert flag in result.stdout
 
 
-def test_any_scheduler_runs_on_vidurs_own_requests(tmp_path):
+def test_any_scheduler_runs_on_vidurs_own_requests(main, tmp_path):
     for scheduler in ("round_robin", "least_tokens"):
-        result = main(
-            tmp_path, *VIDUR_FLAGS, *NO_PLOTS, "--global_scheduler_config_type", scheduler
-        )
+        result = main(*VIDUR_FLAGS, *NO_PLOTS, "--global_scheduler_config_type", scheduler)
         assert result.returncode == 0, result.stderr
         assert "Simulation ended" in result.stdout
 
 
-def test_ppo_trains_on_vidurs_own_requests_and_resumes(tmp_path):
+def test_ppo_trains_on_vidurs_own_requests_and_resumes(main, tmp_path):
     flags = [
         *VIDUR_FLAGS,
         *NO_PLOTS,
@@ -69,7 +64,7 @@ def test_ppo_trains_on_vidurs_own_requests_and_resumes(tmp_path):
         f"{PPO}statistics_stabilization_collect_steps", "16",
         f"{PPO}run_dir", "run",
     ]  # fmt: skip
-    result = main(tmp_path, *flags)
+    result = main(*flags)
     assert result.returncode == 0, result.stderr
     checkpoints = tmp_path / "outputs" / "checkpoints"
     manifest = (checkpoints / "latest.pt").resolve().with_suffix(".json")
@@ -78,15 +73,15 @@ def test_ppo_trains_on_vidurs_own_requests_and_resumes(tmp_path):
 
     latest = str(checkpoints / "latest.pt")
     longer = ["--synthetic_request_generator_config_num_requests", "150"]
-    result = main(tmp_path, *flags, *longer, f"{PPO}load_checkpoint", latest)
+    result = main(*flags, *longer, f"{PPO}load_checkpoint", latest)
     assert result.returncode == 0, result.stderr
     manifest = (checkpoints / "latest.pt").resolve().with_suffix(".json")
     assert json.loads(manifest.read_text(encoding="utf-8"))["global_step"] == 150
 
 
-def test_a_bad_checkpoint_ends_in_one_message(tmp_path):
+def test_a_bad_checkpoint_ends_in_one_message(main, tmp_path):
     result = main(
-        tmp_path, *VIDUR_FLAGS, *NO_PLOTS,
+        *VIDUR_FLAGS, *NO_PLOTS,
         "--global_scheduler_config_type", "ppo_modular", f"{PPO}load_checkpoint", "none.pt",
     )  # fmt: skip
     assert result.returncode == 2

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import socket
-import subprocess
-import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pexpect
 import pytest
 
 from ppo_scheduler.monitoring.tensorboard import TensorBoardSink
 
-COMMAND = str(Path(sys.executable).with_name("vidur-ppo"))
-
 
 @pytest.fixture
 def runs(tmp_path):
     """A folder of one run, with a space and letters beyond ASCII in its name."""
-    folder = tmp_path / "mein Ordner äöü"
+    folder = tmp_path / "Läufe und mehr"
     sink = TensorBoardSink(folder / "run_1" / "tensorboard", None)
     for step in (128, 256):
         sink.record(step, {"Rollout/RewardMean": -0.5})
@@ -31,14 +25,8 @@ def runs(tmp_path):
     return folder
 
 
-def _hear_ctrl_c() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def test_it_serves_the_runs_until_ctrl_c(runs):
-    child = pexpect.spawn(
-        COMMAND, ["tensorboard", str(runs)], encoding="utf-8", timeout=60, preexec_fn=_hear_ctrl_c
-    )
+def test_it_serves_the_runs_until_ctrl_c(place, runs):
+    child = place.with_scripts().script("tensorboard.sh", str(runs))
     child.expect(r"http://127\.0\.0\.1:(\d+)/")
     port = int(child.match[1])
     url = f"http://127.0.0.1:{port}/data/plugin/scalars/scalars"
@@ -59,19 +47,21 @@ def test_it_serves_the_runs_until_ctrl_c(runs):
         """The port is free again."""
 
 
-def refused(*arguments: str) -> str:
-    run = subprocess.run(
-        [COMMAND, "tensorboard", *arguments], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 2
-    return re.sub(r"\s+", " ", run.stderr)
+@pytest.fixture
+def refused(place):
+    def run(*arguments: str) -> str:
+        done = place.run_command("tensorboard", *arguments)
+        assert done.returncode == 2
+        return re.sub(r"\s+", " ", done.stderr)
+
+    return run
 
 
-def test_a_port_that_is_taken_is_left_alone(runs):
+def test_a_port_that_is_taken_is_left_alone(runs, refused):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         assert "cannot listen there" in refused(str(runs), "--port", str(port))
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path):
+def test_a_folder_that_is_not_there_is_named(refused, tmp_path):
     assert "there is no such folder" in refused(str(tmp_path / "none"))

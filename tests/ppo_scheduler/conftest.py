@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -100,8 +100,14 @@ def sink() -> RecordingSink:
 
 @pytest.fixture
 def make_learner(sink):
-    def make(num_envs: int = 1, num_replicas: int = 3, **groups: dict[str, object]) -> Learner:
-        return Learner(learner_config(**groups), TOY_SCHEMA, num_replicas, sink, num_envs=num_envs)
+    def make(
+        num_envs: int = 1,
+        num_replicas: int = 3,
+        on_event: Callable[[str], None] = lambda event: None,
+        **groups: dict[str, object],
+    ) -> Learner:
+        config = learner_config(**groups)
+        return Learner(config, TOY_SCHEMA, num_replicas, sink, num_envs=num_envs, on_event=on_event)
 
     return make
 

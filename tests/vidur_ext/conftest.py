@@ -17,10 +17,8 @@ import torch
 from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.training.session import TrainingSession
-from vidur_ext.training.train import run_training
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.vidur.simulation import VidurSimulation
+from vidur_ext.training.train import Job, run_training
+from vidur_ext.vidur.simulation import VidurSimulation, simulation_of
 from vidur_ext.workload.request_table import RequestTable
 
 torch.set_num_threads(1)
@@ -81,12 +79,11 @@ def make_requests():
 
 
 @pytest.fixture
-def build_simulation(tmp_path):
+def build_simulation():
     """Build (not run) a simulation of a config under a scheduler."""
 
     def build(config: TrainingConfig, scheduler: str, table: RequestTable) -> VidurSimulation:
-        flags = cli_flags(config, scheduler, metrics_dir=str(tmp_path / "vidur"))
-        return VidurSimulation(parse_simulation_config(flags), table)
+        return simulation_of(config, scheduler, table)
 
     return build
 
@@ -103,7 +100,7 @@ class Trained:
 
     @property
     def infos(self) -> list[CheckpointInfo]:
-        return self.store.list()
+        return self.store.checkpoints()
 
     @property
     def steps(self) -> list[int]:
@@ -144,17 +141,11 @@ Train = Callable[..., Trained]
 
 @pytest.fixture
 def train(tmp_path) -> Train:
-    """Train a config in a folder, as ``python -m vidur_ext.main`` does."""
+    """Train a config in a folder."""
 
     def run(config: TrainingConfig, name: str = "run", **arguments: Any) -> Trained:
         folder = tmp_path / name
-        flags = cli_flags(
-            config,
-            "ppo_modular",
-            metrics_dir=str(tmp_path / "vidur"),
-            **{"run_dir": str(folder), **arguments},
-        )
-        where = run_training(parse_simulation_config(flags)).path
+        where = run_training(Job(config, **{"run_dir": str(folder), **arguments})).path
         return Trained(where, CheckpointStore(config.checkpointing))
 
     return run

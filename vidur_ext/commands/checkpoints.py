@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands import checkpoint_report as documents
-from vidur_ext.commands import checkpoint_report as tables
+from vidur_ext.commands import checkpoint_report as report
 from vidur_ext.commands.options import (
-    DEFAULT_CONFIG,
+    Config,
+    DoNotAsk,
+    Json,
     Strategy,
     chosen_folder,
     chosen_retention,
     chosen_section,
+    confirmed,
     load_checkpoint,
 )
+from vidur_ext.commands.printing import show
 from vidur_ext.config.training_config import TrainingConfig
 
 # The readers of checkpoints import torch, which takes seconds: not before they are needed.
@@ -39,19 +41,15 @@ Dir = Annotated[
         show_default=False,
     ),
 ]
-Config = Annotated[
-    Path | None,
-    typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
+All = Annotated[bool, typer.Option("--all", help="Archived ones as well")]
 Named = Annotated[str, typer.Argument(metavar="CHECKPOINT", help=_NAMED)]
 
 
 @app.command("list")
-def list_(
+def list_checkpoints(
     dir_: Dir = None,
     config: Config = None,
-    all_: Annotated[bool, typer.Option("--all", help="Archived ones as well")] = False,
+    all_: All = False,
     as_json: Json = False,
 ) -> None:
     """List the checkpoints of a folder, oldest first. Nothing is verified."""
@@ -59,16 +57,18 @@ def list_(
 
     folder = chosen_folder(dir_, config)
     entries = catalog(folder, archives=all_)
-    document = documents.listing(folder, entries, datetime.now(timezone.utc))
-    _show(as_json, document, tables.print_listing)
+    document = report.checkpoints_found(folder, entries, datetime.now(timezone.utc))
+    show(document, report.print_checkpoints_found, as_json=as_json)
 
 
-@app.command()
-def show(checkpoint: Named, dir_: Dir = None, config: Config = None, as_json: Json = False) -> None:
+@app.command("show")
+def show_checkpoint(
+    checkpoint: Named, dir_: Dir = None, config: Config = None, as_json: Json = False
+) -> None:
     """Read and verify a checkpoint, and tell what it holds and what it was trained with."""
     loaded = load_checkpoint(checkpoint, dir_, config)
-    document = documents.description(loaded, TrainingConfig().settings())
-    _show(as_json, document, tables.print_description)
+    document = report.checkpoint_contents(loaded, TrainingConfig().settings())
+    show(document, report.print_checkpoint_contents, as_json=as_json)
 
 
 @app.command()
@@ -79,7 +79,7 @@ def verify(
     ] = None,
     dir_: Dir = None,
     config: Config = None,
-    all_: Annotated[bool, typer.Option("--all", help="Archived ones as well")] = False,
+    all_: All = False,
     as_json: Json = False,
 ) -> None:
     """Read and verify checkpoints completely; the exit status is 2 if one cannot be used."""
@@ -97,11 +97,11 @@ def verify(
         try:
             loaded = load_checkpoint(text, dir_, config)
             path = text if Path(text).exists() else str(loaded.path)  # a step, or latest
-            results.append(documents.verdict(path, None))
+            results.append(report.verification(path, None))
         except UserError as bad:
             if checkpoints or Path(text).exists():  # else a training pruned it meanwhile
-                results.append(documents.verdict(text, str(bad)))
-    _show(as_json, {"checkpoints": results}, tables.print_verdicts)
+                results.append(report.verification(text, str(bad)))
+    show({"checkpoints": results}, report.print_verifications, as_json=as_json)
     problems = [result["problem"] for result in results if not result["ok"]]
     if problems:
         raise UserError(
@@ -123,7 +123,7 @@ def prune(
     strategy: Annotated[
         Strategy | None, typer.Option(help="As checkpointing.checkpoint_strategy")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    yes: DoNotAsk = False,
     as_json: Json = False,
 ) -> None:
     """Delete the checkpoints that are not to be kept, after showing them and asking."""
@@ -145,18 +145,18 @@ def prune(
                 f"{newest.path}: is the newest good checkpoint and would be deleted, because later "
                 "ones are damaged. Move those away first; vidur-ppo checkpoints verify names them"
             )
-        document = documents.pruning(catalog(folder, archives=False), gone)
+        document = report.pruning(catalog(folder, archives=False), gone)
         if not as_json:
-            tables.print_pruning(document)
-        if gone and not yes and not _confirmed():
+            report.print_what_would_go(document)
+        if gone and not yes and not confirmed("Delete them?"):
             typer.echo("nothing was deleted")
             return
         store.prune(retention)
-    _show(as_json, document, tables.print_pruned)
+    show(document, report.print_pruned, as_json=as_json)
 
 
-@app.command()
-def export(
+@app.command("export")
+def export_policy(
     checkpoint: Named,
     output: Annotated[Path, typer.Option(metavar="FILE", help="Policy file to write")],
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists")] = False,
@@ -165,7 +165,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the policy of a checkpoint alone: weights and feature statistics."""
-    from ppo_scheduler.checkpoint.disk import disk_errors
+    from ppo_scheduler.files import disk_errors
     from ppo_scheduler.policy.routing_policy import save_policy_state
 
     if output.is_dir():
@@ -173,10 +173,10 @@ def export(
     if os.path.lexists(output) and not force:
         raise UserError(f"{output}: exists already; name another file, or replace it with --force")
     loaded = load_checkpoint(checkpoint, dir_, config)
-    state = documents.policy_state(loaded)
+    state = report.policy_state(loaded)
     with disk_errors(output, "the policy was not written", "Name a file in another folder"):
         save_policy_state(state, output)
-    _show(as_json, documents.export(loaded, output), tables.print_export)
+    show(report.exported(loaded, output), report.print_exported, as_json=as_json)
 
 
 @app.command()
@@ -191,22 +191,9 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Compare two checkpoints: settings, versions, counters and tensors bit by bit."""
-    document = documents.comparison(
+    document = report.checkpoint_diff(
         load_checkpoint(left, dir_, config), load_checkpoint(right, dir_, config)
     )
-    _show(as_json, document, tables.print_comparison)
+    show(document, report.print_checkpoint_diff, as_json=as_json)
     if exit_code and document["different"]:
         sys.exit(1)
-
-
-def _show(as_json: bool, document: dict[str, Any], print_it: Any) -> None:
-    if as_json:
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
-    else:
-        print_it(document)
-
-
-def _confirmed() -> bool:
-    if not sys.stdin.isatty():
-        raise UserError("there is no terminal to ask whether to delete them: say --yes")
-    return typer.confirm("Delete them?")

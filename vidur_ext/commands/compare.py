@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.options import DEFAULT_CONFIG
+from vidur_ext.commands.options import DEFAULT_CONFIG, Quiet, set_option
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
@@ -32,21 +32,18 @@ def compare(
     config: Annotated[
         Path | None,
         typer.Option(
-            help=f"JSON config (default: the run's; with --policy {DEFAULT_CONFIG})",
+            help=f"JSON config (default: the run's; with --policy {DEFAULT_CONFIG.name})",
             show_default=False,
         ),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. workload.qps=30"),
-    ] = None,
+    set_: Annotated[list[str] | None, set_option("Override one key, e.g. workload.qps=30")] = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(
             help=f"Folder of the report (default: a new one in {_KIND}/)", show_default=False
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare on workloads that no training has seen; write the report as HTML, PNG and JSON."""
     if run is not None and policy is not None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ppo_scheduler.errors import UserError
+from vidur_ext.commands.options import set_option
+from vidur_ext.commands.printing import print_json
 from vidur_ext.config.fields import leaf_fields
 from vidur_ext.config.loading import dump_config, load_config
 from vidur_ext.config.reference import config_reference
@@ -17,12 +18,10 @@ from vidur_ext.config.training_config import TrainingConfig
 app = typer.Typer(help="Show, check and explain the configuration.", no_args_is_help=True)
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_config(
     config: Annotated[Path | None, typer.Option(help="JSON config; the defaults without")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key")
-    ] = None,
+    set_: Annotated[list[str] | None, set_option()] = None,
     changed: Annotated[
         bool, typer.Option("--changed", help="Only what differs from the defaults")
     ] = False,
@@ -30,7 +29,7 @@ def show(
     """Print the effective configuration as JSON."""
     effective = load_config(config, set_ or [])
     if changed:
-        typer.echo(json.dumps(_changes(effective), indent=2, ensure_ascii=False))
+        print_json(_changes(effective))
     else:
         typer.echo(dump_config(effective), nl=False)
 
@@ -60,7 +59,7 @@ def schema(
     if markdown:
         typer.echo(config_reference(), nl=False)
     else:
-        typer.echo(json.dumps(TrainingConfig.model_json_schema(), indent=2))
+        print_json(TrainingConfig.model_json_schema())
 
 
 def _changes(effective: TrainingConfig) -> dict[str, Any]:

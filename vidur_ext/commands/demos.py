@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import sys
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands import demo_report as documents
-from vidur_ext.commands import demo_report as tables
-from vidur_ext.commands.options import DEFAULT_CONFIG, show_help
+from vidur_ext.commands import demo_report as report
+from vidur_ext.commands.options import (
+    DEFAULT_CONFIG,
+    Config,
+    ConfigOfHelp,
+    DemoSteps,
+    DoNotAsk,
+    Json,
+    Quiet,
+    confirmed,
+    help_option,
+    set_option,
+)
+from vidur_ext.commands.printing import print_json, show
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
 
@@ -24,34 +33,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Collect demonstrations, and look after them.", no_args_is_help=True)
 
-Config = Annotated[
-    Path | None,
-    typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only")]
-
-
-def _help(context: typer.Context, asked: bool) -> None:
-    if asked:
-        keys = {"demo_steps": "warmstart.demo_requests", "output_dir": "training.output_root"}
-        show_help(context, Path(context.params.get("config") or DEFAULT_CONFIG), keys)
+_KEYS = {"demo_steps": "warmstart.demo_requests", "output_dir": "training.output_root"}
 
 
 @app.command()
 def collect(
-    config: Annotated[
-        Path | None, typer.Option(help=f"JSON config; default {DEFAULT_CONFIG}", is_eager=True)
-    ] = None,
+    config: ConfigOfHelp = None,
     set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Override one key, e.g. warmstart.load_levels=[1]"
-        ),
+        list[str] | None, set_option("Override one key, e.g. warmstart.load_levels=[1]")
     ] = None,
-    demo_steps: Annotated[
-        int | None, typer.Option(help="Demonstrated decisions per teacher and load")
-    ] = None,
+    demo_steps: DemoSteps = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(
@@ -60,9 +51,7 @@ def collect(
     ] = None,
     quiet: Quiet = False,
     as_json: Json = False,
-    help_: Annotated[
-        bool, typer.Option("--help", callback=_help, help="Show this message and exit")
-    ] = False,
+    help_: Annotated[bool, help_option(_KEYS)] = False,
 ) -> None:
     """Let every teacher route at every load level, and keep what it chose as a set."""
     steps = [] if demo_steps is None else [f"warmstart.demo_requests={demo_steps}"]
@@ -77,11 +66,11 @@ def collect(
         _collect(loaded, target, say)
     except KeyboardInterrupt:
         raise Interrupted(signal.SIGINT, "no demonstrations were kept") from None
-    document = documents.line(open_set(target))
+    document = report.collected_set(open_set(target))
     if as_json:
-        _print_json(document)
+        print_json(document)
     elif not quiet:
-        tables.print_collected(document)
+        report.print_collected_set(document)
 
 
 @app.command()
@@ -93,12 +82,12 @@ def info(
     from vidur_ext.warmstart.sets import open_set
 
     one = open_set(path)
-    document = documents.description(one, one.load())
-    _show(as_json, document, tables.print_description)
+    document = report.set_contents(one, one.load())
+    show(document, report.print_set_contents, as_json=as_json)
 
 
 @app.command("list")
-def list_(
+def list_sets(
     folder: Annotated[
         Path | None,
         typer.Argument(
@@ -112,7 +101,7 @@ def list_(
 ) -> None:
     """List all sets below a folder, oldest first. Nothing is verified but the sizes."""
     place, found = _found(folder, config)
-    _show(as_json, documents.listing(place, found), tables.print_listing)
+    show(report.sets_found(place, found), report.print_sets_found, as_json=as_json)
 
 
 @app.command()
@@ -126,7 +115,7 @@ def clean(
         ),
     ] = None,
     config: Config = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    yes: DoNotAsk = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -136,11 +125,12 @@ def clean(
             f"{'--json' if as_json else '--quiet'} leaves nobody to ask: say --yes with it"
         )
     folder, found = _found(place, config)
-    document = documents.listing(folder, found)
+    document = report.sets_found(folder, found)
     sets = [one.found for one in found if one.found is not None]
     if not (as_json or quiet):
-        tables.print_listing(document)
-    if sets and not yes and not _confirmed(len(sets)):
+        report.print_sets_found(document)
+    these = "this set" if len(sets) == 1 else f"these {len(sets)} sets"
+    if sets and not yes and not confirmed(f"Delete {these}?"):
         typer.echo("nothing was deleted")
         return
     from vidur_ext.warmstart.sets import delete_set
@@ -152,9 +142,9 @@ def clean(
         kept += [] if gone else [str(one.path)]
     outcome = {"deleted": deleted, "folders_kept": kept}
     if as_json:
-        _print_json(outcome)
+        print_json(outcome)
     elif not quiet and sets:
-        tables.print_deleted(outcome)
+        report.print_deleted_sets(outcome)
 
 
 def _collect(config: TrainingConfig, target: Path, say: Callable[[str], None]) -> None:
@@ -179,20 +169,3 @@ def _found(place: Path | None, config: Path | None) -> tuple[Path, list[FoundSet
     root = Path(load_config(config or DEFAULT_CONFIG).training.output_root)
     # Before the first run there is no output root, and so no set.
     return root, find_sets(root) if root.exists() else []
-
-
-def _confirmed(count: int) -> bool:
-    if not sys.stdin.isatty():
-        raise UserError("there is no terminal to ask whether to delete them: say --yes")
-    return typer.confirm(f"Delete {'this set' if count == 1 else f'these {count} sets'}?")
-
-
-def _show(as_json: bool, document: dict[str, Any], print_it: Callable[[Any], None]) -> None:
-    if as_json:
-        _print_json(document)
-    else:
-        print_it(document)
-
-
-def _print_json(document: dict[str, Any]) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console, Group, RenderableType
@@ -16,20 +15,21 @@ from rich.table import Table
 from rich.text import Text
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.options import DEFAULT_CONFIG
+from vidur_ext.commands.options import DEFAULT_CONFIG, Config, Json
+from vidur_ext.commands.printing import Document, print_json
 from vidur_ext.config.loading import load_config
 
 if TYPE_CHECKING:
     from vidur_ext.run_folder import RunFolder
     from vidur_ext.runs.status import RunStatus
 
-_SHOWN = {
+_METRICS = {
     "reward": "Rollout/RewardMean",
     "latency p50": "tail_latency/latency_p50",
     "latency p99": "tail_latency/latency_p99",
 }
-_SHOWN_VERBOSE = {
-    **_SHOWN,
+_METRICS_VERBOSE = {
+    **_METRICS,
     "TTFT p99": "tail_latency/ttft_p99",
     "explained variance": "Training/ExplainedVariance",
     "entropy": "Training/Entropy",
@@ -53,10 +53,7 @@ def monitor(
             show_default=False,
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
-    ] = None,
+    config: Config = None,
     verbose: Annotated[
         bool, typer.Option("-v", "--verbose", help="More metrics, the chunks, the log's end")
     ] = False,
@@ -64,7 +61,7 @@ def monitor(
         float | None,
         typer.Option("-w", "--watch", metavar="SECONDS", min=0.1, help="Look again and again"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show how a running or ended training is going. Nothing is changed."""
     from vidur_ext.runs.status import find_run, status_of
@@ -73,14 +70,14 @@ def monitor(
         raise UserError("--json prints once: leave out --watch, or ask again yourself")
     run = find_run(place or _output_root(config))
     if as_json:
-        typer.echo(json.dumps(document(status_of(run, _now())), indent=2, ensure_ascii=False))
+        print_json(document(status_of(run, _now())))
     elif watch is None:
         Console().print(_page(run, verbose)[1])
     else:
         _watch(run, verbose, watch)
 
 
-def document(status: RunStatus) -> dict[str, Any]:
+def document(status: RunStatus) -> Document:
     """Return a status as JSON values."""
     checkpoint, progress = status.checkpoint, status.progress
     return {
@@ -131,7 +128,7 @@ def _page(run: RunFolder, verbose: bool) -> tuple[RunStatus, RenderableType]:
     from vidur_ext.runs.status import status_of
 
     status = status_of(run, _now())
-    parts: list[RenderableType] = [_summary(status, _SHOWN_VERBOSE if verbose else _SHOWN)]
+    parts: list[RenderableType] = [_summary(status, _METRICS_VERBOSE if verbose else _METRICS)]
     if verbose and status.progress is not None:
         parts.append(_chunks(status))
     if verbose and run.log.exists():

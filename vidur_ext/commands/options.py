@@ -1,12 +1,13 @@
-"""What commands share: their default configs, help from the config in use, and which checkpoints an
-operator means."""
+"""What commands share: options, help from the config in use, and which checkpoints an operator
+means."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import click
 import typer
@@ -19,21 +20,99 @@ if TYPE_CHECKING:
     from ppo_scheduler.checkpoint.names import Retention
     from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
 
-DEFAULT_CONFIG = Path("configs/ppo_warmstart.json")
-QUICK_CONFIG = Path("configs/quick_test.json")
+_CONFIGS = (Path(__file__).parents[1] / "configs").resolve()
+DEFAULT_CONFIG = _CONFIGS / "ppo_warmstart.json"
+QUICK_CONFIG = _CONFIGS / "quick_test.json"
+"""The program's own, wherever it is started: of the checkout, or inside an installed package."""
 
 Strategy = Literal["last_n", "top_k_val"]
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"JSON config (default: the program's {DEFAULT_CONFIG.name})", show_default=False
+    ),
+]
+ConfigOfHelp = Annotated[
+    Path | None,
+    typer.Option(help=f"JSON config; default: the program's {DEFAULT_CONFIG.name}", is_eager=True),
+]
+"""``--config`` of commands whose ``--help`` shows its values: it is read before."""
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
+DoNotAsk = Annotated[bool, typer.Option("--yes", help="Do not ask")]
+
+BcEpochs = Annotated[int | None, typer.Option(help="Epochs of cloning at most")]
+DemoSteps = Annotated[int | None, typer.Option(help="Demonstrated decisions per teacher and load")]
+Seed = Annotated[int | None, typer.Option(help="The only seed")]
+Demonstrations = Annotated[
+    Path | None,
+    typer.Option(metavar="SET", help="Clone from this set instead of collecting anew"),
+]
+
+
+def set_option(help_: str = "Override one key") -> Any:
+    """Return ``--set KEY=VALUE``, which may be given several times."""
+    return typer.Option("--set", metavar="KEY=VALUE", help=help_)
+
+
+def help_option(keys: Mapping[str, str]) -> Any:
+    """Return ``--help`` that shows the values of the config in use as defaults.
+
+    Without its file those of an empty config are shown.
+
+    Args:
+        keys: dotted config key of each parameter that sets one.
+    """
+
+    def show(context: typer.Context, asked: bool) -> None:
+        if not asked:
+            return
+        quick = context.params.get("quick_test")
+        config = QUICK_CONFIG if quick else Path(context.params.get("config") or DEFAULT_CONFIG)
+        settings = load_config(config if config.exists() else None).settings()
+        for parameter in context.command.params:
+            key = keys.get(parameter.name or "")
+            if key is not None and isinstance(parameter, click.Option):
+                value = "none" if settings[key] is None else json.dumps(settings[key])
+                parameter.help = f"{parameter.help}; default {value} ({key})"
+        typer.echo(context.get_help())
+        context.exit()
+
+    return typer.Option("--help", callback=show, help="Show this message and exit")
+
+
+def confirmed(question: str) -> bool:
+    """Return whether the operator agrees to a deletion.
+
+    Raises:
+        UserError: there is nobody to ask.
+    """
+    if not sys.stdin.isatty():
+        raise UserError("there is no terminal to ask whether to delete them: say --yes")
+    return typer.confirm(question)
+
+
+def overrides(options: Mapping[str, Any], keys: Mapping[str, str]) -> list[str]:
+    """Return what the options that set one key each say, as texts for ``--set``.
+
+    Args:
+        options: values by parameter; None where an option was not given.
+        keys: dotted config key of each such parameter.
+    """
+    return [f"{key}={options[name]}" for name, key in keys.items() if options[name] is not None]
 
 
 def chosen_folder(dir_: Path | None, config: Path | None) -> Path:
     """Return the checkpoints' folder: the one named, or the config's.
 
     Raises:
-        UserError: neither is known, or the config is wrong.
+        UserError: the config is wrong.
     """
     if dir_ is not None:
         return dir_
-    return Path(load_config(_config_file(config)).checkpointing.checkpoint_dir)
+    return Path(load_config(config or DEFAULT_CONFIG).checkpointing.checkpoint_dir)
 
 
 def chosen_section(
@@ -45,7 +124,7 @@ def chosen_section(
         UserError: it is not known how many to keep; a guess could delete too much.
     """
     if dir_ is None:
-        return load_config(_config_file(config)).checkpointing
+        return load_config(config or DEFAULT_CONFIG).checkpointing
     if config is not None:
         section = load_config(config).checkpointing
         return section.model_copy(update={"checkpoint_dir": str(dir_)})
@@ -86,39 +165,12 @@ def load_checkpoint(text: str, dir_: Path | None, config: Path | None) -> Loaded
     Raises:
         UserError: there is none, or it cannot be used.
     """
-    from ppo_scheduler.checkpoint.reading import read_latest, read_named, read_step
+    from ppo_scheduler.checkpoint.reading import load, load_named
 
-    if text.isascii() and text.isdecimal():
-        return read_step(chosen_folder(dir_, config), int(text))
-    if text != "latest":
-        return read_named(Path(text))
-    loaded = read_latest(chosen_folder(dir_, config))
+    is_step = text.isascii() and text.isdecimal()
+    if not is_step and text != "latest":
+        return load_named(Path(text))
+    loaded = load(chosen_folder(dir_, config), int(text) if is_step else text)
     for path, reason in loaded.skipped:
         typer.echo(f"skipped {path}: {reason}", err=True)
     return loaded
-
-
-def _config_file(config: Path | None) -> Path:
-    if config is None and not DEFAULT_CONFIG.exists():
-        raise UserError(
-            f"{DEFAULT_CONFIG} is not below this folder: name the checkpoints' folder with --dir, "
-            "or a config with --config"
-        )
-    return config or DEFAULT_CONFIG
-
-
-def show_help(context: typer.Context, config: Path, keys: Mapping[str, str]) -> NoReturn:
-    """Print the help of a command and leave.
-
-    Args:
-        config: file whose values are the defaults; without it those of an empty config are.
-        keys: dotted config key of each parameter that sets one.
-    """
-    settings = load_config(config if config.exists() else None).settings()
-    for parameter in context.command.params:
-        key = keys.get(parameter.name or "")
-        if key is not None and isinstance(parameter, click.Option):
-            value = "none" if settings[key] is None else json.dumps(settings[key])
-            parameter.help = f"{parameter.help}; default {value} ({key})"
-    typer.echo(context.get_help())
-    context.exit()

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.options import DEFAULT_CONFIG, show_help
+from vidur_ext.commands.options import (
+    DEFAULT_CONFIG,
+    BcEpochs,
+    ConfigOfHelp,
+    Demonstrations,
+    DemoSteps,
+    Json,
+    Quiet,
+    Seed,
+    help_option,
+    overrides,
+    set_option,
+)
+from vidur_ext.commands.printing import Document, print_json
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
 
@@ -26,41 +38,25 @@ SHORTCUTS = {
 }
 
 
-def _help(context: typer.Context, asked: bool) -> None:
-    if asked:
-        keys = {**SHORTCUTS, "output_dir": "training.output_root"}
-        show_help(context, Path(context.params.get("config") or DEFAULT_CONFIG), keys)
-
-
 def pretrain(
     context: typer.Context,
-    config: Annotated[
-        Path | None, typer.Option(help=f"JSON config; default {DEFAULT_CONFIG}", is_eager=True)
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. workload.qps=30"),
-    ] = None,
-    demonstrations: Annotated[
-        Path | None,
-        typer.Option(metavar="SET", help="Clone from this set instead of collecting anew"),
-    ] = None,
+    config: ConfigOfHelp = None,
+    set_: Annotated[list[str] | None, set_option("Override one key, e.g. workload.qps=30")] = None,
+    demonstrations: Demonstrations = None,
     finetune: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Policy file to begin with")
     ] = None,
-    bc_epochs: Annotated[int | None, typer.Option(help="Epochs of cloning at most")] = None,
-    demo_steps: Annotated[
-        int | None, typer.Option(help="Demonstrated decisions per teacher and load")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="The only seed")] = None,
+    bc_epochs: BcEpochs = None,
+    demo_steps: DemoSteps = None,
+    seed: Seed = None,
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Empty or new folder, instead of pretrain/run_<time> of the output root"),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
     help_: Annotated[
-        bool, typer.Option("--help", callback=_help, help="Show this message and exit")
+        bool, help_option({**SHORTCUTS, "output_dir": "training.output_root"})
     ] = False,
 ) -> None:
     """Clone the teachers, or fine-tune a policy, and keep it as pretrained_actor.pt."""
@@ -68,11 +64,8 @@ def pretrain(
         raise UserError(
             "--demo-steps is for new demonstrations, --demonstrations brings its own: say one"
         )
-    options = context.params
-    values = {key: options[name] for name, key in SHORTCUTS.items() if options[name] is not None}
-    loaded = load_config(
-        config or DEFAULT_CONFIG, [*(f"{k}={v}" for k, v in values.items()), *(set_ or [])]
-    )
+    shortcuts = overrides(context.params, SHORTCUTS)
+    loaded = load_config(config or DEFAULT_CONFIG, [*shortcuts, *(set_ or [])])
     if demonstrations is not None:
         from vidur_ext.warmstart.sets import open_set
 
@@ -86,7 +79,7 @@ def pretrain(
     training = _training_command(config, set_ or [], folder.pretrained_actor)
     document = _document(folder, result, loaded, training)
     if as_json:
-        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
     elif not quiet:
         _print(document)
 
@@ -115,17 +108,17 @@ def _run(
         raise Interrupted(signal.SIGINT, outcome) from None
 
 
-def _training_command(config: Path | None, overrides: list[str], actor: Path) -> str:
+def _training_command(config: Path | None, set_: list[str], actor: Path) -> str:
     """Return the command that trains from the policy, under the same config."""
     words = ["vidur-ppo", "train", *(["--config", str(config)] if config else [])]
-    for override in overrides:
+    for override in set_:
         words += ["--set", override]
     return shlex.join([*words, "--external-pretrain", str(actor)])
 
 
 def _document(
     folder: RunFolder, result: CloningResult, config: TrainingConfig, command: str
-) -> dict[str, Any]:
+) -> Document:
     from vidur_ext.runs.pretraining import stopped_early
 
     return {
@@ -140,7 +133,7 @@ def _document(
     }
 
 
-def _print(document: dict[str, Any]) -> None:
+def _print(document: Document) -> None:
     typer.echo(f"policy       {document['policy']}")
     early = ", stopped early" if document["stopped_early"] else ""
     typer.echo(f"epochs       {document['epochs']} (best: {document['best_epoch']}{early})")

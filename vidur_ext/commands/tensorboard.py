@@ -17,7 +17,7 @@ from typing import IO, Annotated
 import typer
 
 from ppo_scheduler.errors import Interrupted, UserError
-from vidur_ext.commands.options import DEFAULT_CONFIG
+from vidur_ext.commands.options import DEFAULT_CONFIG, Config
 from vidur_ext.config.loading import load_config
 
 _POLL_S = 0.2
@@ -33,10 +33,7 @@ def tensorboard(
             show_default=False,
         ),
     ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help=f"JSON config (default: {DEFAULT_CONFIG})", show_default=False),
-    ] = None,
+    config: Config = None,
     host: Annotated[str, typer.Option(help="Address to listen on")] = "127.0.0.1",
     port: Annotated[
         int | None,

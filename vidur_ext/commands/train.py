@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.options import DEFAULT_CONFIG, QUICK_CONFIG, show_help
+from vidur_ext.commands.options import (
+    DEFAULT_CONFIG,
+    QUICK_CONFIG,
+    BcEpochs,
+    ConfigOfHelp,
+    Demonstrations,
+    DemoSteps,
+    Quiet,
+    Seed,
+    help_option,
+    overrides,
+    set_option,
+)
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
 
@@ -32,91 +44,78 @@ SHORTCUTS = {
 """Options that set one key of the config; ``--help`` shows the config's value as the default."""
 
 
-def _help(context: typer.Context, asked: bool) -> None:
-    if asked:
-        quick = context.params.get("quick_test")
-        config = context.params.get("config")
-        show_help(context, QUICK_CONFIG if quick else Path(config or DEFAULT_CONFIG), SHORTCUTS)
+OutputDir = Annotated[
+    Path | None, typer.Option(help="Folder of this run; default a new one per run")
+]
+Resume = Annotated[
+    str,
+    typer.Option(
+        metavar="WHICH",
+        help="Checkpoint to continue: auto, latest, never or a PATH; default: you are asked",
+        show_default=False,
+    ),
+]
+ExternalPretrain = Annotated[
+    Path | None,
+    typer.Option(metavar="PATH", help="Policy file to begin with, or to fine-tune by cloning"),
+]
+ChunkSize = Annotated[
+    int | None,
+    typer.Option(min=1, help="Decisions per chunk; default an eighth of all, in whole episodes"),
+]
+TotalRequests = Annotated[
+    int | None, typer.Option(help="The same as --ppo-requests, of all chunks together")
+]
+
+
+def _flag(name: str, help_: str, *, is_eager: bool = False) -> Any:
+    return typer.Option(name, help=help_, is_eager=is_eager)
 
 
 def train(
     context: typer.Context,
-    config: Annotated[
-        Path | None,
-        typer.Option(help=f"JSON config; default {DEFAULT_CONFIG}", is_eager=True),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. training.seed=7"),
-    ] = None,
+    config: ConfigOfHelp = None,
+    set_: Annotated[list[str] | None, set_option("Override one key, e.g. training.seed=7")] = None,
     num_replicas: Annotated[int | None, typer.Option(help="Replicas of the cluster")] = None,
     qps: Annotated[float | None, typer.Option(help="Requests per second")] = None,
     ppo_requests: Annotated[int | None, typer.Option(help="Decisions to train on")] = None,
-    bc_epochs: Annotated[int | None, typer.Option(help="Epochs of cloning at most")] = None,
-    demo_steps: Annotated[
-        int | None, typer.Option(help="Demonstrated decisions per teacher and load")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="The only seed")] = None,
+    bc_epochs: BcEpochs = None,
+    demo_steps: DemoSteps = None,
+    seed: Seed = None,
     trace: Annotated[str | None, typer.Option(metavar="FILE", help="Replay this trace")] = None,
     rate_scale: Annotated[float | None, typer.Option(help="Factor on arrival rates")] = None,
-    output_dir: Annotated[
-        Path | None, typer.Option(help="Folder of this run; default a new one per run")
-    ] = None,
-    resume: Annotated[
-        str,
-        typer.Option(
-            metavar="WHICH",
-            help="Checkpoint to continue: auto, latest, never or a PATH; default: you are asked",
-            show_default=False,
-        ),
-    ] = "ask",
+    output_dir: OutputDir = None,
+    resume: Resume = "ask",
     force_warmstart: Annotated[
-        bool, typer.Option("--force-warmstart", help="The same as --resume never")
+        bool, _flag("--force-warmstart", "The same as --resume never")
     ] = False,
-    external_pretrain: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Policy file to begin with, or to fine-tune by cloning"),
-    ] = None,
+    external_pretrain: ExternalPretrain = None,
     use_external: Annotated[
-        bool, typer.Option("--use-external", help="Begin with the external model as it is")
+        bool, _flag("--use-external", "Begin with the external model as it is")
     ] = False,
-    demonstrations: Annotated[
-        Path | None,
-        typer.Option(metavar="SET", help="Clone from this set instead of collecting anew"),
-    ] = None,
+    demonstrations: Demonstrations = None,
     skip_bc_training: Annotated[
-        bool,
-        typer.Option("--skip-bc-training", help="No demonstrations, no cloning"),
+        bool, _flag("--skip-bc-training", "No demonstrations, no cloning")
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Take the first answer of every question")
-    ] = False,
+    yes: Annotated[bool, _flag("--yes", "Take the first answer of every question")] = False,
     chunk_mode: Annotated[
-        bool, typer.Option("--chunk-mode", help="Train in chunks, each in a process of its own")
+        bool, _flag("--chunk-mode", "Train in chunks, each in a process of its own")
     ] = False,
-    chunk_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Decisions per chunk; default an eighth of all, in whole episodes"
-        ),
-    ] = None,
-    total_requests: Annotated[
-        int | None, typer.Option(help="The same as --ppo-requests, of all chunks together")
-    ] = None,
+    chunk_size: ChunkSize = None,
+    total_requests: TotalRequests = None,
     quick_test: Annotated[
-        bool,
-        typer.Option("--quick-test", help=f"The whole job, small ({QUICK_CONFIG})", is_eager=True),
+        bool, _flag("--quick-test", f"The whole job, small ({QUICK_CONFIG.name})", is_eager=True)
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log every detail")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only")] = False,
-    help_: Annotated[
-        bool, typer.Option("--help", callback=_help, help="Show this message and exit")
-    ] = False,
+    verbose: Annotated[bool, _flag("--verbose", "Log every detail")] = False,
+    quiet: Quiet = False,
+    help_: Annotated[bool, help_option(SHORTCUTS)] = False,
 ) -> None:
     """Warm-start, train and compare a PPO router inside Vidur."""
     _refuse_contradictions(context.params)
     path = QUICK_CONFIG if quick_test else config or DEFAULT_CONFIG
     loaded = load_config(path, [*_overrides(context.params), *(set_ or [])])
+    if loaded.monitoring.wandb != "off":
+        import ppo_scheduler.monitoring.wandb_run  # noqa: F401  (refuses if W&B is not installed)
     # The simulator and torch take seconds to import: not before the command line is known good.
     from vidur_ext.runs.chunk_record import Order
     from vidur_ext.runs.resume_choice import Wishes
@@ -191,62 +190,89 @@ def _operator() -> Ask | None:
 
 
 def _overrides(options: dict[str, Any]) -> list[str]:
-    """Return what the shortcuts set, as texts for ``--set``."""
-    values = {key: options[name] for name, key in SHORTCUTS.items() if options[name] is not None}
+    """Return what the options change in the config, as texts for ``--set``."""
+    texts = overrides(options, SHORTCUTS)
     if options["trace"] is not None:
-        values["workload.source"] = "trace"
+        texts.append("workload.source=trace")
     if options["skip_bc_training"]:
-        values["warmstart.enabled"] = "false"
+        texts.append("warmstart.enabled=false")
     if options["verbose"]:
-        values["monitoring.log_level"] = "debug"
+        texts.append("monitoring.log_level=debug")
     if options["quiet"]:
-        values["monitoring.progress_bar"] = "false"
-    return [f"{key}={value}" for key, value in values.items()]
+        texts.append("monitoring.progress_bar=false")
+    return texts
 
 
 def _refuse_contradictions(options: dict[str, Any]) -> None:
     """Raise ``UserError`` for options that cannot both be meant."""
-    resume, afresh = options["resume"], options["force_warmstart"]
-    contradictions = {
-        "--quick-test brings its own config: leave out --config, or --quick-test": (
-            options["quick_test"] and options["config"] is not None
-        ),
-        f"--force-warmstart contradicts --resume {resume}: say one of them": (
-            afresh and resume not in ("ask", "never")
-        ),
-        "--force-warmstart clones, --use-external takes the model as it is: say one of them": (
-            afresh and options["use_external"]
-        ),
-        "--force-warmstart contradicts --skip-bc-training: to start afresh without a warm start, "
-        "say --resume never --skip-bc-training": afresh and options["skip_bc_training"],
-        "--ppo-requests and --total-requests are the same: say one of them": (
-            options["ppo_requests"] is not None and options["total_requests"] is not None
-        ),
-        "--verbose contradicts --quiet: say one of them": options["verbose"] and options["quiet"],
-        "--chunk-size has an effect only with --chunk-mode: say both, or none": (
-            options["chunk_size"] is not None and not options["chunk_mode"]
-        ),
-        **_demonstrations_contradict(options),
-    }
-    for text, found in contradictions.items():
+    for found, text in [*_contradictions(options), *_contradictions_to_demonstrations(options)]:
         if found:
             raise UserError(text)
 
 
-def _demonstrations_contradict(options: dict[str, Any]) -> dict[str, bool]:
-    given, resume = options["demonstrations"] is not None, options["resume"]
-    return {
-        "--demonstrations is for cloning, --skip-bc-training leaves it out: say one of them": (
-            given and options["skip_bc_training"]
+def _contradictions(options: dict[str, Any]) -> list[tuple[bool, str]]:
+    """Return whether it is one, and what to say then."""
+    resume, afresh = options["resume"], options["force_warmstart"]
+    return [
+        (
+            options["quick_test"] and options["config"] is not None,
+            "--quick-test brings its own config: leave out --config, or --quick-test",
         ),
-        "--demonstrations is for cloning, --use-external takes the model as it is: say one of "
-        "them": given and options["use_external"],
-        "--demo-steps is for new demonstrations, --demonstrations brings its own: say one of "
-        "them": given and options["demo_steps"] is not None,
-        f"--demonstrations begins a new training, --resume {resume} continues one: say one of "
-        "them": given and resume not in ("ask", "auto", "never"),
-        "--demonstrations with --chunk-mode: clone first (vidur-ppo pretrain --demonstrations "
-        "SET), then train in chunks with --external-pretrain PATH --use-external": (
-            given and options["chunk_mode"]
+        (
+            afresh and resume not in ("ask", "never"),
+            f"--force-warmstart contradicts --resume {resume}: say one of them",
         ),
-    }
+        (
+            afresh and options["use_external"],
+            "--force-warmstart clones, --use-external takes the model as it is: say one of them",
+        ),
+        (
+            afresh and options["skip_bc_training"],
+            "--force-warmstart contradicts --skip-bc-training: to start afresh without a warm "
+            "start, say --resume never --skip-bc-training",
+        ),
+        (
+            options["ppo_requests"] is not None and options["total_requests"] is not None,
+            "--ppo-requests and --total-requests are the same: say one of them",
+        ),
+        (
+            options["verbose"] and options["quiet"],
+            "--verbose contradicts --quiet: say one of them",
+        ),
+        (
+            options["chunk_size"] is not None and not options["chunk_mode"],
+            "--chunk-size has an effect only with --chunk-mode: say both, or none",
+        ),
+    ]
+
+
+def _contradictions_to_demonstrations(options: dict[str, Any]) -> list[tuple[bool, str]]:
+    if options["demonstrations"] is None:
+        return []
+    resume = options["resume"]
+    return [
+        (
+            options["skip_bc_training"],
+            "--demonstrations is for cloning, --skip-bc-training leaves it out: say one of them",
+        ),
+        (
+            options["use_external"],
+            "--demonstrations is for cloning, --use-external takes the model as it is: say one of "
+            "them",
+        ),
+        (
+            options["demo_steps"] is not None,
+            "--demo-steps is for new demonstrations, --demonstrations brings its own: say one of "
+            "them",
+        ),
+        (
+            resume not in ("ask", "auto", "never"),
+            f"--demonstrations begins a new training, --resume {resume} continues one: say one of "
+            "them",
+        ),
+        (
+            options["chunk_mode"],
+            "--demonstrations with --chunk-mode: clone first (vidur-ppo pretrain --demonstrations "
+            "SET), then train in chunks with --external-pretrain PATH --use-external",
+        ),
+    ]

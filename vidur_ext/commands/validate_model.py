@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.options import DEFAULT_CONFIG
+from vidur_ext.commands.options import DEFAULT_CONFIG, Json, set_option
+from vidur_ext.commands.printing import print_json
 from vidur_ext.config.loading import load_config
 
 if TYPE_CHECKING:
@@ -22,15 +22,13 @@ def validate_model(
     config: Annotated[
         Path | None,
         typer.Option(
-            help=f"JSON config it is to fit (default: {DEFAULT_CONFIG})", show_default=False
+            help=f"JSON config it is to fit (default: the program's {DEFAULT_CONFIG.name})",
+            show_default=False,
         ),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the config"),
-    ] = None,
+    set_: Annotated[list[str] | None, set_option("Override one key of the config")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print only why it does not fit")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check a policy for --external-pretrain and --finetune; exit status 1 if it does not fit."""
     loaded = load_config(config or DEFAULT_CONFIG, set_ or [])
@@ -42,18 +40,14 @@ def validate_model(
         report = external_model.validate_model(model, loaded)
     except UserError as error:
         if as_json:
-            _print_json({"path": str(model), "fits": False, "problem": str(error)})
+            print_json({"path": str(model), "fits": False, "problem": str(error)})
         else:
             typer.echo(f"does not fit: {error}", err=True)
         sys.exit(1)
     if as_json:
-        _print_json({"fits": True, "problem": None, **vars(report), "path": str(model)})
+        print_json({"fits": True, "problem": None, **vars(report), "path": str(model)})
     elif not quiet:
         _print(report)
-
-
-def _print_json(document: dict[str, object]) -> None:
-    typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
 def _print(report: ModelReport) -> None:

@@ -11,6 +11,7 @@ from pydantic import model_validator
 
 from ppo_scheduler.config.section import Section, key
 from vidur_ext.config.plugins import marked, module_names
+from vidur_ext.trace_formats import trace_formats
 
 ModelName = Literal[
     "codellama/CodeLlama-34b-Instruct-hf",
@@ -182,6 +183,13 @@ class SimulationSection(Section):
         return self
 
 
+if TYPE_CHECKING:
+    TraceFormatName = str
+else:
+    _TRACE_FORMATS = ("auto", *trace_formats())
+    TraceFormatName = Literal[_TRACE_FORMATS]
+
+
 class WorkloadSection(Section):
     """The request stream."""
 
@@ -198,9 +206,7 @@ class WorkloadSection(Section):
         8192, "prompt + output of a request; longer prompts are cut", unit="tokens", ge=16
     )
     trace_file: str | None = key(None, "trace: the file to replay", min_length=1)
-    trace_format: Literal["auto", "azure", "splitwise", "burstgpt", "mooncake"] = key(
-        "auto", "trace: its format; auto looks at the first line"
-    )
+    trace_format: TraceFormatName = key("auto", "trace: its format; auto looks at the first line")
     rate_scale: float = key(1.0, "arrival rates are multiplied by this", gt=0)
     holdout_fraction: float = key(
         0.2, "trace: share at its end that is kept for the comparison", gt=0, lt=1

@@ -129,7 +129,3 @@ class TrainingConfig(LearnerConfig):
         """Return the sha256 of the canonical JSON text: equal settings, equal digest."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-    def learner(self) -> LearnerConfig:
-        """Return the learner's part."""
-        return LearnerConfig(**{name: getattr(self, name) for name in LearnerConfig.model_fields})

@@ -15,8 +15,8 @@ from vidur_ext.evaluation.metrics import (
     Objectives,
     Summary,
     pool,
-    summarise,
-    summarise_pooled,
+    summarize,
+    summarize_pooled,
 )
 from vidur_ext.evaluation.run_result import RunResult, complete_grid
 from vidur_ext.evaluation.statistics import CONFIDENCE, Bootstrap, Interval, PairedDifference
@@ -139,9 +139,9 @@ class Comparison:
             SchedulerComparison(
                 name=name,
                 uses_output_lengths=counted[name][0].run.uses_output_lengths,
-                pooled=summarise_pooled(counted[name]),
+                pooled=summarize_pooled(counted[name]),
                 intervals=bootstrap.intervals(row),
-                per_seed={one.run.seed: summarise(one) for one in counted[name]},
+                per_seed={one.run.seed: summarize(one) for one in counted[name]},
                 versus={
                     other: bootstrap.versus(row, column)
                     for column, other in enumerate(expected_schedulers)
@@ -198,7 +198,7 @@ def _loses(scheduler: SchedulerComparison, baseline: str) -> bool:
 
 def _workload(counted: CountedRun) -> Workload:
     run = counted.run
-    return Workload(run.seed, len(run), len(counted.latencies), run.workload_digest())
+    return Workload(run.seed, len(run), len(counted.latencies), run.table.digest()[:16])
 
 
 def _check_arguments(

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.evaluation.metrics import CountedRun, Objectives, summarise_pooled
+from vidur_ext.evaluation.metrics import CountedRun, Objectives, summarize_pooled
 from vidur_ext.evaluation.run_result import RunGrid, RunResult, complete_grid
 from vidur_ext.evaluation.runner import compare_on_engine, read_policy, routing_environments
 from vidur_ext.vidur.engine_inputs import engine_cluster
-from vidur_ext.workload.request_table import RequestTable
 
 TOLERANCE = 1e-9
 """Relative: engines whose times differ by more disagree."""
@@ -129,7 +128,7 @@ class EngineComparison:
 
 def _check_same_requests(vidur: RunGrid, compiled: RunGrid) -> None:
     for (name, seed), run in vidur.items():
-        if run.workload_digest() != compiled[name, seed].workload_digest():
+        if run.table.digest() != compiled[name, seed].table.digest():
             raise UserError(
                 f"{name} did not meet the same requests on both engines on seed {seed}: run both "
                 "on the same workload"
@@ -157,7 +156,7 @@ def _on_engines(
 def _figures(runs: list[RunResult], warmup_fraction: float) -> EngineFigures:
     # The figures taken here do not depend on the objectives.
     anything = Objectives(np.inf, np.inf)
-    pooled = summarise_pooled([CountedRun.of(run, warmup_fraction, anything) for run in runs])
+    pooled = summarize_pooled([CountedRun.of(run, warmup_fraction, anything) for run in runs])
     return EngineFigures(pooled["e2e_mean_s"], pooled["ttft_p99_s"], pooled.decisions_per_second)
 
 
@@ -170,7 +169,7 @@ def first_routed_elsewhere(vidur: RunResult, compiled: RunResult) -> int | None:
 def _earlier_difference(vidur: RunResult, compiled: RunResult) -> float:
     """Return the largest relative difference of what happened while the routing was the same."""
     first = first_routed_elsewhere(vidur, compiled)
-    horizon = np.inf if first is None else vidur.arrived_at[first]
+    horizon = np.inf if first is None else vidur.table.arrived_at[first]
     largest = 0.0
     for name in _TIMES:
         ours, theirs = getattr(compiled, name), getattr(vidur, name)
@@ -224,8 +223,8 @@ def preference_gap(
     first = first_routed_elsewhere(vidur, compiled)
     assert first is not None, "both runs have the same routing"
     envs = routing_environments(config, engine_cluster(config), 1)
-    envs.begin([RequestTable(vidur.arrived_at, vidur.prefill_tokens, vidur.decode_tokens)])
+    envs.begin([vidur.table])
     for replica in vidur.replica[:first]:
         envs.step(replica.reshape(1))
-    logits, _ = policy.evaluate(policy.normalise(envs.observation))
+    logits, _ = policy.evaluate(policy.normalize(envs.observation))
     return abs(float(logits[0, vidur.replica[first]] - logits[0, compiled.replica[first]]))

@@ -1,4 +1,4 @@
-"""The comparison behind a training: its policies and all heuristics on held-out workloads."""
+"""The comparison after a training: its policies and all heuristics on held-out workloads."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _on_both_engines(
 
 def _run_reporter() -> Callable[[RunResult, int, int], None]:
     def report(run: RunResult, done: int, total: int) -> None:
-        mean = float((run.completed_at - run.arrived_at).mean())
+        mean = float((run.completed_at - run.table.arrived_at).mean())
         _LOG.info(
             "compared %d/%d: %s on held-out workload %d, mean E2E %.2f s",
             done, total, run.scheduler, run.seed, mean,

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +16,10 @@ from vidur_ext.evaluation.run_result import RunResult
 
 QUANTILES = (0.5, 0.9, 0.99)
 STATISTICS = ("mean", "p50", "p90", "p99")
-LATENCIES = ("e2e", "ttft", "tbt")
 
 Latency = Literal["e2e", "ttft", "tbt"]
+
+LATENCIES: tuple[Latency, ...] = get_args(Latency)
 
 LATENCY_METRICS = tuple(
     f"{latency}_{statistic}_s" for latency in LATENCIES for statistic in STATISTICS
@@ -58,10 +59,9 @@ class RequestLatencies:
     def __len__(self) -> int:
         return len(self.e2e)
 
-    def get(self, latency: Latency) -> NDArray[np.float64]:
+    def __getitem__(self, latency: Latency) -> NDArray[np.float64]:
         """Return one latency of all requests."""
-        values: NDArray[np.float64] = getattr(self, latency)
-        return values
+        return {"e2e": self.e2e, "ttft": self.ttft, "tbt": self.tbt}[latency]
 
 
 def request_latencies(run: RunResult, first: int, objectives: Objectives) -> RequestLatencies:
@@ -71,10 +71,10 @@ def request_latencies(run: RunResult, first: int, objectives: Objectives) -> Req
     between a request's output tokens, (completed - prefill_completed) / (decode_tokens - 1).
     A request of one output token has no TBT and meets that objective.
     """
-    arrived = run.arrived_at[first:]
+    arrived = run.table.arrived_at[first:]
     first_token = run.prefill_completed_at[first:]
     completed = run.completed_at[first:]
-    gaps = run.decode_tokens[first:] - 1
+    gaps = run.table.decode_tokens[first:] - 1
     tbt = np.full(len(arrived), np.nan)
     np.divide(completed - first_token, gaps, out=tbt, where=gaps > 0)
     ttft = first_token - arrived
@@ -85,10 +85,10 @@ def request_latencies(run: RunResult, first: int, objectives: Objectives) -> Req
 def pool(parts: Sequence[RequestLatencies]) -> RequestLatencies:
     """Return the requests of several runs as one set."""
     return RequestLatencies(
-        *(
-            np.concatenate([getattr(part, name) for part in parts])
-            for name in ("e2e", "ttft", "tbt", "within_slo")
-        )
+        e2e=np.concatenate([part.e2e for part in parts]),
+        ttft=np.concatenate([part.ttft for part in parts]),
+        tbt=np.concatenate([part.tbt for part in parts]),
+        within_slo=np.concatenate([part.within_slo for part in parts]),
     )
 
 
@@ -100,7 +100,7 @@ def point_estimates(latencies: RequestLatencies) -> NDArray[np.float64]:
     """
     figures: list[float] = []
     for latency in LATENCIES:
-        values = getattr(latencies, latency)
+        values = latencies[latency]
         values = values[~np.isnan(values)]
         if values.size == 0:
             figures.extend([np.nan] * len(STATISTICS))
@@ -187,16 +187,16 @@ class CountedRun:
         return cls(run, first, request_latencies(run, first, objectives))
 
 
-def summarise(counted: CountedRun) -> Summary:
+def summarize(counted: CountedRun) -> Summary:
     """Return the figures of one run."""
     run, first = counted.run, counted.first
-    makespan = float(run.completed_at[first:].max() - run.arrived_at[first])
+    makespan = float(run.completed_at[first:].max() - run.table.arrived_at[first])
     shares = np.bincount(run.replica[first:], minlength=run.num_replicas) / len(counted.latencies)
     return Summary(
         requests=len(counted.latencies),
         figures=named_figures(point_estimates(counted.latencies)),
         requests_per_s=len(counted.latencies) / makespan,
-        output_tokens_per_s=float(run.decode_tokens[first:].sum()) / makespan,
+        output_tokens_per_s=float(run.table.decode_tokens[first:].sum()) / makespan,
         makespan_s=makespan,
         replica_shares=tuple(shares.tolist()),
         imbalance=float(shares.max() * run.num_replicas),
@@ -204,14 +204,14 @@ def summarise(counted: CountedRun) -> Summary:
     )
 
 
-def summarise_pooled(counted: Sequence[CountedRun]) -> Summary:
+def summarize_pooled(counted: Sequence[CountedRun]) -> Summary:
     """Return the figures of several runs of one scheduler taken together.
 
     Means, percentiles, attainment and shares are those of all requests as one set; rates are total
     counts over the sum of makespans; the imbalance is the mean of the runs' own, as replicas that
     take turns at being overloaded are not balanced.
     """
-    runs = [summarise(one) for one in counted]
+    runs = [summarize(one) for one in counted]
     requests = np.array([run.requests for run in runs])
     makespans = np.array([run.makespan_s for run in runs])
     tokens = np.array([run.output_tokens_per_s for run in runs]) * makespans

@@ -4,42 +4,43 @@ complete comparison.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.evaluation.atomic_file import write_atomically
+from vidur_ext.workload.request_table import RequestTable, freeze_columns
 
-_TIMES = ("arrived_at", "scheduled_at", "prefill_completed_at", "completed_at")
-_COUNTS = ("prefill_tokens", "decode_tokens", "replica")
+_TIMES = ("scheduled_at", "prefill_completed_at", "completed_at")
+
+
+class RequestTimes(NamedTuple):
+    """The times of N requests that :class:`RunResult` keeps: float64[N] s each."""
+
+    scheduled_at: NDArray[np.float64]
+    prefill_completed_at: NDArray[np.float64]
+    completed_at: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
     """One finished simulation of N requests, in the order of their arrival.
 
-    The arrays are copied and read-only.
+    The arrays are copied and read-only. Simulations make it with :meth:`of`.
 
     Attributes:
         scheduler: name under which the run appears in the comparison.
         seed: number of the held-out workload; runs of one seed share their requests.
         num_replicas: replicas R of the cluster.
-        arrived_at: float64[N] s, never decreasing.
+        table: the requests.
         scheduled_at: float64[N] s, when the request first entered a batch.
         prefill_completed_at: float64[N] s, when its first output token was there.
         completed_at: float64[N] s, when its last output token was there.
-        prefill_tokens: int64[N], at least 1.
-        decode_tokens: int64[N], at least 1.
         replica: int64[N], in 0..R-1.
         uses_output_lengths: whether the scheduler knew true output lengths (an oracle).
         decisions_per_second: routed requests per second of real time, simulation included.
@@ -51,12 +52,10 @@ class RunResult:
     scheduler: str
     seed: int
     num_replicas: int
-    arrived_at: NDArray[np.float64]
+    table: RequestTable
     scheduled_at: NDArray[np.float64]
     prefill_completed_at: NDArray[np.float64]
     completed_at: NDArray[np.float64]
-    prefill_tokens: NDArray[np.int64]
-    decode_tokens: NDArray[np.int64]
     replica: NDArray[np.int64]
     uses_output_lengths: bool
     decisions_per_second: float
@@ -68,85 +67,63 @@ class RunResult:
             raise self._error(f"num_replicas is {self.num_replicas}; expected at least 1")
         if not (np.isfinite(self.decisions_per_second) and self.decisions_per_second > 0):
             raise self._error(f"decisions_per_second is {self.decisions_per_second}")
-        for name in _TIMES:
-            self._freeze(name, np.dtype(np.float64))
-        for name in _COUNTS:
-            self._freeze(name, np.dtype(np.int64))
+        if len(self) == 0:
+            raise self._error("its table is empty; expected at least one request")
+        try:
+            freeze_columns(self, _TIMES, np.float64, len(self))
+            freeze_columns(self, ("replica",), np.int64, len(self))
+        except UserError as error:
+            raise self._error(str(error)) from None
         self._check_causality()
-        self._check_counts()
+        inside = (self.replica >= 0) & (self.replica < self.num_replicas)
+        self._check(inside, f"its replica is not in 0..{self.num_replicas - 1}")
+
+    @classmethod
+    def of(
+        cls,
+        scheduler: str,
+        seed: int,
+        table: RequestTable,
+        times: RequestTimes,
+        routing: NDArray[np.int64],
+        *,
+        num_replicas: int,
+        oracle: bool,
+        speed: float,
+    ) -> RunResult:
+        """Return what a simulator made of ``table``.
+
+        Args:
+            routing: int64[N], the replica of each request.
+            oracle: whether the scheduler knew true output lengths.
+            speed: requests simulated per second of real time.
+        """
+        return cls(
+            scheduler=scheduler,
+            seed=seed,
+            num_replicas=num_replicas,
+            table=table,
+            **times._asdict(),
+            replica=routing,
+            uses_output_lengths=oracle,
+            decisions_per_second=speed,
+        )
 
     def __len__(self) -> int:
         """Return the number of requests N."""
-        return len(self.arrived_at)
-
-    def workload_digest(self) -> str:
-        """Return 16 hex digits that are equal for equal arrival times and token counts."""
-        content = hashlib.sha256()
-        for array in (self.arrived_at, self.prefill_tokens, self.decode_tokens):
-            content.update(array.tobytes())
-        return content.hexdigest()[:16]
-
-    def save(self, path: Path) -> None:
-        """Write all fields to ``path`` atomically; the folder must exist."""
-        buffer = io.BytesIO()
-        arrays: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        np.savez_compressed(buffer, allow_pickle=False, **arrays)
-        write_atomically(path, buffer.getvalue())
-
-    @classmethod
-    def load(cls, path: Path) -> RunResult:
-        """Read a file written by :meth:`save`.
-
-        Raises:
-            UserError: the file is missing, damaged, or not a run.
-        """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                stored = {f.name: file[f.name] for f in fields(cls)}
-        except FileNotFoundError as error:
-            raise UserError(f"{path}: no such file; run the evaluation again") from error
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{path}: not a readable evaluation run ({error}); run the evaluation again"
-            ) from error
-        try:
-            values = {n: a if n in _TIMES + _COUNTS else a.item() for n, a in stored.items()}
-            return cls(**values)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{path}: {error}") from error
+        return len(self.table)
 
     def _error(self, what: str) -> UserError:
         return UserError(f"run of {self.scheduler} on seed {self.seed}: {what}")
 
-    def _freeze(self, name: str, dtype: np.dtype[np.float64] | np.dtype[np.int64]) -> None:
-        given = np.asarray(getattr(self, name))
-        if not np.can_cast(given.dtype, dtype, "safe"):
-            raise self._error(f"{name} holds {given.dtype}; expected {dtype}")
-        if given.ndim != 1 or given.size == 0:
-            raise self._error(f"{name} has shape {given.shape}; expected at least one request")
-        if given.shape != np.shape(self.arrived_at):
-            raise self._error(
-                f"{name} has {given.size} entries, arrived_at has {np.size(self.arrived_at)}"
-            )
-        frozen = given.astype(dtype, copy=True)
-        frozen.setflags(write=False)
-        object.__setattr__(self, name, frozen)
-
     def _check_causality(self) -> None:
         for name in _TIMES:
             self._check(np.isfinite(getattr(self, name)), f"{name} is not a finite time")
-        ordered = np.concatenate([[True], np.diff(self.arrived_at) >= 0])
-        self._check(ordered, "it arrives before its predecessor; order requests by arrival")
-        for earlier, later in pairwise(_TIMES):
-            fine = getattr(self, earlier) <= getattr(self, later)
-            self._check(fine, f"{later} is before {earlier}; did the simulation finish?")
-        self._check(self.completed_at > self.arrived_at, "it took no time at all")
-
-    def _check_counts(self) -> None:
-        for name in ("prefill_tokens", "decode_tokens"):
-            self._check(getattr(self, name) >= 1, f"{name} is below 1")
-        inside = (self.replica >= 0) & (self.replica < self.num_replicas)
-        self._check(inside, f"its replica is not in 0..{self.num_replicas - 1}")
+        arrived_at = self.table.arrived_at
+        moments = {"arrived_at": arrived_at, **{name: getattr(self, name) for name in _TIMES}}
+        for (before, earlier), (after, later) in pairwise(moments.items()):
+            self._check(earlier <= later, f"{after} is before {before}; did the simulation finish?")
+        self._check(self.completed_at > arrived_at, "it took no time at all")
 
     def _check(self, fine: NDArray[np.bool_], what: str) -> None:
         if not fine.all():
@@ -203,7 +180,7 @@ def _check_same_requests(runs: Sequence[RunResult]) -> None:
     first = runs[0]
     for run in runs[1:]:
         for name in ("arrived_at", "prefill_tokens", "decode_tokens"):
-            ours, theirs = getattr(run, name), getattr(first, name)
+            ours, theirs = getattr(run.table, name), getattr(first.table, name)
             if not np.array_equal(ours, theirs):
                 raise UserError(
                     f"{run.scheduler} and {first.scheduler} did not meet the same requests on "

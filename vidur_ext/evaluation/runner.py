@@ -17,7 +17,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.engine.layout import Cluster
-from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.evaluation.run_result import RequestTimes, RunResult
 from vidur_ext.processes import map_unordered
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, SinceLastDecision
@@ -70,19 +70,15 @@ def runs_on_vidur(
             simulation.run()
             elapsed = time.perf_counter() - started
         runs.append(
-            RunResult(
-                scheduler=name,
-                seed=seed,
+            RunResult.of(
+                name,
+                seed,
+                table,
+                RequestTimes(*map(simulation.times, RequestTimes._fields)),
+                simulation.routing,
                 num_replicas=config.cluster.num_replicas,
-                arrived_at=table.arrived_at,
-                scheduled_at=simulation.times("scheduled_at"),
-                prefill_completed_at=simulation.times("prefill_completed_at"),
-                completed_at=simulation.times("completed_at"),
-                prefill_tokens=table.prefill_tokens,
-                decode_tokens=table.decode_tokens,
-                replica=simulation.routing,
-                uses_output_lengths=_is_oracle(config, name, policy),
-                decisions_per_second=len(table) / elapsed,
+                oracle=_is_oracle(config, name, policy),
+                speed=len(table) / elapsed,
             )
         )
     return runs
@@ -115,19 +111,17 @@ def runs_on_engine(
     elapsed = time.perf_counter() - started
     requests = sum(len(table) for table in workloads.values())
     return [
-        RunResult(
-            scheduler=name,
-            seed=seed,
+        RunResult.of(
+            name,
+            seed,
+            table,
+            RequestTimes(
+                envs.scheduled_at[row], envs.prefill_completed_at[row], envs.completed_at[row]
+            ),
+            envs.routing[row],
             num_replicas=envs.num_replicas,
-            arrived_at=table.arrived_at,
-            scheduled_at=envs.scheduled_at[row],
-            prefill_completed_at=envs.prefill_completed_at[row],
-            completed_at=envs.completed_at[row],
-            prefill_tokens=table.prefill_tokens,
-            decode_tokens=table.decode_tokens,
-            replica=envs.routing[row],
-            uses_output_lengths=_is_oracle(config, name, policy),
-            decisions_per_second=requests / elapsed,
+            oracle=_is_oracle(config, name, policy),
+            speed=requests / elapsed,
         )
         for row, (seed, table) in enumerate(workloads.items())
     ]
@@ -145,19 +139,17 @@ def _heuristic_run(
     started = time.perf_counter()
     simulation.run()
     elapsed = time.perf_counter() - started
-    return RunResult(
-        scheduler=name,
-        seed=seed,
+    return RunResult.of(
+        name,
+        seed,
+        table,
+        RequestTimes(
+            simulation.scheduled_at, simulation.prefill_completed_at, simulation.completed_at
+        ),
+        simulation.routing,
         num_replicas=cluster.num_replicas,
-        arrived_at=table.arrived_at,
-        scheduled_at=simulation.scheduled_at,
-        prefill_completed_at=simulation.prefill_completed_at,
-        completed_at=simulation.completed_at,
-        prefill_tokens=table.prefill_tokens,
-        decode_tokens=table.decode_tokens,
-        replica=simulation.routing,
-        uses_output_lengths=_is_oracle(config, name, None),
-        decisions_per_second=len(table) / elapsed,
+        oracle=_is_oracle(config, name, None),
+        speed=len(table) / elapsed,
     )
 
 

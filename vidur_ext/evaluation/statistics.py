@@ -25,7 +25,7 @@ from vidur_ext.evaluation.metrics import (
 def block_length(requests: int) -> int:
     """Return the length of the blocks that are drawn from a run: about the square root of N.
 
-    Neighbouring requests share queues, so their latencies are correlated; a block keeps that
+    Neighboring requests share queues, so their latencies are correlated; a block keeps that
     correlation. Longer runs afford longer blocks.
     """
     return max(1, round(requests**0.5))
@@ -58,7 +58,7 @@ def _run_counts(
     column = np.repeat(np.arange(samples), copies * per_copy)
     start = rng.integers(size, size=len(column))
     stop = start + np.tile(lengths, int(copies.sum()))
-    # +1 where a block starts and -1 behind its end: the running sum is the number of blocks.
+    # +1 where a block starts and -1 after its end: the running sum is the number of blocks.
     unrolled = 2 * size + 1
     edges = np.bincount(start * samples + column, minlength=unrolled * samples)
     edges -= np.bincount(stop * samples + column, minlength=unrolled * samples)
@@ -258,7 +258,7 @@ def _resampled_figures(
     """Return float64[M, samples]: ``COMPARED_METRICS`` of every resample."""
     rows: list[NDArray[np.float64]] = []
     for latency in LATENCIES:
-        values = getattr(latencies, latency)
+        values = latencies[latency]
         measured = ~np.isnan(values)
         of_measured = counts if measured.all() else counts[measured]
         rows.append(weighted_means(values[measured], of_measured))

@@ -16,7 +16,7 @@ from vidur_ext.gym.episodes import Config, RoutingEpisodes, Seen
 class RoutingEnv(gymnasium.Env[Seen, np.int64]):
     """Routes each request of an episode to one of R replicas.
 
-    Observation: ``replicas`` [R, F] and ``context`` [C], not normalised; all zeros behind the last
+    Observation: ``replicas`` [R, F] and ``context`` [C], not normalized; all zeros after the last
     request, where nothing is to be decided. Action: the replica. Reward: what happened since the
     decision before, by ``reward_config``. An episode terminates when all its
     ``training.episode_requests`` requests have been served.

@@ -10,14 +10,31 @@ from pathlib import Path
 
 from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import FileLock, disk_errors
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs import chunk_record
-from vidur_ext.runs.chunk_locks import only_driver, wait_for_writer
 from vidur_ext.runs.chunk_record import Order, write_progress
 from vidur_ext.runs.chunk_recovery import Recovered, find_run, recover, requests_done
 from vidur_ext.runs.resume_choice import Ask, Wishes
 from vidur_ext.runs.start import Start, decide, open_folder
+
+_DRIVER_LOCK = ".driver.lock"
+_PATIENCE_S = 60.0
+
+
+def only_driver(run: Path) -> FileLock:
+    """Be the only process that drives the chunks of a run, until the lock is released.
+
+    Raises:
+        UserError: another process does, or the folder cannot be written.
+    """
+    with disk_errors(run, "the run cannot be locked", "Choose another --output-dir"):
+        return FileLock(
+            run / _DRIVER_LOCK,
+            "is training there in chunks. Wait for it or stop it, or begin another training with "
+            "an --output-dir and a checkpointing.checkpoint_dir of its own",
+        )
 
 
 def run_in_chunks(
@@ -47,14 +64,15 @@ def run_in_chunks(
             "--chunk-mode with checkpointing.enable_checkpoints=false: every chunk goes on from "
             "the checkpoint of the one before; switch checkpoints on"
         )
+    store = CheckpointStore(config.checkpointing)
     with ExitStack() as stack:
         begun = find_run(config, output_dir) if wishes.resume in ("ask", "auto") else None
         if begun is not None:
             stack.enter_context(only_driver(begun.path))
-            wait_for_writer(Path(config.checkpointing.checkpoint_dir))
+            store.wait_for_writer(_PATIENCE_S)  # a dead driver's chunk is saving there
             job: Recovered | None = recover(begun, config, order)
         else:
-            wait_for_writer(Path(config.checkpointing.checkpoint_dir), patience_s=5.0)
+            store.wait_for_writer(5.0)
             job = _begin(config, wishes, order, output_dir, ask, stack)
         if job is None:
             return False
@@ -95,13 +113,11 @@ def _begin(
 
 
 def _origin(start: Start) -> CheckpointInfo | None:
-    """Return the checkpoint whose requests are behind a training before its first chunk."""
+    """Return the checkpoint whose requests a training has done before its first chunk."""
     saving = start.config.checkpointing
-    source = start.load_checkpoint or saving.fork_from_checkpoint
-    if source is None:
-        return None
-    loaded = CheckpointStore(saving).load(source)
-    return CheckpointInfo(loaded.path, loaded.manifest)
+    if start.origin is None and saving.fork_from_checkpoint is not None:
+        return CheckpointStore(saving).find(saving.fork_from_checkpoint)
+    return start.origin
 
 
 def _finish(job: Recovered, *, quiet: bool, say: Callable[[str], None]) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from ppo_scheduler.checkpoint.disk import disk_errors
+from ppo_scheduler.files import disk_errors
 from vidur_ext.processes import child_environment
 
 HEADING = "--- chunk started at "
@@ -83,7 +83,7 @@ def run_chunk(flags: Sequence[str], log: Path, signals: Signals, show: Callable[
 
     Args:
         log: what the process prints is appended to it, below a line that says when it began.
-        show: called again and again while the process runs, and once behind its end.
+        show: called again and again while the process runs, and once after its end.
 
     Raises:
         UserError: the log cannot be written.
@@ -140,7 +140,7 @@ class Follower:
         write: Callable[[str], object],
         wanted: Callable[[str], bool] = lambda line: True,
     ) -> None:
-        """Begin behind what the file holds now."""
+        """Begin after what the file holds now."""
         self._path = path
         self._write = write
         self._wanted = wanted

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from typing_extensions import Self
 
-from ppo_scheduler.checkpoint.disk import disk_errors, reveal, write_staged
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import disk_errors, write_file
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 
@@ -137,8 +137,7 @@ def write_progress(path: Path, progress: TrainingProgress) -> None:
     """
     text = json.dumps(progress.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
     with disk_errors(path, "the progress was not written", "Free space or rights there"):
-        write_staged(path, text.encode("utf-8", "surrogateescape"))
-        reveal(path)
+        write_file(path, text.encode("utf-8", "surrogateescape"))
 
 
 _WAYS_OUT = (
@@ -240,7 +239,7 @@ def planned(
     """
     total = config.training.total_requests
     slices = plan(total, size)
-    behind = [part.stop <= done and part is not slices[-1] for part in slices]
+    over_before = [part.stop <= done and part is not slices[-1] for part in slices]
     chunks = tuple(
         ChunkRecord(
             chunk_id=part.chunk_id,
@@ -250,13 +249,13 @@ def planned(
             log_file=str(folder.chunk_log(part.chunk_id)),
             timestamp=_text(now) if over else None,
         )
-        for part, over in zip(slices, behind, strict=True)
+        for part, over in zip(slices, over_before, strict=True)
     )
     return TrainingProgress(
         total_chunks=len(slices),
         chunk_size=size,
         total_requests=total,
-        completed_chunks=sum(behind),
+        completed_chunks=sum(over_before),
         requests_done=min(done, total),
         latest_checkpoint=checkpoint,
         start_time=_text(now),
@@ -278,7 +277,7 @@ def trained(
 ) -> TrainingProgress:
     """Return the record with what the checkpoints hold.
 
-    Chunks behind it are completed; what is not behind it any more is pending again.
+    Chunks that are in it are completed; what is not in it any more is pending again.
     """
     total = progress.total_requests
     changes: _Changes = {}

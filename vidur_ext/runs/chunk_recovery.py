@@ -16,10 +16,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ppo_scheduler.checkpoint.disk import disk_errors, sync_folder
-from ppo_scheduler.checkpoint.reading import read_newest
+from ppo_scheduler.checkpoint.reading import find_newest
 from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import disk_errors, move
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
@@ -81,7 +81,7 @@ def find_run(config: TrainingConfig, output_dir: Path | None) -> RunFolder | Non
         for kind in (WARMSTART_RUNS, EXTERNAL_RUNS)
         for path in root.glob(f"{kind}/*/{RunFolder(Path()).progress.name}")
     }
-    saved = CheckpointStore(config.checkpointing).list()
+    saved = CheckpointStore(config.checkpointing).checkpoints()
     if saved:
         folders.add(RunFolder(Path(saved[-1].manifest.run_dir)))
     here = [f for f in folders if f.progress.exists() and _saves_to(f, config)]
@@ -137,10 +137,9 @@ class _Saved:
 
 
 def _saved(folder: RunFolder, config: TrainingConfig) -> _Saved:
-    loaded, skipped = read_newest(Path(config.checkpointing.checkpoint_dir))
+    newest, skipped = find_newest(Path(config.checkpointing.checkpoint_dir))
     for path, reason in skipped:
         _LOG.warning("skipped %s: %s", path, reason)
-    newest = None if loaded is None else CheckpointInfo(loaded.path, loaded.manifest)
     own = newest if newest is not None and belongs_to(newest, folder) else None
     return _Saved(newest, own, bool(skipped))
 
@@ -182,8 +181,7 @@ def _progress(
         _LOG.warning("%s", error)
     damaged = folder.progress.with_suffix(".damaged.json")
     with disk_errors(damaged, "the damaged file cannot be kept there", "Move it away yourself"):
-        os.replace(folder.progress, damaged)
-        sync_folder(folder.path)
+        move(folder.progress, damaged)
     done = requests_done(own)
     _LOG.warning("made anew from %s: %d requests; the old one is now %s", own.path, done, damaged)
     progress = chunk_record.planned(

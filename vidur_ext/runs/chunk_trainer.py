@@ -68,7 +68,7 @@ class ChunkTrainer:
         )
         self._write(folder, chunk_record.running(self.progress, part.chunk_id, _now()))
         job = training_job(start, folder, load, part.stop)
-        ended = run_chunk(_flags(job, folder), log, signals, self._follower(folder, log))
+        ended = run_chunk(chunk_flags(job, folder), log, signals, self._follower(folder, log))
         newest = newest_of_run(start.config, folder)
         done = 0 if newest is None else requests_done(newest)
         checkpoint = None if newest is None else str(newest.path)
@@ -118,7 +118,7 @@ class ChunkTrainer:
         return Follower(log, sys.stderr.write, lambda line: not line.startswith(HEADING))
 
 
-def _flags(job: Job, folder: RunFolder) -> list[str]:
+def chunk_flags(job: Job, folder: RunFolder) -> list[str]:
     """Return the command line of ``python -m vidur_ext.main`` that does a training."""
     return cli_flags(
         job.config,

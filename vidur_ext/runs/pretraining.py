@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from ppo_scheduler.checkpoint.disk import disk_errors, reveal, write_staged
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import disk_errors, write_file
 from ppo_scheduler.monitoring.run_log import run_log
 from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
@@ -72,8 +72,7 @@ def pretrain(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> CloningR
     config = wanted.config
     with disk_errors(folder.path, "nothing can be written there", "Choose another --output-dir"):
         target = folder.path / CONFIG_FILE
-        write_staged(target, dump_config(config).encode())
-        reveal(target)
+        write_file(target, dump_config(config).encode())
     torch.set_num_threads(config.training.torch_threads)
     with run_log(folder.path / "pretraining.log", config.monitoring.log_level, quiet=quiet):
         _LOG.info("pretraining folder %s", folder.path)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ppo_scheduler.checkpoint.disk import disk_errors, reveal, write_staged
-from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
+from ppo_scheduler.checkpoint.reading import CheckpointInfo, step_path
+from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import disk_errors, write_file
 from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import EXTERNAL_RUNS, WARMSTART_RUNS, RunFolder
@@ -42,6 +43,8 @@ class Start:
     """Set that a new training clones from; None collects new demonstrations."""
     warm_start_done: bool = False
     """The folder holds the ``pretrained_actor.pt`` of an interrupted beginning."""
+    origin: CheckpointInfo | None = field(default=None, compare=False)
+    """What ``load_checkpoint`` led to when it was chosen, verified."""
 
 
 def decide(
@@ -63,11 +66,14 @@ def decide(
     wishes.check()
     if wishes.resume == "never" or (wishes.use_external and wishes.resume == "ask"):
         config = without_origin(config)
-    choice = _choice(config, wishes, ask, now)
+    latest = _latest(config, wishes)
+    choice = _choice(config, wishes, latest, ask, now)
     if isinstance(choice, Quit):
         return None
     if isinstance(choice, Resume):
-        return Start(config, choice.checkpoint, _resumed_folder(config, choice, output_dir))
+        origin = _origin(config, choice, latest)
+        folder = output_dir or Path(origin.manifest.run_dir)
+        return Start(config, choice.checkpoint, folder, origin=origin)
     if output_dir is not None and (output_dir / "ppo_training.log").exists():
         raise UserError(
             f"--output-dir {output_dir}: holds a run already. Choose another folder, continue that "
@@ -75,7 +81,7 @@ def decide(
         )
     if isinstance(choice, ExternalOnly):
         config = _without_cloning(config)
-    return Start(config, None, output_dir, wishes.external)
+    return Start(config, run_dir=output_dir, external=wishes.external)
 
 
 def open_folder(start: Start) -> RunFolder:
@@ -87,8 +93,7 @@ def open_folder(start: Start) -> RunFolder:
     else:
         folder = RunFolder.at(start.run_dir)
     with disk_errors(folder.path, "the run cannot write there", "Choose another --output-dir"):
-        write_staged(folder.config, dump_config(start.config).encode())
-        reveal(folder.config)
+        write_file(folder.config, dump_config(start.config).encode())
     return folder
 
 
@@ -140,17 +145,26 @@ def _without_cloning(config: TrainingConfig) -> TrainingConfig:
     )
 
 
-def _choice(
-    config: TrainingConfig, wishes: Wishes, ask: Ask | None, now: Callable[[], datetime]
-) -> Choice:
-    latest: CheckpointInfo | None = None
-    if config.checkpointing.enable_checkpoints:
-        latest = CheckpointStore(config.checkpointing).latest()
-    elif wishes.resume not in ("ask", "never", "auto"):
+def _latest(config: TrainingConfig, wishes: Wishes) -> CheckpointInfo | None:
+    """Return the newest good checkpoint where it matters for how to begin."""
+    if not config.checkpointing.enable_checkpoints:
+        if wishes.resume in ("ask", "never", "auto"):
+            return None
         raise UserError(
             f"--resume {wishes.resume} with checkpointing.enable_checkpoints=false: switch "
             "checkpoints on to continue a training"
         )
+    matters = wishes.resume in ("ask", "auto", "latest")
+    return CheckpointStore(config.checkpointing).latest() if matters else None
+
+
+def _choice(
+    config: TrainingConfig,
+    wishes: Wishes,
+    latest: CheckpointInfo | None,
+    ask: Ask | None,
+    now: Callable[[], datetime],
+) -> Choice:
     if wishes.resume == "ask" or (wishes.resume == "auto" and latest is None):
         configured = _configured(config.checkpointing)
         if configured == WarmStart() and wishes.external is not None:
@@ -169,11 +183,18 @@ def _configured(section: CheckpointingSection) -> Choice | None:
     if section.resume_from_checkpoint:
         return Resume(section.resume_from_checkpoint)
     if section.resume_step is not None:
-        return Resume(str(CheckpointStore(section).load(section.resume_step).path))
+        return Resume(str(step_path(Path(section.checkpoint_dir), section.resume_step)))
     return None if section.fork_from_checkpoint is None else WarmStart()
 
 
-def _resumed_folder(config: TrainingConfig, choice: Resume, output_dir: Path | None) -> Path:
-    """Return the folder the resumed training goes on in: the chosen one, or its own."""
-    manifest = CheckpointStore(config.checkpointing).load(choice.checkpoint).manifest
-    return output_dir or Path(manifest.run_dir)
+def _origin(
+    config: TrainingConfig, choice: Resume, latest: CheckpointInfo | None
+) -> CheckpointInfo:
+    """Return the checkpoint to continue, verified; the newest one is already.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    if latest is not None and choice.checkpoint in ("latest", str(latest.path)):
+        return latest
+    return CheckpointStore(config.checkpointing).find(choice.checkpoint)

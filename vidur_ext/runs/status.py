@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import os
 import statistics
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Literal
 from ppo_scheduler.checkpoint.manifest import Manifest
 from ppo_scheduler.checkpoint.reading import catalog
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import is_held
 from vidur_ext.config.loading import load_config
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.chunk_record import PROGRESS_FILE, TrainingProgress, read_progress
@@ -111,7 +111,7 @@ def _state(
     checkpoint: CheckpointStatus | None,
     total: int,
 ) -> State:
-    if _is_written(run.log):
+    if is_held(run.log):  # whoever writes the log holds it, and no longer than it lives
         return "running"
     reason = None if checkpoint is None else checkpoint.manifest.reason
     if progress is not None and progress.status == "completed":
@@ -125,21 +125,6 @@ def _state(
     if reason == "signal":
         return "stopped"
     return "failed" if reason == "exception" else "killed"
-
-
-def _is_written(log: Path) -> bool:
-    """Return whether a process holds the log open: its lock ends with the process."""
-    try:
-        handle = os.open(log, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def _newest_checkpoint(run: RunFolder, folder: Path, now: datetime) -> CheckpointStatus | None:

@@ -10,7 +10,7 @@ from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
-from ppo_scheduler.monitoring.progress_bar import TrainingProgress
+from ppo_scheduler.monitoring.progress_bar import ProgressBar
 from ppo_scheduler.monitoring.run_log import terminal
 from ppo_scheduler.monitoring.scalars import FanOut, MetricsHistory, MetricsSink, scalar_names
 from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
@@ -32,7 +32,7 @@ class Instruments:
         self,
         sink: MetricsSink,
         tail: TailLatencyTracker,
-        progress: TrainingProgress,
+        progress: ProgressBar,
         history: MetricsHistory,
         wandb_run: str | None = None,
     ) -> None:
@@ -150,7 +150,7 @@ def open_instruments(
     tail = TailLatencyTracker(monitoring.tail_window, monitoring.tail_alert_s)
     sink = FanOut(sinks)
     total = config.training.total_requests
-    with TrainingProgress(total, terminal(), enabled=monitoring.progress_bar) as progress:
+    with ProgressBar(total, terminal(), enabled=monitoring.progress_bar) as progress:
         try:
             yield Instruments(sink, tail, progress, history, wandb_run)
         finally:

@@ -30,10 +30,12 @@ from vidur_ext.training.validation import Validation
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.stream import RequestStream
 
+_LOG = logging.getLogger("ppo")
+
 
 @dataclass
 class Position:
-    """Episodes and requests behind us, and how the last episode ended."""
+    """Episodes and requests so far, and how the last episode ended."""
 
     episode: int = 0
     requests_before_episode: int = 0
@@ -45,7 +47,7 @@ class Position:
         """Requests routed so far, over all resumes."""
         return self.requests_before_episode + self.decisions_in_episode
 
-    def behind_unfinished_episode(self) -> Position:
+    def after_unfinished_episode(self) -> Position:
         """Return the position of the next request, as the first one of an episode."""
         return Position(self.episode + 1, self.requests_done)
 
@@ -84,7 +86,7 @@ class SaveSchedule:
         self._updates = 0
 
     def start(self, updates: int) -> None:
-        """Begin to count, behind that many updates of the policy."""
+        """Begin to count, after that many updates of the policy."""
         self._last_save = self._clock()
         self._updates = updates
 
@@ -114,14 +116,11 @@ class SaveSchedule:
         return None
 
     def _validation_due(self, updates: int) -> bool:
-        """Once, at the first decision behind every ``validation_freq``-th update."""
+        """Once, at the first decision after every ``validation_freq``-th update."""
         frequency = self._section.validation_freq
         updated = updates != self._updates
         self._updates = updates
         return updated and frequency is not None and updates % frequency == 0
-
-
-_LOG = logging.getLogger("ppo")
 
 
 class TrainingSession:
@@ -144,7 +143,7 @@ class TrainingSession:
         Args:
             saver: saves checkpoints; None saves nothing.
             warm_start: state of the policy to begin from.
-            stop_at_requests: end behind this request of the budget, inside an episode if need be;
+            stop_at_requests: end after this request of the budget, inside an episode if need be;
                 a later session resumes there. None trains the whole budget.
             clock: seconds that only go forward, for ``checkpoint_interval_s``.
         """
@@ -159,7 +158,7 @@ class TrainingSession:
         self._validation = Validation(config) if saving.validation_freq is not None else None
         if stop_at_requests is not None and stop_at_requests % num_envs:
             raise UserError(
-                f"a chunk that ends behind {stop_at_requests} requests is no multiple of "
+                f"a chunk that ends after {stop_at_requests} requests is no multiple of "
                 f"parallel_training.num_envs={num_envs}: choose another --chunk-size"
             )
         self._chunk_end = stop_at_requests
@@ -176,11 +175,11 @@ class TrainingSession:
             instruments,
             num_envs=num_envs,
             warm_start=warm_start,
+            after_decision=self._after_decision,
+            on_event=_LOG.warning,
         )
         episodes = CompiledEpisodes if config.simulation.engine == "compiled" else VidurEpisodes
         self._episodes: Episodes = episodes(config, self.learner, self)
-        self.learner.after_decision = self._after_decision
-        self.learner.on_event = _LOG.warning
 
     @property
     def requests_done(self) -> int:
@@ -274,7 +273,7 @@ class TrainingSession:
                 ", ".join(another_world) or "its actions do not fit this cluster",
                 self.requests_done,
             )
-            self._position = self._position.behind_unfinished_episode()
+            self._position = self._position.after_unfinished_episode()
             self.learner.abandon_episodes()
         self._check_rest()
 
@@ -359,7 +358,8 @@ class TrainingSession:
         stop = self._signals.stop
         if stop is not None:
             raise Interrupted(stop, self._saved_for_signal())
-        if self.requests_done == self._chunk_end != self._config.training.total_requests:
+        more = self.requests_done < self._config.training.total_requests
+        if more and self.requests_done == self._chunk_end:
             raise ChunkFinished
         if reason is not None:
             self.save(reason)

@@ -20,7 +20,7 @@ class ChunkFinished(BaseException):
 class SignalRequests:
     """Remembers what signals asked for: SIGINT and SIGTERM to stop, SIGUSR1 to save.
 
-    A Ctrl-C behind the first request to stop ends the training where it is: somebody at the
+    A Ctrl-C after the first request to stop ends the training where it is: somebody at the
     terminal does not want to wait. A repeated SIGTERM changes nothing, since nobody need mean
     anything by it: the kernel may send one for each thread of a parent that dies.
     """

@@ -37,4 +37,4 @@ class Validation:
             if self._cluster is None
             else runs_on_engine(self._config, self._cluster, LEARNED, policy, self._workloads)
         )
-        return float(np.mean([run.completed_at - run.arrived_at for run in runs]))
+        return float(np.mean([run.completed_at - run.table.arrived_at for run in runs]))

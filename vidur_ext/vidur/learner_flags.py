@@ -112,11 +112,6 @@ def _optional_field(name: str, kind: Any, help_text: str) -> tuple[str, Any, Any
     return name, Optional[kind], dataclasses.field(default=None, metadata={"help": help_text})  # noqa: UP045
 
 
-def _to_learner_config(self: Any) -> LearnerConfig:
-    """Return the typed config that the flags describe."""
-    return learner_config(vars(self))
-
-
 PPOGlobalSchedulerModularConfig: Any = dataclasses.make_dataclass(
     "PPOGlobalSchedulerModularConfig",
     [
@@ -129,12 +124,11 @@ PPOGlobalSchedulerModularConfig: Any = dataclasses.make_dataclass(
         _optional_field("run_dir", str, "Folder of log, TensorBoard events and metrics."),
         _optional_field("pretrained_actor", str, "Warm-started policy to begin from."),
         _optional_field("load_checkpoint", str, "Checkpoint to resume from."),
-        _optional_field("stop_at_requests", int, "End behind this request, to be resumed."),
+        _optional_field("stop_at_requests", int, "End after this request, to be resumed."),
     ],
     bases=(BaseGlobalSchedulerConfig,),
     namespace={
         "get_type": staticmethod(lambda: RoutingSchedulerType.PPO_MODULAR),
-        "to_learner_config": _to_learner_config,
         "__module__": __name__,
         "__doc__": "Flags of the global scheduler ``ppo_modular``.",
     },

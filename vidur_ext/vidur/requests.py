@@ -15,6 +15,7 @@ from vidur_ext.config.fields import Location
 from vidur_ext.config.problems import describe_problems, join_problems
 from vidur_ext.config.sections import WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.trace_formats import trace_formats
 from vidur_ext.workload.run_workloads import Part, build_stream
 from vidur_ext.workload.stream import RequestStream
 
@@ -60,7 +61,7 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
     burstiness_cv: float = _flag(2.0, "gamma: coefficient of variation of the gaps.")
     code_fraction: float = _flag(0.2, "synthetic: share of code requests.")
     trace_file: Optional[str] = _flag(None, "trace: file to replay.")  # noqa: UP045
-    trace_format: str = _flag("auto", "trace: auto, azure, splitwise, burstgpt or mooncake.")
+    trace_format: str = _flag("auto", f"trace: auto or {', '.join(trace_formats())}.")
     rate_scale: float = _flag(1.0, "Factor on the arrival rate.")
     part: str = _flag("train", "trace: train (starts again at its end), holdout or all.")
     holdout_fraction: float = _flag(0.2, "trace: share at the end that is held out.")

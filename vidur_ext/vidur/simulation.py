@@ -39,7 +39,7 @@ def reset_id_counters() -> None:
 def isolated_simulation() -> Iterator[None]:
     """Let another simulation run inside the block while one is under way.
 
-    Vidur's ids, which order simultaneous events, and Python's random numbers go on behind the
+    Vidur's ids, which order simultaneous events, and Python's random numbers go on after the
     block as if it had not been there.
     """
     ids = [entity._id for entity in _COUNTED_FROM_MINUS_ONE]

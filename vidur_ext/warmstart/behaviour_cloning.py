@@ -77,11 +77,11 @@ def clone_behaviour(
     policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
     observation = demonstrations.observation()
     if initial is None:
-        policy.initialise(torch_seed(seed, Purpose.NETWORK_INIT))
+        policy.initialize(torch_seed(seed, Purpose.NETWORK_INIT))
         policy.collect(observation)
     else:
         policy.load_state_dict(initial)
-    replicas, context = policy.normalise(observation)
+    replicas, context = policy.normalize(observation)
     data = _Tensors(
         torch.from_numpy(replicas),
         torch.from_numpy(context),

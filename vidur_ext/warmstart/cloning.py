@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ppo_scheduler.checkpoint.disk import disk_errors
+from ppo_scheduler.files import disk_errors, write_file
 from ppo_scheduler.policy.routing_policy import read_policy_state, save_policy
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
@@ -138,10 +138,9 @@ def clone_to_file(
     schema = observation_schema(config.observation)
     result = clone_behaviour(config, schema, demonstrations, watch, initial=state)
     epochs = [vars(epoch) for epoch in result.history]
-    history.write_text(
-        json.dumps({"best_epoch": result.best_epoch, "history": epochs}, indent=2) + "\n",
-        encoding="utf-8",
-    )
+    text = json.dumps({"best_epoch": result.best_epoch, "history": epochs}, indent=2) + "\n"
+    with disk_errors(history, *_REFUSED):
+        write_file(history, text.encode())
     save_policy(result.policy, actor)
     _LOG.info(
         "cloned in %d epochs; held-out agreement: %s",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import write_file
 from ppo_scheduler.observation import Observation, ObservationSchema
 
 _FORMAT = 1
@@ -47,19 +48,18 @@ class Demonstrations:
         )
 
     def save(self, path: Path) -> None:
-        """Write an ``.npz`` without pickles, atomically."""
+        """Write an ``.npz`` without pickles, atomically and durably."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        staged = path.with_name(f".{path.name}.tmp")
-        with staged.open("wb") as file:
-            np.savez_compressed(
-                file,
-                format=np.array(_FORMAT),
-                replica_features=np.array(self.replica_features),
-                context_features=np.array(self.context_features),
-                teachers=np.array(self.teachers),
-                **{name: getattr(self, name) for name in _ARRAYS},
-            )
-        os.replace(staged, path)
+        file = io.BytesIO()
+        np.savez_compressed(
+            file,
+            format=np.array(_FORMAT),
+            replica_features=np.array(self.replica_features),
+            context_features=np.array(self.context_features),
+            teachers=np.array(self.teachers),
+            **{name: getattr(self, name) for name in _ARRAYS},
+        )
+        write_file(path, file.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Demonstrations:

@@ -19,9 +19,9 @@ from typing import Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ppo_scheduler.checkpoint.disk import disk_errors, reveal, sync_folder, write_staged
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import disk_errors, move, write_file
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.versions import package_versions
@@ -215,9 +215,7 @@ def staged_set(target: Path) -> Iterator[Path]:
     try:
         yield staging
         with disk_errors(target, *refused):
-            sync_folder(staging)
-            os.rename(staging, target)
-            sync_folder(target.parent)
+            move(staging, target)
     finally:
         if staging.exists():
             shutil.rmtree(staging)
@@ -254,8 +252,7 @@ def write_set(
             size_bytes=len(data),
             sha256=hashlib.sha256(data).hexdigest(),
         )
-        write_staged(folder / DESCRIPTION_FILE, description.to_json())
-        reveal(folder / DESCRIPTION_FILE)
+        write_file(folder / DESCRIPTION_FILE, description.to_json())
     return description
 
 

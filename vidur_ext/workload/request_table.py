@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,35 @@ def limit_tokens(prefill: Tokens, decode: Tokens, max_tokens: int) -> LimitedTok
     return LimitedTokens(np.minimum(prefill, max_tokens - decode), decode, num_cut)
 
 
+def freeze_columns(
+    owner: object, names: Sequence[str], dtype: type[np.generic], length: int
+) -> None:
+    """Replace columns of a frozen dataclass by read-only copies.
+
+    Args:
+        names: the attributes that hold them.
+        length: entries of each, one per request.
+
+    Raises:
+        UserError: a column has another shape, or a type that would have to be rounded.
+    """
+    for name in names:
+        given = np.asarray(getattr(owner, name))
+        if given.shape != (length,):
+            found = f"{given.size} entries" if given.ndim == 1 else f"the shape {given.shape}"
+            raise UserError(
+                f"columns must have one length: {name} has {found}, arrived_at has {length}"
+            )
+        if not np.can_cast(given.dtype, dtype, "safe"):
+            needed = "integers" if dtype is np.int64 else "numbers"
+            raise UserError(
+                f"{name} holds {given.dtype}; expected {np.dtype(dtype)}: it must hold {needed}"
+            )
+        column = given.astype(dtype, copy=True)
+        column.setflags(write=False)
+        object.__setattr__(owner, name, column)
+
+
 @dataclass(frozen=True, eq=False)
 class RequestTable:
     """N requests in the order of their arrival; the columns are read-only copies.
@@ -53,12 +82,9 @@ class RequestTable:
     decode_tokens: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        for name, kind in (
-            ("arrived_at", np.float64),
-            ("prefill_tokens", np.int64),
-            ("decode_tokens", np.int64),
-        ):
-            self._freeze(name, np.dtype(kind))
+        length = np.size(self.arrived_at)
+        freeze_columns(self, ("arrived_at",), np.float64, length)
+        freeze_columns(self, ("prefill_tokens", "decode_tokens"), np.int64, length)
         self._check_times()
         self._check_tokens("prefill_tokens")
         self._check_tokens("decode_tokens")
@@ -100,19 +126,6 @@ class RequestTable:
         for column in (self.arrived_at, self.prefill_tokens, self.decode_tokens):
             content.update(column.tobytes())
         return content.hexdigest()
-
-    def _freeze(self, name: str, dtype: np.dtype[Any]) -> None:
-        given = np.asarray(getattr(self, name))
-        if given.shape != np.shape(self.arrived_at) or given.ndim != 1:
-            raise UserError(
-                f"the columns of a request table must have one length: arrived_at has shape "
-                f"{np.shape(self.arrived_at)}, {name} has {given.shape}"
-            )
-        if dtype.kind == "i" and given.dtype.kind not in "iu":
-            raise UserError(f"{name} of a request table must hold integers, not {given.dtype}")
-        column = np.array(given, dtype=dtype)
-        column.setflags(write=False)
-        object.__setattr__(self, name, column)
 
     def _check_times(self) -> None:
         times = self.arrived_at

@@ -70,7 +70,7 @@ ABSENT = "(absent)"
 
 
 @dataclass(frozen=True)
-class Difference:
+class LeafDifference:
     """Something that differs; ``left`` and ``right`` are JSON, or a tensor's type and shape."""
 
     name: str
@@ -86,11 +86,11 @@ class PartDiff:
 
     name: str
     equal_tensors: int = 0
-    changed_tensors: list[Difference] = field(default_factory=list)
+    changed_tensors: list[LeafDifference] = field(default_factory=list)
     """Same shape and type, other bits."""
-    reshaped_tensors: list[Difference] = field(default_factory=list)
+    reshaped_tensors: list[LeafDifference] = field(default_factory=list)
     """Another shape or type, or a tensor on one side only."""
-    values: list[Difference] = field(default_factory=list)
+    values: list[LeafDifference] = field(default_factory=list)
     """Leaves that are no tensors."""
 
     @property
@@ -98,10 +98,10 @@ class PartDiff:
         return not (self.changed_tensors or self.reshaped_tensors or self.values)
 
 
-def value_differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Difference]:
+def value_differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[LeafDifference]:
     """Return what differs among named plain values, in the order of ``left``, then ``right``."""
     return [
-        Difference(name, _text(left.get(name, ABSENT)), _text(right.get(name, ABSENT)))
+        LeafDifference(name, _text(left.get(name, ABSENT)), _text(right.get(name, ABSENT)))
         for name in {**left, **right}
         if not _same_value(left.get(name, ABSENT), right.get(name, ABSENT))
     ]
@@ -121,7 +121,7 @@ def _part_diff(name: str, left: Any, right: Any) -> PartDiff:
     diff = PartDiff(name)
     for where in {**ours, **theirs}:
         one, two = ours.get(where, ABSENT), theirs.get(where, ABSENT)
-        difference = Difference(dotted(where), _text(one), _text(two))
+        difference = LeafDifference(dotted(where), _text(one), _text(two))
         if not isinstance(one, Tensor) and not isinstance(two, Tensor):
             if not _same_value(one, two):
                 diff.values.append(difference)

@@ -58,13 +58,8 @@ def parse(file: str) -> CheckpointName | None:
     return name if file in (name.file, name.manifest) else None
 
 
-def staged(file: str) -> str:
-    """Return the name a file has until it is whole; readers ignore it."""
-    return f".{file}.tmp"
-
-
 def is_staged(file: str) -> bool:
-    """Tell whether ``staged`` made this name for a file of a checkpoint folder."""
+    """Tell whether this is the name of a file of a checkpoint folder that is not whole yet."""
     return _STAGED.fullmatch(file) is not None
 
 

@@ -15,6 +15,7 @@ sees the manifest that belongs to it.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,16 +23,12 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-from ppo_scheduler.checkpoint.disk import (
-    file_names,
-    move_checkpoint,
-    point,
-    reveal,
-    staged_path,
-    sync_folder,
-    write_staged,
+from ppo_scheduler.checkpoint.manifest import (
+    Manifest,
+    UnusableCheckpoint,
+    manifest_path,
+    parse_manifest,
 )
-from ppo_scheduler.checkpoint.manifest import Manifest, UnusableCheckpoint, parse_manifest
 from ppo_scheduler.checkpoint.names import (
     ARCHIVE,
     LATEST,
@@ -40,6 +37,10 @@ from ppo_scheduler.checkpoint.names import (
     complete,
     orphaned_manifests,
 )
+from ppo_scheduler.checkpoint.reading import file_names
+from ppo_scheduler.files import move, reveal, staged_path, sync_folder, write_file, write_staged
+
+_NO_SYMLINKS = {errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 
 
 def move_aside(
@@ -63,8 +64,20 @@ def move_aside(
         return None
     aside = _new_folder(folder / ARCHIVE, now)
     for file in files:
-        move_checkpoint(folder / file, aside / file)
+        _move_pair(folder / file, aside / file)
     return aside
+
+
+def _move_pair(source: Path, target: Path) -> None:
+    """Move a checkpoint and its manifest so that one of the two places is always complete.
+
+    The manifest is copied first, then the rename of the checkpoint moves the pair in one step.
+    """
+    manifest = manifest_path(source)
+    if manifest.exists():
+        write_file(manifest_path(target), manifest.read_bytes())
+    move(source, target)
+    manifest.unlink(missing_ok=True)
 
 
 def _new_folder(archive: Path, now: datetime) -> Path:
@@ -96,12 +109,14 @@ def publish(
         write_staged(manifest_file, manifest.to_json())
         before_it_shows()
         if path.exists():
-            move_checkpoint(path, folder / name.superseded.file)
+            _move_pair(path, folder / name.superseded.file)
         reveal(manifest_file)
         reveal(path)
-    finally:
+    except BaseException:
         for file in (path, manifest_file):
-            staged_path(file).unlink(missing_ok=True)
+            with suppress(OSError):  # what went wrong first is what matters
+                staged_path(file).unlink()
+        raise
     return path
 
 
@@ -113,7 +128,23 @@ def point_latest(folder: Path, name: CheckpointName, now: datetime) -> bool:
     latest = folder / LATEST
     if latest.exists() and not latest.is_symlink():
         move_aside(folder, [], now, with_latest=True)
-    return point(latest, name.file)
+    return _point(latest, name.file)
+
+
+def _point(link: Path, target: str) -> bool:
+    """Make ``link`` a symlink to ``target`` by an atomic rename; False where links are unknown."""
+    temporary = staged_path(link)
+    temporary.unlink(missing_ok=True)
+    try:
+        os.symlink(target, temporary)
+    except NotImplementedError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_SYMLINKS:
+            return False
+        raise
+    reveal(link)
+    return True
 
 
 def prune(folder: Path, retention: Retention) -> list[CheckpointName]:

@@ -1,14 +1,18 @@
-"""Reading and verifying checkpoints, also while a training publishes and prunes beside us; and what
-is in a folder by names and manifests alone."""
+"""Finding, verifying and reading checkpoints, also while a training publishes and prunes beside us;
+and what is in a folder by names and manifests alone.
+
+Finding verifies: manifest, size and SHA-256. Loading reads and verifies again, because the bytes
+that were verified are the ones to parse, and parses: that alone needs torch.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
-from ppo_scheduler.checkpoint.disk import disk_errors, file_names
 from ppo_scheduler.checkpoint.manifest import (
     Manifest,
     UnusableCheckpoint,
@@ -18,32 +22,117 @@ from ppo_scheduler.checkpoint.manifest import (
 from ppo_scheduler.checkpoint.migrations import migrate_tree
 from ppo_scheduler.checkpoint.names import ARCHIVE, parse, present
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import disk_errors
 from ppo_scheduler.state import StateDict
 
 Skipped = list[tuple[Path, str]]
+"""Bad checkpoints, with the reason of each."""
 
 
 @dataclass(frozen=True)
-class LoadedCheckpoint:
-    """A verified checkpoint, and the newer ones that were skipped with the reason of each."""
+class CheckpointInfo:
+    """A checkpoint: where it is and what its manifest says."""
+
+    path: Path
+    manifest: Manifest
+    skipped: Skipped = field(default_factory=list)
+    """Newer ones that were passed over, if the newest good one was asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedCheckpoint(CheckpointInfo):
+    """A checkpoint with its content."""
 
     tree: StateDict
-    manifest: Manifest
-    path: Path
-    skipped: Skipped
 
 
-def read_named(path: Path) -> LoadedCheckpoint:
-    """Read the checkpoint a user named; links are followed.
+def file_names(folder: Path) -> set[str]:
+    """Return the names of the regular files in a folder; empty if there is no folder.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    with disk_errors(folder, "the checkpoints cannot be listed", "Check checkpoint_dir"):
+        try:
+            with os.scandir(folder) as entries:
+                return {entry.name for entry in entries if entry.is_file()}
+        except FileNotFoundError:
+            return set()
+
+
+def find(folder: Path, source: str | Path | int) -> CheckpointInfo:
+    """Return a verified checkpoint; its content is not parsed.
+
+    Args:
+        source: a path (links are followed), ``latest`` for the newest good one of the folder, or a
+            PPO step of it.
+
+    Raises:
+        UserError: the named one is bad, or there is no good one.
+    """
+    return _of_source(folder, source, _verified)
+
+
+def load(folder: Path, source: str | Path | int) -> LoadedCheckpoint:
+    """Read, verify and parse a checkpoint; arguments and errors as ``find``."""
+    return _of_source(folder, source, _loaded)
+
+
+def load_named(path: Path) -> LoadedCheckpoint:
+    """Read, verify and parse the checkpoint a user named; links are followed.
 
     Raises:
         UserError: there is none, or it cannot be used.
     """
+    return _named(path, _loaded)
+
+
+def find_newest(folder: Path) -> tuple[CheckpointInfo | None, Skipped]:
+    """Return the newest good checkpoint of a folder, if any, and the bad ones that are newer."""
+    return _newest(folder, _verified)
+
+
+def step_path(folder: Path, step: int) -> Path:
+    """Return where the checkpoint of a PPO step is.
+
+    Raises:
+        UserError: the folder has none of that step.
+    """
+    names = {name.step: name for name in present(file_names(folder))}
+    if step not in names:
+        steps = ", ".join(map(str, names)) or "none at all"
+        raise UserError(f"{folder}: no checkpoint of PPO step {step}; there are: {steps}")
+    return folder / names[step].file
+
+
+_Found = TypeVar("_Found", bound=CheckpointInfo)
+_Reader = Callable[[Path, Manifest, bytes], _Found]
+"""Makes what is wanted of a path and its verified manifest and content."""
+
+
+def _verified(path: Path, manifest: Manifest, content: bytes) -> CheckpointInfo:
+    return CheckpointInfo(path, manifest)
+
+
+def _loaded(path: Path, manifest: Manifest, content: bytes) -> LoadedCheckpoint:
+    from ppo_scheduler.checkpoint import tree  # torch takes a second: finding does without
+
+    parsed = _complete_tree(tree.load(content, path), manifest, path)
+    return LoadedCheckpoint(path, manifest, tree=parsed)
+
+
+def _of_source(folder: Path, source: str | Path | int, read: _Reader[_Found]) -> _Found:
+    if isinstance(source, int):
+        return _named(step_path(folder, source), read)
+    return _latest(folder, read) if str(source) == "latest" else _named(Path(source), read)
+
+
+def _named(path: Path, read: _Reader[_Found]) -> _Found:
     try:
         real = Path(os.path.realpath(path, strict=True))
         if real.is_dir():
             raise UserError(f"{path}: is a folder; name a checkpoint_step_*.pt file in it")
-        tree, manifest = _read(real)
+        return _read(real, read)
     except FileNotFoundError:
         dangling = " (the link leads nowhere)" if path.is_symlink() else ""
         raise UserError(
@@ -54,31 +143,12 @@ def read_named(path: Path) -> LoadedCheckpoint:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); name another checkpoint"
         ) from error
-    return LoadedCheckpoint(tree, manifest, real, [])
 
 
-def read_step(folder: Path, step: int) -> LoadedCheckpoint:
-    """Read the checkpoint of a PPO step.
-
-    Raises:
-        UserError: the folder has none of that step, or it cannot be used.
-    """
-    names = {name.step: name for name in present(file_names(folder))}
-    if step not in names:
-        steps = ", ".join(map(str, names)) or "none at all"
-        raise UserError(f"{folder}: no checkpoint of PPO step {step}; there are: {steps}")
-    return read_named(folder / names[step].file)
-
-
-def read_latest(folder: Path) -> LoadedCheckpoint:
-    """Return the newest good checkpoint of a folder.
-
-    Raises:
-        UserError: there is none; the text names the bad ones.
-    """
-    newest, skipped = read_newest(folder)
+def _latest(folder: Path, read: _Reader[_Found]) -> _Found:
+    newest, skipped = _newest(folder, read)
     if newest is not None:
-        return newest
+        return replace(newest, skipped=skipped)
     if not skipped:
         raise UserError(
             f"{folder}: there is no checkpoint to resume from. Name one by its path, check "
@@ -91,32 +161,27 @@ def read_latest(folder: Path) -> LoadedCheckpoint:
     )
 
 
-def read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, Skipped]:
-    """Return the newest good checkpoint of a folder, if any, and the bad ones that are newer."""
+def _newest(folder: Path, read: _Reader[_Found]) -> tuple[_Found | None, Skipped]:
     while True:
         try:
-            return _read_newest(folder)
+            return _newest_now(folder, read)
         except FileNotFoundError:
             continue  # pruned between listing and reading: newer ones are there now
 
 
-def _read_newest(folder: Path) -> tuple[LoadedCheckpoint | None, Skipped]:
+def _newest_now(folder: Path, read: _Reader[_Found]) -> tuple[_Found | None, Skipped]:
     skipped: Skipped = []
     for name in reversed(present(file_names(folder))):
         path = folder / name.file
         try:
-            tree, manifest = _read(path)
+            return _read(path, read), skipped
         except UnusableCheckpoint as bad:
             skipped.append((path, bad.reason))
-            continue
-        return LoadedCheckpoint(tree, manifest, path, skipped), skipped
     return None, skipped
 
 
-def _read(path: Path) -> tuple[StateDict, Manifest]:
-    """Read a checkpoint and verify it.
-
-    The bytes that were verified are the bytes that are parsed: the file is read once.
+def _read(path: Path, read: _Reader[_Found]) -> _Found:
+    """Read a checkpoint once and verify it.
 
     Raises:
         FileNotFoundError: it is not there, or not any more.
@@ -125,7 +190,7 @@ def _read(path: Path) -> tuple[StateDict, Manifest]:
     while True:
         description = _manifest_content(path)
         try:
-            return _parse(path, description)
+            return read(path, *_verify(path, description))
         except UnusableCheckpoint:
             path.stat()  # gone means pruned while we read, not bad
             if _manifest_content(path) == description:
@@ -133,7 +198,7 @@ def _read(path: Path) -> tuple[StateDict, Manifest]:
             # The step was published again while we read: what we saw were two halves.
 
 
-def _parse(path: Path, description: bytes | None) -> tuple[StateDict, Manifest]:
+def _verify(path: Path, description: bytes | None) -> tuple[Manifest, bytes]:
     if description is None:
         raise UnusableCheckpoint(
             path,
@@ -146,12 +211,10 @@ def _parse(path: Path, description: bytes | None) -> tuple[StateDict, Manifest]:
         raise UnusableCheckpoint(
             path, f"renamed: its manifest says PPO step {manifest.ppo_step}. Rename both files back"
         )
-    data = _content(path)
-    if (misfit := manifest.misfit(data)) is not None:
+    content = _content(path)
+    if (misfit := manifest.misfit(content)) is not None:
         raise UnusableCheckpoint(path, misfit)
-    from ppo_scheduler.checkpoint.tree import load  # torch: lists of checkpoints do without
-
-    return _complete_tree(load(data, path), manifest, path), manifest
+    return manifest, content
 
 
 def _complete_tree(tree: StateDict, manifest: Manifest, path: Path) -> StateDict:
@@ -209,20 +272,18 @@ def catalog(folder: Path, *, archives: bool) -> list[Entry]:
             "--config the config whose checkpointing.checkpoint_dir it is"
         )
     archived = _archives(folder) if archives else []
-    return [entry for below in archived for entry in _entries(below, below.name)] + _entries(
-        folder, None
-    )
+    return [*(e for below in archived for e in entries(below, below.name)), *entries(folder)]
 
 
-def newest(entries: Sequence[Entry]) -> Entry | None:
+def newest(listed: Sequence[Entry]) -> Entry | None:
     """Return the newest that a training may continue, as far as manifests tell."""
-    live = [entry for entry in entries if entry.archive is None and entry.manifest is not None]
+    live = [entry for entry in listed if entry.archive is None and entry.manifest is not None]
     return live[-1] if live else None
 
 
-def recorded_keep_every(entries: Sequence[Entry]) -> int | None:
+def recorded_keep_every(listed: Sequence[Entry]) -> int | None:
     """Return ``checkpointing.keep_every`` of the training that wrote the newest."""
-    last = newest(entries)
+    last = newest(listed)
     recorded = last and last.manifest and last.manifest.settings.get("checkpointing.keep_every")
     return recorded if isinstance(recorded, int) else None
 
@@ -235,7 +296,15 @@ def _archives(folder: Path) -> list[Path]:
             return []
 
 
-def _entries(folder: Path, archive: str | None) -> list[Entry]:
+def entries(folder: Path, archive: str | None = None) -> list[Entry]:
+    """Return the checkpoints of one folder, oldest first; none if there is no folder.
+
+    Args:
+        archive: name of the archive folder it is.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
     found = []
     for name in present(file_names(folder)):
         path = folder / name.file

@@ -5,25 +5,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ppo_scheduler.checkpoint.disk import disk_errors, file_names, reveal, write_staged
-from ppo_scheduler.checkpoint.lock import FolderLock
 from ppo_scheduler.checkpoint.manifest import (
     Description,
     Manifest,
-    UnusableCheckpoint,
-    parse_manifest,
 )
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.checkpoint.names import (
+    LATEST,
+    LOCK,
     PROBE,
     CheckpointName,
     Retention,
-    complete,
     is_staged,
     not_past_of,
     parse,
@@ -31,15 +28,17 @@ from ppo_scheduler.checkpoint.names import (
 )
 from ppo_scheduler.checkpoint.publish import move_aside, outdated, point_latest, prune, publish
 from ppo_scheduler.checkpoint.reading import (
+    CheckpointInfo,
     LoadedCheckpoint,
-    read_latest,
-    read_named,
-    read_newest,
-    read_step,
+    entries,
+    file_names,
+    find,
+    find_newest,
+    load,
 )
-from ppo_scheduler.checkpoint.tree import dump
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import FileLock, disk_errors, wait_until_free, write_file
 from ppo_scheduler.state import StateDict
 
 __all__ = ["CheckpointInfo", "CheckpointStore", "LoadedCheckpoint"]
@@ -49,16 +48,18 @@ _ELSEWHERE = (
     "Free space or rights there, choose another checkpointing.checkpoint_dir, or switch saving "
     "off with checkpointing.enable_checkpoints=false"
 )
+_WRITING = (
+    "is writing checkpoints there. Wait for it or stop it, or give this training a "
+    "checkpointing.checkpoint_dir of its own"
+)
 _SERIES = 5
 """Checkpoints there must be room for before a training starts, if so many are kept."""
 
 
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """A complete checkpoint: where it is and what its manifest says."""
+def _dumped(tree: StateDict) -> bytes:
+    from ppo_scheduler.checkpoint.tree import dump  # torch takes a second: finding does without
 
-    path: Path
-    manifest: Manifest
+    return dump(tree)
 
 
 def _utc_now() -> datetime:
@@ -79,7 +80,7 @@ class CheckpointStore:
         self._folder = Path(section.checkpoint_dir)
         self._retention = Retention.of(section)
         self._clock = clock
-        self._lock: FolderLock | None = None
+        self._lock: FileLock | None = None
         self._origin: CheckpointName | None = None
         self._folder_is_ours = False
         self._told_about_links = False
@@ -94,13 +95,25 @@ class CheckpointStore:
             return
         with disk_errors(self._folder, "checkpoints cannot be saved there", _ELSEWHERE):
             self._folder.mkdir(parents=True, exist_ok=True)
-            lock = FolderLock(self._folder)
+            lock = FileLock(self._folder / LOCK, _WRITING)
             try:
                 self._probe()
             except BaseException:
                 lock.release()
                 raise
             self._lock = lock
+
+    def wait_for_writer(self, patience_s: float) -> None:
+        """Return when no process writes to the folder.
+
+        Raises:
+            UserError: one still does after ``patience_s``; the text names it.
+        """
+
+        def waiting(process: str) -> None:
+            _LOG.warning("waiting for process %s to save and end", process)
+
+        wait_until_free(self._folder / LOCK, _WRITING, patience_s, waiting)
 
     def close(self) -> None:
         """Let other trainings write to the folder."""
@@ -114,11 +127,14 @@ class CheckpointStore:
         The first publication moves aside whatever in the folder is not the past of the checkpoint
         that this store loaded, so that rotation never deletes another training's checkpoints.
 
+        What is saved is saved: if ``latest.pt`` or older checkpoints cannot be changed afterwards,
+        that is a warning, and the next publication tries again.
+
         Raises:
             UserError: the disk refuses; earlier checkpoints are untouched.
         """
         self.prepare()
-        data = dump(tree)
+        data = _dumped(tree)
         now = self._clock()
         name = CheckpointName(description.ppo_step)
         manifest = Manifest(
@@ -132,11 +148,22 @@ class CheckpointStore:
         )
         with disk_errors(self._folder, f"{name.file} was not saved", _ELSEWHERE):
             path = publish(self._folder, name, data, manifest, self._leave_others_alone)
-        with disk_errors(self._folder, f"{name.file} is saved, tidying up failed", _ELSEWHERE):
+        saved = f"{name.file} is saved, but"
+        with self._put_off(f"{saved} {LATEST} does not lead to it"):
             if not point_latest(self._folder, name, now):
                 self._tell_about_links()
+        with self._put_off(f"{saved} older ones were not deleted"):
             prune(self._folder, self._retention)
         return path
+
+    @contextmanager
+    def _put_off(self, what: str) -> Iterator[None]:
+        """Log what the disk refuses: the next publication does it."""
+        try:
+            with disk_errors(self._folder, what, "The next save tries again"):
+                yield
+        except UserError as refused:
+            _LOG.warning("%s", refused)
 
     def outdated(self, retention: Retention) -> list[Path]:
         """Return what ``prune`` would delete, oldest first. Nothing is changed."""
@@ -160,7 +187,7 @@ class CheckpointStore:
             UserError: it has not: the first save, or an early one, would fail.
         """
         self.prepare()
-        needed = len(dump(tree)) * (1 + min(self._retention.keep or _SERIES, _SERIES))
+        needed = len(_dumped(tree)) * (1 + min(self._retention.keep or _SERIES, _SERIES))
         free = shutil.disk_usage(self._folder).free
         if free < needed:
             raise UserError(
@@ -184,27 +211,27 @@ class CheckpointStore:
         self._folder_is_ours = True
         return aside
 
-    def list(self) -> list[CheckpointInfo]:
+    def checkpoints(self) -> list[CheckpointInfo]:
         """Return the complete checkpoints, oldest first, by their manifests alone (unverified)."""
-        found = []
-        for name in complete(file_names(self._folder)):
-            path = self._folder / name.file
-            try:
-                manifest = parse_manifest((self._folder / name.manifest).read_bytes(), path)
-            except (FileNotFoundError, UnusableCheckpoint):
-                continue  # pruned meanwhile, or for ``load`` to name
-            found.append(CheckpointInfo(path, manifest))
-        return found
+        return [
+            CheckpointInfo(entry.path, entry.manifest)
+            for entry in entries(self._folder)
+            if entry.manifest is not None
+        ]
 
     def latest(self) -> CheckpointInfo | None:
-        """Return the newest good checkpoint, None without one. Bad ones are logged."""
-        newest, skipped = read_newest(self._folder)
+        """Return the newest verified checkpoint, None without one. Bad ones are logged."""
+        newest, skipped = find_newest(self._folder)
         for path, reason in skipped:
             _LOG.warning("skipped %s: %s", path, reason)
-        return None if newest is None else CheckpointInfo(newest.path, newest.manifest)
+        return newest
+
+    def find(self, source: str | Path | int) -> CheckpointInfo:
+        """Verify a checkpoint without parsing it; arguments and errors as ``load``."""
+        return find(self._folder, source)
 
     def load(self, source: str | Path | int) -> LoadedCheckpoint:
-        """Read and verify a checkpoint, which is not modified.
+        """Read and verify a checkpoint, which is not modified; publications continue it.
 
         Args:
             source: a path (links are followed), ``latest`` for the newest good one, or a PPO step.
@@ -212,16 +239,11 @@ class CheckpointStore:
         Raises:
             UserError: the named one is bad, or there is no good one.
         """
-        loaded = self._read(source)
+        loaded = load(self._folder, source)
         inside = loaded.path.resolve().parent == self._folder.resolve()
         self._origin = parse(loaded.path.name) if inside else None
         self._folder_is_ours = False
         return loaded
-
-    def _read(self, source: str | Path | int) -> LoadedCheckpoint:
-        if isinstance(source, int):
-            return read_step(self._folder, source)
-        return read_latest(self._folder) if str(source) == "latest" else read_named(Path(source))
 
     def _probe(self) -> None:
         """Write as a publication does; clear what an interrupted one left."""
@@ -229,8 +251,7 @@ class CheckpointStore:
             if is_staged(file):
                 (self._folder / file).unlink()
         probe = self._folder / PROBE
-        write_staged(probe, b"can this folder be written?\n")
-        reveal(probe)
+        write_file(probe, b"can this folder be written?\n")
         probe.unlink()
 
     def _leave_others_alone(self) -> None:

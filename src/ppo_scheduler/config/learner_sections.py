@@ -28,7 +28,7 @@ class ObservationSection(Section):
         0.1, "weight of the newest value in the moving averages of the history", gt=0, le=1
     )
     clip: float = key(
-        10.0, "normalised features are clipped to [-clip, clip]", unit="standard deviations", gt=0
+        10.0, "normalized features are clipped to [-clip, clip]", unit="standard deviations", gt=0
     )
 
 
@@ -61,7 +61,7 @@ class ArchitectureSection(Section):
 
 
 class PPOSection(Section):
-    """Clipped PPO with generalised advantage estimation (Schulman et al. 2016, 2017)."""
+    """Clipped PPO with generalized advantage estimation (Schulman et al. 2016, 2017)."""
 
     rollout_len: int = key(
         16_000, "decisions per update, over all environments", unit="decisions", ge=2
@@ -131,7 +131,7 @@ class RewardSection(Section):
         0.1, "score modes: weight of the variation of outstanding requests over replicas", ge=0
     )
     latency_threshold_s: float = key(
-        20.0, "score modes: mean latency above this is penalised", unit="s", gt=0
+        20.0, "score modes: mean latency above this is penalized", unit="s", gt=0
     )
     threshold_penalty: float = key(0.5, "score modes: size of that penalty", ge=0)
     ema_alpha: float = key(
@@ -163,7 +163,7 @@ class StabilizationSection(Section):
 
 
 class TemperatureSection(Section):
-    """Controller of the behaviour temperature."""
+    """Controller of the behavior temperature."""
 
     enabled: bool = key(False, "off: the temperature is base_temperature for ever")
     base_temperature: float = key(1.0, "temperature without pressure", gt=0)
@@ -271,7 +271,7 @@ class CollapseGuardSection(Section):
         0.05, "entropy coefficient during an intervention (if larger than the schedule's)", ge=0
     )
     temperature_boost: float = key(
-        1.5, "factor on the behaviour temperature during an intervention", ge=1
+        1.5, "factor on the behavior temperature during an intervention", ge=1
     )
     intervention_steps: int = key(
         8000,
@@ -395,7 +395,7 @@ class MonitoringSection(Section):
         "info", "what ppo_training.log and the terminal hold"
     )
     tail_window: int = key(
-        1000, "completed requests behind the tail latencies", unit="requests", ge=10
+        1000, "completed requests that the tail latencies are of", unit="requests", ge=10
     )
     tail_alert_s: float = key(
         60.0, "a p99 latency above this is logged as a warning", unit="s", gt=0
@@ -415,7 +415,7 @@ class LearnerConfig(Section):
         StabilizationSection(), "normalizers collect before learning starts"
     )
     temperature_control: TemperatureSection = key(
-        TemperatureSection(), "controller of the behaviour temperature"
+        TemperatureSection(), "controller of the behavior temperature"
     )
     curriculum_learning: CurriculumSection = key(CurriculumSection(), "stages by requests seen")
     advanced_optimization: OptimizationSection = key(

@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 
 from ppo_scheduler.config.learner_sections import CollapseGuardSection
-from ppo_scheduler.errors import UserError
 from ppo_scheduler.state import StateDict
 
 
@@ -15,7 +14,7 @@ class CollapseGuard:
     """Watches the action shares of the last decisions and intervenes on collapse.
 
     An intervention begins when the window is full and one of two or more replicas has more than
-    ``max_share`` of it, and lasts ``intervention_steps`` decisions: the behaviour temperature is
+    ``max_share`` of it, and lasts ``intervention_steps`` decisions: the behavior temperature is
     raised and the entropy coefficient is at least ``entropy_boost``. Every intervention reaches
     at least one update, also where a rollout spans more decisions than an intervention.
     """
@@ -24,7 +23,7 @@ class CollapseGuard:
         self.interventions = 0
         self._section = section
         self._num_replicas = num_replicas
-        # Places without an action yet hold the number behind the last replica.
+        # Places without an action yet hold the number after the last replica's.
         self._ring = np.zeros(section.window, np.int64)
         self._counts = np.zeros(num_replicas + 1, np.int64)
         self._next = 0
@@ -44,14 +43,17 @@ class CollapseGuard:
 
     @property
     def temperature_factor(self) -> float:
-        """Factor on the behaviour temperature of the next decision."""
+        """Factor on the behavior temperature of the next decision."""
         return self._section.temperature_boost if self.intervening else 1.0
 
     def entropy_coef(self, scheduled: float) -> float:
-        """Return the entropy coefficient of an update; to be called once for each."""
+        """Return the entropy coefficient of the next update."""
         boosted = self.intervening or self._update_owed
-        self._update_owed = False
         return max(scheduled, self._section.entropy_boost) if boosted else scheduled
+
+    def after_update(self) -> None:
+        """Take note that an update was made with ``entropy_coef``."""
+        self._update_owed = False
 
     def observe(self, actions: NDArray[np.int64]) -> str | None:
         """Take in the decisions of one step [B]; return what to log if something changed."""
@@ -124,15 +126,9 @@ class CollapseGuard:
     def load_state_dict(self, state: StateDict) -> None:
         """Restore the window, or as much of it as a shorter one holds, and the intervention.
 
-        Raises:
-            UserError: the state was saved with another number of replicas.
+        The state must be of as many replicas as here.
         """
-        if state["num_replicas"] != self._num_replicas:
-            raise UserError(
-                f"the saved action shares are of {state['num_replicas']} replicas, this run has "
-                f"{self._num_replicas}: resume with cluster.num_replicas={state['num_replicas']}, "
-                "or start a new training from the saved policy"
-            )
+        assert state["num_replicas"] == self._num_replicas, state["num_replicas"]
         self._clear()
         self._count(state["actions"].numpy())
         self._remaining = state["remaining"] if self._section.enabled else 0

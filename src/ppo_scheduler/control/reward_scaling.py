@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.config.learner_sections import StabilizationSection
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.observation import Floats
 from ppo_scheduler.policy.normalizer import RunningMeanStd
 from ppo_scheduler.state import StateDict
-
-Floats = NDArray[np.float64]
 
 
 class RewardScaler:
@@ -23,7 +22,6 @@ class RewardScaler:
     """
 
     def __init__(self, gamma: float, num_envs: int, clip: float) -> None:
-        self.updating = True
         self._gamma = gamma
         self._clip = clip
         self._returns: Floats = np.zeros(num_envs)
@@ -37,22 +35,17 @@ class RewardScaler:
     def scale(self, reward: Floats, done: NDArray[np.bool_]) -> Floats:
         """Return scaled rewards [B], clipped to [-clip, clip].
 
-        With ``updating`` off the statistics stay; the discounted returns go on, so that switching
-        it on again finds them right.
-
         Args:
             reward: [B], one per environment.
             done: [B], true where this reward was the last of its episode.
         """
         self._returns = self._gamma * self._returns + reward
-        if self.updating:
-            self._statistics.update(self._returns)
+        self._statistics.update(self._returns)
         self._returns[done] = 0.0
         return np.clip(reward / self._statistics.std, -self._clip, self._clip)
 
     def state_dict(self) -> StateDict:
         return {
-            "updating": self.updating,
             "returns": torch.from_numpy(self._returns.copy()),
             "statistics": self._statistics.state_dict(),
         }
@@ -62,7 +55,6 @@ class RewardScaler:
         returns = state["returns"].numpy().copy()
         if returns.shape == self._returns.shape:
             self._returns = returns
-        self.updating = state["updating"]
         self._statistics.load_state_dict(state["statistics"])
 
 

@@ -1,4 +1,4 @@
-"""The behaviour temperature: calmer under load, bolder when learning stands still."""
+"""The behavior temperature: calmer under load, bolder when learning stands still."""
 
 from __future__ import annotations
 

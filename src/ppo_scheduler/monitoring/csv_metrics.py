@@ -8,10 +8,9 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ppo_scheduler.checkpoint.disk import reveal, write_staged
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.monitoring.metrics_disk import metrics_disk_errors
-from ppo_scheduler.monitoring.scalars import Row
+from ppo_scheduler.files import write_file
+from ppo_scheduler.monitoring.scalars import Row, metrics_disk_errors
 
 _STEP = "global_step"
 
@@ -52,8 +51,7 @@ class CsvSink:
             else:
                 _set_aside(path)
                 rows = [[step, *self._cells(scalars)] for step, scalars in history]
-            write_staged(path, _csv_text([header, *rows]).encode())
-            reveal(path)
+            write_file(path, _csv_text([header, *rows]).encode())
             self._file = path.open("a", newline="", encoding="utf-8")
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:

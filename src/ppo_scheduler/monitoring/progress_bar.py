@@ -16,7 +16,7 @@ _LOG = logging.getLogger("ppo")
 _LOG_EVERY_S = 10.0
 
 
-class TrainingProgress:
+class ProgressBar:
     """A bar on a terminal; elsewhere a log line at most every ten seconds, and one at the end.
 
     A context manager. Leaving it without an exception means that all decisions were made; leaving
@@ -85,7 +85,7 @@ class TrainingProgress:
             self._show(now, done, mean_reward, mean_latency_s)
 
     def finish(self, done: int) -> None:
-        """Show where this process ends: behind its last update, at its last decision."""
+        """Show where this process ends: after its last update, at its last decision."""
         if self._last_means is not None:
             self._show(self._clock(), done, *self._last_means)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import share
 
 
 @cache
@@ -66,7 +66,7 @@ def _file_handler(path: Path) -> logging.Handler:
     # Shared among the processes of a run, and gone with the last of them, however it ends: that
     # is how others see that the run is alive.
     assert handler.stream is not None
-    fcntl.flock(handler.stream, fcntl.LOCK_SH)
+    share(handler.stream)
     handler.setFormatter(
         logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
     )

@@ -5,13 +5,15 @@ them that a checkpoint carries, so that a new folder can show them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ppo_scheduler.files import disk_errors
 from ppo_scheduler.state import StateDict
 
 _TRAINING = (
@@ -79,6 +81,15 @@ class MetricsRecorder(Protocol):
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None: ...
 
 
+def metrics_disk_errors(path: Path) -> AbstractContextManager[None]:
+    """Turn an ``OSError`` about ``path`` into a ``UserError`` that says how to go on."""
+    return disk_errors(
+        path,
+        "metrics cannot be written",
+        "Free some space or choose another --output-dir, then resume from the last checkpoint",
+    )
+
+
 class MetricsSink(MetricsRecorder, Protocol):
     """A recorder that is closed at the end."""
 
@@ -142,7 +153,7 @@ class MetricsHistory:
         }
 
     def load_state_dict(self, state: StateDict) -> None:
-        """Restore. Columns that only the saved training had are kept behind the present ones."""
+        """Restore. Columns that only the saved training had come after the present ones."""
         names: list[str] = state["columns"]
         self._begin([*self._columns, *(name for name in names if name not in self._index)])
         for step, values in zip(state["steps"].tolist(), state["values"].tolist(), strict=True):

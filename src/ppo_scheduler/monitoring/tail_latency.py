@@ -28,10 +28,10 @@ class TailLatencyTracker:
             latencies: [n, 2], times end to end and to first token [s], oldest first.
         """
         newest = latencies[-len(self._ring) :]
-        behind = self._count + len(latencies)
-        self._ring[np.arange(behind - len(newest), behind) % len(self._ring)] = newest
-        due = behind // _CHECK_EVERY > self._count // _CHECK_EVERY
-        self._count = behind
+        count = self._count + len(latencies)
+        self._ring[np.arange(count - len(newest), count) % len(self._ring)] = newest
+        due = count // _CHECK_EVERY > self._count // _CHECK_EVERY
+        self._count = count
         return self._check() if due else None
 
     def _check(self) -> str | None:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from ppo_scheduler.monitoring.metrics_disk import metrics_disk_errors
-from ppo_scheduler.monitoring.scalars import Row
+from ppo_scheduler.monitoring.scalars import Row, metrics_disk_errors
 
 
 class TensorBoardSink:

@@ -9,10 +9,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
-import wandb
-
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.scalars import Row
+
+try:
+    import wandb
+except ModuleNotFoundError:
+    raise UserError(
+        'monitoring.wandb needs the package wandb: pip install "ppo-scheduler[wandb]", or set it '
+        "to off"
+    ) from None
 
 
 class WandbSink:

@@ -76,20 +76,15 @@ class ActorCritic(nn.Module):
         self.actor_head = nn.Linear(width, 1)
         self.critic_head = nn.Linear(width, 1)
 
-    def initialise(self, generator: torch.Generator, orthogonal: bool) -> None:
+    def initialize(self, generator: torch.Generator, orthogonal: bool) -> None:
         """Draw all weights from ``generator``; with ``orthogonal``, near-uniform first actions."""
+        gains = {self.actor_head: 0.01, self.critic_head: 1.0}
         for module in self.modules():
             if not isinstance(module, nn.Linear):
                 continue
             bound = 1.0 / math.sqrt(module.in_features)
             if orthogonal:
-                gain = (
-                    0.01
-                    if module is self.actor_head
-                    else 1.0
-                    if module is self.critic_head
-                    else math.sqrt(2)
-                )
+                gain = gains.get(module, math.sqrt(2))
                 nn.init.orthogonal_(module.weight, gain, generator=generator)
             else:
                 nn.init.uniform_(module.weight, -bound, bound, generator=generator)
@@ -103,7 +98,7 @@ class ActorCritic(nn.Module):
         return frozen.eval()
 
     def encode(self, replicas: Tensor, context: Tensor) -> Tensor:
-        """Map normalised features [B, R, F] and [B, C] to hidden states [B, R, H]."""
+        """Map normalized features [B, R, F] and [B, C] to hidden states [B, R, H]."""
         hidden = _linear(self.replica_input, replicas)
         hidden = hidden + _linear(self.context_input, context).unsqueeze(1)
         hidden = self._activate(hidden)
@@ -122,5 +117,5 @@ class ActorCritic(nn.Module):
         return logits, value
 
     def forward(self, replicas: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [B, R] and values [B] of normalised features [B, R, F], [B, C]."""
+        """Return logits [B, R] and values [B] of normalized features [B, R, F], [B, C]."""
         return self.heads(self.encode(replicas, context))

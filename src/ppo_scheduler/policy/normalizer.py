@@ -1,4 +1,4 @@
-"""Running statistics of features, and the normalisation by them."""
+"""Running statistics of features, and the normalization by them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ppo_scheduler.observation import Floats
 from ppo_scheduler.state import StateDict
-
-Floats = NDArray[np.float64]
 
 _CONSTANT = 1e-9
 """A standard deviation below this share of the mean's size is rounding noise, not spread."""

@@ -3,7 +3,7 @@ without any training state."""
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ppo_scheduler.config.learner_sections import ArchitectureSection
 from ppo_scheduler.errors import IncompatibleState, UserError
-from ppo_scheduler.observation import Observation, ObservationSchema
+from ppo_scheduler.files import write_file
+from ppo_scheduler.observation import Floats, Observation, ObservationSchema
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.policy.normalizer import RunningMeanStd
 from ppo_scheduler.state import StateDict
@@ -40,10 +41,10 @@ class RoutingPolicy:
         self.replica_statistics = RunningMeanStd((len(schema.replica),))
         self.context_statistics = RunningMeanStd((len(schema.context),))
 
-    def initialise(self, torch_seed: int) -> None:
+    def initialize(self, torch_seed: int) -> None:
         """Draw fresh weights."""
         generator = torch.Generator().manual_seed(torch_seed)
-        self.network.initialise(generator, self.architecture.orthogonal_init)
+        self.network.initialize(generator, self.architecture.orthogonal_init)
 
     def collect(self, observation: Observation) -> None:
         """Let the feature statistics see a batch."""
@@ -52,7 +53,7 @@ class RoutingPolicy:
         )
         self.context_statistics.update(observation.context)
 
-    def normalise(self, observation: Observation) -> Features:
+    def normalize(self, observation: Observation) -> Features:
         """Return float32 features [B, R, F] and [B, C] as the network takes them."""
         return (
             self.replica_statistics.normalize(observation.replicas, self.clip),
@@ -60,15 +61,15 @@ class RoutingPolicy:
         )
 
     @torch.inference_mode()
-    def evaluate(self, features: Features) -> tuple[Tensor, NDArray[np.float64]]:
-        """Return logits [B, R] and values [B] of normalised features, without gradients."""
+    def evaluate(self, features: Features) -> tuple[Tensor, Floats]:
+        """Return logits [B, R] and values [B] of normalized features, without gradients."""
         replicas, context = features
         logits, value = self.network(torch.from_numpy(replicas), torch.from_numpy(context))
         return logits, value.numpy().astype(np.float64)
 
     def greedy(self, observation: Observation) -> NDArray[np.int64]:
         """Return the most probable replica per observation [B]; ties go to the lowest index."""
-        logits, _ = self.evaluate(self.normalise(observation))
+        logits, _ = self.evaluate(self.normalize(observation))
         greedy: NDArray[np.int64] = logits.argmax(dim=-1).numpy()
         return greedy
 
@@ -125,12 +126,9 @@ def save_policy(policy: RoutingPolicy, path: Path) -> None:
 def save_policy_state(state: StateDict, path: Path) -> None:
     """Write the state of a policy atomically, as a checkpoint holds it too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.name}.tmp")
-    with staged.open("wb") as file:
-        torch.save({"kind": _KIND, "policy": state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(staged, path)
+    file = io.BytesIO()
+    torch.save({"kind": _KIND, "policy": state}, file)
+    write_file(path, file.getvalue())
 
 
 def read_policy_state(path: Path) -> StateDict:

@@ -1,4 +1,4 @@
-"""The learner: behind its one door, ``decide``, lie rollout, update and bookkeeping."""
+"""The learner: rollout, update and bookkeeping, reached by its one door, ``decide``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ppo_scheduler.control.collapse_guard import CollapseGuard
 from ppo_scheduler.control.reward_scaling import RewardScaler, StatisticsStabilizer
 from ppo_scheduler.control.temperature import TemperatureController
 from ppo_scheduler.monitoring.scalars import MetricsRecorder
-from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
+from ppo_scheduler.observation import TELEMETRY, Floats, Observation, ObservationSchema
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.ppo.objective import advantages_and_returns, log_probabilities, sample
-from ppo_scheduler.ppo.rollout import ActionLog, RolloutBuffer, Transition, rollout_scalars
+from ppo_scheduler.ppo.rollout import ActionLog, RolloutBuffer, Row, rollout_scalars
 from ppo_scheduler.ppo.schedules import (
     entropy_coefficient,
     kl_coefficient,
@@ -25,7 +25,7 @@ from ppo_scheduler.ppo.schedules import (
 )
 from ppo_scheduler.ppo.update import Batch, Coefficients, PPOUpdater
 from ppo_scheduler.seeding import Purpose, generator, torch_seed
-from ppo_scheduler.state import StateDict, load_rng_state, rng_state
+from ppo_scheduler.state import StateDict, Stateful, load_rng_state, rng_state
 
 _QPS, _LATENCY, _BALANCE = (TELEMETRY.index(name) for name in ("qps", "latency_s", "balance"))
 
@@ -34,8 +34,7 @@ class Learner:
     """Decides for B environments at once and learns from what follows.
 
     ``global_step`` counts decisions over all environments and all resumes; ``ppo_step`` counts
-    calls of ``decide``. ``after_decision`` is called at the end of each call, when the state is
-    consistent: checkpoints are taken there.
+    calls of ``decide``.
     """
 
     def __init__(
@@ -47,23 +46,28 @@ class Learner:
         *,
         num_envs: int = 1,
         warm_start: StateDict | None = None,
+        after_decision: Callable[[], None] = lambda: None,
+        on_event: Callable[[str], None] = lambda event: None,
     ) -> None:
         """Begin from random weights, or from the policy state ``warm_start`` exactly.
 
         With a warm start a frozen copy of the policy becomes the KL reference.
+
+        Args:
+            after_decision: called at the end of each ``decide``, when the state is consistent:
+                checkpoints are taken there.
+            on_event: is told what a person should know, in words.
         """
         ppo = config.ppo_config
         seed = config.training.seed
         self.config = config
         self.num_replicas = num_replicas
         self.metrics = metrics
-        self.after_decision: Callable[[], None] | None = None
-        self.on_event: Callable[[str], None] | None = None
 
         self.policy = RoutingPolicy(
             schema, config.actor_critic_architecture, config.observation.clip
         )
-        self.policy.initialise(torch_seed(seed, Purpose.NETWORK_INIT))
+        self.policy.initialize(torch_seed(seed, Purpose.NETWORK_INIT))
         if warm_start is not None:
             self.policy.load_state_dict(warm_start)
         self.updater = PPOUpdater(self.policy.network, ppo, config.advanced_optimization)
@@ -77,25 +81,26 @@ class Learner:
             config.statistics_stabilization, warm_started=warm_start is not None
         )
         self.rollout = RolloutBuffer(
-            ppo.rollout_len // num_envs,
-            num_envs,
-            num_replicas,
-            len(schema.replica),
-            len(schema.context),
-            len(schema.telemetry),
+            schema,
+            length=ppo.rollout_len // num_envs,
+            num_envs=num_envs,
+            num_replicas=num_replicas,
         )
         self.action_log = ActionLog(num_envs)
         self.global_step = 0
         self.ppo_step = 0
         self.updates = 0
         self._num_envs = num_envs
-        self._pending: Transition | None = None
+        self._pending: Row | None = None
+        """The last decision, whose reward is not known yet."""
+        self._after_decision = after_decision
+        self._on_event = on_event
         self._action_rng = generator(seed, Purpose.ACTION_SAMPLING)
         self._minibatch_rng = generator(seed, Purpose.MINIBATCH_ORDER)
         self._clock = (time.perf_counter(), 0)
 
     def decide(
-        self, observation: Observation, reward: NDArray[np.float64], done: NDArray[np.bool_]
+        self, observation: Observation, reward: Floats, done: NDArray[np.bool_]
     ) -> NDArray[np.int64]:
         """Return a replica [B] for each of B arriving requests.
 
@@ -111,36 +116,43 @@ class Learner:
             self._earn(self._pending, observation, reward, done)
         if self.stabilizer.collects_observations(self.global_step):
             self.policy.collect(observation)
-        features = self.policy.normalise(observation)
+        features = self.policy.normalize(observation)
         if self.rollout.full:
             _, next_value = self.policy.evaluate(features)
             self._update(next_value)
 
-        temperature = self._behaviour_temperature(observation, reward)
+        temperature = self._behavior_temperature(observation, reward)
         logits, value = self.policy.evaluate(features)
         log_probs = log_probabilities(logits, torch.from_numpy(temperature).float()).numpy()
         action = sample(log_probs, self._action_rng)
         chosen = log_probs[np.arange(len(action)), action].astype(np.float64)
-        self._pending = Transition(
-            *features, observation.telemetry, action, chosen, value, temperature
-        )
-        self._log_actions(action, done)
-        if self.after_decision is not None:
-            self.after_decision()
+        replicas, context = features
+        self._pending = {
+            "replicas": replicas,
+            "context": context,
+            "action": action,
+            "log_prob": chosen,
+            "value": value,
+            "temperature": temperature,
+        }
+        self.action_log.append(action, done)
+        self._watch(action)
+        self.ppo_step += 1
+        self.global_step += len(action)
+        self._after_decision()
         return action
 
     def abandon_episodes(self) -> None:
         """Let the next decisions open new episodes, although the last ones have not ended."""
         self._pending = None
-        if self.rollout.filled:
-            self.rollout.done[self.rollout.filled - 1] = True
+        self.rollout.end_episodes()
         self.action_log.clear()
 
     def _earn(
         self,
-        transition: Transition,
+        decision: Row,
         observation: Observation,
-        reward: NDArray[np.float64],
+        reward: Floats,
         done: NDArray[np.bool_],
     ) -> None:
         scaled = (
@@ -149,11 +161,17 @@ class Learner:
             else reward
         )
         if self.stabilizer.learning(self.global_step):
-            self.rollout.add(transition, scaled, reward, done, observation.telemetry)
+            self.rollout.add(
+                {
+                    **decision,
+                    "reward": scaled,
+                    "raw_reward": reward,
+                    "done": done,
+                    "telemetry": observation.telemetry,
+                }
+            )
 
-    def _behaviour_temperature(
-        self, observation: Observation, reward: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _behavior_temperature(self, observation: Observation, reward: Floats) -> Floats:
         telemetry = observation.telemetry
         measured = telemetry[:, : len(TELEMETRY)]
         # Environments without a completed request report NaN as their latency.
@@ -167,15 +185,12 @@ class Learner:
         )
         return np.full(len(telemetry), temperature * self.guard.temperature_factor)
 
-    def _log_actions(self, action: NDArray[np.int64], done: NDArray[np.bool_]) -> None:
-        self.action_log.append(action, done)
+    def _watch(self, action: NDArray[np.int64]) -> None:
         event = self.guard.observe(action)
-        if event is not None and self.on_event is not None:
-            self.on_event(event)
-        self.ppo_step += 1
-        self.global_step += len(action)
+        if event is not None:
+            self._on_event(event)
 
-    def _update(self, next_value: NDArray[np.float64]) -> None:
+    def _update(self, next_value: Floats) -> None:
         started = time.perf_counter()
         ppo, rollout = self.config.ppo_config, self.rollout
         advantage, target = advantages_and_returns(
@@ -189,6 +204,7 @@ class Learner:
             scalars.update(self.updater.fit_critic(batch))
         else:
             scalars.update(self.updater.update(batch, self._coefficients(), self._minibatch_rng))
+            self.guard.after_update()
         rollout.clear()
         self.updates += 1
         scalars.update(self._control_scalars(started))
@@ -235,24 +251,30 @@ class Learner:
         load_rng_state(self._action_rng, rollout["action_rng"])
         if same_envs and same_cluster and rollout["buffer"]["filled"] <= self.rollout.length:
             self._load_rollout_state(rollout)
-        elif self.on_event is not None:
-            self.on_event(
+        else:
+            self._on_event(
                 f"the checkpoint's unfinished rollout ({rollout['num_replicas']} replicas, "
                 f"{rollout['num_envs']} environments, {rollout['buffer']['filled']} steps) does "
                 f"not fit {self.num_replicas} replicas, {self._num_envs} environments and "
                 f"{self.rollout.length} steps: it is collected anew"
             )
 
+    @property
+    def _parts(self) -> dict[str, Stateful]:
+        """What learns and steers, by its name in a checkpoint."""
+        return {
+            "policy": self.policy,
+            "reward_scaler": self.reward_scaler,
+            "temperature": self.temperature,
+            "guard": self.guard,
+            "stabilizer": self.stabilizer,
+        }
+
     def _learning_state(self) -> StateDict:
         with_optimizer = self.config.checkpointing.save_optimizer_state
         return {
-            "policy": self.policy.state_dict(),
+            **{name: part.state_dict() for name, part in self._parts.items()},
             "updater": self.updater.state_dict(with_optimizer=with_optimizer),
-            "reward_scaler": self.reward_scaler.state_dict(),
-            "temperature": self.temperature.state_dict(),
-            "guard": self.guard.state_dict(),
-            "stabilizer": self.stabilizer.state_dict(),
-            "schedules": vars(self._coefficients()),
             "counters": {
                 "global_step": self.global_step,
                 "ppo_step": self.ppo_step,
@@ -262,13 +284,10 @@ class Learner:
         }
 
     def _load_learning_state(self, state: StateDict, *, same_cluster: bool) -> None:
-        self.policy.load_state_dict(state["policy"])
+        for name, part in self._parts.items():
+            if name != "guard" or same_cluster:
+                part.load_state_dict(state[name])
         self.updater.load_state_dict(state["updater"])
-        self.temperature.load_state_dict(state["temperature"])
-        self.stabilizer.load_state_dict(state["stabilizer"])
-        self.reward_scaler.load_state_dict(state["reward_scaler"])
-        if same_cluster:
-            self.guard.load_state_dict(state["guard"])
         counters = state["counters"]
         self.global_step = counters["global_step"]
         self.ppo_step = counters["ppo_step"]
@@ -282,7 +301,7 @@ class Learner:
             "buffer": self.rollout.state_dict(),
             "pending": None
             if pending is None
-            else {name: torch.from_numpy(np.asarray(row)) for name, row in vars(pending).items()},
+            else {name: torch.from_numpy(column) for name, column in pending.items()},
             "action_log": self.action_log.state_dict(),
             "action_rng": rng_state(self._action_rng),
             "num_replicas": self.num_replicas,
@@ -294,8 +313,6 @@ class Learner:
         self.rollout.load_state_dict(state["buffer"])
         pending = state["pending"]
         self._pending = (
-            None
-            if pending is None
-            else Transition(**{name: row.numpy() for name, row in pending.items()})
+            None if pending is None else {name: column.numpy() for name, column in pending.items()}
         )
         self.action_log.load_state_dict(state["action_log"])

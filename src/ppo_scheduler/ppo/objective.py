@@ -1,6 +1,6 @@
 """The formulas of PPO, each a pure function: the action distribution, advantages and losses.
 
-The distribution is a categorical over replicas at a behaviour temperature. Acting and learning both
+The distribution is a categorical over replicas at a behavior temperature. Acting and learning both
 go through it with the temperature that is stored beside the action, so every probability ratio is 1
 before the first gradient step of an update.
 """
@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from ppo_scheduler.observation import Floats
 
 
 def log_probabilities(logits: Tensor, temperature: Tensor) -> Tensor:
@@ -36,9 +38,6 @@ def entropy(log_probs: Tensor) -> Tensor:
 def kl_divergence(log_probs: Tensor, reference_log_probs: Tensor) -> Tensor:
     """Return KL(pi || reference) [B] of two log probability tables [B, R], in nats."""
     return (log_probs.exp() * (log_probs - reference_log_probs)).sum(dim=-1)
-
-
-Floats = NDArray[np.float64]
 
 
 def advantages_and_returns(

@@ -3,16 +3,18 @@ actions of the unfinished episodes, from which a resume replays them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppo_scheduler.observation import ObservationSchema
+from ppo_scheduler.observation import Floats, ObservationSchema
 from ppo_scheduler.ppo.objective import explained_variance
 from ppo_scheduler.state import StateDict
 
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 _FIRST_CAPACITY = 256
 
 
@@ -54,80 +56,58 @@ class ActionLog:
         self._lengths = state["lengths"].numpy().copy()
 
 
-@dataclass
-class Transition:
-    """One step of B environments. The reward follows a step later."""
-
-    replicas: NDArray[np.float32]
-    context: NDArray[np.float32]
-    telemetry: NDArray[np.float64]
-    action: NDArray[np.int64]
-    log_prob: NDArray[np.float64]
-    value: NDArray[np.float64]
-    temperature: NDArray[np.float64]
+Row = Mapping[str, NDArray[np.generic]]
+"""What is known of one step of B environments, by the names of the rollout's columns."""
 
 
 class RolloutBuffer:
     """Fixed arrays [T, B, ...]; ``add`` fills row after row until ``full``.
 
-    Features are stored as the policy saw them, that is normalised and clipped, so that learning
+    Features are stored as the policy saw them, that is normalized and clipped, so that learning
     recomputes exactly the distribution that acted.
     """
 
-    _ROWS = (
-        "replicas", "context", "telemetry", "action", "log_prob", "value", "temperature",
-        "reward", "raw_reward", "done",
-    )  # fmt: skip
-
     def __init__(
-        self,
-        length: int,
-        num_envs: int,
-        num_replicas: int,
-        replica_features: int,
-        context_features: int,
-        telemetry: int,
+        self, schema: ObservationSchema, *, length: int, num_envs: int, num_replicas: int
     ) -> None:
-        rows = (length, num_envs)
+        """Begin with none of ``length`` steps."""
+
+        def column(dtype: type[_Scalar], *shape: int) -> NDArray[_Scalar]:
+            return np.zeros((length, num_envs, *shape), dtype)
+
+        self.replicas = column(np.float32, num_replicas, len(schema.replica))
+        self.context = column(np.float32, len(schema.context))
+        self.telemetry = column(np.float64, len(schema.telemetry))
+        """Measured when the reward was known, a step after the action."""
+        self.action = column(np.int64)
+        self.log_prob = column(np.float64)
+        self.value = column(np.float64)
+        self.temperature = column(np.float64)
+        self.reward = column(np.float64)
+        self.raw_reward = column(np.float64)
+        """Before scaling."""
+        self.done = column(np.bool_)
+        self.columns: Row = dict(vars(self))
+        """All of them by name."""
         self.length = length
         self.filled = 0
-        self.replicas = np.zeros((*rows, num_replicas, replica_features), np.float32)
-        self.context = np.zeros((*rows, context_features), np.float32)
-        self.telemetry = np.zeros((*rows, telemetry), np.float64)
-        self.action = np.zeros(rows, np.int64)
-        self.log_prob = np.zeros(rows, np.float64)
-        self.value = np.zeros(rows, np.float64)
-        self.temperature = np.zeros(rows, np.float64)
-        self.reward = np.zeros(rows, np.float64)
-        self.raw_reward = np.zeros(rows, np.float64)
-        self.done = np.zeros(rows, np.bool_)
 
     @property
     def full(self) -> bool:
         return self.filled == self.length
 
-    def add(
-        self,
-        transition: Transition,
-        reward: NDArray[np.float64],
-        raw_reward: NDArray[np.float64],
-        done: NDArray[np.bool_],
-        telemetry: NDArray[np.float64],
-    ) -> None:
-        """Store a completed step: its scaled and raw reward and what was measured after it."""
+    def add(self, row: Row) -> None:
+        """Store a completed step, with all columns."""
         assert not self.full, "the rollout is full: update and clear before adding"
-        row = self.filled
-        self.replicas[row] = transition.replicas
-        self.context[row] = transition.context
-        self.telemetry[row] = telemetry
-        self.action[row] = transition.action
-        self.log_prob[row] = transition.log_prob
-        self.value[row] = transition.value
-        self.temperature[row] = transition.temperature
-        self.reward[row] = reward
-        self.raw_reward[row] = raw_reward
-        self.done[row] = done
+        assert row.keys() == self.columns.keys(), row.keys() ^ self.columns.keys()
+        for name, column in self.columns.items():
+            column[self.filled] = row[name]
         self.filled += 1
+
+    def end_episodes(self) -> None:
+        """Let the last step be the last of its episodes."""
+        if self.filled:
+            self.done[self.filled - 1] = True
 
     def clear(self) -> None:
         self.filled = 0
@@ -137,26 +117,26 @@ class RolloutBuffer:
 
         Like those of a torch module, the tensors are the live ones.
         """
-        rows = {name: torch.from_numpy(getattr(self, name)[: self.filled]) for name in self._ROWS}
+        rows = {name: torch.from_numpy(c[: self.filled]) for name, c in self.columns.items()}
         return {"filled": self.filled, "rows": rows}
 
     def load_state_dict(self, state: StateDict) -> None:
         self.filled = state["filled"]
-        for name in self._ROWS:
-            getattr(self, name)[: self.filled] = state["rows"][name].numpy()
+        for name, column in self.columns.items():
+            column[: self.filled] = state["rows"][name].numpy()
 
 
 def rollout_scalars(
     rollout: RolloutBuffer,
-    advantage: NDArray[np.float64],
-    target: NDArray[np.float64],
+    advantage: Floats,
+    target: Floats,
     schema: ObservationSchema,
     num_replicas: int,
 ) -> dict[str, float]:
     """Return Rollout/*, Actions/*, Reward/* and the explained variance of one full rollout.
 
     Rewards are those of the environment, before scaling; values, returns and advantages are in
-    scaled units, before any normalisation of advantages.
+    scaled units, before any normalization of advantages.
     """
     reward = rollout.raw_reward
     shares = np.bincount(rollout.action.ravel(), minlength=num_replicas) / rollout.action.size

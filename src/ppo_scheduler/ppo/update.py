@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ppo_scheduler.config.learner_sections import OptimizationSection, PPOSection
-from ppo_scheduler.errors import UserError
+from ppo_scheduler.observation import Floats
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.ppo.adamw import AdamW
 from ppo_scheduler.ppo.objective import (
@@ -34,18 +35,7 @@ class AdaptiveMinibatch:
     """
 
     def __init__(self, section: OptimizationSection, initial: int) -> None:
-        """Begin with ``initial`` decisions per minibatch.
-
-        Raises:
-            UserError: the size is to adapt, but begins outside its bounds.
-        """
-        low, high = section.min_minibatch_size, section.max_minibatch_size
-        if section.adaptive_minibatch and not low <= initial <= high:
-            raise UserError(
-                f"ppo_config.minibatch_size={initial} is outside the bounds of the adaptive "
-                f"minibatch, {low} to {high}: change it, or "
-                "advanced_optimization.min_minibatch_size or .max_minibatch_size"
-            )
+        """Begin with ``initial`` decisions per minibatch, within the bounds if it is to adapt."""
         self.size = initial
         self._section = section
 
@@ -91,22 +81,16 @@ class Batch:
     """Log-probabilities [N, R] of the reference policy at temperature 1, if there is one."""
 
     @classmethod
-    def from_rollout(
-        cls, rollout: RolloutBuffer, advantage: NDArray[np.float64], target: NDArray[np.float64]
-    ) -> Batch:
-        def flat(array: NDArray[np.generic], dtype: torch.dtype) -> Tensor:
-            return torch.from_numpy(array.reshape(-1, *array.shape[2:])).to(dtype)
+    def from_rollout(cls, rollout: RolloutBuffer, advantage: Floats, target: Floats) -> Batch:
+        """Take the columns that have the name of a field; numbers with a point as float32."""
 
-        return cls(
-            flat(rollout.replicas, torch.float32),
-            flat(rollout.context, torch.float32),
-            flat(rollout.action, torch.int64),
-            flat(rollout.log_prob, torch.float32),
-            flat(rollout.value, torch.float32),
-            flat(rollout.temperature, torch.float32),
-            flat(advantage, torch.float32),
-            flat(target, torch.float32),
-        )
+        def flat(array: NDArray[np.generic]) -> Tensor:
+            tensor = torch.from_numpy(array.reshape(-1, *array.shape[2:]))
+            return tensor.float() if tensor.is_floating_point() else tensor
+
+        fields = cls.__dataclass_fields__
+        seen = {name: flat(c) for name, c in rollout.columns.items() if name in fields}
+        return cls(**seen, advantage=flat(advantage), target=flat(target))
 
     def __len__(self) -> int:
         return len(self.action)
@@ -126,6 +110,15 @@ class Coefficients:
     reference_kl: float
 
 
+@dataclass(frozen=True)
+class GradientStep:
+    """One step of the optimizer, or one that was skipped because it was not finite."""
+
+    epoch: int
+    finite: bool
+    statistics: dict[str, float]
+
+
 class PPOUpdater:
     """Owns the optimizer; its ``update`` reads like the algorithm of the paper."""
 
@@ -134,7 +127,6 @@ class PPOUpdater:
     ) -> None:
         self.network = network
         self.reference: ActorCritic | None = None
-        self._reference_weights: Tensor | None = None
         self.minibatch = AdaptiveMinibatch(optimization, section.minibatch_size)
         self.optimizer = AdamW(
             network.parameters(),
@@ -149,22 +141,20 @@ class PPOUpdater:
     def keep_reference(self) -> None:
         """Make the policy of this moment the one that the KL term refers to."""
         self.reference = self.network.frozen()
-        weights = nn.utils.parameters_to_vector(self.reference.parameters())
-        self._reference_weights = weights.detach()
 
     def fit_critic(self, batch: Batch) -> dict[str, float]:
         """Solve the value head alone by ridge regression on the returns; the policy stays."""
         with torch.no_grad():
             hidden = self.network.encode(batch.replicas, batch.context).mean(dim=1).double()
             mean = hidden.mean(dim=0)
-            centred = hidden - mean
+            centered = hidden - mean
             target = batch.target.double()
-            gram = centred.T @ centred
+            gram = centered.T @ centered
             gram += _RIDGE * len(batch) * torch.eye(len(gram), dtype=torch.float64)
-            weight = torch.linalg.solve(gram, centred.T @ (target - target.mean()))
+            weight = torch.linalg.solve(gram, centered.T @ (target - target.mean()))
             self.network.critic_head.weight.copy_(weight.unsqueeze(0))
             self.network.critic_head.bias.copy_(target.mean() - weight @ mean)
-            error = centred @ weight + target.mean() - target
+            error = centered @ weight + target.mean() - target
         return {"Training/ValueLoss": 0.5 * float(error.square().mean())}
 
     def update(
@@ -178,34 +168,22 @@ class PPOUpdater:
         self.optimizer.learning_rate = coefficients.learning_rate
         # The same in all epochs, so it is computed once.
         batch = replace(batch, reference=self._reference_log_probs(batch))
-        seen: list[dict[str, float]] = []
-        skipped = 0
-        epochs_done = 0
+        steps: list[GradientStep] = []
         stopped = False
-        for _ in range(self._section.epochs):
-            order = torch.from_numpy(rng.permutation(len(batch)))
-            minibatches = order.split(self.minibatch.size)
-            for first in range(0, len(minibatches), self._accumulation):
-                group_of = minibatches[first : first + self._accumulation]
-                statistics, finite = self._step([batch.rows(i) for i in group_of], coefficients)
-                if finite:
-                    seen.append(statistics)
-                skipped += not finite
-                stopped = finite and self._passed_target(statistics["Training/ApproxKL"])
-                if stopped:
-                    break
+        for step in self._gradient_steps(batch, coefficients, rng):
+            steps.append(step)
+            stopped = step.finite and self._passed_target(step.statistics["Training/ApproxKL"])
             if stopped:
                 break
-            epochs_done += 1
-        means = {name: float(np.mean([s[name] for s in seen])) for name in seen[0]} if seen else {}
+        means = _means([step.statistics for step in steps if step.finite])
         result = {
             **means,
             "Training/LearningRate": coefficients.learning_rate,
             "Training/EntropyCoef": coefficients.entropy,
             "Training/ReferenceKLCoef": coefficients.reference_kl,
             "Training/MinibatchSize": float(self.minibatch.size),
-            "Training/EpochsDone": float(epochs_done),
-            "Training/SkippedSteps": float(skipped),
+            "Training/EpochsDone": float(steps[-1].epoch if stopped else self._section.epochs),
+            "Training/SkippedSteps": float(sum(not step.finite for step in steps)),
         }
         self.minibatch.after_update(
             stopped, means.get("Training/ApproxKL", float("nan")), self._section.target_kl
@@ -216,10 +194,22 @@ class PPOUpdater:
         target = self._section.target_kl
         return target is not None and approx_kl > _KL_STOP_FACTOR * target
 
+    def _gradient_steps(
+        self, batch: Batch, coefficients: Coefficients, rng: np.random.Generator
+    ) -> Iterator[GradientStep]:
+        """Make the steps of all epochs, each when it is asked for."""
+        for epoch in range(self._section.epochs):
+            order = torch.from_numpy(rng.permutation(len(batch)))
+            minibatches = order.split(self.minibatch.size)
+            for first in range(0, len(minibatches), self._accumulation):
+                accumulated = minibatches[first : first + self._accumulation]
+                statistics, finite = self._step([batch.rows(i) for i in accumulated], coefficients)
+                yield GradientStep(epoch, finite, statistics)
+
     def _step(
         self, minibatches: list[Batch], coefficients: Coefficients
     ) -> tuple[dict[str, float], bool]:
-        """Make one optimizer step from one or more accumulated minibatches."""
+        """Make one optimizer step from one or more accumulated minibatches, if it is finite."""
         self.optimizer.zero_grad()
         statistics: list[dict[str, float]] = []
         for minibatch in minibatches:
@@ -243,8 +233,7 @@ class PPOUpdater:
                     "weights are still those of the last finite step. Lower "
                     "ppo_config.learning_rate or resume from an earlier checkpoint"
                 )
-        means = {name: float(np.mean([s[name] for s in statistics])) for name in statistics[0]}
-        return {**means, "Training/GradientNorm": norm}, finite
+        return {**_means(statistics), "Training/GradientNorm": norm}, finite
 
     def _loss(self, batch: Batch, weights: Coefficients) -> tuple[Tensor, dict[str, float]]:
         section = self._section
@@ -296,7 +285,9 @@ class PPOUpdater:
             "minibatch": self.minibatch.state_dict(),
             "skipped_in_a_row": self._skipped_in_a_row,
             "adamw": self.optimizer.state_dict() if with_optimizer else None,
-            "reference": self._reference_weights,
+            "reference": None
+            if self.reference is None
+            else nn.utils.parameters_to_vector(self.reference.parameters()),
         }
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -305,8 +296,13 @@ class PPOUpdater:
         self._skipped_in_a_row = state["skipped_in_a_row"]
         if state["adamw"] is not None:
             self.optimizer.load_state_dict(state["adamw"])
-        self.reference = self._reference_weights = None
+        self.reference = None
         if state["reference"] is not None:
-            self._reference_weights = state["reference"].clone()
             self.reference = self.network.frozen()
-            nn.utils.vector_to_parameters(self._reference_weights, self.reference.parameters())
+            nn.utils.vector_to_parameters(state["reference"].clone(), self.reference.parameters())
+
+
+def _means(statistics: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of each value; nothing of nothing."""
+    names = statistics[0] if statistics else ()
+    return {name: float(np.mean([one[name] for one in statistics])) for name in names}

@@ -8,7 +8,6 @@ import json
 import mmap
 import os
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,19 +17,21 @@ from typing import Any
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from warm_python import WarmPython
 
 from ppo_scheduler.checkpoint.names import Retention
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.vidur.flag_values import cli_flags
+from vidur_ext.vidur.flags import cli_flags
 
+_TRAINING = Path(__file__).with_name("instrumented_training.py")
 INTERVAL = 7
 TOTAL = 240
 CHUNKS = (70, 140, 200, TOTAL)
 """In PPO steps; with many environments each of them decides for as many requests."""
 ENVIRONMENTS = {"vidur": 1, "compiled": 4}
 _POLLS_PER_LOOK = 32
-"""How often the files are polled before the server is asked whether the child still runs."""
+"""How often the files are polled before one looks whether the process still runs."""
 
 
 def config_below(
@@ -64,37 +65,6 @@ def config_below(
         "cluster": {"num_replicas": 3},
     }
     return TrainingConfig.model_validate(groups)
-
-
-class ForkServer:
-    """The process that starts and reaps trainings; see ``fork_server.py``."""
-
-    def __init__(self) -> None:
-        # BLAS and Arrow's allocator would start threads, and a threaded process must not fork.
-        quiet = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("fork_server.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **quiet},
-        )
-        self._answer()
-
-    def ask(self, do: str, **details: Any) -> dict[str, Any]:
-        self._process.stdin.write(json.dumps({"do": do, **details}) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """End the server and with it every child; fail if it did not end well."""
-        self._process.stdin.close()
-        assert self._process.wait(timeout=30) == 0
-
-    def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
-        assert line, f"the fork server ended with status {self._process.wait(timeout=30)}"
-        return json.loads(line)
 
 
 @dataclass(frozen=True)
@@ -166,7 +136,7 @@ class Experiment:
 
     def __init__(
         self,
-        server: ForkServer,
+        python: WarmPython,
         root: Path,
         *,
         one_episode: bool,
@@ -182,7 +152,7 @@ class Experiment:
         self.store = CheckpointStore(self.config.checkpointing)
         self.landings: Counter[str] = Counter()
         self.lost: list[int] = []
-        self._server = server
+        self._python = python
         root.mkdir()
         self._counts_file = root / "counts"
 
@@ -216,16 +186,26 @@ class Experiment:
             counts = memoryview(mmap.mmap(file.fileno(), 24, prot=mmap.PROT_READ)).cast("q")
         scene = Scene(self.root, counts, names_in(self.root / "checkpoints"))
         resumed = self.newest_step if resumes is None else resumes
-        pid = self._server.ask(
-            "start",
-            flags=self.flags(stop),
-            output=str(self.root / "output.txt"),
-            counts=str(self._counts_file),
-            clock=clock,
-            trip=None if moment is None else moment.trip,
-        )["pid"]
-        status = self._watch(pid, scene, moment)
-        assert status in (0, -9), (self.root / "output.txt").read_text(encoding="utf-8")
+        told = {
+            "flags": self.flags(stop),
+            "counts": str(self._counts_file),
+            "clock": clock,
+            "trip": None if moment is None else moment.trip,
+        }
+        output = self.root / "output.txt"
+        with output.open("ab") as file:
+            process = self._python.popen(
+                [str(_TRAINING), json.dumps(told)],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+        try:
+            status = self._watch(process, scene, moment)
+        finally:
+            process.kill()
+            process.wait()
+        assert status in (0, -9), output.read_text(encoding="utf-8")
         assert scene.first in (0, resumed + 1), "it went on with another checkpoint"
         assert scene.replayed <= resumed
         if status == 0:
@@ -236,7 +216,7 @@ class Experiment:
     @property
     def newest_step(self) -> int:
         """PPO step of the newest complete checkpoint, 0 without one."""
-        return max((info.manifest.ppo_step for info in self.store.list()), default=0)
+        return max((info.manifest.ppo_step for info in self.store.checkpoints()), default=0)
 
     def must_agree_with(self, straight: Outcome) -> None:
         """Check that what is shown now is no other curve, and that no saved point is missing."""
@@ -259,22 +239,21 @@ class Experiment:
             stop_at_requests=stop * self.envs,
         )
 
-    def _watch(self, pid: int, scene: Scene, moment: Moment | None) -> int:
-        """Poll until the moment has come, then kill; return the status of the ended child."""
+    def _watch(self, process: subprocess.Popen[str], scene: Scene, moment: Moment | None) -> int:
+        """Poll until the moment has come, then kill; return the status of the ended process."""
         if moment is None or moment.trip is not None:
-            return int(self._server.ask("wait", pid=pid)["status"])
+            return process.wait()
         countdown: int | None = None
         for looks in itertools.count(1):
             if countdown is None and moment.seen(scene):
                 countdown = moment.polls
             if countdown == 0:
-                return int(self._server.ask("kill", pid=pid)["status"])
+                process.kill()
+                return process.wait()
             if countdown is not None:
                 countdown -= 1
-            if looks % _POLLS_PER_LOOK == 0:
-                status = self._server.ask("poll", pid=pid)["status"]
-                if status is not None:
-                    return int(status)
+            if looks % _POLLS_PER_LOOK == 0 and process.poll() is not None:
+                return process.wait()
         raise AssertionError("unreachable")
 
     def _account(self, scene: Scene, resumed: int) -> None:
@@ -296,7 +275,7 @@ class Experiment:
         if scene.last and scene.writes:  # what an earlier process left staged is gone by then
             return "staged write"
         if files != scene.before:
-            infos = self.store.list()
+            infos = self.store.checkpoints()
             if infos and f"-> {infos[-1].path.name}" not in files:
                 return "between rename and link"
             if self.store.outdated(Retention.of(self.config.checkpointing)):
@@ -328,7 +307,7 @@ class Outcome:
     @classmethod
     def of(cls, experiment: Experiment) -> Outcome:
         run = experiment.root / "run"
-        steps = [info.manifest.ppo_step for info in experiment.store.list()]
+        steps = [info.manifest.ppo_step for info in experiment.store.checkpoints()]
         with (run / "metrics" / "training.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         return cls(
@@ -382,13 +361,6 @@ def curves(experiment: Experiment) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.fixture(scope="session")
-def fork_server() -> Iterator[ForkServer]:
-    server = ForkServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
 def moment() -> type[Moment]:
     return Moment
 
@@ -399,15 +371,15 @@ def outcome_of():
 
 
 @pytest.fixture
-def make_experiment(fork_server, tmp_path):
+def make_experiment(warm_python, tmp_path):
     def make(name: str, **how: Any) -> Experiment:
-        return Experiment(fork_server, tmp_path / name, **{"one_episode": False, **how})
+        return Experiment(warm_python, tmp_path / name, **{"one_episode": False, **how})
 
     return make
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(fork_server, tmp_path_factory):
+def uninterrupted(warm_python, tmp_path_factory):
     """Return what a training leaves that was never stopped, by its episodes and engine."""
     known: dict[tuple[bool, str], Outcome] = {}
 
@@ -415,7 +387,7 @@ def uninterrupted(fork_server, tmp_path_factory):
         which = (one_episode, engine)
         if which not in known:
             root = tmp_path_factory.mktemp("uninterrupted") / "straight"
-            straight = Experiment(fork_server, root, one_episode=one_episode, engine=engine)
+            straight = Experiment(warm_python, root, one_episode=one_episode, engine=engine)
             assert not straight.attempt()
             known[which] = Outcome.of(straight)
         return known[which]

@@ -169,11 +169,11 @@ def test_a_checkpoint_damaged_between_two_processes_is_passed_over(
 ):
     training = make_experiment("damaged")
     assert training.attempt(polled("deciding", 60))
-    newest = training.store.list()[-1].path
+    newest = training.store.checkpoints()[-1].path
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
-    earlier = training.store.list()[-2].manifest.ppo_step
+    earlier = training.store.checkpoints()[-2].manifest.ppo_step
     assert not training.attempt(resumes=earlier)
     log = (training.root / "run" / "ppo_training.log").read_text(encoding="utf-8")
     assert f"skipped {newest}: damaged: its SHA-256 is not the one in its manifest" in log

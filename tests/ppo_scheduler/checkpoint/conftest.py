@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from ppo_scheduler.checkpoint import disk
+from ppo_scheduler import files
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.config.learner_sections import CheckpointingSection
@@ -37,9 +37,8 @@ def step_in(tree: StateDict) -> int:
     return int(step)
 
 
-def publish(store: CheckpointStore, step: int, content: int | None = None, **keys: Any) -> Path:
-    """Publish ``tree_of(content)`` (the step's own by default) at a step."""
-    tree = keys.pop("tree", tree_of(step if content is None else content))
+def description(step: int, **keys: Any) -> Description:
+    """Return what a training says of a step."""
     described: dict[str, Any] = {
         "ppo_step": step,
         "global_step": step,
@@ -53,7 +52,13 @@ def publish(store: CheckpointStore, step: int, content: int | None = None, **key
         "settings": {"training.seed": 0},
         **keys,
     }
-    return store.publish(tree, Description(**described))
+    return Description(**described)
+
+
+def publish(store: CheckpointStore, step: int, content: int | None = None, **keys: Any) -> Path:
+    """Publish ``tree_of(content)`` (the step's own by default) at a step."""
+    tree = keys.pop("tree", tree_of(step if content is None else content))
+    return store.publish(tree, description(step, **keys))
 
 
 class Stores:
@@ -87,7 +92,7 @@ class Stores:
         return step_in(loaded.tree)
 
     def steps(self) -> list[int]:
-        return [info.manifest.ppo_step for info in self.open().list()]
+        return [info.manifest.ppo_step for info in self.open().checkpoints()]
 
 
 @pytest.fixture
@@ -111,6 +116,16 @@ def stores(make_stores, tmp_path):
 @pytest.fixture
 def save():
     return publish
+
+
+@pytest.fixture
+def describe():
+    return description
+
+
+@pytest.fixture
+def small_tree():
+    return tree_of
 
 
 class Killed(BaseException):
@@ -143,7 +158,7 @@ class FaultyDisk:
             patch.setattr(os, name, faulty)
             if hasattr(pathlib, "_NormalAccessor"):  # Python 3.10 keeps references of its own
                 patch.setattr(pathlib._NormalAccessor, name, staticmethod(faulty), raising=False)
-        patch.setattr(disk, "open", self._open, raising=False)
+        patch.setattr(files, "open", self._open, raising=False)
 
     @property
     def failed(self) -> bool:

@@ -22,7 +22,7 @@ def test_the_newest_is_published_with_its_manifest_and_link(stores, save):
     assert path == stores.folder / "checkpoint_step_00000128.pt"
     assert files(stores) == {path.name, path.with_suffix(".json").name, "latest.pt", ".lock"}
     assert os.readlink(stores.folder / "latest.pt") == path.name
-    [info] = stores.open().list()
+    [info] = stores.open().checkpoints()
     assert (info.path, info.manifest.reason, info.manifest.facts) == (path, "end", {"episode": 7})
     assert info.manifest.created_at == "2030-01-02T03:04:05+00:00"
     assert info.manifest.size_bytes == path.stat().st_size

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +16,8 @@ from ppo_scheduler.checkpoint.names import (
     orphaned_manifests,
     parse,
     present,
-    staged,
 )
+from ppo_scheduler.files import staged_path
 
 names = st.builds(CheckpointName, st.integers(0, 10**10), st.booleans())
 
@@ -55,10 +57,11 @@ def test_stray_files_are_no_checkpoints(file):
 
 @given(names)
 def test_staged_names_are_dot_names_and_no_checkpoints(name):
-    assert staged(name.file).startswith(".")
-    assert is_staged(staged(name.file))
+    staged = staged_path(Path(name.file)).name
+    assert staged.startswith(".")
+    assert is_staged(staged)
     assert not is_staged(name.file)
-    assert parse(staged(name.file)) is None
+    assert parse(staged) is None
 
 
 def test_names_sort_by_number_not_by_text():

@@ -20,7 +20,7 @@ def test_the_newest_is_the_highest_step(stores, save, backwards):
     store = stores.open(clock=backwards)
     for step in (1, 2, 3):
         save(store, step)
-    created = [info.manifest.created_at for info in stores.open().list()]
+    created = [info.manifest.created_at for info in stores.open().checkpoints()]
     assert created == sorted(created, reverse=True)
     assert stores.latest_step() == 3
     assert (stores.folder / "latest.pt").resolve().name == "checkpoint_step_00000003.pt"

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ppo_scheduler.checkpoint import disk
+from ppo_scheduler import files
 from ppo_scheduler.checkpoint.names import Retention
+from ppo_scheduler.checkpoint.saver import Saver, SavesFailed
 from ppo_scheduler.errors import UserError
 
 MANY = 200
@@ -81,6 +82,45 @@ def test_an_interrupted_publication_loses_no_training(
         if not faulty.failed:
             break
     assert 10 < fail_at < MANY - 1
+
+
+def test_only_what_was_not_published_counts_as_a_failed_save(
+    tmp_path, make_stores, save, faulty_disk, describe, small_tree, caplog
+):
+    """The disk refuses one call after the other: to publish, to repoint the link, to prune."""
+    saved_in_spite_of = []
+    for fail_at in range(MANY):
+        stores = make_stores(tmp_path / str(fail_at))
+        stores.with_steps(1, 2, max_checkpoints=2)
+        store = stores.open(max_checkpoints=2)
+        store.load("latest")
+        store.prepare()
+        saver = Saver(store, background=False)
+        caplog.clear()
+        with faulty_disk(fail_at, kill=False) as faulty:
+            path = saver.save_now(lambda: small_tree(9), describe(9))
+        if not faulty.failed:
+            break
+        if path is None:
+            with pytest.raises(SavesFailed, match="No space left"):
+                saver.raise_failures()
+        else:
+            saver.raise_failures()
+            assert stores.latest_step() == 9
+            assert "00000009.pt is saved, but" in caplog.text
+            saved_in_spite_of.append(faulty.calls[fail_at])
+        save(store, 10)
+        assert stores.steps() == ([2, 10] if path is None and 9 not in stores.steps() else [9, 10])
+        assert os.readlink(stores.folder / "latest.pt") == "checkpoint_step_00000010.pt"
+    assert 10 < fail_at < MANY - 1
+    assert saved_in_spite_of == [
+        ("unlink", ".latest.pt.tmp"),
+        ("symlink", ".latest.pt.tmp"),
+        ("replace", "latest.pt"),
+        ("fsync", saved_in_spite_of[3][1]),
+        ("unlink", "checkpoint_step_00000001.pt"),
+        ("unlink", "checkpoint_step_00000001.json"),
+    ]
 
 
 @KINDS
@@ -166,7 +206,7 @@ def test_a_folder_that_may_not_be_written_is_told_before_training(stores, monkey
         raise OSError(number, os.strerror(number))
 
     stores.with_steps(1)
-    monkeypatch.setattr(disk, "open", refuse, raising=False)
+    monkeypatch.setattr(files, "open", refuse, raising=False)
     told = rf"cannot be saved there \({os.strerror(number)}\).*enable_checkpoints=false"
     with pytest.raises(UserError, match=told):
         stores.open().prepare()
@@ -192,7 +232,7 @@ def test_a_folder_that_turns_read_only_keeps_what_it_has(stores, save, monkeypat
     with monkeypatch.context() as patch:
         for name in ("replace", "unlink", "symlink"):
             patch.setattr(os, name, refuse)
-        patch.setattr(disk, "open", refuse, raising=False)
+        patch.setattr(files, "open", refuse, raising=False)
         with pytest.raises(UserError, match="Read-only file system"):
             save(store, 2)
     assert stores.steps() == [1]

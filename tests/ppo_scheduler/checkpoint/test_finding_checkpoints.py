@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shutil
 
 import pytest
@@ -84,7 +85,7 @@ def content(folder):
 
 
 @pytest.mark.parametrize(("damage", "reason"), DAMAGES)
-def test_a_bad_one_is_named_and_the_previous_good_one_is_used(stores, damage, reason, caplog):
+def test_a_bad_one_is_named_and_the_previous_good_one_is_used(stores, damage, reason):
     stores.with_steps(1, 2, 3)
     damage(path_of(stores, 3))
     loaded = stores.open().load("latest")
@@ -93,9 +94,28 @@ def test_a_bad_one_is_named_and_the_previous_good_one_is_used(stores, damage, re
     assert path == path_of(stores, 3)
     with pytest.raises(UserError, match=reason):
         raise UserError(why)
+
+
+@pytest.mark.parametrize(("damage", "reason"), [d for d in DAMAGES if d[0] is not lose_a_part])
+def test_a_damage_is_found_and_named_without_parsing(stores, damage, reason, caplog):
+    stores.with_steps(1, 2, 3)
+    damage(path_of(stores, 3))
     with caplog.at_level(logging.WARNING):
         assert stores.open().latest().path == path_of(stores, 2)
+    found = stores.open().find("latest")
+    [(path, why)] = found.skipped
+    assert (found.path, path) == (path_of(stores, 2), path_of(stores, 3))
     assert f"skipped {path}: {why}" in caplog.text
+    assert re.search(reason, why)
+
+
+def test_what_only_parsing_finds_is_skipped_when_it_is_loaded(stores):
+    """It has the bytes its manifest promises: a program wrote it so."""
+    stores.with_steps(1, 2, 3)
+    lose_a_part(path_of(stores, 3))
+    assert stores.open().latest().path == path_of(stores, 3)
+    loaded = stores.open().load("latest")
+    assert (loaded.path, loaded.skipped[0][0]) == (path_of(stores, 2), path_of(stores, 3))
 
 
 @pytest.mark.parametrize(("damage", "reason"), DAMAGES)
@@ -117,7 +137,7 @@ def test_no_good_one_is_an_error_that_names_all(stores):
 
 def test_without_a_folder_there_is_nothing_and_none_is_made(stores):
     assert stores.open().latest() is None
-    assert stores.open().list() == []
+    assert stores.open().checkpoints() == []
     with pytest.raises(UserError, match=r"no checkpoint to resume from.*--resume never"):
         stores.open().load("latest")
     assert not stores.folder.exists()

@@ -12,9 +12,10 @@ from ppo_scheduler.errors import UserError
 
 HOLDER = """
 import sys
-from pathlib import Path
-from ppo_scheduler.checkpoint.lock import FolderLock
-lock = FolderLock(Path(sys.argv[1]))
+from ppo_scheduler.checkpoint.store import CheckpointStore
+from ppo_scheduler.config.learner_sections import CheckpointingSection
+store = CheckpointStore(CheckpointingSection(checkpoint_dir=sys.argv[1]))
+store.prepare()
 print("locked", flush=True)
 sys.stdin.read()
 """
@@ -69,7 +70,7 @@ def test_a_file_in_place_of_the_folder_is_told_with_the_way_out(tmp_path, make_s
     with pytest.raises(UserError, match=r"cannot be saved there .*enable_checkpoints=false"):
         stores.open().prepare()
     with pytest.raises(UserError, match="cannot be listed"):
-        stores.open().list()
+        stores.open().checkpoints()
 
 
 def test_a_folder_without_room_is_told_before_training(stores, faulty_disk):

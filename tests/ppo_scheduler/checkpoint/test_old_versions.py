@@ -16,7 +16,7 @@ import torch
 
 from ppo_scheduler.checkpoint.manifest import Manifest
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION, migrate_manifest, migrate_tree
-from ppo_scheduler.checkpoint.reading import read_named
+from ppo_scheduler.checkpoint.reading import load_named
 from ppo_scheduler.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -54,7 +54,7 @@ def names(node, depth: int, where: str = "") -> set[str]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_it_is_read_with_all_of_todays_parts(version):
-    loaded = read_named(golden(version))
+    loaded = load_named(golden(version))
     assert loaded.manifest.schema_version == version
     assert loaded.manifest.parts == PARTS
     assert list(loaded.tree) == PARTS
@@ -63,7 +63,7 @@ def test_it_is_read_with_all_of_todays_parts(version):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_no_tensor_is_lost_or_changed(version):
-    old, new = raw_tree(version), read_named(golden(version)).tree
+    old, new = raw_tree(version), load_named(golden(version)).tree
     if version == 1:
         moments = old["learner"].pop("optimizer")["state"].values()
         adamw = new["learner"]["updater"].pop("adamw")
@@ -76,8 +76,10 @@ def test_no_tensor_is_lost_or_changed(version):
         moved = new["rollout"].pop("action_log")
         assert moved["lengths"].tolist() == [len(log) for log in logs]
         assert moved["actions"].tolist() == [log.tolist() for log in logs]
+    if version < 4:  # what was measured before the last decision is not kept any more
+        old["learner" if version == 1 else "rollout"]["pending"].pop("telemetry")
     before, after = tensors(old), tensors(new)
-    assert len(before) == len(after) > 40
+    assert len(before) == len(after) >= 40
     left = list(after)
     for tensor in before:
         match = next(i for i, other in enumerate(left) if same(tensor, other))
@@ -89,10 +91,10 @@ def same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def test_version_1_keeps_all_it_says():
-    old, new = raw_tree(1), read_named(golden(1)).tree
+    old, new = raw_tree(1), load_named(golden(1)).tree
     moved = {"pending", "action_log", "action_rng", "num_replicas", "num_envs", "rollout"}
     moved |= {"optimizer", "reference"}
-    assert set(new["learner"]) == set(old["learner"]) - moved
+    assert set(new["learner"]) == set(old["learner"]) - moved - {"schedules"}
     assert new["rollout"]["action_rng"] == old["learner"]["action_rng"]
     assert new["rollout"]["buffer"]["filled"] == old["learner"]["rollout"]["filled"]
     assert new["rollout"]["action_log"]["actions"][0].tolist() == (
@@ -109,7 +111,7 @@ def test_version_1_keeps_all_it_says():
 
 
 def test_version_1_says_what_it_did_not_know():
-    manifest = read_named(golden(1)).manifest
+    manifest = load_named(golden(1)).manifest
     assert (manifest.settings, manifest.val_score) == ({}, None)
     assert manifest.facts == {"episode": 0, "requests_done": 57}
 
@@ -135,7 +137,7 @@ def test_without_one_of_its_parts_it_is_refused(version, tmp_path):
         torch.save(tree, path)
         path.with_suffix(".json").write_bytes(certificate(version, path.read_bytes()))
         with pytest.raises(UserError, match=rf"incomplete.*lacks .*{part}"):
-            read_named(path)
+            load_named(path)
 
 
 def certificate(version: int, data: bytes) -> bytes:

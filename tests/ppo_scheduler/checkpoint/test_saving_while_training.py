@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ppo_scheduler.checkpoint import store as store_module
+from ppo_scheduler.checkpoint import tree as tree_module
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.saver import Saver, SavesFailed
 
@@ -53,14 +54,14 @@ class Gate:
 
     def __init__(self, patch) -> None:
         self.entered, self._opened = threading.Event(), threading.Event()
-        real = store_module.dump
+        real = tree_module.dump
 
         def held(tree):
             self.entered.set()
             assert self._opened.wait(30)
             return real(tree)
 
-        patch.setattr(store_module, "dump", held)
+        patch.setattr(tree_module, "dump", held)
 
     def open(self) -> None:
         self._opened.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,12 +24,14 @@ EASY = CurriculumStage(until_requests=100, qps_scale=0.5, latency_threshold_scal
 HARDER = CurriculumStage(until_requests=300, qps_scale=0.8, penalty_scale=0.5)
 
 
+@pytest.mark.shows("curriculum_learning.enabled")
 def test_enabled_false_applies_no_stage() -> None:
     off = curriculum(EASY, HARDER, enabled=False)
     assert off.scales(0) == off.scales(10**9) == StageScales(2, 1.0, 1.0, 1.0)
     assert curriculum(EASY, HARDER).scales(0) == StageScales(0, 0.5, 2.0, 1.0)
 
 
+@pytest.mark.shows("curriculum_learning.stages")
 def test_stages_follow_each_other_and_end() -> None:
     made = curriculum(EASY, HARDER)
     assert [made.scales(seen).index for seen in (0, 99, 100, 299, 300, 10**9)] == [0, 0, 1, 1, 2, 2]
@@ -36,6 +39,7 @@ def test_stages_follow_each_other_and_end() -> None:
     assert made.scales(300) == StageScales(2, 1.0, 1.0, 1.0)
 
 
+@pytest.mark.shows("curriculum_learning.stages[].until_requests")
 def test_until_requests_is_the_first_request_of_the_next_stage() -> None:
     for end in (1, 50):
         made = curriculum(CurriculumStage(until_requests=end, qps_scale=0.5))
@@ -43,14 +47,17 @@ def test_until_requests_is_the_first_request_of_the_next_stage() -> None:
         assert made.scales(end).qps_scale == 1.0
 
 
+@pytest.mark.shows("curriculum_learning.stages[].qps_scale")
 def test_qps_scale_is_passed_on() -> None:
     assert one_stage(qps_scale=0.25) == StageScales(0, qps_scale=0.25)
 
 
+@pytest.mark.shows("curriculum_learning.stages[].latency_threshold_scale")
 def test_latency_threshold_scale_is_passed_on() -> None:
     assert one_stage(latency_threshold_scale=4.0) == StageScales(0, latency_threshold_scale=4.0)
 
 
+@pytest.mark.shows("curriculum_learning.stages[].penalty_scale")
 def test_penalty_scale_is_passed_on() -> None:
     assert one_stage(penalty_scale=0.0) == StageScales(0, penalty_scale=0.0)
 

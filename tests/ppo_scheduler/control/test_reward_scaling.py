@@ -74,9 +74,9 @@ def test_an_episode_end_forgets_the_return_of_its_environment_only() -> None:
 def test_clip_bounds_the_scaled_reward() -> None:
     for clip in (10.0, 2.0):
         scaler = RewardScaler(0.99, 2, clip)
-        for reward in rewards(2, 20):
+        for reward in rewards(2, 220):
             scaler.scale(reward, NOT_DONE)
-        scaler.updating = False
+        # They count in the divisor themselves: as one of 220 each is 15 standard deviations.
         assert scaler.scale(np.array([-1e9, 1e9]), NOT_DONE).tolist() == [-clip, clip]
 
 
@@ -90,19 +90,6 @@ def test_gamma_sets_how_far_the_return_reaches() -> None:
     assert stds[1] > 2 * stds[0]
 
 
-def test_switched_off_the_divisor_stays_and_switched_on_it_moves_again() -> None:
-    scaler = RewardScaler(0.99, 2, clip=10.0)
-    for reward in rewards(4, 10):
-        scaler.scale(reward, NOT_DONE)
-    frozen = scaler.std
-    scaler.updating = False
-    scaler.scale(np.array([500.0, -500.0]), NOT_DONE)
-    assert scaler.std == frozen
-    scaler.updating = True
-    scaler.scale(np.array([500.0, -500.0]), NOT_DONE)
-    assert scaler.std > frozen
-
-
 def test_the_first_reward_passes_unscaled() -> None:
     """One return has no spread; dividing by almost nothing would clip it to the limit."""
     scaler = RewardScaler(0.99, 1, clip=10.0)
@@ -110,14 +97,13 @@ def test_the_first_reward_passes_unscaled() -> None:
     assert scaler.scale(np.array([-3.0]), np.array([False])).tolist() == [-3.0]
 
 
-@given(seed=st.integers(0, 1000), before=st.integers(0, 10), updating=st.booleans())
+@given(seed=st.integers(0, 1000), before=st.integers(0, 10))
 def test_scaling_continues_from_a_file_bit_by_bit(
-    seed: int, before: int, updating: bool, through_file: Callable[[StateDict], StateDict]
+    seed: int, before: int, through_file: Callable[[StateDict], StateDict]
 ) -> None:
     original, restored = (RewardScaler(0.99, 2, clip=10.0) for _ in range(2))
     for step, reward in enumerate(rewards(seed, before)):
         original.scale(reward, np.array([step == 2, False]))
-    original.updating = updating
     restored.load_state_dict(through_file(original.state_dict()))
     for reward in rewards(seed + 1, 10):
         np.testing.assert_array_equal(

@@ -40,6 +40,7 @@ def test_a_warm_start_keeps_the_statistics_it_was_cloned_with() -> None:
     assert not stabilizer.learning(2)
 
 
+@pytest.mark.shows("statistics_stabilization.keep_updating")
 @pytest.mark.parametrize("warm_started", [False, True])
 def test_keep_updating_collects_for_ever(warm_started: bool) -> None:
     section = StabilizationSection(collect_steps=3, keep_updating=True)

@@ -61,12 +61,14 @@ def test_formula_after_two_steps() -> None:
     assert made.current_temperature == temperature
 
 
+@pytest.mark.shows("temperature_control.enabled")
 def test_enabled_false_keeps_the_base_for_ever() -> None:
     made = controller(enabled=False, base_temperature=0.9, pulse_magnitude=0.5, stagnation_window=2)
     assert {after(1, made, qps=1e3, latency_s=1e3, balance=0.0) for _ in range(20)} == {0.9}
     assert made.pulses == 0
 
 
+@pytest.mark.shows("temperature_control.base_temperature")
 def test_base_temperature_holds_without_pressure() -> None:
     for base in (0.8, 1.0, 1.2):
         made = controller(base_temperature=base)
@@ -74,11 +76,13 @@ def test_base_temperature_holds_without_pressure() -> None:
         assert after(50, made) == base
 
 
+@pytest.mark.shows("temperature_control.min_temperature")
 def test_min_temperature_is_the_floor_under_any_pressure() -> None:
     for floor in (0.5, 0.7):
         assert after(100, controller(min_temperature=floor), qps=1e4, latency_s=1e4) == floor
 
 
+@pytest.mark.shows("temperature_control.max_temperature")
 def test_max_temperature_is_the_ceiling_and_twice_it_that_of_pulses() -> None:
     for ceiling in (1.1, 1.5):
         made = controller(max_temperature=ceiling, balance_weight=5.0)
@@ -87,6 +91,7 @@ def test_max_temperature_is_the_ceiling_and_twice_it_that_of_pulses() -> None:
         assert after(4, pulsing) == 2 * ceiling
 
 
+@pytest.mark.shows("temperature_control.target_qps")
 def test_target_qps_is_where_rate_pressure_is_zero() -> None:
     for target in (5.0, 50.0):
         assert after(20, controller(target_qps=target), qps=target) == 1.0
@@ -94,6 +99,7 @@ def test_target_qps_is_where_rate_pressure_is_zero() -> None:
         assert after(20, controller(target_qps=target), qps=0.5 * target) > 1.0
 
 
+@pytest.mark.shows("temperature_control.target_latency_s")
 def test_target_latency_s_is_where_latency_pressure_begins() -> None:
     for target in (2.0, 20.0):
         assert after(20, controller(target_latency_s=target), latency_s=target) == 1.0
@@ -101,12 +107,14 @@ def test_target_latency_s_is_where_latency_pressure_begins() -> None:
         assert after(20, controller(target_latency_s=target), latency_s=1.5 * target) < 1.0
 
 
+@pytest.mark.shows("temperature_control.qps_sensitivity")
 def test_qps_sensitivity_scales_the_drop() -> None:
     drops = [1.0 - after(20, controller(qps_sensitivity=s), qps=30.0) for s in (0.0, 0.1, 0.2)]
     assert drops[0] == 0.0
     assert drops[2] == pytest.approx(2 * drops[1])
 
 
+@pytest.mark.shows("temperature_control.latency_sensitivity")
 def test_latency_sensitivity_scales_the_drop() -> None:
     drops = [
         1.0 - after(20, controller(latency_sensitivity=s), latency_s=20.0) for s in (0.0, 0.1, 0.2)
@@ -115,11 +123,13 @@ def test_latency_sensitivity_scales_the_drop() -> None:
     assert drops[2] == pytest.approx(2 * drops[1])
 
 
+@pytest.mark.shows("temperature_control.balance_weight")
 def test_balance_weight_is_the_rise_at_complete_imbalance() -> None:
     for weight in (0.0, 0.1, 0.3):
         assert after(1, controller(balance_weight=weight), balance=0.0) == pytest.approx(1 + weight)
 
 
+@pytest.mark.shows("temperature_control.ema_alpha")
 def test_ema_alpha_sets_how_fast_pressure_is_felt() -> None:
     slow, fast = (after(3, controller(ema_alpha=a), qps=48.0) for a in (0.1, 0.9))
     assert fast < slow < 1.0
@@ -158,6 +168,7 @@ def test_temperature_never_leaves_its_clamps(stream: list[tuple[float, ...]]) ->
         assert 0.5 <= temperature <= (3.0 if made.pulse_active else 1.5)
 
 
+@pytest.mark.shows("temperature_control.pulse_magnitude")
 def test_pulse_magnitude_is_the_height_relative_to_the_base() -> None:
     for magnitude in (0.25, 0.5):
         made = controller(base_temperature=1.2, pulse_magnitude=magnitude, stagnation_window=2)
@@ -167,11 +178,13 @@ def test_pulse_magnitude_is_the_height_relative_to_the_base() -> None:
     assert pulsed_steps([0.0] * 40, pulse_magnitude=0.0) == []
 
 
+@pytest.mark.shows("temperature_control.pulse_steps")
 def test_pulse_steps_is_the_length_of_a_pulse() -> None:
     for steps in (1, 3):
         assert pulsed_steps([0.0] * 11, pulse_steps=steps) == list(range(7, 7 + steps))
 
 
+@pytest.mark.shows("temperature_control.stagnation_window")
 def test_stagnation_window_sets_when_a_pulse_can_come() -> None:
     """A pulse needs two full windows: one to be compared and one to be compared with."""
     for window in (2, 5):
@@ -179,6 +192,7 @@ def test_stagnation_window_sets_when_a_pulse_can_come() -> None:
         assert pulsed == [2 * window - 1, 3 * window - 1]
 
 
+@pytest.mark.shows("temperature_control.stagnation_threshold")
 def test_stagnation_threshold_is_the_rise_that_counts_as_progress() -> None:
     rising = [-10.0] * 4 + [-9.5] * 4  # by 5 % of the older mean's size
     assert pulsed_steps(rising, stagnation_threshold=0.01) == []

@@ -8,7 +8,7 @@ import logging
 import pytest
 from rich.console import Console
 
-from ppo_scheduler.monitoring.progress_bar import TrainingProgress
+from ppo_scheduler.monitoring.progress_bar import ProgressBar
 from ppo_scheduler.monitoring.run_log import run_log, terminal
 
 SHOW_CURSOR, HIDE_CURSOR, ERASE_LINE = "\x1b[?25h", "\x1b[?25l", "\x1b[2K"
@@ -49,7 +49,7 @@ def screen(console: Console) -> str:
     return console.file.getvalue()
 
 
-def interrupt(progress: TrainingProgress) -> None:
+def interrupt(progress: ProgressBar) -> None:
     """Let Ctrl-C come after the first update."""
 
     def work() -> None:
@@ -63,7 +63,7 @@ def interrupt(progress: TrainingProgress) -> None:
 
 def test_a_line_tells_all_facts(clock, lines):
     console = plain()
-    with TrainingProgress(10_000, console, enabled=True, clock=clock) as progress:
+    with ProgressBar(10_000, console, enabled=True, clock=clock) as progress:
         progress.update(0, -1.0, 2.0)
         clock.now += 20.0
         progress.update(1000, -0.12345, 2.345)
@@ -74,7 +74,7 @@ def test_a_line_tells_all_facts(clock, lines):
 
 
 def test_decisions_of_before_a_resume_do_not_count_as_speed(clock, lines):
-    progress = TrainingProgress(10_000, plain(), enabled=True, clock=clock)
+    progress = ProgressBar(10_000, plain(), enabled=True, clock=clock)
     progress.update(9000, 0.0, 1.0)
     clock.now += 100.0
     progress.update(9100, 0.0, 1.0)
@@ -82,7 +82,7 @@ def test_decisions_of_before_a_resume_do_not_count_as_speed(clock, lines):
 
 
 def test_long_times_are_told_in_hours(clock, lines):
-    progress = TrainingProgress(100_000, plain(), enabled=True, clock=clock)
+    progress = ProgressBar(100_000, plain(), enabled=True, clock=clock)
     progress.update(0, 0.0, 1.0)
     clock.now += 10.0
     progress.update(100, 0.0, 1.0)
@@ -90,14 +90,14 @@ def test_long_times_are_told_in_hours(clock, lines):
 
 
 def test_what_is_not_known_yet_is_not_invented(clock, lines):
-    progress = TrainingProgress(1000, plain(), enabled=True, clock=clock)
+    progress = ProgressBar(1000, plain(), enabled=True, clock=clock)
     clock.now += 10.0
     progress.update(100, 0.0, float("nan"))
     assert lines() == ["training 100/1000 decisions, 0/s, -- left, reward 0.000, latency -- s"]
 
 
 def test_lines_come_at_most_every_ten_seconds(clock, lines):
-    progress = TrainingProgress(1_000_000, plain(), enabled=True, clock=clock)
+    progress = ProgressBar(1_000_000, plain(), enabled=True, clock=clock)
     for step in range(100):
         progress.update(step, 0.0, 1.0)
         clock.now += 1.0
@@ -107,7 +107,7 @@ def test_lines_come_at_most_every_ten_seconds(clock, lines):
 
 
 def test_the_end_is_told_although_the_last_update_came_before_it(clock, lines):
-    with TrainingProgress(240, plain(), enabled=True, clock=clock) as progress:
+    with ProgressBar(240, plain(), enabled=True, clock=clock) as progress:
         progress.update(32, 0.0, 1.0)
         clock.now += 2.0
         progress.update(224, -0.5, 1.5)
@@ -116,7 +116,7 @@ def test_the_end_is_told_although_the_last_update_came_before_it(clock, lines):
 
 
 def test_a_chunk_ends_where_it_ends(clock, lines):
-    with TrainingProgress(240, plain(), enabled=True, clock=clock) as progress:
+    with ProgressBar(240, plain(), enabled=True, clock=clock) as progress:
         progress.update(32, 0.0, 1.0)
         clock.now += 2.0
         progress.update(64, -0.5, 1.5)
@@ -125,19 +125,19 @@ def test_a_chunk_ends_where_it_ends(clock, lines):
 
 
 def test_an_interrupted_training_is_not_called_done(clock, lines):
-    interrupt(TrainingProgress(240, plain(), enabled=True, clock=clock))
+    interrupt(ProgressBar(240, plain(), enabled=True, clock=clock))
     assert lines() == []
 
 
 def test_a_training_without_an_update_tells_nothing(clock, lines):
-    with TrainingProgress(10, plain(), enabled=True, clock=clock) as progress:
+    with ProgressBar(10, plain(), enabled=True, clock=clock) as progress:
         progress.finish(10)
     assert lines() == []
 
 
 def test_a_terminal_gets_a_bar_and_the_log_no_lines(clock, lines):
     console = screen_console()
-    with TrainingProgress(1000, console, enabled=True, clock=clock) as progress:
+    with ProgressBar(1000, console, enabled=True, clock=clock) as progress:
         progress.update(0, 0.0, 1.0)
         clock.now += 20.0
         progress.update(500, -0.5, 1.5)
@@ -148,7 +148,7 @@ def test_a_terminal_gets_a_bar_and_the_log_no_lines(clock, lines):
 
 def test_switched_off_a_terminal_gets_lines(clock, lines):
     console = screen_console()
-    with TrainingProgress(1000, console, enabled=False, clock=clock) as progress:
+    with ProgressBar(1000, console, enabled=False, clock=clock) as progress:
         clock.now += 20.0
         progress.update(500, 0.0, 1.0)
         progress.finish(1000)
@@ -158,7 +158,7 @@ def test_switched_off_a_terminal_gets_lines(clock, lines):
 
 def test_an_interrupt_gives_the_cursor_back(clock):
     console = screen_console()
-    interrupt(TrainingProgress(240, console, enabled=True, clock=clock))
+    interrupt(ProgressBar(240, console, enabled=True, clock=clock))
     assert HIDE_CURSOR in screen(console)
     assert screen(console).rindex(SHOW_CURSOR) > screen(console).rindex(HIDE_CURSOR)
 
@@ -169,7 +169,7 @@ def test_the_bar_makes_way_for_log_lines(tmp_path, clock, monkeypatch, capsys):
     terminal.cache_clear()  # Another test may have made the console, for another terminal.
     with (
         run_log(tmp_path / "ppo_training.log", "info"),
-        TrainingProgress(1000, terminal(), enabled=True, clock=clock) as progress,
+        ProgressBar(1000, terminal(), enabled=True, clock=clock) as progress,
     ):
         progress.update(10, 0.0, 1.0)
         logging.getLogger("ppo").info("hello")

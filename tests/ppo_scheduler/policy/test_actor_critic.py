@@ -16,7 +16,7 @@ from ppo_scheduler.ppo.objective import entropy, kl_divergence, log_probabilitie
 def network(**keys: object) -> ActorCritic:
     section = ArchitectureSection.model_validate({"hidden_size": 16, "attention_layers": 1, **keys})
     built = ActorCritic(5, 3, section)
-    built.initialise(torch.Generator().manual_seed(0), section.orthogonal_init)
+    built.initialize(torch.Generator().manual_seed(0), section.orthogonal_init)
     return built
 
 
@@ -62,6 +62,14 @@ def test_logits_are_not_squeezed_into_a_range():
     assert logits.abs().max() > 100.0
 
 
+@pytest.mark.shows(
+    "actor_critic_architecture.hidden_size",
+    "actor_critic_architecture.encoder_layers",
+    "actor_critic_architecture.attention_layers",
+    "actor_critic_architecture.attention_heads",
+    "actor_critic_architecture.activation",
+    "actor_critic_architecture.orthogonal_init",
+)
 @pytest.mark.parametrize(
     ("key", "value"),
     [

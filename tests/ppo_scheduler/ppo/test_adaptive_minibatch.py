@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppo_scheduler.config.learner_sections import OptimizationSection
-from ppo_scheduler.errors import UserError
 from ppo_scheduler.ppo.update import AdaptiveMinibatch
 
 TARGET = 0.02
@@ -28,16 +27,19 @@ def sizes(made: AdaptiveMinibatch, stops: list[bool], kl: float = 0.001) -> list
     return seen
 
 
+@pytest.mark.shows("advanced_optimization.adaptive_minibatch")
 def test_adaptive_minibatch_doubles_after_a_stop_and_halves_after_a_calm_update() -> None:
     assert sizes(minibatch(), [True, False, False]) == [256, 128, 64]
     assert sizes(minibatch(adaptive_minibatch=False), [True, True, False]) == [128, 128, 128]
 
 
+@pytest.mark.shows("advanced_optimization.max_minibatch_size")
 def test_max_minibatch_size_is_the_upper_bound() -> None:
     for bound in (200, 512):
         assert sizes(minibatch(max_minibatch_size=bound), [True] * 5)[-1] == bound
 
 
+@pytest.mark.shows("advanced_optimization.min_minibatch_size")
 def test_min_minibatch_size_is_the_lower_bound() -> None:
     for bound in (32, 50):
         assert sizes(minibatch(min_minibatch_size=bound), [False] * 5)[-1] == bound
@@ -52,13 +54,6 @@ def test_without_a_target_there_is_nothing_to_adapt_to() -> None:
     made = minibatch()
     made.after_update(False, 0.0, None)
     assert made.size == 128
-
-
-@pytest.mark.parametrize("initial", [16, 1024])
-def test_a_size_outside_its_bounds_is_refused_with_the_way_out(initial: int) -> None:
-    with pytest.raises(UserError, match=f"minibatch_size={initial} is outside .* 32 to 512"):
-        minibatch(initial)
-    assert minibatch(initial, adaptive_minibatch=False).size == initial
 
 
 @given(stops=st.lists(st.booleans(), max_size=20), later=st.lists(st.booleans(), max_size=20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from ppo_scheduler.config.learner_sections import (
@@ -32,7 +33,7 @@ def batch() -> Batch:
 
 def weights_after_one_epoch(minibatch_size: int, accumulation_steps: int) -> torch.Tensor:
     network = ActorCritic(2, 1, ArchitectureSection(hidden_size=8, attention_heads=2))
-    network.initialise(torch.Generator().manual_seed(1), True)
+    network.initialize(torch.Generator().manual_seed(1), True)
     section = PPOSection(minibatch_size=minibatch_size, epochs=1, target_kl=None)
     optimization = OptimizationSection(accumulation_steps=accumulation_steps)
     coefficients = Coefficients(learning_rate=1e-2, entropy=0.01, reference_kl=0.0)
@@ -41,6 +42,7 @@ def weights_after_one_epoch(minibatch_size: int, accumulation_steps: int) -> tor
     return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
 
 
+@pytest.mark.shows("advanced_optimization.accumulation_steps")
 def test_accumulation_steps_averages_minibatches_into_one_step() -> None:
     whole = weights_after_one_epoch(64, 1)
     torch.testing.assert_close(weights_after_one_epoch(16, 4), whole, rtol=1e-3, atol=2e-5)

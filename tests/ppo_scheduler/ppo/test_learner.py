@@ -52,6 +52,7 @@ def test_interrupted_training_ends_bit_identical(make_learner, make_task, stop, 
     assert straight.global_step == resumed.global_step == 400 * num_envs
 
 
+@pytest.mark.shows("training.seed")
 def test_same_seed_same_weights_and_another_seed_others(make_learner, make_task):
     finals = []
     for seed in (1, 1, 2):
@@ -83,11 +84,11 @@ def test_logits_change_with_the_state_while_acting_on_single_observations(make_l
     task = make_task()
     run(learner, task, 50)
     seen = {
-        learner.policy.evaluate(learner.policy.normalise(task.observation()))[0].numpy().tobytes()
+        learner.policy.evaluate(learner.policy.normalize(task.observation()))[0].numpy().tobytes()
     }
     for _ in range(5):
         task.step(learner)
-        logits, _ = learner.policy.evaluate(learner.policy.normalise(task.observation()))
+        logits, _ = learner.policy.evaluate(learner.policy.normalize(task.observation()))
         seen.add(logits.numpy().tobytes())
     assert len(seen) == 6
 
@@ -127,8 +128,8 @@ def test_warm_start_begins_with_exactly_the_given_policy(
     state = through_file(teacher.policy.state_dict())
     learner = Learner(make_config(), toy_schema, 3, sink, warm_start=state)
     observation = task.observation()
-    expected, _ = teacher.policy.evaluate(teacher.policy.normalise(observation))
-    actual, _ = learner.policy.evaluate(learner.policy.normalise(observation))
+    expected, _ = teacher.policy.evaluate(teacher.policy.normalize(observation))
+    actual, _ = learner.policy.evaluate(learner.policy.normalize(observation))
     assert torch.equal(expected, actual)
 
 
@@ -162,6 +163,7 @@ def test_critic_warm_up_leaves_the_policy_alone(make_learner, make_task, sink):
     assert sink.series("Training/ValueLoss")[-1] < 0.5
 
 
+@pytest.mark.shows("statistics_stabilization.collect_steps")
 def test_collection_feeds_statistics_and_learns_nothing(make_learner, make_task, sink):
     learner = make_learner(statistics_stabilization={"collect_steps": 200})
     run(learner, make_task(), 200)
@@ -170,6 +172,7 @@ def test_collection_feeds_statistics_and_learns_nothing(make_learner, make_task,
     assert learner.policy.replica_statistics.state_dict()["count"] > 0
 
 
+@pytest.mark.shows("ppo_config.max_nonfinite_steps")
 def test_not_finite_gradients_are_skipped_and_then_fail(make_learner, make_task):
     learner = make_learner(ppo_config={"max_nonfinite_steps": 3})
     run(learner, make_task(), 200)
@@ -186,15 +189,15 @@ def test_not_finite_gradients_are_skipped_and_then_fail(make_learner, make_task)
 def test_a_checkpoint_of_another_cluster_size_goes_on_without_its_rollout(make_learner, make_task):
     small = make_learner(num_replicas=3)
     run(small, make_task(num_replicas=3), 150)
-    large = make_learner(num_replicas=6)
     events = []
-    large.on_event = events.append
+    large = make_learner(num_replicas=6, on_event=events.append)
     large.load_state_dict(through_file(small.state_dict()))
     run(large, make_task(num_replicas=6), 150)
     assert "3 replicas" in events[0]
     assert large.global_step == 300
 
 
+@pytest.mark.shows("checkpointing.save_optimizer_state")
 def test_without_optimizer_state_adamw_starts_afresh(make_learner, make_task):
     learner = make_learner(checkpointing={"save_optimizer_state": False})
     run(learner, make_task(), 200)
@@ -208,6 +211,23 @@ def test_without_optimizer_state_adamw_starts_afresh(make_learner, make_task):
     assert not restored["exp_avg"].any()
 
 
+@pytest.mark.shows(
+    "ppo_config.rollout_len",
+    "ppo_config.epochs",
+    "ppo_config.minibatch_size",
+    "ppo_config.learning_rate",
+    "ppo_config.weight_decay",
+    "ppo_config.adam_eps",
+    "ppo_config.gamma",
+    "ppo_config.gae_lambda",
+    "ppo_config.clip_ratio",
+    "ppo_config.value_clip",
+    "ppo_config.value_coef",
+    "ppo_config.normalize_advantages",
+    "ppo_config.max_grad_norm",
+    "ppo_config.critic_warmup_updates",
+    "ppo_config.entropy_coef_initial",
+)
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -237,12 +257,14 @@ def test_every_key_of_the_update_changes_the_weights(make_learner, make_task, ke
     assert not same(weights(usual), weights(changed))
 
 
+@pytest.mark.shows("ppo_config.target_kl")
 def test_target_kl_stops_an_update_early(make_learner, make_task, sink):
     learner = make_learner(ppo_config={"target_kl": 1e-5})
     run(learner, make_task(), 400)
     assert min(sink.series("Training/EpochsDone")) < 4
 
 
+@pytest.mark.shows("ppo_config.action_balance_coef")
 def test_action_balance_evens_out_the_mean_probabilities(make_learner, make_task, sink):
     balance = []
     for coefficient in (0.0, 5.0):
@@ -254,15 +276,17 @@ def test_action_balance_evens_out_the_mean_probabilities(make_learner, make_task
     assert balance[1] < balance[0]
 
 
+@pytest.mark.shows("observation.clip")
 def test_clipped_observations_stay_within_the_clip(make_learner, make_task):
     learner = make_learner(observation={"clip": 0.5})
     task = make_task()
     run(learner, task, 100)
-    replicas, _ = learner.policy.normalise(task.observation())
+    replicas, _ = learner.policy.normalize(task.observation())
     assert np.abs(learner.rollout.replicas).max() == 0.5
     assert np.abs(replicas).max() <= 0.5
 
 
+@pytest.mark.shows("reward_config.normalize")
 def test_unnormalised_rewards_are_stored_as_they_are(make_learner, make_task):
     learner = make_learner(reward_config={"normalize": False})
     run(learner, make_task(), 80)
@@ -273,6 +297,7 @@ def test_unnormalised_rewards_are_stored_as_they_are(make_learner, make_task):
     )
 
 
+@pytest.mark.shows("reward_config.clip")
 def test_reward_clip_bounds_the_scaled_rewards(make_learner, make_task):
     learner = make_learner(reward_config={"clip": 0.3})
     run(learner, make_task(), 90)
@@ -280,11 +305,11 @@ def test_reward_clip_bounds_the_scaled_rewards(make_learner, make_task):
 
 
 def test_the_guard_intervenes_in_acting_and_learning(make_learner, make_task, sink):
-    learner = make_learner(
-        collapse_guard={"window": 16, "max_share": 0.34, "intervention_steps": 64}
-    )
     events = []
-    learner.on_event = events.append
+    learner = make_learner(
+        on_event=events.append,
+        collapse_guard={"window": 16, "max_share": 0.34, "intervention_steps": 64},
+    )
     run(learner, make_task(), 300)
     assert events
     assert max(sink.series("Training/EntropyCoef")) == 0.05

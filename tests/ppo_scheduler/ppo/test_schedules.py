@@ -44,23 +44,27 @@ def test_entropy_coef_initial_holds_at_step_0() -> None:
         assert entropy(0, entropy_coef_initial=initial) == initial
 
 
+@pytest.mark.shows("ppo_config.entropy_coef_final")
 def test_entropy_coef_final_holds_from_the_end_of_the_decay() -> None:
     for final in (0.0, 0.03):
         assert entropy(100, entropy_coef_final=final) == final
         assert entropy(10**9, entropy_coef_final=final) == final
 
 
+@pytest.mark.shows("ppo_config.entropy_decay_steps")
 def test_entropy_decay_steps_is_the_length_of_the_decay() -> None:
     assert entropy(50, entropy_decay_steps=100) == pytest.approx(0.05)
     assert entropy(50, entropy_decay_steps=200) == pytest.approx(0.075)
 
 
+@pytest.mark.shows("ppo_config.entropy_warmup_coef")
 def test_entropy_warmup_coef_is_added_at_step_0() -> None:
     for coef in (0.0, 0.5):
         value = entropy(0, entropy_warmup_coef=coef, entropy_warmup_steps=10)
         assert value == pytest.approx(0.1 + coef)
 
 
+@pytest.mark.shows("ppo_config.entropy_warmup_steps")
 def test_entropy_warmup_steps_is_when_the_extra_is_gone() -> None:
     for length in (10, 40):
         keys = {"entropy_warmup_coef": 0.5, "entropy_warmup_steps": length}
@@ -69,21 +73,25 @@ def test_entropy_warmup_steps_is_when_the_extra_is_gone() -> None:
     assert entropy(0, entropy_warmup_coef=0.5, entropy_warmup_steps=0) == 0.1
 
 
+@pytest.mark.shows("kl_regularization.initial_coef")
 def test_initial_coef_weighs_the_reference_at_step_0() -> None:
     for initial in (0.1, 0.4):
         assert kl(0, initial_coef=initial) == initial
 
 
+@pytest.mark.shows("kl_regularization.final_coef")
 def test_final_coef_stays_after_the_decay() -> None:
     for final in (0.0, 0.05):
         assert kl(100, final_coef=final) == kl(10**9, final_coef=final) == final
 
 
+@pytest.mark.shows("kl_regularization.decay_steps")
 def test_decay_steps_is_the_length_of_the_reference_decay() -> None:
     assert kl(50, decay_steps=100) == pytest.approx(0.15)
     assert kl(50, decay_steps=200) == pytest.approx(0.175)
 
 
+@pytest.mark.shows("advanced_optimization.lr_schedule")
 def test_lr_schedule_shapes_the_way_down() -> None:
     quarter, half = (
         {
@@ -96,6 +104,7 @@ def test_lr_schedule_shapes_the_way_down() -> None:
     assert half == pytest.approx({"constant": 1.0, "linear": 0.5, "cosine": 0.5})
 
 
+@pytest.mark.shows("advanced_optimization.lr_final_fraction")
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_lr_final_fraction_is_reached_at_the_end_and_kept(schedule: Any) -> None:
     for fraction in (0.0, 0.1, 1.0):
@@ -103,6 +112,7 @@ def test_lr_final_fraction_is_reached_at_the_end_and_kept(schedule: Any) -> None
         assert rate(1000, **keys) == rate(10**9, **keys) == fraction
 
 
+@pytest.mark.shows("advanced_optimization.lr_warmup_steps")
 def test_lr_warmup_steps_is_the_length_of_the_rise_from_zero() -> None:
     for length in (10, 100):
         assert rate(0, lr_warmup_steps=length) == 0.0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ppo_scheduler.checkpoint.manifest import Description
-from ppo_scheduler.checkpoint.reading import read_named
+from ppo_scheduler.checkpoint.reading import load_named
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from vidur_ext import cli
@@ -36,7 +36,7 @@ class Series:
         **changes: Any,
     ) -> None:
         """Save the tree at steps, some with validation scores, as a training that goes on."""
-        loaded = read_named(self._real)
+        loaded = load_named(self._real)
         described = loaded.manifest.model_dump(include=set(Description.model_fields)) | changes
         store = self.open(age)
         if self.steps():

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from ppo_scheduler.checkpoint.reading import read_named
+from ppo_scheduler.checkpoint.reading import load_named
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.policy.routing_policy import load_policy
 from vidur_ext.routing.features import observation_schema
@@ -130,7 +130,7 @@ class TestExport:
         policy = load_policy(
             tmp_path / "new" / "policy.pt", observation_schema(ObservationSection())
         )
-        saved = read_named(real_checkpoint).tree["learner"]["policy"]["network"]
+        saved = load_named(real_checkpoint).tree["learner"]["policy"]["network"]
         for name, weights in policy.network.state_dict().items():
             assert torch.equal(weights, saved[name])
 

@@ -84,11 +84,10 @@ class TestList:
             "3",
         ]
 
-    def test_without_config_and_folder_it_says_what_to_name(self, checkpoints) -> None:
+    def test_without_config_and_folder_it_looks_where_trainings_save(self, checkpoints) -> None:
         status, _, err = checkpoints("list")
         assert status == 2
-        assert "configs/ppo_warmstart.json is not below this folder" in err
-        assert "--dir" in err
+        assert "outputs/checkpoints: there is no such folder" in err
 
     def test_a_missing_folder_is_an_error_and_not_made(self, checkpoints, folder) -> None:
         status, _, err = checkpoints("list", "--dir", folder)

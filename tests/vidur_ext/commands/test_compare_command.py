@@ -28,7 +28,7 @@ def run(make_config, tmp_path):
     folder.config.write_text(dump_config(config), encoding="utf-8")
     schema = observation_schema(config.observation)
     policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
-    policy.initialise(0)
+    policy.initialize(0)
     rng = np.random.default_rng(0)
     shapes = (8, 3, len(schema.replica)), (8, len(schema.context)), (8, len(schema.telemetry))
     policy.collect(Observation(*(rng.normal(size=shape) for shape in shapes)))

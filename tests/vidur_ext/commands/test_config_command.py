@@ -83,22 +83,20 @@ def test_schema_prints_json_schema_or_the_reference_page(run) -> None:
     assert run("config", "schema", "--markdown") == (0, config_reference(), "")
 
 
-def test_an_error_is_one_line_without_traceback_or_colour(run, bad) -> None:
+def test_an_error_is_one_line_without_traceback_or_color(run, bad) -> None:
     assert run("config", "show", "--config", bad) == (2, "", f"error: {BAD}\n")
 
 
-@pytest.mark.parametrize(("no_colour", "coloured"), [(None, True), ("1", False)])
-def test_an_error_is_red_on_a_terminal_that_wants_colour(
-    tmp_path, bad, no_colour, coloured
-) -> None:
+@pytest.mark.parametrize(("no_color", "colored"), [(None, True), ("1", False)])
+def test_an_error_is_red_on_a_terminal_that_wants_color(tmp_path, bad, no_color, colored) -> None:
     environment = {**os.environ, "TERM": "xterm-256color"}
     environment.pop("NO_COLOR", None)
-    if no_colour:
-        environment["NO_COLOR"] = no_colour
+    if no_color:
+        environment["NO_COLOR"] = no_color
     output = pexpect.run(
         f"{COMMAND} config show --config {bad}", cwd=str(tmp_path), env=environment
     ).decode()
-    assert ("\x1b[31m" in output) == coloured
+    assert ("\x1b[31m" in output) == colored
     assert BAD in output
 
 

@@ -9,7 +9,8 @@ import pytest
 from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.loading import load_config
-from vidur_ext.vidur.flag_values import learner_config, learner_values
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.vidur.learner_flags import learner_config, learner_values
 
 PATHS = {
     "training": {"exp_name": "night", "seed": 7, "output_root": "out/${exp_name}"},
@@ -20,6 +21,11 @@ PATHS = {
 }
 
 
+def learners_part(config: TrainingConfig) -> LearnerConfig:
+    return LearnerConfig(**{name: getattr(config, name) for name in LearnerConfig.model_fields})
+
+
+@pytest.mark.shows("training.exp_name")
 def test_variables_stand_for_their_values(write) -> None:
     config = load_config(write(json.dumps(PATHS)))
     assert config.training.output_root == "out/night"
@@ -29,7 +35,7 @@ def test_variables_stand_for_their_values(write) -> None:
 
 def test_replaced_paths_pass_through_the_flags_unchanged(write) -> None:
     config = load_config(write(json.dumps(PATHS)))
-    assert learner_config(learner_values(config)) == config.learner()
+    assert learner_config(learner_values(config)) == learners_part(config)
 
 
 def test_flags_may_have_variables_too() -> None:

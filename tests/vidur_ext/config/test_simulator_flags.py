@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.vidur.flag_values import SCHEDULER_FLAG_PREFIX, cli_flags, learner_values
+from vidur_ext.vidur.flags import cli_flags
+from vidur_ext.vidur.learner_flags import SCHEDULER_FLAG_PREFIX, learner_values
 
 SMALL = """{
     "training": {"seed": 7, "total_requests": 96},
@@ -96,6 +97,7 @@ def test_a_replica_schedulers_token_limit_reaches_it_and_the_predictor(
     assert flags[flag] == flags[predictor] == "640"
 
 
+@pytest.mark.shows("simulation.predictor", "simulation.profile_dir")
 def test_a_profile_folder_reaches_the_predictor_that_reads_it() -> None:
     flags = flags_of(
         '{"simulation": {"predictor": "local_random_forrest", "profile_dir": "profiles/a100",'

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from vidur_ext.vidur.flag_values import cli_flags
 
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.engine.layout import Clock, Counter, Replica
 from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
 from vidur_ext.vidur.analytic_predictor import token_lists
-from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.vidur.engine_inputs import cluster_of
+from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.simulation import VidurSimulation
 from vidur_ext.workload.request_table import RequestTable
 
@@ -224,6 +224,17 @@ def vidur_config(tmp_path_factory):
     return build
 
 
+def compiled_simulation(config: Any, table: RequestTable, **more: Any) -> CompiledSimulation:
+    """Return the compiled simulation of Vidur's config."""
+    scheduler = str(config.cluster_config.global_scheduler_config.get_type())
+    return CompiledSimulation(cluster_of(config), table, scheduler, seed=config.seed, **more)
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    return compiled_simulation
+
+
 @pytest.fixture(scope="session")
 def simulate_by_vidur(vidur_config):
     def simulate(case: Case) -> History:
@@ -247,9 +258,9 @@ def simulate_by_vidur(vidur_config):
 @pytest.fixture(scope="session")
 def simulate_compiled(vidur_config):
     def simulate(case: Case) -> History:
-        simulation = CompiledSimulation(vidur_config(case), case.table)
+        simulation = compiled_simulation(vidur_config(case), case.table)
         simulation.run()
-        stepped = CompiledSimulation(vidur_config(case, scheduler="ppo_modular"), case.table)
+        stepped = compiled_simulation(vidur_config(case, scheduler="ppo_modular"), case.table)
         batches = _step_through(stepped, simulation.routing)
         for name in ("times", "requests", "replicas", "clocks"):
             np.testing.assert_array_equal(

@@ -13,6 +13,7 @@ from ppo_scheduler.config.learner_sections import ObservationSection, RewardSect
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from vidur_ext.engine.environments import RoutingEnvironments
+from vidur_ext.vidur.engine_inputs import cluster_of
 from vidur_ext.vidur.simulation import VidurSimulation
 
 MODES = ("latency", "ttft", "slo", "delta", "instant", "hybrid")
@@ -37,9 +38,13 @@ class Recorder:
         return np.array([self.actions[-1]])
 
 
-def seen_in_vidur(simulation, replicas, seed, scales):
+def environments(config, num_envs):
+    return RoutingEnvironments(cluster_of(config), ObservationSection(), RewardSection(), num_envs)
+
+
+def seen_in_vidur(simulation, replicas, seed, observation, reward, scales):
     recorder = Recorder(replicas, seed)
-    simulation.scheduler.attach(recorder, scales=scales)
+    simulation.scheduler.attach(recorder, observation, reward, scales=scales)
     simulation.run()
     return recorder, simulation.scheduler.finish(simulation.now)
 
@@ -50,18 +55,17 @@ def assert_equal(seen, expected):
 
 def compare(case, vidur_config, observation, reward, num_envs=1, scales=USUAL):
     """Run the case and others with its cluster, in Vidur one by one, compiled side by side."""
-    flags = observation_flags(observation, reward)
-    config = vidur_config(case, *flags, scheduler="ppo_modular")
+    config = vidur_config(case, scheduler="ppo_modular")
     count = max(1, len(case.table) // num_envs)
     tables = [case.table.slice(i * count, (i + 1) * count) for i in range(num_envs)]
     replicas = case.cluster["num_replicas"]
     recorded, times = [], []
     for seed, table in enumerate(tables):
         simulation = VidurSimulation(config, table)
-        recorded.append(seen_in_vidur(simulation, replicas, seed, scales))
+        recorded.append(seen_in_vidur(simulation, replicas, seed, observation, reward, scales))
         requests = simulation.requests
         times.append([(r.scheduled_at, r.prefill_completed_at, r.completed_at) for r in requests])
-    envs = RoutingEnvironments(config, observation, reward, num_envs)
+    envs = RoutingEnvironments(cluster_of(config), observation, reward, num_envs)
     envs.begin(tables, scales)
     for step in range(count):
         assert envs.waiting
@@ -78,14 +82,6 @@ def compare(case, vidur_config, observation, reward, num_envs=1, scales=USUAL):
     np.testing.assert_array_equal(envs.routing, [recorder.actions for recorder, _ in recorded])
     seen = (envs.scheduled_at, envs.prefill_completed_at, envs.completed_at)
     np.testing.assert_allclose(np.stack(seen, axis=2), times, rtol=1e-9)
-
-
-def observation_flags(observation, reward):
-    prefix = "--p_p_o_global_scheduler_modular_config_"
-    flags = [f"{prefix}observation_output_length", observation.output_length]
-    flags += [f"{prefix}observation_queue_slots", str(observation.queue_slots)]
-    flags += [f"--{'' if observation.history else 'no-'}{prefix[2:]}observation_history"]
-    return [*flags, f"{prefix}reward_config_mode", reward.mode]
 
 
 @settings(max_examples=20, deadline=None)
@@ -122,7 +118,9 @@ def test_stages_scale_thresholds_and_penalties_alike(data, draw_case, vidur_conf
 
 def test_what_was_shown_stays_when_the_environments_go_on(make_case, vidur_config, small_table):
     case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
-    envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 1)
+    envs = RoutingEnvironments(
+        cluster_of(vidur_config(case)), ObservationSection(), RewardSection(), 1
+    )
     envs.begin([small_table])
     first = envs.observation
     copy = replace(first, replicas=first.replicas.copy(), telemetry=first.telemetry.copy())
@@ -133,7 +131,9 @@ def test_what_was_shown_stays_when_the_environments_go_on(make_case, vidur_confi
 
 def test_routing_and_times_are_those_so_far_and_copies(make_case, vidur_config, small_table):
     case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
-    envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 2)
+    envs = RoutingEnvironments(
+        cluster_of(vidur_config(case)), ObservationSection(), RewardSection(), 2
+    )
     envs.begin([small_table, small_table])
     envs.step(np.array([1, 0]))
     np.testing.assert_array_equal(envs.routing, [[1] + [-1] * 7, [0] + [-1] * 7])
@@ -147,7 +147,9 @@ def test_equal_actions_leave_equal_traces(make_case, vidur_config, small_table):
     case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
     traces = []
     for actions in ([0, 1, 1], [0, 1, 1], [0, 0, 1]):
-        envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 1)
+        envs = RoutingEnvironments(
+            cluster_of(vidur_config(case)), ObservationSection(), RewardSection(), 1
+        )
         envs.begin([small_table])
         for action in actions:
             envs.step(np.array([action]))
@@ -157,7 +159,9 @@ def test_equal_actions_leave_equal_traces(make_case, vidur_config, small_table):
 
 def test_tables_of_different_lengths_are_refused(make_case, vidur_config, small_table):
     case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
-    envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 2)
+    envs = RoutingEnvironments(
+        cluster_of(vidur_config(case)), ObservationSection(), RewardSection(), 2
+    )
     with pytest.raises(UserError, match="of one length"):
         envs.begin([small_table, small_table.slice(0, 3)])
 
@@ -165,7 +169,9 @@ def test_tables_of_different_lengths_are_refused(make_case, vidur_config, small_
 def test_a_request_that_cannot_be_served_is_an_error(make_case, vidur_config, small_table):
     cluster = {"num_replicas": 2, "num_blocks": 2, "watermark_blocks_fraction": 0.9}
     case = make_case(cluster, "ppo_modular", 300, 0, small_table)
-    envs = RoutingEnvironments(vidur_config(case), ObservationSection(), RewardSection(), 1)
+    envs = RoutingEnvironments(
+        cluster_of(vidur_config(case)), ObservationSection(), RewardSection(), 1
+    )
     envs.begin([small_table])
 
     def go_on() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.engine import CompiledSimulation
+from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.vidur.simulation import VidurSimulation
 from vidur_ext.workload.request_table import RequestTable
 
@@ -24,20 +25,19 @@ def case_of(make_case):
 
 
 @pytest.mark.parametrize(
-    ("flags", "named"),
+    ("groups", "named"),
     [
-        (("--replica_config_num_pipeline_stages", "2"), "2 pipeline stages"),
-        (("--replica_scheduler_config_type", "mnemosyne_fcfs"), "mnemosyne_fcfs"),
-        (("--execution_time_predictor_config_type", "local_random_forrest"), "local_random_for"),
-        (("--time_limit", "10"), "time limit"),
+        ({"cluster": {"num_pipeline_stages": 2}}, "cluster.num_pipeline_stages=1 only, not 2"),
+        ({"cluster": {"replica_scheduler": "mnemosyne_fcfs"}}, "mnemosyne_fcfs"),
+        (
+            {"simulation": {"predictor": "local_random_forrest", "profile_dir": "profiles"}},
+            "not 'local_random_forrest'",
+        ),
     ],
 )
-def test_a_cluster_that_only_vidur_simulates_is_refused_by_name(
-    case_of, vidur_config, flags, named
-):
-    case = case_of([10], [10])
-    with pytest.raises(UserError, match=named):
-        CompiledSimulation(vidur_config(case, *flags), case.table)
+def test_a_cluster_that_only_vidur_simulates_is_refused_by_name(groups, named):
+    with pytest.raises(ValidationError, match=named):
+        TrainingConfig.model_validate(groups)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_cluster_that_only_vidur_simulates_is_refused_by_name(
     ],
 )  # fmt: skip
 def test_a_batch_beyond_the_tables_is_refused_as_vidur_refuses_it(
-    case_of, vidur_config, prompts, outputs, cluster, limits
+    case_of, vidur_config, prompts, outputs, cluster, limits, compiled
 ):
     case = case_of(prompts, outputs, **cluster)
     flags = (f"{TABLES}{limits[0]}", limits[1])
@@ -63,7 +63,7 @@ def test_a_batch_beyond_the_tables_is_refused_as_vidur_refuses_it(
     with pytest.raises(UserError) as by_vidur:
         VidurSimulation(config, case.table).run()
     with pytest.raises(UserError) as by_engine:
-        CompiledSimulation(config, case.table).run()
+        compiled(config, case.table).run()
     assert str(by_engine.value) == str(by_vidur.value)
 
 
@@ -75,17 +75,17 @@ def test_a_batch_beyond_the_tables_is_refused_as_vidur_refuses_it(
         ({"replica_scheduler": "orca", "num_blocks": 10}, "num_blocks"),
     ],
 )
-def test_a_request_that_never_fits_is_named(case_of, vidur_config, cluster, named):
+def test_a_request_that_never_fits_is_named(case_of, vidur_config, cluster, named, compiled):
     case = case_of([20, 500, 20], [5, 5, 5], **cluster)
     config = vidur_config(case)
     with pytest.raises(AssertionError, match="pending requests"):
         VidurSimulation(config, case.table).run()
     with pytest.raises(UserError, match=f"can never be served(.|\n)*{named}"):
-        CompiledSimulation(config, case.table).run()
+        compiled(config, case.table).run()
 
 
 @pytest.mark.parametrize("choices", [[0, 1], [0, 0, 2], [0, -2, 1], [0.0, 1.0, 0.0]])
-def test_choices_that_are_not_replicas_are_refused(case_of, vidur_config, choices):
+def test_choices_that_are_not_replicas_are_refused(case_of, vidur_config, choices, compiled):
     case = case_of([20, 20, 20], [5, 5, 5], num_replicas=2)
     with pytest.raises(UserError, match="choice"):
-        CompiledSimulation(vidur_config(case), case.table, np.array(choices))
+        compiled(vidur_config(case), case.table, choices=np.array(choices))

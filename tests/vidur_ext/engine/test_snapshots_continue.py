@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.engine import CompiledSimulation
 from vidur_ext.workload.request_table import RequestTable
 
 SOME = settings(max_examples=6, deadline=None)
@@ -37,17 +36,17 @@ def through_a_file(snapshot):
 
 @SOME
 @given(data=st.data())
-def test_going_on_from_a_snapshot_equals_going_on(data, draw_case, vidur_config):
+def test_going_on_from_a_snapshot_equals_going_on(data, draw_case, vidur_config, compiled):
     case = draw_case(data)
     config = vidur_config(case, scheduler="ppo_modular")
-    straight = CompiledSimulation(config, case.table)
+    straight = compiled(config, case.table)
     route_to_the_end(straight, data.draw(st.integers(0, len(case.table)), "decisions before"))
     if data.draw(st.booleans(), "while a decision is open"):
         straight.advance()
     snapshot, digest = straight.snapshot(), straight.digest()
     route_to_the_end(straight)
 
-    resumed = CompiledSimulation(config, case.table)
+    resumed = compiled(config, case.table)
     resumed.restore(through_a_file(snapshot))
     assert resumed.digest() == digest
     route_to_the_end(resumed)
@@ -61,14 +60,14 @@ def test_going_on_from_a_snapshot_equals_going_on(data, draw_case, vidur_config)
 
 @SOME
 @given(data=st.data())
-def test_a_compiled_rule_continues_with_its_random_numbers(data, draw_case, vidur_config):
+def test_a_compiled_rule_continues_with_its_random_numbers(data, draw_case, vidur_config, compiled):
     case = draw_case(data)
     config = vidur_config(case)
-    whole = CompiledSimulation(config, case.table)
+    whole = compiled(config, case.table)
     whole.run()
-    half = CompiledSimulation(config, case.table)
+    half = compiled(config, case.table)
     half.run_until(case.table.arrived_at[0])
-    resumed = CompiledSimulation(config, case.table)
+    resumed = compiled(config, case.table)
     resumed.restore(half.snapshot())
     resumed.run()
     assert resumed.digest() == whole.digest()
@@ -76,21 +75,21 @@ def test_a_compiled_rule_continues_with_its_random_numbers(data, draw_case, vidu
 
 @SOME
 @given(data=st.data())
-def test_replaying_the_routing_gives_the_same_requests(data, draw_case, vidur_config):
+def test_replaying_the_routing_gives_the_same_requests(data, draw_case, vidur_config, compiled):
     case = draw_case(data)
-    routed = CompiledSimulation(vidur_config(case), case.table)
+    routed = compiled(vidur_config(case), case.table)
     routed.run()
     kept = data.draw(st.integers(0, len(case.table)), "replayed")
     choices = np.where(np.arange(len(case.table)) < kept, routed.routing, -1)
-    replayed = CompiledSimulation(vidur_config(case), case.table, choices)
+    replayed = compiled(vidur_config(case), case.table, choices=choices)
     while (request := replayed.advance()) >= 0:
         assert request >= kept
         replayed.assign(int(routed.routing[request]))
     np.testing.assert_array_equal(replayed.state.times, routed.state.times)
 
 
-def test_a_snapshot_is_not_touched_by_going_on(make_case, vidur_config):
-    simulation = CompiledSimulation(vidur_config(plain_case(make_case)), plain_table())
+def test_a_snapshot_is_not_touched_by_going_on(make_case, vidur_config, compiled):
+    simulation = compiled(vidur_config(plain_case(make_case)), plain_table())
     snapshot = simulation.snapshot()
     before = {name: array.copy() for name, array in snapshot.items()}
     simulation.run()
@@ -98,8 +97,8 @@ def test_a_snapshot_is_not_touched_by_going_on(make_case, vidur_config):
         np.testing.assert_array_equal(snapshot[name], array)
 
 
-def test_digests_tell_states_apart(make_case, vidur_config):
-    simulation = CompiledSimulation(
+def test_digests_tell_states_apart(make_case, vidur_config, compiled):
+    simulation = compiled(
         vidur_config(plain_case(make_case), scheduler="ppo_modular"), plain_table()
     )
     digests = {simulation.digest()}
@@ -111,9 +110,9 @@ def test_digests_tell_states_apart(make_case, vidur_config):
     assert len(digests) == 11
 
 
-def test_a_snapshot_of_another_cluster_is_refused(make_case, vidur_config):
-    two = CompiledSimulation(vidur_config(plain_case(make_case)), plain_table())
-    three = CompiledSimulation(vidur_config(plain_case(make_case, 3)), plain_table())
+def test_a_snapshot_of_another_cluster_is_refused(make_case, vidur_config, compiled):
+    two = compiled(vidur_config(plain_case(make_case)), plain_table())
+    three = compiled(vidur_config(plain_case(make_case, 3)), plain_table())
     with pytest.raises(UserError, match="another simulation"):
         three.restore(two.snapshot())
 

@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 
 from ppo_scheduler.seeding import Purpose, generator
-from vidur_ext.engine import CompiledSimulation
 
 SEED = 5
 
 
 @pytest.fixture
-def route(make_case, vidur_config, small_table):
+def route(make_case, vidur_config, small_table, compiled):
     """Return the routing of a heuristic whose every decision is a tie or a draw."""
     case = make_case({"num_replicas": 4}, "power_of_two", 300, SEED, small_table)
     config = vidur_config(case)
 
     def run(rng: np.random.Generator | None = None) -> list[int]:
-        simulation = CompiledSimulation(config, small_table, rng=rng)
+        simulation = compiled(config, small_table, rng=rng)
         simulation.run()
         return simulation.routing.tolist()
 

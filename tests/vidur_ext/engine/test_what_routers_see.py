@@ -6,7 +6,6 @@ import numpy as np
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from vidur_ext.engine import CompiledSimulation
 from vidur_ext.engine.layout import Replica
 from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
 from vidur_ext.vidur.simulation import VidurSimulation
@@ -60,16 +59,16 @@ def rows_of(simulation):
 
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_each_decision_sees_the_same_cluster(data, draw_case, vidur_config):
+def test_each_decision_sees_the_same_cluster(data, draw_case, vidur_config, compiled):
     case = draw_case(data)
     assume(case.rule in ROUTING_HEURISTICS)
     vidur = VidurSimulation(vidur_config(case), case.table)
     expected = seen_in_vidur(vidur)
     event("some are preempted" if any(r.num_restarts for r in vidur.requests) else "none is")
-    compiled = CompiledSimulation(vidur_config(case, scheduler="ppo_modular"), case.table)
+    ours = compiled(vidur_config(case, scheduler="ppo_modular"), case.table)
     for request, rows in enumerate(expected):
-        assert compiled.advance() == request
-        np.testing.assert_array_equal(rows_of(compiled), rows)
-        compiled.assign(int(vidur.routing[request]))
-    assert compiled.advance() == -1
-    assert not rows_of(compiled).any()
+        assert ours.advance() == request
+        np.testing.assert_array_equal(rows_of(ours), rows)
+        ours.assign(int(vidur.routing[request]))
+    assert ours.advance() == -1
+    assert not rows_of(ours).any()

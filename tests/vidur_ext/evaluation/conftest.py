@@ -11,6 +11,7 @@ import pytest
 
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.workload.request_table import RequestTable
 
 MakeRun = Callable[..., RunResult]
 Compare = Callable[..., Comparison]
@@ -21,14 +22,18 @@ SLOWNESS = {"oracle_work": 0.7, "ppo": 0.8, "least_outstanding": 1.0, "always_fi
 
 def tiny_run(scheduler: str = "ppo", seed: int = 0, **changes: Any) -> RunResult:
     """Return four requests on two replicas; its figures are easily worked out by hand."""
+    requests: dict[str, Any] = {
+        "arrived_at": np.array([0.0, 1.0, 2.0, 3.0]),
+        "prefill_tokens": np.array([10, 20, 30, 40]),
+        "decode_tokens": np.array([5, 1, 4, 3]),
+    }
+    requests |= {name: changes.pop(name) for name in requests if name in changes}
     fields: dict[str, Any] = {
         "num_replicas": 2,
-        "arrived_at": np.array([0.0, 1.0, 2.0, 3.0]),
+        "table": RequestTable(**requests),
         "scheduled_at": np.array([0.0, 1.0, 2.5, 3.0]),
         "prefill_completed_at": np.array([0.5, 2.0, 4.0, 7.0]),
         "completed_at": np.array([2.5, 2.0, 10.0, 8.0]),
-        "prefill_tokens": np.array([10, 20, 30, 40]),
-        "decode_tokens": np.array([5, 1, 4, 3]),
         "replica": np.array([0, 1, 0, 0]),
         "uses_output_lengths": False,
         "decisions_per_second": 100.0,
@@ -48,12 +53,10 @@ def random_run(scheduler: str, seed: int, slowness: float, requests: int = 120) 
         scheduler=scheduler,
         seed=seed,
         num_replicas=3,
-        arrived_at=arrived,
+        table=RequestTable(arrived, world.integers(1, 500, requests), decode),
         scheduled_at=arrived,
         prefill_completed_at=first,
         completed_at=first + slowness * 0.02 * (decode - 1),
-        prefill_tokens=world.integers(1, 500, requests),
-        decode_tokens=decode,
         replica=np.zeros_like(even) if scheduler == "always_first" else even,
         uses_output_lengths=scheduler == "oracle_work",
         decisions_per_second=500.0,

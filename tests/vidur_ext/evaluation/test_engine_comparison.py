@@ -14,9 +14,9 @@ from rich.console import Console
 from ppo_scheduler.errors import UserError
 from vidur_ext.evaluation.engines import NEAR_TIE, EngineComparison
 from vidur_ext.evaluation.report import wording
-from vidur_ext.evaluation.report.engine_wording import difference, engine_line, engine_notes
-from vidur_ext.evaluation.report.html import render_page
+from vidur_ext.evaluation.report.page import render_page
 from vidur_ext.evaluation.report.terminal import print_comparison
+from vidur_ext.evaluation.report.wording import engine_line, engine_notes, relative_difference
 from vidur_ext.evaluation.report.writer import write_report
 
 REQUEST = 40
@@ -84,7 +84,7 @@ def test_rounding_of_a_time_is_no_disagreement(small_runs, again):
 def elsewhere(make_changed_run, run):
     """Route a request elsewhere, and let times differ from its arrival on."""
     changed = make_changed_run(run, REQUEST)
-    later = run.completed_at > run.arrived_at[REQUEST]
+    later = run.completed_at > run.table.arrived_at[REQUEST]
     return dataclasses.replace(changed, completed_at=np.where(later, 1.5, 1) * run.completed_at)
 
 
@@ -114,7 +114,8 @@ def test_a_near_tie_explains_no_difference_before_it(small_runs, again, make_cha
 
 def test_other_requests_are_refused(small_runs, again):
     def change(run):
-        return dataclasses.replace(run, prefill_tokens=run.prefill_tokens + 1)
+        longer = dataclasses.replace(run.table, prefill_tokens=run.table.prefill_tokens + 1)
+        return dataclasses.replace(run, table=longer)
 
     compiled = [change(run) for run in again()]
     with pytest.raises(UserError, match="did not meet the same requests on both engines on seed"):
@@ -169,11 +170,11 @@ def test_the_page_shows_every_scheduler_on_both_engines(
                 for name in ("e2e_mean_s", "ttft_p99_s", "decisions_per_second")
                 for side in (one.vidur, one.compiled)
             ),
-            difference(one.completion_difference),
+            relative_difference(one.completion_difference),
             f"{one.routed_elsewhere} of 240",
         ]
-    assert difference(engines["ppo"].completion_difference) == "3.3e-01"
-    assert difference(engines["oracle_work"].completion_difference) == "0"
+    assert relative_difference(engines["ppo"].completion_difference) == "3.3e-01"
+    assert relative_difference(engines["oracle_work"].completion_difference) == "0"
 
 
 def test_the_report_says_when_a_near_tie_was_decided_differently(

@@ -16,9 +16,10 @@ from rich.console import Console
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.metrics import COMPARED_METRICS
 from vidur_ext.evaluation.report import wording
-from vidur_ext.evaluation.report.html import render_page
+from vidur_ext.evaluation.report.page import render_page
 from vidur_ext.evaluation.report.plots import draw_plots, latency_bars
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
@@ -106,6 +107,20 @@ def test_the_page_needs_nothing_but_itself(page: str, cells: Cells) -> None:
 def test_what_a_user_names_cannot_become_markup(page: str, cells: Cells) -> None:
     assert "<b>" not in page
     assert "synthetic <b>24 req/s</b> & more" in cells.rows["Workload"]
+
+
+def test_a_scheduler_whose_name_is_markup_is_shown_as_text(compare, make_run) -> None:
+    hostile = "<script>alert('x')</script>"
+    runs = [make_run(name) for name in ("ppo", hostile, "least_outstanding")]
+    for baseline in ("least_outstanding", hostile):
+        comparison = compare(runs, baseline=baseline)
+        facts = {"<script>": "</td><script>", "quote": '"><img src=x>'}
+        engines = EngineComparison.from_runs(runs, runs, {}, warmup_fraction=0.1)
+        parser = Cells()
+        parser.feed(render_page(comparison, {}, facts, engines))
+        assert not parser.tags & {"script", "img"}
+        assert any(name.startswith("<script>alert('x')</script>") for name in parser.rows)
+        assert parser.rows["quote"] == ['"><img src=x>']
 
 
 def test_oracles_and_controls_are_marked_everywhere(page: str, small_comparison) -> None:
@@ -222,7 +237,7 @@ def test_the_terminal_shows_every_scheduler_within_80_columns(small_comparison) 
 
 
 def test_the_policy_is_highlighted_on_a_terminal(small_comparison) -> None:
-    lines = terminal(small_comparison, colour=True).splitlines()
+    lines = terminal(small_comparison, color=True).splitlines()
     highlighted = [line for line in lines if "\x1b[1;33m" in line]
     assert len(highlighted) == 3
     assert all("ppo" in line for line in highlighted)
@@ -249,11 +264,11 @@ def test_a_toothless_control_is_a_warning(compare, make_run) -> None:
     assert warning in " ".join(terminal(comparison).split())
 
 
-def terminal(comparison: Comparison, colour: bool = False) -> str:
+def terminal(comparison: Comparison, color: bool = False) -> str:
     """Return what a terminal of 80 columns shows."""
     stream = io.StringIO()
-    system = "standard" if colour else None
+    system = "standard" if color else None
     print_comparison(
-        comparison, Console(file=stream, width=80, force_terminal=colour, color_system=system)
+        comparison, Console(file=stream, width=80, force_terminal=color, color_system=system)
     )
     return stream.getvalue()

@@ -57,7 +57,7 @@ def test_every_request_is_equally_likely() -> None:
     np.testing.assert_allclose(counts.mean(axis=1), 1.0, atol=0.08)
 
 
-def test_neighbours_are_drawn_together() -> None:
+def test_neighbors_are_drawn_together() -> None:
     counts = resample_counts([400], 4000, np.random.default_rng(4)).astype(float)
     near = np.corrcoef(counts[100], counts[101])[0, 1]
     far = np.corrcoef(counts[100], counts[300])[0, 1]

@@ -9,8 +9,8 @@ from vidur_ext.evaluation.metrics import (
     CountedRun,
     Objectives,
     Summary,
-    summarise,
-    summarise_pooled,
+    summarize,
+    summarize_pooled,
 )
 from vidur_ext.evaluation.run_result import RunResult
 
@@ -23,7 +23,7 @@ def counted(run: RunResult, warmup_fraction: float = 0.0) -> CountedRun:
 
 
 def test_latencies_by_hand(make_run) -> None:
-    summary = summarise(counted(make_run()))
+    summary = summarize(counted(make_run()))
     assert summary["ttft_mean_s"] == pytest.approx(7.5 / 4)
     assert summary["ttft_p50_s"] == pytest.approx(1.5)
     assert summary["ttft_p90_s"] == pytest.approx(2 + 0.7 * 2)
@@ -34,23 +34,23 @@ def test_latencies_by_hand(make_run) -> None:
 
 
 def test_time_between_tokens_leaves_out_requests_of_one_token(make_run) -> None:
-    summary = summarise(counted(make_run()))
+    summary = summarize(counted(make_run()))
     assert summary["tbt_mean_s"] == pytest.approx((0.5 + 2 + 0.5) / 3)
     assert summary["tbt_p50_s"] == pytest.approx(0.5)
     assert summary["tbt_p90_s"] == pytest.approx(0.5 + 0.8 * 1.5)
 
 
 def test_slo_attainment_counts_requests_within_both_objectives(make_run) -> None:
-    assert summarise(counted(make_run()))["slo_attainment"] == 0.5
+    assert summarize(counted(make_run()))["slo_attainment"] == 0.5
     strict = CountedRun.of(make_run(), 0.0, Objectives(ttft_s=1.5, tbt_s=0.4))
     # The second request has one token, hence no gap that could be too long.
-    assert summarise(strict)["slo_attainment"] == 0.25
+    assert summarize(strict)["slo_attainment"] == 0.25
     fast = CountedRun.of(make_run(), 0.0, Objectives(ttft_s=0.7, tbt_s=9.0))
-    assert summarise(fast)["slo_attainment"] == 0.25
+    assert summarize(fast)["slo_attainment"] == 0.25
 
 
 def test_throughput_shares_and_imbalance(make_run) -> None:
-    summary = summarise(counted(make_run()))
+    summary = summarize(counted(make_run()))
     assert summary.makespan_s == 10.0
     assert summary.requests_per_s == pytest.approx(0.4)
     assert summary.output_tokens_per_s == pytest.approx(13 / 10)
@@ -59,13 +59,13 @@ def test_throughput_shares_and_imbalance(make_run) -> None:
 
 
 def test_an_unused_replica_is_part_of_the_shares(make_run) -> None:
-    summary = summarise(counted(make_run(replica=np.zeros(4, dtype=int), num_replicas=3)))
+    summary = summarize(counted(make_run(replica=np.zeros(4, dtype=int), num_replicas=3)))
     assert summary.replica_shares == (1.0, 0.0, 0.0)
     assert summary.imbalance == 3.0
 
 
 def test_the_warm_up_is_left_out(make_run) -> None:
-    summary = summarise(counted(make_run(), warmup_fraction=0.5))
+    summary = summarize(counted(make_run(), warmup_fraction=0.5))
     assert summary.requests == 2
     assert summary["e2e_mean_s"] == pytest.approx(6.5)
     assert summary.makespan_s == pytest.approx(8.0)
@@ -75,7 +75,7 @@ def test_the_warm_up_is_left_out(make_run) -> None:
 
 def test_without_second_tokens_there_is_no_tbt_rather_than_nan(make_run) -> None:
     run = make_run(decode_tokens=np.ones(4, dtype=int), completed_at=np.array([0.5, 2.0, 4.0, 7.0]))
-    summary = summarise(counted(run))
+    summary = summarize(counted(run))
     assert summary["tbt_mean_s"] is None
     assert summary["tbt_p99_s"] is None
     assert summary["ttft_mean_s"] == summary["e2e_mean_s"]
@@ -83,12 +83,12 @@ def test_without_second_tokens_there_is_no_tbt_rather_than_nan(make_run) -> None
 
 def pooled_pair(make_run) -> Summary:
     second = make_run(seed=1, replica=np.array([1, 1, 1, 1]), decisions_per_second=50.0)
-    return summarise_pooled([counted(make_run()), counted(second)])
+    return summarize_pooled([counted(make_run()), counted(second)])
 
 
 def test_pooling_takes_percentiles_over_all_requests(make_run) -> None:
     longer = make_run(seed=1, completed_at=np.array([12.5, 12.0, 18.0, 13.0]))
-    pooled = summarise_pooled([counted(make_run()), counted(longer)])
+    pooled = summarize_pooled([counted(make_run()), counted(longer)])
     together = [2.5, 1, 8, 5, 12.5, 11, 16, 10]
     assert pooled["e2e_mean_s"] == pytest.approx(np.mean(together))
     assert pooled["e2e_p90_s"] == pytest.approx(np.quantile(together, 0.9))

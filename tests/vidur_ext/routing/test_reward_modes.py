@@ -32,6 +32,7 @@ def pay(mode: str, *steps: SinceLastDecision, **keys: float) -> list[float]:
     return [function(snapshot(2.0, 2.0), step)[0] for step in steps]
 
 
+@pytest.mark.shows("reward_config.mode")
 def test_latency_is_minus_the_time_integral_of_requests():
     assert pay("latency", interval(request_seconds=3.5)) == [-3.5]
 
@@ -44,6 +45,7 @@ def test_slo_counts_completions_in_time_minus_late_ones():
     assert pay("slo", interval(FAST, FAST, SLOW)) == [1.0]
 
 
+@pytest.mark.shows("reward_config.slo_ttft_s", "reward_config.slo_tbt_s")
 @pytest.mark.parametrize(("key", "value"), [("slo_ttft_s", 0.1), ("slo_tbt_s", 0.01)])
 def test_slo_objectives_decide_what_is_in_time(key, value):
     assert pay("slo", interval(FAST), **{key: value}) == [-1.0]
@@ -54,6 +56,12 @@ def test_instant_is_the_score():
     assert reward == [pytest.approx(1.0 - 0.2)]
 
 
+@pytest.mark.shows(
+    "reward_config.throughput_weight",
+    "reward_config.latency_weight",
+    "reward_config.latency_threshold_s",
+    "reward_config.threshold_penalty",
+)
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
@@ -67,6 +75,7 @@ def test_every_weight_of_the_score_counts(key, value, expected):
     assert pay("instant", interval(SLOW), **{key: value}) == [pytest.approx(expected)]
 
 
+@pytest.mark.shows("reward_config.imbalance_weight")
 def test_imbalance_costs():
     function = RewardFunction(RewardSection(mode="instant", imbalance_weight=1.0), 2)
     even, _ = function(snapshot(2.0, 2.0), interval())
@@ -81,6 +90,7 @@ def test_delta_is_the_change_of_the_score():
     assert second == pytest.approx(1.0)
 
 
+@pytest.mark.shows("reward_config.ema_alpha")
 def test_hybrid_pays_improvement_against_the_moving_averages():
     slow_start = pay("hybrid", interval(), interval(FAST), interval(FAST))
     assert slow_start[1] > slow_start[2]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from vidur_ext.routing.features import observation_schema
-from vidur_ext.vidur.simulation import finished_run
 from vidur_ext.workload.request_table import RequestTable
 
 
@@ -33,57 +32,71 @@ class Recorder:
 def simulate(make_config, build_simulation, make_requests):
     def run(table=None, **groups):
         table = table if table is not None else make_requests(qps=40.0)
-        simulation = build_simulation(make_config(**groups), "ppo_modular", table)
+        config = make_config(**groups)
+        simulation = build_simulation(config, "ppo_modular", table)
         recorder = Recorder()
-        simulation.scheduler.attach(recorder)
-        result = finished_run(simulation, "recorder", 0, False)
+        simulation.scheduler.attach(recorder, config.observation, config.reward_config)
+        simulation.run()
         end = simulation.scheduler.finish(simulation.now)
-        return recorder, result, end
+        return recorder, simulation, end
 
     return run
 
 
 def test_request_seconds_add_up_to_all_latencies(simulate):
-    recorder, result, _ = simulate()
+    recorder, simulation, _ = simulate()
     total = sum(interval.request_seconds for interval in recorder.intervals)
-    assert total == pytest.approx((result.completed_at - result.arrived_at).sum(), rel=1e-9)
+    assert total == pytest.approx(
+        (simulation.times("completed_at") - simulation.times("arrived_at")).sum(), rel=1e-9
+    )
 
 
 def test_unanswered_seconds_add_up_to_all_times_to_first_token(simulate):
-    recorder, result, _ = simulate()
+    recorder, simulation, _ = simulate()
     total = sum(interval.unanswered_seconds for interval in recorder.intervals)
-    assert total == pytest.approx((result.prefill_completed_at - result.arrived_at).sum(), rel=1e-9)
+    assert total == pytest.approx(
+        (simulation.times("prefill_completed_at") - simulation.times("arrived_at")).sum(), rel=1e-9
+    )
 
 
 def test_accounts_hold_under_preemption(simulate):
     growing = RequestTable(np.arange(60) / 15.0, np.full(60, 100), np.full(60, 250))
-    recorder, result, _ = simulate(growing, cluster={"num_blocks": 130, "num_replicas": 3})
+    recorder, simulation, _ = simulate(growing, cluster={"num_blocks": 130, "num_replicas": 3})
     assert max(s.row("restarts").max() for s in recorder.snapshots) > 0
     total = sum(interval.request_seconds for interval in recorder.intervals)
-    assert total == pytest.approx((result.completed_at - result.arrived_at).sum(), rel=1e-9)
+    assert total == pytest.approx(
+        (simulation.times("completed_at") - simulation.times("arrived_at")).sum(), rel=1e-9
+    )
 
 
 def test_every_completion_is_seen_once(simulate):
-    recorder, result, _ = simulate()
+    recorder, simulation, _ = simulate()
     seen = sorted(c.e2e_s for interval in recorder.intervals for c in interval.completions)
-    np.testing.assert_allclose(seen, np.sort(result.completed_at - result.arrived_at))
+    np.testing.assert_allclose(
+        seen, np.sort(simulation.times("completed_at") - simulation.times("arrived_at"))
+    )
 
 
 def test_no_request_is_lost_or_made_up(simulate):
-    recorder, result, _ = simulate()
-    arrived = np.searchsorted(result.arrived_at, [s.now for s in recorder.snapshots[:-1]])
+    recorder, simulation, _ = simulate()
+    arrived = np.searchsorted(
+        simulation.times("arrived_at"), [s.now for s in recorder.snapshots[:-1]]
+    )
     for snapshot, before in zip(recorder.snapshots[:-1], arrived, strict=True):
-        done = (result.completed_at <= snapshot.now).sum()
+        done = (simulation.times("completed_at") <= snapshot.now).sum()
         assert snapshot.outstanding.sum() == before - done
     assert recorder.snapshots[-1].outstanding.sum() == 0
 
 
 def test_rewards_of_an_episode_sum_to_minus_all_latencies(simulate):
-    recorder, result, end = simulate()
+    recorder, simulation, end = simulate()
     total = sum(recorder.rewards) + end.reward
-    assert total == pytest.approx(-(result.completed_at - result.arrived_at).sum(), rel=1e-9)
+    assert total == pytest.approx(
+        -(simulation.times("completed_at") - simulation.times("arrived_at")).sum(), rel=1e-9
+    )
 
 
+@pytest.mark.shows("observation.history")
 def test_columns_match_the_schema(simulate, make_config):
     for section in ({}, {"history": False}, {"queue_slots": 0}, {"output_length": "oracle"}):
         recorder, _, _ = simulate(observation=section)
@@ -113,6 +126,7 @@ def test_output_lengths_are_hidden(simulate, make_requests):
         np.testing.assert_array_equal(first.context, second.context)
 
 
+@pytest.mark.shows("observation.output_length")
 def test_an_oracle_sees_output_lengths(simulate, make_requests):
     table = longer_outputs(make_requests(qps=40.0))
     oracle = {"output_length": "oracle"}
@@ -122,6 +136,7 @@ def test_an_oracle_sees_output_lengths(simulate, make_requests):
     assert not np.array_equal(short.observations[5].context, long.observations[5].context)
 
 
+@pytest.mark.shows("observation.queue_slots")
 def test_queue_slots_describe_waiting_requests_in_order(simulate, make_config, make_requests):
     section = {"queue_slots": 3, "history": False}
     crowded = {"batch_size_cap": 1}
@@ -133,6 +148,7 @@ def test_queue_slots_describe_waiting_requests_in_order(simulate, make_config, m
     assert (np.diff(last, axis=1) <= 0).all()
 
 
+@pytest.mark.shows("observation.history_alpha")
 def test_history_alpha_changes_the_history_only(simulate, make_config):
     slow, _, _ = simulate()
     quick, _, _ = simulate(observation={"history_alpha": 0.9})
@@ -154,8 +170,9 @@ def test_simultaneous_requests_see_each_other(simulate):
 def test_equal_simulations_have_equal_digests(make_config, build_simulation, make_requests):
     digests = []
     for seed in (0, 0, 1):
-        simulation = build_simulation(make_config(), "ppo_modular", make_requests(seed=seed))
-        simulation.scheduler.attach(Recorder())
+        config = make_config()
+        simulation = build_simulation(config, "ppo_modular", make_requests(seed=seed))
+        simulation.scheduler.attach(Recorder(), config.observation, config.reward_config)
         simulation.run()
         digests.append(simulation.scheduler.digest())
     assert digests[0] == digests[1] != digests[2]

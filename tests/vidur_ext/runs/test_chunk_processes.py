@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from ppo_scheduler.checkpoint.lock import FolderLock
+from ppo_scheduler.checkpoint.store import CheckpointStore
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
 from vidur_ext.processes import child_environment, end_with_parent
 from vidur_ext.runs import chunk_process
-from vidur_ext.runs.chunk_locks import only_driver, wait_for_writer
+from vidur_ext.runs.chunk_job import only_driver
 from vidur_ext.runs.chunk_process import Ended, Follower, Signals, last_lines, run_chunk
 
 PYTHON = sys.executable
@@ -46,7 +47,7 @@ def test_the_lock_of_a_dead_driver_is_free(tmp_path):
     holder = python(
         f"""
         import pathlib, sys
-        from vidur_ext.runs.chunk_locks import only_driver
+        from vidur_ext.runs.chunk_job import only_driver
         with only_driver(pathlib.Path({str(tmp_path)!r})):
             print("locked", flush=True)
             sys.stdin.read()
@@ -61,25 +62,36 @@ def test_the_lock_of_a_dead_driver_is_free(tmp_path):
         pass
 
 
-def test_nobody_writing_is_not_waited_for(tmp_path):
-    wait_for_writer(tmp_path / "no such folder", patience_s=0.0)
-    FolderLock(tmp_path).release()
-    wait_for_writer(tmp_path, patience_s=0.0)
+def store_at(folder: Path) -> CheckpointStore:
+    return CheckpointStore(CheckpointingSection(checkpoint_dir=str(folder)))
 
 
-def test_a_writer_is_waited_for_and_named_if_it_does_not_end(tmp_path, monkeypatch, caplog):
-    lock = FolderLock(tmp_path)
+@pytest.fixture
+def writer(tmp_path):
+    store = store_at(tmp_path)
+    store.prepare()
+    yield store
+    store.close()
+
+
+def test_nobody_writing_is_not_waited_for(tmp_path, writer):
+    store_at(tmp_path / "no such folder").wait_for_writer(0.0)
+    writer.close()
+    store_at(tmp_path).wait_for_writer(0.0)
+
+
+def test_a_writer_is_waited_for_and_named_if_it_does_not_end(tmp_path, writer, monkeypatch, caplog):
     with pytest.raises(UserError, match=f"process {os.getpid()} is writing checkpoints"):
-        wait_for_writer(tmp_path, patience_s=0.0)
-    monkeypatch.setattr("time.sleep", lambda seconds: lock.release())
-    wait_for_writer(tmp_path)
+        store_at(tmp_path).wait_for_writer(0.0)
+    monkeypatch.setattr("time.sleep", lambda seconds: writer.close())
+    store_at(tmp_path).wait_for_writer(60.0)
     assert f"waiting for process {os.getpid()}" in caplog.text
 
 
-def test_waiting_leaves_the_lock_free(tmp_path):
-    FolderLock(tmp_path).release()
-    wait_for_writer(tmp_path)
-    FolderLock(tmp_path).release()
+def test_waiting_leaves_the_lock_free(tmp_path, writer):
+    writer.close()
+    store_at(tmp_path).wait_for_writer(60.0)
+    writer.prepare()
 
 
 MIDDLE = """

@@ -61,6 +61,7 @@ def test_with_the_engine_vidur_there_is_one_engine_only(job):
     assert "engines" not in comparison(job(simulation={"engine": "vidur"}))
 
 
+@pytest.mark.shows("training.output_root")
 def test_output_root_holds_the_run(job, tmp_path):
     root = tmp_path / "elsewhere"
     assert job(training={"output_root": str(root)}, evaluation={"enabled": False}).is_relative_to(
@@ -68,6 +69,7 @@ def test_output_root_holds_the_run(job, tmp_path):
     )
 
 
+@pytest.mark.shows("training.torch_threads")
 def test_torch_threads_are_set(job):
     try:
         job(training={"torch_threads": 2}, evaluation={"enabled": False})
@@ -76,12 +78,14 @@ def test_torch_threads_are_set(job):
         torch.set_num_threads(1)
 
 
+@pytest.mark.shows("warmstart.enabled")
 def test_without_warmstart_there_are_no_demonstrations(job):
     folder = job(warmstart={"enabled": False}, evaluation={"enabled": False})
     assert not (folder / "demonstrations.npz").exists()
     assert (folder / "policy.pt").exists()
 
 
+@pytest.mark.shows("warmstart.teachers", "warmstart.load_levels", "warmstart.demo_requests")
 def test_teachers_levels_and_requests_shape_the_demonstrations(job):
     folder = job(
         warmstart={
@@ -97,10 +101,12 @@ def test_teachers_levels_and_requests_shape_the_demonstrations(job):
     assert len(data) == 2 * 2 * 20
 
 
+@pytest.mark.shows("evaluation.enabled")
 def test_evaluation_can_be_left_out(job):
     assert not (job(evaluation={"enabled": False}) / "comparison").exists()
 
 
+@pytest.mark.shows("parallel_training.num_workers")
 def test_number_of_workers_changes_nothing_but_time(job):
     first, second = (
         job(
@@ -118,6 +124,16 @@ def test_number_of_workers_changes_nothing_but_time(job):
     np.testing.assert_array_equal(alone.action, together.action)
 
 
+@pytest.mark.shows(
+    "evaluation.schedulers",
+    "evaluation.baseline",
+    "evaluation.num_seeds",
+    "evaluation.requests",
+    "evaluation.warmup_fraction",
+    "evaluation.slo_ttft_s",
+    "evaluation.slo_tbt_s",
+    "evaluation.bootstrap_samples",
+)
 def test_every_key_of_the_comparison_changes_it(job, make_config):
     folder = RunFolder(job(evaluation={"enabled": False}))
 

@@ -58,17 +58,20 @@ def test_a_checkpoint_counts_every_decision_once(make_config, train):
     assert manifest.reason == "end"
 
 
+@pytest.mark.shows("training.total_requests")
 def test_a_finished_training_can_be_extended(make_config, train):
     train(make_config())
     longer = train(make_config(training={"total_requests": 300}), load_checkpoint="latest")
     assert longer.newest.manifest.global_step == 300
 
 
+@pytest.mark.shows("checkpointing.checkpoint_interval", "checkpointing.max_checkpoints")
 def test_checkpoint_interval_counts_ppo_steps(make_config, train):
     config = make_config(checkpointing={"checkpoint_interval": 50, "max_checkpoints": 3})
     assert train(config).steps == [150, 200, 240]
 
 
+@pytest.mark.shows("checkpointing.incremental_checkpoints")
 def test_without_increments_only_the_newest_is_kept(make_config, train):
     config = make_config(
         checkpointing={"checkpoint_interval": 50, "incremental_checkpoints": False}
@@ -76,6 +79,7 @@ def test_without_increments_only_the_newest_is_kept(make_config, train):
     assert train(config).steps == [240]
 
 
+@pytest.mark.shows("checkpointing.enable_checkpoints", "checkpointing.checkpoint_dir")
 def test_switched_off_nothing_is_saved(make_config, train, tmp_path):
     trained = train(make_config(checkpointing={"enable_checkpoints": False}))
     assert not (tmp_path / "checkpoints").exists()
@@ -151,6 +155,7 @@ def test_the_log_says_what_was_resumed(make_config, train):
     assert "checkpoint_step_00000240.pt" in log
 
 
+@pytest.mark.shows("training.episode_requests")
 def test_episodes_end_where_the_config_says(make_config, train):
     trained = train(make_config(training={"episode_requests": 60}))
     assert trained.newest.manifest.facts["episode"] == 4

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
-from ppo_scheduler.checkpoint.reading import read_named
+from ppo_scheduler.checkpoint.reading import load_named
 from ppo_scheduler.config.learner_sections import LearnerConfig, ObservationSection
 from ppo_scheduler.monitoring.scalars import FanOut
 from ppo_scheduler.observation import Observation
@@ -23,6 +23,7 @@ OBSERVED = {
     1: ObservationSection(queue_slots=0, history=False),
     2: ObservationSection(),
     3: ObservationSection(),
+    4: ObservationSection(),
 }
 """What the policies in the golden checkpoints see."""
 assert len(OBSERVED) == SCHEMA_VERSION
@@ -31,7 +32,7 @@ assert len(OBSERVED) == SCHEMA_VERSION
 @pytest.mark.parametrize(("version", "observed"), OBSERVED.items())
 def test_a_learner_goes_on_from_every_version(version, observed):
     [path] = (GOLDEN / f"schema_{version}").glob("*.pt")
-    tree = read_named(path).tree
+    tree = load_named(path).tree
     config = LearnerConfig.model_validate(
         {
             "observation": observed,

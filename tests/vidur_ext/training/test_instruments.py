@@ -41,6 +41,7 @@ def last_row(folder: RunFolder) -> dict[str, str]:
         return list(csv.DictReader(file))[-1]
 
 
+@pytest.mark.shows("monitoring.tensorboard", "monitoring.csv")
 @pytest.mark.parametrize("tensorboard", [False, True])
 @pytest.mark.parametrize("csv_file", [False, True])
 def test_tensorboard_and_csv_are_written_where_asked(open_with, folder, tensorboard, csv_file):
@@ -62,6 +63,7 @@ def test_a_record_carries_what_only_the_simulation_knows(open_with, folder):
     assert row["Speed/CheckpointSeconds"] == "0.25"
 
 
+@pytest.mark.shows("monitoring.tail_window")
 @pytest.mark.parametrize(("window", "median"), [(10, "9.0"), (40, "1.0")])
 def test_tail_window_is_what_percentiles_look_back_on(open_with, folder, window, median):
     with open_with(tensorboard=False, tail_window=window) as instruments:
@@ -70,12 +72,14 @@ def test_tail_window_is_what_percentiles_look_back_on(open_with, folder, window,
     assert last_row(folder)["tail_latency/latency_p50"] == median
 
 
+@pytest.mark.shows("monitoring.tail_alert_s")
 @pytest.mark.parametrize(("threshold", "count"), [(5.0, 1), (10.0, 0)])
 def test_tail_alert_s_is_where_the_alert_begins(open_with, threshold, count):
     with open_with(tensorboard=False, csv=False, tail_alert_s=threshold) as instruments:
         assert len(complete(instruments, [9.0] * 100)) == count
 
 
+@pytest.mark.shows("monitoring.log_level")
 @pytest.mark.parametrize("level", ["info", "warning"])
 def test_log_level_is_what_the_log_holds(make_config, folder, level):
     with run_log(folder.log, make_config(monitoring={"log_level": level}).monitoring.log_level):
@@ -83,6 +87,7 @@ def test_log_level_is_what_the_log_holds(make_config, folder, level):
     assert ("detail" in folder.log.read_text(encoding="utf-8")) == (level == "info")
 
 
+@pytest.mark.shows("monitoring.progress_bar")
 @pytest.mark.parametrize("enabled", [False, True])
 def test_progress_bar_is_drawn_where_asked(open_with, monkeypatch, capsys, enabled):
     monkeypatch.setenv("FORCE_COLOR", "1")  # Rich then takes standard error for a terminal.
@@ -124,6 +129,7 @@ def test_a_training_without_history_goes_on_with_the_file_it_finds(open_with, fo
     assert last_row(folder)["Rollout/RewardMean"] == "-0.5"
 
 
+@pytest.mark.shows("monitoring.wandb")
 @pytest.mark.parametrize("same_run", [False, True])
 def test_wandb_continues_its_run_unless_the_training_is_forked(open_with, folder, same_run):
     keys = {"tensorboard": False, "csv": False, "wandb": "offline", "wandb_project": "routing"}
@@ -138,6 +144,7 @@ def test_wandb_is_off_by_default(open_with, folder):
     assert not (folder.path / "wandb").exists()
 
 
+@pytest.mark.shows("monitoring.wandb_project")
 def test_wandb_project_is_what_the_run_belongs_to(open_with, folder):
     saved_by(open_with, tensorboard=False, wandb="offline", wandb_project="night shift")
     wandb.teardown()  # Its service writes the last bytes after the run has been closed.

@@ -92,12 +92,14 @@ def test_every_request_is_trained_once(make_four, train, monkeypatch):
     assert manifest.ppo_step == 60
 
 
+@pytest.mark.shows("parallel_training.num_envs")
 def test_every_environment_acts_and_learns(make_four, train):
     assert not train(make_four()).has_weights_of(
         train(make_four(parallel_training={"num_envs": 2}), "two")
     )
 
 
+@pytest.mark.shows("simulation.engine")
 @pytest.mark.parametrize(
     "change",
     [{"parallel_training": {"num_envs": 2}}, {**VIDUR, "parallel_training": {"num_envs": 1}}],

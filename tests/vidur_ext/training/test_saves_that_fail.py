@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 from contextlib import contextmanager
 
 import pytest
@@ -134,3 +135,40 @@ def test_metrics_that_cannot_be_written_do_not_end_the_training(
     forked = train(fork, "fork")
     kept = [int(row["global_step"]) for row in forked.rows]
     assert set(kept) - set(written) == {79, 111}
+
+
+def undeletable(path, *arguments, **keys):
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+KEEP_ONE = {"checkpoint_interval": 80, "max_checkpoints": 1, "save_async": False}
+
+
+def test_a_save_whose_pruning_is_refused_is_a_save(
+    make_config, train, left_by, at_step, monkeypatch
+):
+    config = make_config(checkpointing=KEEP_ONE)
+    with monkeypatch.context() as patch:
+        at_step(100, lambda session: patch.setattr(os, "unlink", undeletable))
+        at_step(200, lambda session: patch.undo())
+        train(config)
+    left = left_by(config)
+    assert left.steps == [240]
+    [told] = re.findall(r"WARNING .*000160\.pt is saved, but older ones .*", left.log)
+    assert told.endswith("(Operation not permitted). The next save tries again")
+
+
+def test_a_signal_whose_save_cannot_prune_says_that_it_saved(
+    make_config, train, left_by, at_step, monkeypatch
+):
+    config = make_config(checkpointing=KEEP_ONE)
+
+    def stop(session):
+        monkeypatch.setattr(os, "unlink", undeletable)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    at_step(100, stop)
+    with pytest.raises(Interrupted) as stopped:
+        train(config)
+    assert stopped.value.outcome.startswith("saved ")
+    assert left_by(config).steps == [80, 100]

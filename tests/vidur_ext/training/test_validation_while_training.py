@@ -6,26 +6,20 @@ import csv
 
 import pytest
 
-from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.policy.routing_policy import load_policy
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.training.validation import Validation
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
 
 VALIDATED = {"validation_freq": 2, "validation_requests": 32, "max_checkpoints": None}
 
 
 @pytest.fixture
-def validation(make_config, tmp_path):
+def validation(make_config):
     """Build the validation of a small training's config."""
 
     def build(saving: dict[str, object] | None = None, **groups: dict[str, object]) -> Validation:
-        config = make_config(**groups)
-        flags = cli_flags(config, "ppo_modular", metrics_dir=str(tmp_path / "vidur"))
-        section = CheckpointingSection.model_validate({**VALIDATED, **(saving or {})})
-        return Validation(parse_simulation_config(flags), section)
+        return Validation(make_config(checkpointing={**VALIDATED, **(saving or {})}, **groups))
 
     return build
 
@@ -42,6 +36,7 @@ def scores(trained) -> dict[int, float]:
     }
 
 
+@pytest.mark.shows("checkpointing.validation_freq")
 def test_every_validation_is_saved_with_its_score(make_config, train):
     trained = train(make_config(checkpointing=VALIDATED))
     assert trained.reasons == ["validation", "validation", "validation", "end"]
@@ -88,6 +83,7 @@ def test_a_resume_repeats_no_validation_and_misses_none(make_config, train):
         assert list(scores(resumed).items())[-2:] == list(scores(straight).items())[-2:]
 
 
+@pytest.mark.shows("checkpointing.checkpoint_strategy")
 def test_top_k_val_keeps_the_best_and_the_newest(make_config, train):
     keys = {**VALIDATED, "validation_freq": 1, "checkpoint_interval": 100}
     everything = train(make_config(checkpointing=keys))
@@ -117,13 +113,7 @@ def test_both_engines_give_the_same_score(seeds, tolerance, make_config, train, 
     assert compiled == pytest.approx(on_vidur, rel=tolerance)
 
 
-def test_a_cluster_that_only_vidur_simulates_is_refused_before_the_training(make_config, tmp_path):
-    flags = cli_flags(make_config(), "ppo_modular", metrics_dir=str(tmp_path / "vidur"))
-    config = parse_simulation_config([*flags, "--time_limit", "10"])
-    with pytest.raises(UserError, match="does not simulate a time limit"):
-        Validation(config, CheckpointingSection(validation_freq=1))
-
-
+@pytest.mark.shows("checkpointing.validation_seeds", "checkpointing.validation_requests")
 def test_validation_requests_and_seeds_are_the_workloads(make_config, train, validation):
     config = make_config()
     policy = policy_of(train(config), config)
@@ -141,16 +131,7 @@ def test_of_a_trace_the_end_of_the_training_part_is_taken(make_config, tmp_path,
     trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]) + "\n")
     workload = {"source": "trace", "trace_file": str(trace), "holdout_fraction": 0.2}
     keys = {"validation_seeds": 2, "validation_requests": 30}
-    tables = validation(keys, workload=workload)._tables
-    assert [int(table.prefill_tokens[0]) for table in tables] == [230, 200]
+    tables = validation(keys, workload=workload)._workloads
+    assert [int(table.prefill_tokens[0]) for table in tables.values()] == [230, 200]
     with pytest.raises(UserError, match="training part has 160 requests, too few for 6 validation"):
         validation({**keys, "validation_seeds": 6}, workload=workload)
-
-
-def test_workloads_without_a_stream_cannot_be_validated(make_config, tmp_path):
-    flags = cli_flags(make_config(), "ppo_modular", metrics_dir=str(tmp_path / "vidur"))
-    kind = flags.index("--request_generator_config_type")
-    flags[kind + 1] = "synthetic"
-    flags = [*flags, "--synthetic_request_generator_config_max_tokens", "4096"]
-    with pytest.raises(UserError, match=r"validation_freq needs workloads of its own"):
-        Validation(parse_simulation_config(flags), CheckpointingSection(validation_freq=1))

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.errors import Interrupted, UserError
 from vidur_ext.config.fields import leaf_fields
 from vidur_ext.config.resume_rules import RULES, Effect, differences, rule_of
@@ -33,6 +32,7 @@ def curve(folder: Path, name: str = "Rollout/RewardMean") -> list[tuple[int, flo
     return [(event.step, event.value) for event in events.Scalars(name)]
 
 
+@pytest.mark.shows("checkpointing.resume_from_checkpoint")
 def test_resume_from_checkpoint_names_a_path_or_latest(make_config, train):
     config = make_config(checkpointing={"checkpoint_interval": 60})
     straight = train(config)
@@ -45,6 +45,7 @@ def test_resume_from_checkpoint_names_a_path_or_latest(make_config, train):
         assert "[Resume] PPO训练恢复" in resumed.log
 
 
+@pytest.mark.shows("checkpointing.resume_step")
 def test_resume_step_names_a_checkpoint_of_the_folder(make_config, train):
     straight = train(make_config(checkpointing={"checkpoint_interval": 60}))
     config = make_config(checkpointing={"resume_step": 120}, monitoring={"log_level": "info"})
@@ -67,6 +68,7 @@ def test_the_flag_has_precedence_over_the_config(make_config, train):
     assert "checkpoint_step_00000060.pt" in trained.log
 
 
+@pytest.mark.shows("checkpointing.fork_from_checkpoint")
 def test_a_fork_is_a_new_run_and_leaves_the_other_as_it_was(make_config, train, tmp_path):
     first = train(make_config(checkpointing={"checkpoint_interval": 60}))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -127,6 +129,7 @@ def test_abort_names_every_setting_that_must_not_change(make_config, train, chan
     assert first.newest.path.read_bytes() == before
 
 
+@pytest.mark.shows("checkpointing.on_incompatible")
 @pytest.mark.parametrize("change", MISFITS.values(), ids=MISFITS)
 def test_fresh_moves_the_old_lineage_aside_and_says_so(make_config, train, tmp_path, change):
     first = train(make_config())
@@ -206,9 +209,7 @@ def test_a_misfit_is_found_without_settings_too(make_config, train, tmp_path):
 
 
 def test_every_key_has_a_rule_and_every_rule_has_keys():
-    names = [path for path, _ in leaf_fields(LearnerConfig)]
-    names += ["cluster.num_replicas", "simulation.predictor", "workload.qps"]
-    names += ["parallel_training.num_envs", "parallel_training.num_workers"]
+    names = [path for path, _ in leaf_fields(TrainingConfig)]
     used = {rule_of(name).pattern for name in names}
     assert used == {rule.pattern for rule in RULES}
 

@@ -61,6 +61,7 @@ def test_a_validation_is_not_repeated_behind_a_resume():
     assert [saves.due(1, 2, False), saves.due(2, 4, False)] == [None, "validation"]
 
 
+@pytest.mark.shows("checkpointing.checkpoint_on_start")
 def test_on_start_step_0_is_saved(make_config, train):
     config = make_config(checkpointing={"checkpoint_on_start": True})
     trained = train(config)
@@ -86,6 +87,7 @@ def test_the_start_can_be_resumed_exactly(make_config, train):
     assert train(other, "again").has_weights_of(straight)
 
 
+@pytest.mark.shows("checkpointing.checkpoint_interval_s")
 def test_interval_s_saves_by_the_clock(make_config, train):
     config = make_config(
         checkpointing={"checkpoint_interval_s": 1e-9, "max_checkpoints": None},
@@ -167,6 +169,7 @@ def test_an_error_inside_a_decision_saves_no_half_state(
     assert left_by(config).steps == [50]
 
 
+@pytest.mark.shows("checkpointing.save_async")
 @pytest.mark.parametrize("background", [False, True])
 def test_save_async_changes_when_it_is_written_not_what(make_config, train, background):
     config = make_config(checkpointing={"save_async": background, "checkpoint_interval": 32})
@@ -181,6 +184,7 @@ def test_save_async_changes_when_it_is_written_not_what(make_config, train, back
     assert train(resumed, "resumed").has_weights_of(trained)
 
 
+@pytest.mark.shows("checkpointing.keep_every")
 def test_keep_every_is_permanent(make_config, train):
     config = make_config(
         checkpointing={"checkpoint_interval": 20, "max_checkpoints": 2, "keep_every": 60}

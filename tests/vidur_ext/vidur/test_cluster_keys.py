@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.vidur.simulation import finished_run
 
 SARATHI = {"replica_scheduler": "sarathi"}
 TIGHT = {"num_blocks": 200, "block_size": 16}
@@ -22,11 +21,27 @@ def completed_at(make_config, build_simulation, make_requests):
         )
         table = table if table is not None else make_requests(qps=60.0)
         simulation = build_simulation(config, "round_robin", table)
-        return finished_run(simulation, "round_robin", 0, False).completed_at
+        simulation.run()
+        return simulation.times("completed_at")
 
     return simulate
 
 
+@pytest.mark.shows(
+    "cluster.num_replicas",
+    "cluster.model_name",
+    "cluster.device",
+    "cluster.devices",
+    "cluster.tensor_parallel_size",
+    "cluster.num_pipeline_stages",
+    "cluster.replica_scheduler",
+    "cluster.batch_size_cap",
+    "cluster.chunk_size",
+    "cluster.max_tokens_in_batch",
+    "cluster.block_size",
+    "cluster.num_blocks",
+    "cluster.watermark_blocks_fraction",
+)
 @pytest.mark.parametrize(
     ("base", "changed"),
     [
@@ -51,6 +66,7 @@ def test_every_cluster_key_changes_the_simulation(completed_at, base, changed):
     assert not np.array_equal(completed_at(**base), completed_at(**changed))
 
 
+@pytest.mark.shows("cluster.memory_margin_fraction")
 def test_memory_margin_leaves_fewer_blocks(make_config, build_simulation, make_requests):
     blocks = []
     for fraction in (0.1, 0.5):
@@ -61,6 +77,7 @@ def test_memory_margin_leaves_fewer_blocks(make_config, build_simulation, make_r
     assert blocks[1] < blocks[0]
 
 
+@pytest.mark.shows("cluster.network_device")
 def test_network_device_changes_what_collectives_cost(completed_at):
     slow, fast = (
         completed_at(device="a100", network_device=network, tensor_parallel_size=4)

@@ -12,8 +12,8 @@ from ppo_scheduler.config.learner_sections import CurriculumStage, LearnerConfig
 from vidur_ext.config.fields import choices, leaf_fields
 from vidur_ext.config.sections import ParallelSection
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
+from vidur_ext.vidur.learner_flags import learner_config
 
 OTHERS = {int: 7, float: 0.7, str: "moved"}
 DIVIDED_BY_THE_HEADS = {"actor_critic_architecture.hidden_size": 40}
@@ -47,9 +47,14 @@ def everything_changed() -> LearnerConfig:
     return LearnerConfig.model_validate(tree)
 
 
-def parsed(config: TrainingConfig, folder: str) -> Any:
+def learners_part(config: TrainingConfig) -> LearnerConfig:
+    return LearnerConfig(**{name: getattr(config, name) for name in LearnerConfig.model_fields})
+
+
+def parsed(config: TrainingConfig, folder: str) -> LearnerConfig:
     flags = cli_flags(config, "ppo_modular", metrics_dir=folder)
-    return parse_simulation_config(flags).cluster_config.global_scheduler_config
+    scheduler = parse_simulation_config(flags).cluster_config.global_scheduler_config
+    return learner_config(vars(scheduler))
 
 
 def test_every_changed_key_arrives(tmp_path) -> None:
@@ -62,13 +67,13 @@ def test_every_changed_key_arrives(tmp_path) -> None:
         parallel_training=ParallelSection(num_envs=1),
         **{group: getattr(learner, group) for group in type(learner).model_fields},
     )
-    assert parsed(config, str(tmp_path)).to_learner_config() == learner
+    assert parsed(config, str(tmp_path)) == learner
 
 
 def test_absent_values_arrive_as_absent(tmp_path) -> None:
     tree = {"ppo_config": {"target_kl": None, "value_clip": None}}
     config = TrainingConfig.model_validate(tree)
-    assert parsed(config, str(tmp_path)).to_learner_config() == config.learner()
+    assert parsed(config, str(tmp_path)) == learners_part(config)
 
 
 @pytest.mark.parametrize("path", EXCLUDED_BY_ANOTHER)
@@ -76,4 +81,4 @@ def test_keys_that_exclude_each_other_arrive_one_by_one(tmp_path, path) -> None:
     group, name = path.split(".")
     value = other_than_default(dict(leaf_fields(LearnerConfig))[path])
     config = TrainingConfig.model_validate({group: {name: value}})
-    assert parsed(config, str(tmp_path)).to_learner_config() == config.learner()
+    assert parsed(config, str(tmp_path)) == learners_part(config)

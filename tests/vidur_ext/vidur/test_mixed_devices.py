@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.settings import settings_digest, settings_of
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.routing.estimator import LatencyEstimator
 from vidur_ext.routing.view import ClusterSnapshot, Quantity
-from vidur_ext.vidur.engine_inputs import build_replicas
-from vidur_ext.vidur.flags import parse_simulation_config
+from vidur_ext.vidur.engine_inputs import build_replicas, cluster_of
+from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.simulation import VidurSimulation
 
 MIXED = ("h100", "h100", "a40", "a100")
@@ -47,7 +45,7 @@ def test_each_replica_has_its_own_device_memory_and_node(parsed, make_requests, 
     ]  # fmt: skip
     blocks = [one._cache_config.num_blocks for one in schedulers]
     assert blocks[2] < blocks[0] == blocks[1] == blocks[3]
-    assert CompiledSimulation(config, make_requests(5)).settings.num_blocks.tolist() == blocks
+    assert cluster_of(config).settings.num_blocks.tolist() == blocks
 
 
 def test_given_blocks_are_those_of_every_replica(parsed, make_requests):
@@ -58,8 +56,10 @@ def test_given_blocks_are_those_of_every_replica(parsed, make_requests):
 @pytest.mark.parametrize("scheduler", ["round_robin", "lor", "min_predicted_latency"])
 def test_equal_devices_are_one_device(parsed, make_requests, scheduler):
     table = make_requests(40)
-    named = CompiledSimulation(parsed(scheduler, devices=("a100",) * 4), table)
-    plain = CompiledSimulation(parsed(scheduler), table)
+    named, plain = (
+        CompiledSimulation(cluster_of(parsed(scheduler, devices=devices)), table, scheduler)
+        for devices in (("a100",) * 4, None)
+    )
     for simulation in (named, plain):
         simulation.run()
     np.testing.assert_array_equal(named.completed_at, plain.completed_at)
@@ -107,8 +107,11 @@ def test_utilization_of_several_devices_is_refused(parsed):
         parsed(devices=MIXED, flags=("--metrics_config_write_metrics",))
 
 
-def test_devices_are_settings_and_absent_ones_leave_the_digest(parsed):
-    mixed = parsed("ppo_modular", devices=MIXED)
-    assert settings_of(mixed)["cluster.devices"] == list(MIXED)
-    assert settings_of(parsed("ppo_modular"))["cluster.devices"] is None
-    assert settings_digest(mixed) != settings_digest(parsed("ppo_modular"))
+def test_devices_are_settings_and_change_the_digest():
+    mixed, equal = (
+        TrainingConfig.model_validate({"cluster": {"devices": devices}})
+        for devices in (MIXED, None)
+    )
+    assert mixed.settings()["cluster.devices"] == list(MIXED)
+    assert equal.settings()["cluster.devices"] is None
+    assert mixed.digest() != equal.digest()

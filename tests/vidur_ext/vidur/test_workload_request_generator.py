@@ -16,7 +16,7 @@ from vidur_ext.vidur.requests import (
     StreamType,
     WorkloadRequestGenerator,
     WorkloadRequestGeneratorConfig,
-    build_stream,
+    stream_of,
 )
 
 SYNTHETIC = WorkloadRequestGeneratorConfig(seed=5, num_requests=300)
@@ -40,7 +40,7 @@ def columns(requests: list[Any]) -> list[tuple[float, int, int]]:
 def test_vidur_gets_the_window_of_the_stream(first: int) -> None:
     config = replace(SYNTHETIC, first_request=first)
     requests = WorkloadRequestGenerator(config).generate()
-    table = build_stream(config).window(first, 300)
+    table = stream_of(config).window(first, 300)
     expected = zip(table.arrived_at, table.prefill_tokens, table.decode_tokens, strict=True)
     assert columns(requests) == list(expected)
     assert all(type(r.num_prefill_tokens) is int for r in requests)
@@ -60,6 +60,13 @@ def test_vidur_can_make_flags_of_every_field() -> None:
         assert config_field.metadata["help"], config_field.name
 
 
+@pytest.mark.shows(
+    "workload.qps",
+    "workload.arrival",
+    "workload.burstiness_cv",
+    "workload.code_fraction",
+    "workload.max_tokens",
+)
 @pytest.mark.parametrize(
     "change",
     [
@@ -75,14 +82,15 @@ def test_vidur_can_make_flags_of_every_field() -> None:
     ],
 )
 def test_every_synthetic_flag_changes_the_stream(change: dict[str, Any]) -> None:
-    changed = build_stream(replace(SYNTHETIC, **change)).window(0, 300)
-    assert changed.digest() != build_stream(SYNTHETIC).window(0, 300).digest()
+    changed = stream_of(replace(SYNTHETIC, **change)).window(0, 300)
+    assert changed.digest() != stream_of(SYNTHETIC).window(0, 300).digest()
 
 
+@pytest.mark.shows("workload.source", "workload.rate_scale")
 def test_the_rate_scale_multiplies_the_rate_of_both_sources(recorded: Any) -> None:
     for config, kind in ((SYNTHETIC, "synthetic"), (recorded, "trace")):
-        slow = build_stream(config).window(0, 10)
-        fast = build_stream(replace(config, rate_scale=4.0)).window(0, 10)
+        slow = stream_of(config).window(0, 10)
+        fast = stream_of(replace(config, rate_scale=4.0)).window(0, 10)
         assert (fast.arrived_at * 4.0).tolist() == pytest.approx(
             slow.arrived_at.tolist(), abs=1e-7
         ), kind
@@ -96,25 +104,29 @@ def test_the_rate_scale_multiplies_the_rate_of_both_sources(recorded: Any) -> No
 def test_the_part_chooses_what_is_replayed(
     recorded: Any, part: str, length: int | None, prompts: list[int]
 ) -> None:
-    stream = build_stream(replace(recorded, part=part))
+    stream = stream_of(replace(recorded, part=part))
     assert stream.num_requests == length
     assert stream.window(0, 2).prefill_tokens.tolist() == prompts
 
 
+@pytest.mark.shows("workload.trace_format")
 def test_the_limit_and_the_format_reach_the_reader(recorded: Any) -> None:
-    assert build_stream(replace(recorded, max_tokens=50)).window(0, 1).prefill_tokens[0] == 49
+    assert stream_of(replace(recorded, max_tokens=50)).window(0, 1).prefill_tokens[0] == 49
     with pytest.raises(UserError, match="missing: TIMESTAMP"):
-        build_stream(replace(recorded, trace_format="azure"))
+        stream_of(replace(recorded, trace_format="azure"))
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"source": "live"}, "source='live': expected synthetic or trace"),
+        ({"source": "live"}, 'source = "live": must be one of "synthetic", "trace"'),
         ({"purpose": 77}, r"purpose=77: expected one of 1 \(workload\)"),
-        ({"rate_scale": 0.0}, "rate_scale=0.0"),
-        ({"source": "trace"}, "needs a trace_file"),
-        ({"source": "trace", "trace_file": "x", "max_tokens": 1}, "max_tokens=1"),
+        ({"rate_scale": 0.0}, "rate_scale = 0.0: must be a number > 0"),
+        ({"source": "trace"}, "source='trace' needs trace_file"),
+        (
+            {"source": "trace", "trace_file": "x", "max_tokens": 1},
+            "max_tokens = 1: must be an integer >= 16",
+        ),
         ({"num_requests": 0}, "at least one request"),
     ],
 )
@@ -125,4 +137,4 @@ def test_impossible_flags_are_named(change: dict[str, Any], text: str) -> None:
 
 def test_an_unknown_part_is_named(recorded: Any) -> None:
     with pytest.raises(UserError, match="part='test': expected train, holdout, all"):
-        build_stream(replace(recorded, part="test"))
+        stream_of(replace(recorded, part="test"))

@@ -118,8 +118,8 @@ def test_the_policy_survives_its_file_exactly(tmp_path):
     save_policy(policy, tmp_path / "policy.pt")
     loaded = load_policy(tmp_path / "policy.pt", SCHEMA)
     observation = demonstrations(seed=5).observation()
-    first, _ = policy.evaluate(policy.normalise(observation))
-    second, _ = loaded.evaluate(loaded.normalise(observation))
+    first, _ = policy.evaluate(policy.normalize(observation))
+    second, _ = loaded.evaluate(loaded.normalize(observation))
     assert torch.equal(first, second)
 
 
@@ -137,6 +137,7 @@ def test_a_file_that_is_no_policy_is_refused(tmp_path, content):
         read_policy_state(tmp_path / "policy.pt")
 
 
+@pytest.mark.shows("warmstart.epochs", "warmstart.patience")
 def test_epochs_and_patience_end_the_cloning():
     assert len(clone(demonstrations(), epochs=3).history) == 3
     noise = dataclasses.replace(
@@ -146,6 +147,7 @@ def test_epochs_and_patience_end_the_cloning():
     assert len(stopped.history) == stopped.best_epoch + 3 < 200
 
 
+@pytest.mark.shows("warmstart.batch_size", "warmstart.learning_rate", "warmstart.holdout_fraction")
 @pytest.mark.parametrize(
     ("key", "value"), [("batch_size", 16), ("learning_rate", 1e-4), ("holdout_fraction", 0.5)]
 )

@@ -35,7 +35,7 @@ def config(**groups: dict[str, object]) -> TrainingConfig:
 def policy(of: TrainingConfig, seed: int = 0) -> RoutingPolicy:
     schema = observation_schema(of.observation)
     made = RoutingPolicy(schema, of.actor_critic_architecture, of.observation.clip)
-    made.initialise(seed)
+    made.initialize(seed)
     rng = np.random.default_rng(seed)
     made.collect(
         Observation(

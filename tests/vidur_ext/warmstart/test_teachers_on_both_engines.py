@@ -22,13 +22,13 @@ WARMSTART = {"teachers": TEACHERS, "load_levels": [0.5, 3.0], "demo_requests": 4
 
 
 @pytest.fixture
-def jobs(make_config, tmp_path):
+def jobs(make_config):
     """Return the jobs of a config with all teachers at a low and a high load."""
 
     def build(**groups: dict[str, object]) -> list[DemonstrationJob]:
         warmstart = {**WARMSTART, **groups.pop("warmstart", {})}
         config = make_config(warmstart=warmstart, **groups)
-        return demonstration_jobs(config, str(tmp_path / "vidur"))
+        return demonstration_jobs(config)
 
     return build
 
@@ -75,7 +75,7 @@ def test_every_job_breaks_ties_by_a_stream_of_its_own(jobs):
     assert draws == [job.tie_breaker().integers(2**32, size=4).tolist() for job in jobs()]
 
 
-def test_the_engine_of_the_config_collects(make_config, tmp_path):
+def test_the_engine_of_the_config_collects(make_config):
     told: list[str] = []
     collected = [
         collect_demonstrations(
@@ -83,7 +83,6 @@ def test_the_engine_of_the_config_collects(make_config, tmp_path):
                 simulation={"engine": engine},
                 warmstart={"teachers": ["vllm_dp", "least_kv"], "demo_requests": 20},
             ),
-            str(tmp_path / "vidur"),
             told.append,
         )
         for engine in ("vidur", "compiled")
@@ -96,11 +95,11 @@ def test_the_engine_of_the_config_collects(make_config, tmp_path):
     ]
 
 
-def test_a_request_that_can_never_be_served_is_named(make_config, tmp_path):
+def test_a_request_that_can_never_be_served_is_named(make_config):
     """Vidur ends in an assertion: that there is a name shows that the compiled engine collects."""
     config = make_config(
         cluster={"replica_scheduler": "vllm", "max_tokens_in_batch": 64},
         warmstart={"teachers": ["vllm_dp"]},
     )
     with pytest.raises(UserError, match=r"request \d+ can never be served: its \d+ prompt tokens"):
-        collect_demonstrations(config, str(tmp_path / "vidur"), lambda line: None)
+        collect_demonstrations(config, lambda line: None)

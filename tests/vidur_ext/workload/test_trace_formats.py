@@ -1,4 +1,4 @@
-"""Every format is read as its publishers describe it, and recognised by its first line."""
+"""Every format is read as its publishers describe it, and recognized by its first line."""
 
 from __future__ import annotations
 

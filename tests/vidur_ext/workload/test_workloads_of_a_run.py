@@ -47,6 +47,7 @@ def test_the_load_level_scales_the_rate_of_demonstrations() -> None:
     assert half.arrived_at.tolist() == (full.arrived_at * 2.0).tolist()
 
 
+@pytest.mark.shows("workload.trace_file")
 def test_a_trace_is_judged_on_requests_that_nobody_trained_on(tmp_path: Path) -> None:
     config = recorded(tmp_path, 500)
     judged = [set(evaluation_table(config, seed).prefill_tokens.tolist()) for seed in (0, 1)]
@@ -58,6 +59,7 @@ def test_a_trace_is_judged_on_requests_that_nobody_trained_on(tmp_path: Path) ->
     assert len(judged[0]) == len(judged[1]) == 50
 
 
+@pytest.mark.shows("workload.holdout_fraction")
 @pytest.mark.parametrize(("fraction", "first"), [(0.2, 500), (0.5, 350)])
 def test_the_holdout_fraction_moves_the_border(tmp_path: Path, fraction: float, first: int) -> None:
     config = recorded(tmp_path, 500, holdout_fraction=fraction)

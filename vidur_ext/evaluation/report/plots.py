@@ -1,7 +1,7 @@
 """The plots of a comparison as PNG files in memory: bars with 95 % intervals, and whole
 distributions.
 
-One look per scheduler, the same in every plot, told apart without colour vision too. Colours: Okabe
+One look per scheduler, the same in every plot, told apart without color vision too. Colors: Okabe
 and Ito, "Color Universal Design" (2008), less its yellow, which vanishes on white.
 """
 
@@ -32,8 +32,8 @@ from vidur_ext.evaluation.metrics import (
 from vidur_ext.evaluation.report import wording
 from vidur_ext.evaluation.run_result import RunResult
 
-LEARNED_COLOUR = "#D55E00"
-BASELINE_COLOUR = "#0072B2"
+LEARNED_COLOR = "#D55E00"
+BASELINE_COLOR = "#0072B2"
 OTHER_BAR = "#A9B8C9"
 CONTROL_BAR = "#DDDDDD"
 
@@ -45,16 +45,16 @@ _DASHES = ("solid", "dashed", "dashdot", "dotted")
 class BarLook:
     """Fill and hatch of a bar; ``meaning`` goes to the legend."""
 
-    colour: str
+    color: str
     hatch: str
     meaning: str
 
 
 @dataclass(frozen=True)
 class LineLook:
-    """Colour, width, dashes and drawing order of a line."""
+    """Color, width, dashes and drawing order of a line."""
 
-    colour: str
+    color: str
     width: float
     dashes: str
     order: int
@@ -63,9 +63,9 @@ class LineLook:
 def bar_look(one: SchedulerComparison, baseline: str) -> BarLook:
     """Return the look of a scheduler's bar."""
     if one.learned:
-        return BarLook(LEARNED_COLOUR, "", "learned policy")
+        return BarLook(LEARNED_COLOR, "", "learned policy")
     if one.name == baseline:
-        return BarLook(BASELINE_COLOUR, "", "baseline")
+        return BarLook(BASELINE_COLOR, "", "baseline")
     if one.uses_output_lengths:
         return BarLook("white", "////", "oracle †")
     if one.control:
@@ -74,19 +74,19 @@ def bar_look(one: SchedulerComparison, baseline: str) -> BarLook:
 
 
 def line_looks(comparison: Comparison) -> dict[str, LineLook]:
-    """Return the look of each scheduler's line; colour and dashes together are unique up to 20."""
+    """Return the look of each scheduler's line; color and dashes together are unique up to 20."""
     looks: dict[str, LineLook] = {}
     others = 0
     for one in comparison.schedulers:
         if one.learned:
-            looks[one.name] = LineLook(LEARNED_COLOUR, 3.2, "solid", 5)
+            looks[one.name] = LineLook(LEARNED_COLOR, 3.2, "solid", 5)
         elif one.name == comparison.baseline:
-            looks[one.name] = LineLook(BASELINE_COLOUR, 2.4, "solid", 4)
+            looks[one.name] = LineLook(BASELINE_COLOR, 2.4, "solid", 4)
         elif one.uses_output_lengths:
             looks[one.name] = LineLook("black", 1.6, "dashed", 3)
         else:
-            colour = _OTHER_LINES[others % len(_OTHER_LINES)]
-            looks[one.name] = LineLook(colour, 1.5, _DASHES[others // len(_OTHER_LINES) % 4], 2)
+            color = _OTHER_LINES[others % len(_OTHER_LINES)]
+            looks[one.name] = LineLook(color, 1.5, _DASHES[others // len(_OTHER_LINES) % 4], 2)
             others += 1
     return looks
 
@@ -154,7 +154,7 @@ def _draw_bars(axis: Axes, comparison: Comparison, metric: str) -> None:
         cut = value > limit
         axis.barh(
             row, min(value, limit), height=0.72,
-            color=look.colour, hatch=look.hatch, edgecolor="#444444", linewidth=0.6,
+            color=look.color, hatch=look.hatch, edgecolor="#444444", linewidth=0.6,
         )  # fmt: skip
         end = min(value, limit)
         if interval is not None and not cut:
@@ -189,7 +189,7 @@ def _add_legend(figure: Figure, comparison: Comparison) -> None:
         look = bar_look(one, comparison.baseline)
         looks.setdefault(look.meaning, look)
     handles = [
-        Patch(facecolor=look.colour, hatch=look.hatch, edgecolor="#444444", label=meaning)
+        Patch(facecolor=look.color, hatch=look.hatch, edgecolor="#444444", label=meaning)
         for meaning, look in looks.items()
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
@@ -216,13 +216,13 @@ def latency_cdf(comparison: Comparison, runs: Sequence[RunResult]) -> Figure:
         latencies = _counted(comparison, runs, one.name)
         look = looks[one.name]
         for axis, extent, (latency, _) in zip(axes, extents, _PANELS, strict=True):
-            values = latencies.get(latency)
+            values = latencies[latency]
             ranked = np.sort(values[~np.isnan(values)])
             if not one.control:
                 extent.append(ranked[ranked > 0])
             axis.step(
                 ranked, np.arange(1, len(ranked) + 1) / max(len(ranked), 1), where="post",
-                color=look.colour, linewidth=look.width, linestyle=look.dashes, zorder=look.order,
+                color=look.color, linewidth=look.width, linestyle=look.dashes, zorder=look.order,
                 label=marked(one.name, oracle=one.uses_output_lengths),
             )  # fmt: skip
     for axis, extent, (_, title) in zip(axes, extents, _PANELS, strict=True):
@@ -238,12 +238,12 @@ def replica_shares(comparison: Comparison) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, figure_height(comparison)), layout="constrained")
     axis = figure.subplots()
     replicas = comparison.num_replicas
-    colours = colormaps["cividis"](np.linspace(0.5, 1.0, replicas))
+    colors = colormaps["cividis"](np.linspace(0.5, 1.0, replicas))
     for row, one in enumerate(comparison.schedulers):
         shares = np.array(one.pooled.replica_shares)
         starts = np.cumsum(shares) - shares
         axis.barh(
-            np.full(replicas, row), shares, left=starts, color=colours, height=0.72,
+            np.full(replicas, row), shares, left=starts, color=colors, height=0.72,
             edgecolor="white", linewidth=1 if replicas <= _OUTLINED_REPLICAS else 0,
         )  # fmt: skip
         if replicas <= _SHARES_NAMED:

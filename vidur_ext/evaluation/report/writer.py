@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.evaluation.atomic_file import write_atomically
+from ppo_scheduler.files import write_file
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import EngineComparison
-from vidur_ext.evaluation.report.html import render_page
+from vidur_ext.evaluation.report.page import render_page
 from vidur_ext.evaluation.report.plots import draw_plots
 from vidur_ext.evaluation.run_result import RunResult
 
@@ -59,9 +59,9 @@ def write_report(
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         for path, png in zip(paths.plots, plots.values(), strict=True):
-            write_atomically(path, png)
-        write_atomically(paths.json, text.encode("utf-8"))
-        write_atomically(paths.html, page.encode("utf-8"))
+            write_file(path, png)
+        write_file(paths.json, text.encode("utf-8"))
+        write_file(paths.html, page.encode("utf-8"))
     except OSError as error:
         raise UserError(
             f"cannot write the report to {output_dir}: {error.strerror}; "

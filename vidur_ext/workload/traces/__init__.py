@@ -1,1 +1,3 @@
-"""Readers of recorded request streams, one per format; ``load.load_trace`` chooses."""
+"""Recorded request streams. Each format is a module of its own with ``NAME``, ``COLUMNS`` and
+``read``, as ``rows.TraceFormat`` describes; ``load.load_trace`` finds them and chooses.
+"""

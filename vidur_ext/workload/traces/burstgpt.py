@@ -12,6 +12,7 @@ from pathlib import Path
 
 from vidur_ext.workload.traces.rows import Trace, TraceRows, csv_rows, parse_seconds, parse_tokens
 
+NAME = "burstgpt"
 COLUMNS = ("Timestamp", "Request tokens", "Response tokens")
 
 

@@ -21,7 +21,8 @@ from vidur_ext.workload.traces.rows import (
     value_error,
 )
 
-KEYS = ("timestamp", "input_length", "output_length")
+NAME = "mooncake"
+COLUMNS = ("timestamp", "input_length", "output_length")
 
 
 def read(path: Path) -> Trace:
@@ -30,18 +31,18 @@ def read(path: Path) -> Trace:
     Raises:
         UserError: the file is malformed; the text says where.
     """
-    rows = TraceRows(path, KEYS[0])
+    rows = TraceRows(path, COLUMNS[0])
     for line, text in enumerate(read_text(path).split("\n"), start=1):
         if not text.strip():
             continue
         record = _record(path, line, text)
-        time = record[KEYS[0]]
+        time = record[COLUMNS[0]]
         milliseconds = float(time) if _is_number(time) else -1.0
         rows.add(
             line,
-            check_time(path, line, KEYS[0], milliseconds, time) / 1e3,
-            _tokens(path, line, KEYS[1], record[KEYS[1]]),
-            _tokens(path, line, KEYS[2], record[KEYS[2]]),
+            check_time(path, line, COLUMNS[0], milliseconds, time) / 1e3,
+            _tokens(path, line, COLUMNS[1], record[COLUMNS[1]]),
+            _tokens(path, line, COLUMNS[2], record[COLUMNS[2]]),
         )
     return rows.trace()
 
@@ -56,12 +57,12 @@ def _record(path: Path, line: int, text: str) -> dict[str, Any]:
         raise line_error(path, line, "expected a flat JSON object, found deep nesting") from None
     if not isinstance(record, dict):
         raise line_error(path, line, f"expected a JSON object, found {text.strip()[:40]!r}")
-    missing = [key for key in KEYS if key not in record]
+    missing = [key for key in COLUMNS if key not in record]
     if missing:
         raise line_error(
             path,
             line,
-            f"expected the keys {', '.join(KEYS)}; missing: {', '.join(missing)}; found: "
+            f"expected the keys {', '.join(COLUMNS)}; missing: {', '.join(missing)}; found: "
             f"{', '.join(record)[:200]}",
         )
     return record

@@ -13,11 +13,12 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.workload.request_table import RequestTable
 
-_SHOWN = 40
+_SHOWN_CHARACTERS = 40
 
 
 def file_error(path: Path, text: str) -> UserError:
@@ -38,8 +39,8 @@ def column_error(path: Path, line: int, column: str, text: str) -> UserError:
 def value_error(path: Path, line: int, column: str, expected: str, found: object) -> UserError:
     """Return the error about one value."""
     shown = repr(found)
-    if len(shown) > _SHOWN:
-        shown = f"{shown[:_SHOWN]}…"
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = f"{shown[:_SHOWN_CHARACTERS]}…"
     return column_error(path, line, column, f"expected {expected}, found {shown}")
 
 
@@ -52,6 +53,26 @@ class Trace:
 
     table: RequestTable
     notes: tuple[str, ...] = ()
+
+
+class TraceFormat(Protocol):
+    """What a module of this package has that reads one format.
+
+    Attributes:
+        NAME: in the config.
+        COLUMNS: of the CSV header, or keys of every JSON line, that a trace must have. A file whose
+            first line has most of them is taken for this format.
+    """
+
+    NAME: str
+    COLUMNS: tuple[str, ...]
+
+    def read(self, path: Path) -> Trace:
+        """Read a trace; time 0 is its first request.
+
+        Raises:
+            UserError: the file is malformed; the text says where.
+        """
 
 
 @dataclass

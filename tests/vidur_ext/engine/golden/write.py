@@ -6,15 +6,12 @@ Do so when the predictor's constants change, and say in the commit why the trace
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.vidur.flag_values import cli_flags
-from vidur_ext.vidur.flags import parse_simulation_config
-from vidur_ext.vidur.simulation import VidurSimulation
+from vidur_ext.vidur.simulation import simulation_of
 from vidur_ext.workload.request_table import RequestTable
 
 CLUSTERS = {
@@ -37,11 +34,8 @@ def main() -> None:
             np.cumsum(gaps), rng.integers(1, 300, REQUESTS), rng.integers(1, 300, REQUESTS)
         )
         groups = {"cluster": {"num_replicas": 2, **cluster}, "workload": {"max_tokens": 2048}}
-        with tempfile.TemporaryDirectory() as folder:
-            config = TrainingConfig.model_validate(groups)
-            flags = cli_flags(config, rule, metrics_dir=folder)
-            simulation = VidurSimulation(parse_simulation_config(flags), table)
-            simulation.run()
+        simulation = simulation_of(TrainingConfig.model_validate(groups), rule, table)
+        simulation.run()
         document = {
             "rule": rule,
             **groups,

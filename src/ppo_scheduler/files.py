@@ -1,0 +1,188 @@
+"""Files that are either whole or not there, and locks that end with their holder.
+
+The only place that knows ``fsync`` and ``flock``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from typing_extensions import Self
+
+from ppo_scheduler.errors import UserError
+
+_POLL_S = 0.1
+
+
+@contextmanager
+def disk_errors(place: Path, what: str, way_out: str) -> Iterator[None]:
+    """Turn what the operating system refuses into a ``UserError``."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{place}: {what} ({error.strerror or error}). {way_out}") from error
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file durably; whatever had the name is replaced.
+
+    A reader sees the old file or the new one, never a part. A refused write leaves the old one and
+    nothing else; a killed one may leave a file under the staged name.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    try:
+        write_staged(path, content)
+        reveal(path)
+    except BaseException:
+        with suppress(OSError):  # what went wrong first is what matters
+            staged_path(path).unlink()
+        raise
+
+
+def staged_path(path: Path) -> Path:
+    """Return where a file is until it is whole: beside its place, under a name with a dot."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+def write_staged(path: Path, content: bytes) -> None:
+    """Write ``content`` durably under the staged name of ``path``."""
+    with open(staged_path(path), "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def reveal(path: Path) -> None:
+    """Give a staged file its name, durably; whatever had the name is replaced."""
+    move(staged_path(path), path)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder within a file system, durably; what had the name is replaced."""
+    os.replace(source, target)
+    sync_folder(target.parent)
+    if source.parent != target.parent:
+        sync_folder(source.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new names in a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class FileLock:
+    """Holds a file until it is released or the process ends, however it ends.
+
+    The file names its holder's process. It stays: deleting it could let two holders in.
+    """
+
+    def __init__(self, path: Path, doing: str) -> None:
+        """Take the lock.
+
+        Args:
+            doing: what its holder does in the folder, and the way out, for the error.
+
+        Raises:
+            UserError: somebody holds it; the text names the process.
+            OSError: the file cannot be opened or locked.
+        """
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _locked(self._handle):
+                raise _held(path, self._handle, doing)
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+        except BaseException:
+            os.close(self._handle)
+            raise
+
+    def release(self) -> None:
+        """Let others take it."""
+        os.close(self._handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+def wait_until_free(
+    path: Path, doing: str, patience_s: float, waiting: Callable[[str], None]
+) -> None:
+    """Return when nobody holds the lock at ``path``; it is not taken.
+
+    Args:
+        doing: as for ``FileLock``.
+        waiting: is told the holder's process, once, if there is one.
+
+    Raises:
+        UserError: somebody still holds it after ``patience_s``.
+    """
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return  # nobody ever held it
+    try:
+        deadline = time.monotonic() + patience_s
+        told = False
+        while not _locked(handle):
+            if time.monotonic() >= deadline:
+                raise _held(path, handle, doing)
+            if not told:
+                waiting(_holder(handle))
+                told = True
+            time.sleep(_POLL_S)
+    finally:
+        os.close(handle)
+
+
+def share(stream: IO[Any]) -> None:
+    """Hold an open file together with others, until it is closed or the process ends."""
+    fcntl.flock(stream, fcntl.LOCK_SH)
+
+
+def is_held(path: Path) -> bool:
+    """Tell whether any process holds a file, shared or not."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _locked(handle)
+    finally:
+        os.close(handle)
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _held(path: Path, handle: int, doing: str) -> UserError:
+    return UserError(f"{path.parent}: process {_holder(handle)} {doing}")
+
+
+def _holder(handle: int) -> str:
+    return os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "(not yet known)"

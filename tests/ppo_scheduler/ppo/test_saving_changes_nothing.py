@@ -1,0 +1,59 @@
+"""A training that is saved at every decision is the one that is never saved, and so are resumes.
+
+The collapse guard owes the next update a boost here, between the end of an intervention and the
+end of the rollout: whoever only looks must not take it.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from ppo_scheduler.state import snapshot
+
+STEPS = 260
+GUARD = {"window": 16, "max_share": 0.5, "intervention_steps": 4, "entropy_boost": 0.3}
+
+
+@pytest.fixture
+def new(make_learner):
+    return lambda: make_learner(collapse_guard=GUARD)
+
+
+def bits(learner) -> dict[str, bytes]:
+    network = learner.policy.network.state_dict()
+    return {name: tensor.numpy().tobytes() for name, tensor in network.items()}
+
+
+def run(learner, task, steps: int) -> None:
+    for _ in range(steps):
+        task.step(learner)
+
+
+def test_saved_at_every_decision_it_ends_with_the_same_bits(new, make_task, sink):
+    never, always = new(), new()
+    run(never, make_task(), STEPS)
+    boosted = sink.series("Training/EntropyCoef")
+    task = make_task()
+    for _ in range(STEPS):
+        task.step(always)
+        always.state_dict()
+    assert 0.3 in boosted, "the guard's boost reaches an update"
+    assert bits(always) == bits(never)
+
+
+def test_a_resume_from_every_save_while_a_boost_is_owed_ends_with_the_same_bits(new, make_task):
+    straight, task = new(), make_task()
+    saves = []
+    for _ in range(STEPS):
+        task.step(straight)
+        state = straight.state_dict()
+        if state["learner"]["guard"]["update_owed"]:
+            saves.append((snapshot(state), copy.deepcopy(task)))
+    assert any(state["learner"]["guard"]["remaining"] == 0 for state, _ in saves)
+    for state, world in saves:
+        resumed = new()
+        resumed.load_state_dict(state)
+        run(resumed, world, STEPS - world.steps)
+        assert bits(resumed) == bits(straight), f"resumed after {world.steps} decisions"

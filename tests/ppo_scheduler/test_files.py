@@ -1,0 +1,142 @@
+"""A written file is the old one or the new one; a lock is held by one, or shared by the living."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import FileLock, is_held, move, share, wait_until_free, write_file
+
+DOING = "is at work there. Wait for it"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "file"
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_had_the_name_is_replaced(path):
+    for content in (b"old", b"new and longer"):
+        write_file(path, content)
+        assert path.read_bytes() == content
+    assert names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("old", [b"old", None])
+def test_a_refused_write_leaves_what_was_there_and_nothing_else(path, monkeypatch, call, old):
+    def refuse(*arguments):
+        raise OSError(28, "No space left on device")
+
+    if old is not None:
+        path.write_bytes(old)
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_file(path, b"new")
+    assert names(path.parent) == ([] if old is None else ["file"])
+    assert old is None or path.read_bytes() == old
+
+
+def test_why_a_write_was_refused_is_told_also_where_nothing_can_be_tidied(path, monkeypatch):
+    def refuse(text):
+        def call(*arguments):
+            raise OSError(5, text)
+
+        return call
+
+    monkeypatch.setattr(os, "replace", refuse("the first"))
+    monkeypatch.setattr(os, "unlink", refuse("the second"))
+    with pytest.raises(OSError, match="the first"):
+        write_file(path, b"new")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_the_mode_follows_the_umask(path, umask, mode):
+    previous = os.umask(umask)
+    try:
+        write_file(path, b"")
+    finally:
+        os.umask(previous)
+    assert path.stat().st_mode & 0o777 == mode
+
+
+def test_both_folders_of_a_move_are_synced(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def note(handle):
+        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    for folder in ("from", "to"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "from" / "file").touch()
+    monkeypatch.setattr(os, "fsync", note)
+    move(tmp_path / "from" / "file", tmp_path / "to" / "file")
+    move(tmp_path / "to" / "file", tmp_path / "to" / "renamed")
+    assert synced == ["to", "from", "to"]
+
+
+def test_a_lock_has_one_holder_who_is_named(path):
+    with FileLock(path, DOING):
+        told = rf"{path.parent}: process {os.getpid()} is at work there\. Wait for it"
+        with pytest.raises(UserError, match=told):
+            FileLock(path, DOING)
+        with pytest.raises(UserError, match=told):
+            wait_until_free(path, DOING, 0.0, print)
+        assert is_held(path)
+    assert not is_held(path)
+    FileLock(path, DOING).release()
+
+
+def test_who_waits_is_told_once_for_whom(path, monkeypatch):
+    lock, waits, told = FileLock(path, DOING), [], []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            lock.release()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    wait_until_free(path, DOING, 60.0, told.append)
+    assert (len(waits), told) == (3, [str(os.getpid())])
+
+
+SHARER = """
+import sys
+from ppo_scheduler.files import share
+stream = open(sys.argv[1], "a")
+share(stream)
+print("shared", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_shared_file_is_held_until_the_last_one_is_gone_however_it_ends(path):
+    path.touch()
+    assert not is_held(path)
+    with path.open("a") as mine:
+        share(mine)
+        other = subprocess.Popen(
+            [sys.executable, "-c", SHARER, str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert other.stdout.readline() == b"shared\n"
+    assert is_held(path)
+    other.kill()
+    other.communicate()
+    assert not is_held(path)
+
+
+def test_what_is_not_there_is_not_held(path):
+    assert not is_held(path)
+    wait_until_free(path, DOING, 0.0, print)
+    assert not path.exists()

@@ -1,0 +1,216 @@
+"""Machine code is kept under a digest of all that makes it: sources, constants and options."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCES = {
+    "__init__": "",
+    "constants": "FACTOR = 2\nUNUSED = 3\n",
+    "options": "OFFSET = 100\nUNUSED = 4\n",
+    "layout": """
+        from __future__ import annotations
+        from typing import NamedTuple
+        from package.parts import Part
+        class State(NamedTuple):
+            part: Part
+            value: int
+    """,
+    "parts": """
+        from typing import NamedTuple
+        class Part(NamedTuple):
+            left: int
+            right: int
+    """,
+    "deep": """
+        from vidur_ext.compiled import compiled
+        from package import options
+        @compiled
+        def shifted(x):
+            return x + options.OFFSET
+    """,
+    "helpers": """
+        from vidur_ext.compiled import compiled
+        from package.constants import FACTOR
+        from package.deep import shifted
+        @compiled
+        def scaled(x):
+            return FACTOR * shifted(x)
+    """,
+    "stranger": "def not_used():\n    return 1\n",
+    "entry": """
+        from __future__ import annotations
+        import package.stranger
+        from vidur_ext.compiled import compiled_entry
+        from package.helpers import scaled
+        from package.layout import State
+        @compiled_entry
+        def run(state: State):
+            return scaled(state.value)
+    """,
+}
+
+
+class Package:
+    """A package of compiled functions, below a folder of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name, source in SOURCES.items():
+            self.write(name, source)
+
+    def write(self, name: str, source: str) -> None:
+        lines = source.strip("\n").splitlines()
+        indent = len(lines[0]) - len(lines[0].lstrip()) if lines else 0
+        text = "".join(f"{line[indent:]}\n" for line in lines)
+        path = self.root / "package" / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def change(self, name: str, old: str, new: str) -> None:
+        path = self.root / "package" / f"{name}.py"
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+    def digest(self, *first: str) -> str:
+        """Import the package anew, some modules before the entry; return the name of the entry."""
+        for name in [n for n in sys.modules if n.partition(".")[0] == "package"]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        for name in first:
+            importlib.import_module(f"package.{name}")
+        entry = importlib.import_module("package.entry").run
+        return str(entry.py_func.__qualname__)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # sources change within one second
+    yield Package(tmp_path)
+    for name in [n for n in sys.modules if n.partition(".")[0] == "package"]:
+        del sys.modules[name]
+
+
+CHANGES = {
+    "the entry itself": ("entry", "scaled(state.value)", "scaled(state.value) + 0"),
+    "a function that the entry calls": ("helpers", "FACTOR * shifted(x)", "shifted(x) * FACTOR"),
+    "a function that such a one calls": ("deep", "x + options", "1 * x + options"),
+    "a constant of another module": ("constants", "FACTOR = 2", "FACTOR = 5"),
+    "a constant by its module": ("options", "OFFSET = 100", "OFFSET = 50"),
+    "the fields of an argument": ("layout", "value: int", "value: int\n    more: int"),
+    "the fields of such a field": ("parts", "left: int", "first: int"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_of_what_it_is_made_of_changes_its_name(package, change):
+    before = package.digest()
+    assert package.digest() == before
+    package.change(*change)
+    assert package.digest() != before
+
+
+@pytest.mark.parametrize(
+    "option", ['"_nrt": True', '"_nrt": False, "fastmath": True'], ids=["changed", "added"]
+)
+@pytest.mark.parametrize("of", ["entry", "helpers"])
+def test_an_option_of_the_compiler_changes_its_name(package, monkeypatch, option, of):
+    before = package.digest()
+    name = {"entry": "compiled_entry", "helpers": "compiled"}[of]
+    package.write("wrapping", f"""
+        import vidur_ext.compiled as original
+        options = {{{option}}}
+        def {name}(function):
+            usual = original._OPTIONS
+            original._OPTIONS = options
+            try:
+                return original.{name}(function)
+            finally:
+                original._OPTIONS = usual
+    """)  # fmt: skip
+    package.change(of, "from vidur_ext.compiled import", "from package.wrapping import")
+    changed = package.digest()
+    package.change("wrapping", option, '"_nrt": False')
+    usual = package.digest()
+    assert len({before, changed, usual}) == 3, "the file changed, and then the option alone"
+
+
+def test_what_it_is_not_made_of_does_not_change_its_name(package):
+    before = package.digest()
+    package.change("constants", "UNUSED = 3", "UNUSED = 30")
+    package.change("stranger", "return 1", "return 2")
+    assert package.digest() == before
+
+
+@pytest.mark.parametrize("first", [["stranger", "parts"], ["deep"], ["layout", "constants"]])
+def test_its_name_does_not_depend_on_what_was_imported_before(package, first):
+    assert package.digest(*first) == package.digest()
+
+
+RUN = """
+from package.entry import run
+from package.layout import State
+from package.parts import Part
+result = run(State(Part(0, 0), 1))
+print(result, sum(run.stats.cache_hits.values()))
+"""
+
+
+def test_changed_sources_are_compiled_anew_and_others_are_not(package):
+    def run() -> list[int]:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN],
+            cwd=package.root,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return [int(word) for word in done.stdout.split()]
+
+    assert run() == [2 * 101, 0]
+    assert run() == [2 * 101, 1], "from the cache"
+    package.change("constants", "FACTOR = 2", "FACTOR = 7")
+    assert run() == [7 * 101, 0]
+
+
+ENTRIES = """
+import json, re, sys
+for name in sys.argv[1:]:
+    __import__(name)
+import vidur_ext.engine.environments, vidur_ext.vidur.plugin
+from numba.core.dispatcher import Dispatcher
+from vidur_ext.compiled import _OPTIONS, sources_digest
+found = {}
+for module in [m for n, m in sys.modules.items() if n.startswith("vidur_ext.")]:
+    for value in vars(module).values():
+        name = isinstance(value, Dispatcher) and value.py_func.__qualname__
+        if name and re.search("_[0-9a-f]{12}$", name):
+            name = f"{value.py_func.__module__}.{name[:-13]}"
+            digest = value.py_func.__qualname__[-12:]
+            found[name] = [digest, sources_digest(value.py_func, _OPTIONS)]
+print(json.dumps(found))
+"""
+
+
+def entries(*first: str) -> dict[str, list[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", ENTRIES, *first], check=True, capture_output=True, text=True
+    )
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+def test_the_engine_is_named_alike_whatever_comes_first_and_misses_nothing_defined_later():
+    usual = entries()
+    assert "vidur_ext.engine.step.step" in usual
+    assert entries("vidur_ext.vidur.plugin", "vidur_ext.routing.reward") == usual
+    for name, (at_import, afterwards) in usual.items():
+        assert at_import == afterwards, f"{name} uses what is defined below it"

@@ -1,0 +1,97 @@
+"""One page that holds everything: tables, plots, facts; it needs no network and no other file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.engines import EngineComparison
+from vidur_ext.evaluation.metrics import LATENCIES, LEARNED
+from vidur_ext.evaluation.report import tables, wording
+from vidur_ext.evaluation.report.tables import Columns
+
+_CAPTIONS = {
+    "e2e.png": "End-to-end latency with 95 % intervals.",
+    "ttft.png": "Time to first token with 95 % intervals.",
+    "slo_attainment.png": "Requests within both objectives with 95 % intervals.",
+    "latency_cdf.png": "Distributions over the counted requests; controls may leave the picture.",
+    "replica_shares.png": "Requests per replica.",
+}
+
+
+def render_page(
+    comparison: Comparison,
+    plots: Mapping[str, bytes],
+    facts: Mapping[str, str],
+    engines: EngineComparison | None = None,
+) -> str:
+    """Return the page.
+
+    Args:
+        plots: PNG files by file name, as ``draw_plots`` returns them.
+        facts: what the reader must know about the run: workload, cluster, config digest, versions.
+        engines: the same runs on both engines, if they were made.
+    """
+    environment = Environment(
+        loader=PackageLoader("vidur_ext.evaluation.report", "."),
+        autoescape=True,  # nothing that a user names can become markup
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("page.html").render(
+        headline=wording.headline(comparison),
+        notes=_notes(wording.notes(comparison)),
+        baseline=comparison.baseline,
+        learned=LEARNED,
+        latency=_table(comparison, [tables.latency_columns(comparison, one) for one in LATENCIES]),
+        against_baseline=_table(comparison, [tables.baseline_columns(comparison)]),
+        learned_against_each=_learned(comparison),
+        service=_table(
+            comparison, [tables.service_columns(comparison), tables.speed_columns(comparison)]
+        ),
+        figures=[
+            {"caption": _CAPTIONS[name], "png": base64.b64encode(png).decode("ascii")}
+            for name, png in plots.items()
+        ],
+        seeds=_table(comparison, tables.seed_columns(comparison)),
+        engines=None if engines is None else _engines(comparison, engines),
+        facts={**facts, **_workloads(comparison)},
+    )
+
+
+def _table(comparison: Comparison, groups: Sequence[Columns]) -> dict[str, Any]:
+    return {
+        "groups": groups,
+        "headed": any(group.heading for group in groups),
+        "rows": tables.rows(comparison, groups),
+    }
+
+
+def _learned(comparison: Comparison) -> dict[str, Any] | None:
+    columns = tables.learned_columns(comparison)
+    return None if columns is None else _table(comparison, [columns])
+
+
+def _engines(comparison: Comparison, engines: EngineComparison) -> dict[str, Any]:
+    return {
+        "notes": _notes([wording.engine_line(engines), *wording.engine_notes(engines)]),
+        "table": _table(comparison, tables.engine_columns(engines)),
+    }
+
+
+def _notes(texts: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"text": text, "warning": text.startswith(wording.WARNING)} for text in texts]
+
+
+def _workloads(comparison: Comparison) -> dict[str, str]:
+    return {
+        f"Held-out workload {workload.seed}": f"{workload.requests} requests, "
+        f"{workload.counted_requests} counted, digest {workload.digest}"
+        for workload in comparison.workloads
+    }
