@@ -20,7 +20,7 @@ from vidur_ext.routing.features import (
     observation_schema,
     write_observation,
 )
-from vidur_ext.routing.heuristics import HEURISTICS, choose
+from vidur_ext.routing.heuristics import HEURISTICS, ask
 from vidur_ext.routing.rewards import reward_of, reward_rule
 from vidur_ext.routing.view import (
     Arriving,
@@ -65,7 +65,7 @@ def look(shown: Shown, replica: int) -> Seen:
 
 @compiled_entry
 def _choose(number: int, shown: Shown, scores: Floats, dice: Dice) -> int:
-    return choose(number, look, shown, scores, dice)
+    return ask(number, look, shown, scores, dice)
 
 
 class HeuristicChooser:
