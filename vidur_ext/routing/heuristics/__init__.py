@@ -75,7 +75,7 @@ def _load(number: int, name: str) -> Heuristic:
 def _defines(module: ModuleType, name: str) -> bool:
     """Return whether a function is the module's own, not imported from another heuristic."""
     function = getattr(module, name, None)
-    return function is not None and function.py_func.__module__ == module.__name__
+    return function is not None and function.__module__ == module.__name__
 
 
 HEURISTICS = {name: _load(number, name) for number, name in enumerate(HEURISTIC_NAMES)}
