@@ -91,7 +91,7 @@ def _trace(trace: np.uint64, bits: NDArray[np.uint64]) -> np.uint64:
 
 @compiled
 def _report_completions(sim: Simulation, latencies: Floats, first: int) -> int:
-    """Append the latencies since the last decision; return the row behind them."""
+    """Append the latencies since the last decision; return the row after them."""
     state, arrived = sim.state, sim.inputs.arrived
     for index in range(state.counters[Counter.SEEN], state.counters[Counter.FINISHED]):
         request = state.completions[index]

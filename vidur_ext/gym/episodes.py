@@ -83,7 +83,7 @@ class RoutingEpisodes:
     @property
     def components(self) -> dict[str, Floats]:
         """Components [B] of the reward by name, whichever of them it is made of."""
-        return dict(zip(COMPONENT_NAMES, self._envs.components.T.copy(), strict=True))
+        return dict(zip(COMPONENT_NAMES, self._envs.components.T, strict=True))
 
     def latencies(self) -> dict[str, Floats]:
         """Return the episodes' mean times [B] end to end and to first token [s], at their end."""

@@ -159,14 +159,13 @@ class CompiledEpisodes:
 
     def run(self, plan: EpisodePlan) -> Earned:
         envs, observer = self._envs, self._observer
-        envs.begin(plan.tables, plan.scales)
+        envs.begin(plan.tables, plan.scales, previous_end=plan.previous_end)
         reward: Floats = np.zeros(self.num_envs)
         done = np.zeros(self.num_envs, dtype=np.bool_)
         if plan.recorded.size:
             reward = self._replay(plan)
         elif plan.previous_end is not None:
-            reward, done = plan.previous_end.reward, ~done
-            envs.components[:] = plan.previous_end.components
+            reward, done = envs.reward, ~done
         while envs.waiting:
             observer.before_change()
             observer.on_completions(envs.completed)
@@ -177,7 +176,7 @@ class CompiledEpisodes:
         observer.before_change()
         observer.on_completions(envs.completed)
         self._seen = None
-        return Earned(envs.reward, envs.components.copy())
+        return Earned(envs.reward, envs.components)
 
     def digest(self) -> str | None:
         if self._seen is None:
