@@ -1,6 +1,8 @@
 """Throughput and latency, absolute and against their moving averages, minus imbalance and penalty.
 
-Its penalty is logistic around the latency threshold, and its change is that against the averages.
+That is the score of ``instant`` with a logistic penalty around the latency threshold,
+penalty / (1 + exp(-10 (latency / threshold - 1))), plus
+(throughput - its average) - (latency - its average).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The score: weighted throughput minus weighted latency, imbalance and threshold penalty."""
+"""The score: throughput - latency - imbalance - threshold penalty, each with its weight."""
 
 from __future__ import annotations
 
