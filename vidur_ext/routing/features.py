@@ -328,6 +328,11 @@ def _formulas(features: Sequence[Feature]) -> list[tuple[int, Callable[..., floa
     ]
 
 
+def _check_sources(features: Sequence[Feature], kinds: tuple[type, ...]) -> None:
+    for feature in features:
+        assert isinstance(feature.source, kinds), f"{feature.name}: nothing writes {feature.source}"
+
+
 @compiled
 def _nothing(known: Known, out: Floats, first: int) -> None:
     pass
@@ -366,6 +371,7 @@ def _of_all(formulas: Sequence[tuple[int, Callable[..., float]]]) -> Callable[..
 
 def _replica_writer(features: Sequence[Feature]) -> Writer:
     """Return the writer of features [R, F] of replicas."""
+    _check_sources(features, (Quantity, Predicted, Past, Formula))
     quantities, predicted = _places(features, Quantity), _places(features, Predicted)
     past, gaps = _places(features, Past), _gaps(features)
     compute, count = _of_each(_formulas(features)), len(features)
@@ -392,6 +398,7 @@ def _replica_writer(features: Sequence[Feature]) -> Writer:
 
 def _common_writer(features: Sequence[Feature]) -> Writer:
     """Return the writer of features [C] that replicas share."""
+    _check_sources(features, (Arriving, Remembered, Past, Formula))
     arriving, remembered = _places(features, Arriving), _places(features, Remembered)
     past = _places(features, Past)
     compute, count = _of_all(_formulas(features)), len(features)
@@ -414,7 +421,8 @@ def _shown_writer(
     features: Sequence[Feature], writer: Callable[[Sequence[Feature]], Writer]
 ) -> Callable[..., int]:
     """Return a function of (known, rule's ``shown``, out) that writes the features it shows."""
-    assert [feature.shown for feature in features] == sorted(one.shown for one in features)
+    order = [feature.shown for feature in features]
+    assert order == sorted(order), "a row that is not always there stands after those that are"
     always, oracle, history = (
         writer([feature for feature in features if feature.shown == shown]) for shown in Shown
     )
