@@ -23,7 +23,9 @@ _LOG = logging.getLogger("ppo")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-as_tuple: Any = to_fixed_tuple
+# With NUMBA_DISABLE_JIT=1 all of this runs as plain Python, for a debugger or a short test.
+_interpreted: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
+as_tuple: Any = (lambda array, length: tuple(array)) if _interpreted else to_fixed_tuple
 """Compiled: ``as_tuple(array, length)`` returns an array's numbers; the length is a constant."""
 
 

@@ -141,7 +141,9 @@ once() {
         flock 9
     fi
     if [[ ! -f "$1" || "$(<"$1")" != "$("$2")" ]]; then
+        trap 'say "Interrupted; the next start goes on with the installation."; exit 130' INT
         "$3"
+        trap - INT
         "$2" >"$1"
     fi
     exec 9>&-

@@ -22,7 +22,7 @@ from vidur_ext.engine.layout import (
 )
 from vidur_ext.engine.look import look
 from vidur_ext.routing.dice import SPARE_WORDS, WORDS_PER_DECISION, Dice, random_words
-from vidur_ext.routing.heuristics import HEURISTICS, choose
+from vidur_ext.routing.heuristics import HEURISTICS, ask
 
 ASK = -1
 """In an array of choices: the caller decides."""
@@ -48,7 +48,7 @@ def route(sim: Simulation) -> int:
     if rule == SHORTEST_QUEUE:
         return _shortest_queue(sim)
     used = counters[Counter.WORD : Counter.WORD + 1]
-    return choose(rule, look, sim, sim.scores, Dice(sim.inputs.words, used))
+    return ask(rule, look, sim, sim.scores, Dice(sim.inputs.words, used))
 
 
 class Routing(NamedTuple):

@@ -18,7 +18,7 @@ from vidur_ext.routing.features import (
     observation_schema,
     write_observation,
 )
-from vidur_ext.routing.heuristics import HEURISTICS, choose
+from vidur_ext.routing.heuristics import HEURISTICS, ask
 from vidur_ext.routing.reward import write_interval
 from vidur_ext.routing.view import (
     Arriving,
@@ -61,7 +61,7 @@ def look(shown: Shown, replica: int) -> Seen:
 
 @compiled_entry
 def _choose(number: int, shown: Shown, scores: Floats, dice: Dice) -> int:
-    return choose(number, look, shown, scores, dice)
+    return ask(number, look, shown, scores, dice)
 
 
 class HeuristicChooser:

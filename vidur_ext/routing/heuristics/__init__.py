@@ -15,9 +15,10 @@ Vidur's own ``random``, ``round_robin`` and ``lor`` are not here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from vidur_ext.compiled import compiled
@@ -30,67 +31,77 @@ Function = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Heuristic:
-    """``number`` is what compiled code knows it by, ``choose`` is compiled."""
+    """``ask`` is compiled: ``ask(number, look, cluster, scores, dice)`` returns the replica.
+
+    number: what compiled code knows the heuristic by.
+    """
 
     name: str
     number: int
     description: str
-    choose: Function
+    ask: Function
 
 
 def _by_score(score: Function) -> Function:
     """Return the rule that takes the replica with the smallest score."""
 
     @compiled
-    def choose(look: Function, cluster: Any, scores: Floats, dice: Dice) -> int:
+    def ask(number: int, look: Function, cluster: Any, scores: Floats, dice: Dice) -> int:
         for replica in range(len(scores)):
             scores[replica] = score(look(cluster, replica))
         return lightest(scores, dice)
 
-    return choose
+    return ask
+
+
+def _by_choice(choose: Function) -> Function:
+    @compiled
+    def ask(number: int, look: Function, cluster: Any, scores: Floats, dice: Dice) -> int:
+        return int(choose(look, cluster, scores, dice))
+
+    return ask
 
 
 def _load(number: int, name: str) -> Heuristic:
     module = import_module(f"{__name__}.{name}")
-    if hasattr(module, "score") and not hasattr(module, "choose"):
-        own = _by_score(module.score)
-    elif hasattr(module, "choose"):
-        own = module.choose
-    else:
-        raise TypeError(f"{module.__file__} must define score or choose")
-    assert module.__doc__, f"{module.__file__} must begin with the rule as its docstring"
-    return Heuristic(name, number, module.__doc__, own)
+    rules = {"score": _by_score, "choose": _by_choice}
+    own = [rule(vars(module)[kind]) for kind, rule in rules.items() if _defines(module, kind)]
+    if len(own) != 1:
+        raise TypeError(f"{module.__file__} must define either score or choose")
+    assert module.__doc__, f"{module.__file__} must begin with its rule, as a docstring"
+    return Heuristic(name, number, module.__doc__, own[0])
+
+
+def _defines(module: ModuleType, name: str) -> bool:
+    """Return whether a function is the module's own, not imported from another heuristic."""
+    function = getattr(module, name, None)
+    # With NUMBA_DISABLE_JIT=1, to step through it in a debugger, it is a plain function.
+    plain = getattr(function, "py_func", function)
+    return plain is not None and plain.__module__ == module.__name__
 
 
 HEURISTICS = {name: _load(number, name) for number, name in enumerate(HEURISTIC_NAMES)}
 
 
-@compiled
-def _unknown(number: int, look: Function, cluster: Any, scores: Floats, dice: Dice) -> int:
-    if number >= 0:
-        raise ValueError("there is no heuristic of this number")
-    return -1
+def _among(heuristics: Sequence[Heuristic]) -> Function:
+    """Return a compiled function that asks the heuristic of a number.
 
-
-def _either(heuristic: Heuristic, others: Function) -> Function:
-    """Return a compiled function that asks this heuristic for its number, else the others."""
-    own_number, own_choice = heuristic.number, heuristic.choose
+    By halves: each compiled function contains all it calls, and is compiled as a whole.
+    """
+    if len(heuristics) == 1:
+        return heuristics[0].ask
+    middle = len(heuristics) // 2
+    first_of_others = heuristics[middle].number
+    these, others = _among(heuristics[:middle]), _among(heuristics[middle:])
 
     @compiled
-    def choose(number: int, look: Function, cluster: Any, scores: Floats, dice: Dice) -> int:
-        if number == own_number:
-            return int(own_choice(look, cluster, scores, dice))
+    def ask(number: int, look: Function, cluster: Any, scores: Floats, dice: Dice) -> int:
+        if number < first_of_others:
+            return int(these(number, look, cluster, scores, dice))
         return int(others(number, look, cluster, scores, dice))
 
-    return choose
+    return ask
 
 
-def _all() -> Function:
-    choose: Function = _unknown
-    for heuristic in HEURISTICS.values():
-        choose = _either(heuristic, choose)
-    return choose
-
-
-choose = _all()
-"""Compiled: ``choose(number, look, cluster, scores, dice)`` asks the heuristic of this number."""
+ask = _among(tuple(HEURISTICS.values()))
+"""Compiled: ``ask(number, look, cluster, scores, dice)`` asks the heuristic of this number."""
