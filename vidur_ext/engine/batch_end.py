@@ -31,7 +31,7 @@ def _complete(sim: Simulation, replica: int, request: int, now: float) -> None:
 
 @compiled
 def _complete_decoding(sim: Simulation, replica: int, now: float) -> int:
-    """Complete the decoding requests that are due; return the slot behind those left."""
+    """Complete the decoding requests that are due; return the slot after those left."""
     state = sim.state
     row = state.replicas[replica]
     kept = 0
@@ -52,7 +52,7 @@ def _complete_decoding(sim: Simulation, replica: int, now: float) -> int:
 
 @compiled
 def _advance_prompt(sim: Simulation, replica: int, slot: int, now: float) -> int:
-    """Count a chunk, and the first output token behind the last one; return what became of it."""
+    """Count a chunk, and the first output token after the last one; return what became of it."""
     state = sim.state
     row = state.replicas[replica]
     request = state.members[replica, slot]

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_scheduler.config.learner_sections import ObservationSection, RewardSection
+from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import TELEMETRY, Observation
+from vidur_ext.config.sections import RewardSection
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     Cluster,
@@ -28,8 +29,8 @@ from vidur_ext.engine.layout import (
 from vidur_ext.engine.routing import ASK
 from vidur_ext.engine.step import Environments, Outlook, step
 from vidur_ext.routing.features import feature_rule, observation_schema
-from vidur_ext.routing.reward import reward_rule
-from vidur_ext.routing.view import Memory, new_memory, new_sight
+from vidur_ext.routing.rewards import reward_rule
+from vidur_ext.routing.view import Earned, Memory, new_memory, new_sight
 from vidur_ext.workload.request_table import RequestTable
 
 _NOBODY = np.zeros(0, dtype=np.int64)
@@ -39,8 +40,9 @@ class RoutingEnvironments:
     """B episodes side by side; each has a table of N requests, and each step routes one of each.
 
     ``begin`` opens the episodes. While ``waiting``, ``observation`` shows what is to be decided,
-    and ``step`` decides; ``reward`` and ``components`` are what was earned in between. At the end
-    of the episodes, when every request has been served, they hold what the last decision earned.
+    and ``step`` decides; ``reward`` and ``components`` are what was earned in between: before the
+    first decision that is what the episodes before have earned last. At the end of the episodes,
+    when every request has been served, they hold what the last decision earned.
     """
 
     def __init__(
@@ -59,12 +61,20 @@ class RoutingEnvironments:
         self._cluster = cluster
         self._features = feature_rule(observation, cluster.settings.block_size)
 
-    def begin(self, tables: Sequence[RequestTable], scales: StageScales | None = None) -> None:
+    def begin(
+        self,
+        tables: Sequence[RequestTable],
+        scales: StageScales | None = None,
+        *,
+        previous_end: Earned | None = None,
+    ) -> None:
         """Open an episode in every environment, and go to its first request.
 
         Args:
             tables: the requests, as many in each environment.
             scales: the curriculum's stage; rates are the tables' own.
+            previous_end: how the episodes before ended; ``reward`` and ``components`` show it with
+                the first decision. Without one they are what no decision has earned.
 
         Raises:
             UserError: the tables are not B tables of one length.
@@ -101,7 +111,7 @@ class RoutingEnvironments:
             traces=np.zeros(self.num_envs, dtype=np.uint64),
         )
         self._latencies = np.zeros((arrived.size, 2))
-        self._go_on(_NOBODY)
+        self._go_on(_NOBODY, previous_end)
 
     def step(self, actions: Ints) -> None:
         """Route the waiting requests to the replicas ``actions`` [B].
@@ -114,7 +124,7 @@ class RoutingEnvironments:
         assert ((actions >= 0) & (actions < self.num_replicas)).all(), actions
         self._go_on(actions)
 
-    def _go_on(self, actions: Ints) -> None:
+    def _go_on(self, actions: Ints, previous_end: Earned | None = None) -> None:
         schema, count = self.schema, self.num_envs
         # New arrays each time: whoever got the last ones may keep them.
         out = Outlook(
@@ -128,14 +138,17 @@ class RoutingEnvironments:
         self.waiting = waiting > 0
         if waiting < count:
             self._check_ends()
+        if previous_end is not None:
+            out.reward[:] = previous_end.reward
+            out.telemetry[:, len(TELEMETRY) :] = previous_end.components
         self.observation = Observation(out.replicas, out.context, out.telemetry)
         self.reward = out.reward
         self.completed = self._latencies[:completed]
 
     @property
     def components(self) -> Floats:
-        """Components [B, K] of ``reward``; also a part of the observation's telemetry."""
-        return self.observation.telemetry[:, len(TELEMETRY) :]
+        """Components [B, K] of ``reward``, copied from the observation's telemetry."""
+        return self.observation.telemetry[:, len(TELEMETRY) :].copy()
 
     @property
     def routing(self) -> Ints:

@@ -97,8 +97,8 @@ def _close_instant(sim: Simulation) -> None:
 
 
 @compiled
-def _run_all(sim: Simulation, until: float) -> None:
-    """Run every replica's batches that end before ``until``."""
+def run_until(sim: Simulation, until: float) -> None:
+    """End every replica's batches that end before ``until`` [s], at most the next arrival."""
     _close_instant(sim)
     for replica in range(len(sim.state.replicas)):
         _run_replica(sim, replica, until)
@@ -136,7 +136,7 @@ def advance_one(sim: Simulation) -> int:
         request = state.counters[Counter.ARRIVALS]
         until = arrived[request] if request < len(arrived) else np.inf
         if until > state.now[0]:
-            _run_all(sim, until)
+            run_until(sim, until)
         if request == len(arrived):
             break
         state.now[0] = until
@@ -157,9 +157,3 @@ def advance(sim: Simulation) -> int:
 def assign(sim: Simulation, replica: int) -> None:
     """Route the request that ``advance`` returned."""
     assign_one(sim, replica)
-
-
-@compiled_entry
-def run_until(sim: Simulation, until: float) -> None:
-    """End the batches that end before ``until`` [s], which is not behind the next arrival."""
-    _run_all(sim, until)

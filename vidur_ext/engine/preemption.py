@@ -84,7 +84,7 @@ def _take_scarce_blocks(sim: Simulation, replica: int) -> bool:
     row = state.replicas[replica]
     members = state.members[replica]
     block_size = sim.settings.block_size
-    # The last to go is the request at the front itself: then nobody is behind it.
+    # The last to go is the request at the front itself: then nobody is after it.
     front, back = 0, row[Replica.MEMBERS]
     restarted = False
     while front < back - row[Replica.PARTIAL]:

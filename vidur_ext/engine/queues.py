@@ -8,7 +8,7 @@ from vidur_ext.engine.layout import Replica, Request, State
 
 @compiled
 def push_back(state: State, replica: int, request: int) -> None:
-    """Let ``request`` wait behind all others."""
+    """Let ``request`` wait after all others."""
     row = state.replicas[replica]
     if row[Replica.WAITING] == 0:
         row[Replica.HEAD] = request

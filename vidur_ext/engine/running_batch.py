@@ -1,12 +1,10 @@
-"""The batch that a replica works on, read off the state."""
+"""The batch that a replica has formed last, read off the state."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-
-from vidur_ext.engine.layout import Clock, Replica, Request, State
+from vidur_ext.engine.layout import Replica, Request, State
 
 
 class RunningBatch(NamedTuple):
@@ -15,13 +13,6 @@ class RunningBatch(NamedTuple):
     requests: list[int]
     q_tokens: list[int]
     kv_tokens: list[int]
-
-
-def running_batch(state: State, replica: int) -> RunningBatch:
-    """Return the batch that a replica works on; empty if it is idle."""
-    if not np.isfinite(state.clocks[replica, Clock.BATCH_END]):
-        return RunningBatch([], [], [])
-    return formed_batch(state, replica)
 
 
 def formed_batch(state: State, replica: int) -> RunningBatch:

@@ -25,7 +25,6 @@ from vidur_ext.engine.layout import (
     new_state,
 )
 from vidur_ext.engine.routing import routing_of
-from vidur_ext.engine.running_batch import RunningBatch, running_batch
 from vidur_ext.workload.request_table import RequestTable
 
 Snapshot = dict[str, NDArray[Any]]
@@ -105,17 +104,6 @@ class CompiledSimulation:
         request = self.advance()
         assert request == loop.AT_END, f"request {request} waits for a decision of the caller"
 
-    def run_until(self, time: float) -> None:
-        """End the batches that end before ``time`` [s], which is not behind the next arrival.
-
-        All requests that arrived at the present instant must be routed.
-        """
-        assert time <= self.next_arrival, f"a request arrives before {time} s"
-        assert self.next_arrival > self.state.now[0], "a request of this instant is to be routed"
-        loop.run_until(self._sim, time)
-        if self.state.counters[Counter.OVERFLOW]:
-            check_end(self._sim, self._limits)
-
     def snapshot(self) -> Snapshot:
         """Return a copy of everything that changes."""
         return {name: array.copy() for name, array in self.state._asdict().items()}
@@ -144,10 +132,6 @@ class CompiledSimulation:
             content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
 
-    def running_batch(self, replica: int) -> RunningBatch:
-        """Return the batch that a replica works on; empty if it is idle."""
-        return running_batch(self.state, replica)
-
     @property
     def state(self) -> State:
         """The arrays themselves; see ``layout`` for their columns."""
@@ -160,7 +144,7 @@ class CompiledSimulation:
 
     @property
     def next_arrival(self) -> float:
-        """Time [s] of the first request that is not routed yet; infinite behind the last."""
+        """Time [s] of the first request that is not routed yet; infinite after the last."""
         request = int(self.state.counters[Counter.ARRIVALS])
         return float(self.table.arrived_at[request]) if request < len(self.table) else np.inf
 

@@ -12,8 +12,9 @@ from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.layout import Counter, Inputs, Ints, Simulation, State, Time
 from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import AT_END, advance_one, assign_one
+from vidur_ext.routing.components import RewardRule
 from vidur_ext.routing.features import FeatureRule, write_observation
-from vidur_ext.routing.reward import RewardRule, reward_of
+from vidur_ext.routing.rewards import reward_of
 from vidur_ext.routing.view import Floats, Memory, Sight
 
 _NUM_MEASURED = len(TELEMETRY)
@@ -90,7 +91,7 @@ def _trace(trace: np.uint64, bits: NDArray[np.uint64]) -> np.uint64:
 
 @compiled
 def _report_completions(sim: Simulation, latencies: Floats, first: int) -> int:
-    """Append the latencies since the last decision; return the row behind them."""
+    """Append the latencies since the last decision; return the row after them."""
     state, arrived = sim.state, sim.inputs.arrived
     for index in range(state.counters[Counter.SEEN], state.counters[Counter.FINISHED]):
         request = state.completions[index]

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from vidur_ext.compiled import compiled_entry
+from vidur_ext.config.sections import SCHEDULERS
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.engine import CompiledSimulation
+from vidur_ext.engine import CompiledSimulation, loop
 from vidur_ext.engine.layout import Clock, Counter, Replica
-from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
+from vidur_ext.engine.running_batch import formed_batch
 from vidur_ext.vidur.analytic_predictor import token_lists
 from vidur_ext.vidur.engine_inputs import cluster_of
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
@@ -30,7 +32,10 @@ LARGE_TABLES = (
     "65536",
 )
 
-RULES = ("random", "round_robin", "lor", *ROUTING_HEURISTICS)
+
+@compiled_entry
+def _run_until(sim, until):
+    loop.run_until(sim, until)
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ def draw_a_case(data: st.DataObject) -> Case:
     cluster = _draw_cluster(data, max_tokens, scarce)
     return Case(
         cluster=cluster,
-        rule=data.draw(st.sampled_from(RULES), "rule"),
+        rule=data.draw(st.sampled_from(SCHEDULERS), "rule"),
         max_tokens=max_tokens,
         seed=data.draw(st.integers(0, 100), "seed"),
         table=_draw_table(data, max_tokens, cluster["num_replicas"], scarce),
@@ -161,29 +166,39 @@ def _run_recorded(simulation: VidurSimulation) -> list[list[Batch]]:
     ]
 
 
+def run_until(simulation: CompiledSimulation, time: float) -> None:
+    """End the batches that end before ``time`` [s].
+
+    It is at most the next arrival, and all requests of the present instant must be routed.
+    """
+    assert simulation.state.now[0] < simulation.next_arrival
+    assert time <= simulation.next_arrival
+    _run_until(simulation._sim, time)
+
+
 def _step_through(simulation: CompiledSimulation, routing: np.ndarray) -> list[list[Batch]]:
     """Run a simulation batch by batch under a given routing."""
     state = simulation.state
     batches: list[list[Batch]] = [[] for _ in state.replicas]
 
-    def run_until(time: float, now: float) -> None:
+    def go_on(time: float, now: float) -> None:
         before = state.clocks[:, Clock.BATCH_END].copy()
-        simulation.run_until(time)
+        run_until(simulation, time)
         for replica in np.flatnonzero(state.clocks[:, Clock.BATCH_END] != before):
             end = float(state.clocks[replica, Clock.BATCH_END])
             if np.isfinite(end):
                 used = simulation.settings.num_blocks[replica] - int(
                     state.replicas[replica, Replica.FREE]
                 )
-                batches[replica].append(Batch(now, end, *simulation.running_batch(replica), used))
+                batches[replica].append(Batch(now, end, *formed_batch(state, replica), used))
 
     while True:
         end, arrival = float(state.clocks[:, Clock.BATCH_END].min()), simulation.next_arrival
         now = float(state.now[0])
         if state.counters[Counter.OPEN] and arrival > now:
-            run_until(now, now)
+            go_on(now, now)
         elif end < arrival:
-            run_until(np.nextafter(end, np.inf), end)
+            go_on(np.nextafter(end, np.inf), end)
         elif np.isfinite(arrival):
             simulation.assign(int(routing[simulation.advance()]))
         else:
@@ -226,13 +241,19 @@ def vidur_config(tmp_path_factory):
 
 def compiled_simulation(config: Any, table: RequestTable, **more: Any) -> CompiledSimulation:
     """Return the compiled simulation of Vidur's config."""
-    scheduler = str(config.cluster_config.global_scheduler_config.get_type())
+    name = str(config.cluster_config.global_scheduler_config.get_type())
+    scheduler = None if name == "ppo_modular" else name
     return CompiledSimulation(cluster_of(config), table, scheduler, seed=config.seed, **more)
 
 
 @pytest.fixture(scope="session")
 def compiled():
     return compiled_simulation
+
+
+@pytest.fixture(scope="session", name="run_until")
+def run_until_fixture():
+    return run_until
 
 
 @pytest.fixture(scope="session")

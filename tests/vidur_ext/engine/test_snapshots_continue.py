@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppo_scheduler.errors import UserError
+from vidur_ext.engine.layout import Replica
 from vidur_ext.workload.request_table import RequestTable
 
+HERE = (Replica.WAITING, Replica.MEMBERS)
 SOME = settings(max_examples=6, deadline=None)
 
 
@@ -19,7 +21,7 @@ def route_to_the_end(simulation, stop_behind=None):
     """Route by a rule that depends on what the caller sees; return how many were routed."""
     routed = 0
     while routed != stop_behind and (request := simulation.advance()) >= 0:
-        waiting_and_running = simulation.state.replicas[:, (2, 3)].sum(axis=1)
+        waiting_and_running = simulation.state.replicas[:, HERE].sum(axis=1)
         simulation.assign(int((waiting_and_running.argmin() + request) % len(waiting_and_running)))
         routed += 1
     return routed
@@ -60,13 +62,15 @@ def test_going_on_from_a_snapshot_equals_going_on(data, draw_case, vidur_config,
 
 @SOME
 @given(data=st.data())
-def test_a_compiled_rule_continues_with_its_random_numbers(data, draw_case, vidur_config, compiled):
+def test_a_compiled_rule_continues_with_its_random_numbers(
+    data, draw_case, vidur_config, compiled, run_until
+):
     case = draw_case(data)
     config = vidur_config(case)
     whole = compiled(config, case.table)
     whole.run()
     half = compiled(config, case.table)
-    half.run_until(case.table.arrived_at[0])
+    run_until(half, case.table.arrived_at[0])
     resumed = compiled(config, case.table)
     resumed.restore(half.snapshot())
     resumed.run()

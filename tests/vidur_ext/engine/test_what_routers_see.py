@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
+from vidur_ext.config.sections import HEURISTIC_NAMES
 from vidur_ext.engine.layout import Replica
-from vidur_ext.routing.heuristics import ROUTING_HEURISTICS
 from vidur_ext.vidur.simulation import VidurSimulation
 
 ROWS = (
@@ -61,7 +61,7 @@ def rows_of(simulation):
 @given(data=st.data())
 def test_each_decision_sees_the_same_cluster(data, draw_case, vidur_config, compiled):
     case = draw_case(data)
-    assume(case.rule in ROUTING_HEURISTICS)
+    assume(case.rule in HEURISTIC_NAMES)
     vidur = VidurSimulation(vidur_config(case), case.table)
     expected = seen_in_vidur(vidur)
     event("some are preempted" if any(r.num_restarts for r in vidur.requests) else "none is")

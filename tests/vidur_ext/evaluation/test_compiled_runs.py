@@ -10,7 +10,7 @@ import pytest
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.policy.routing_policy import RoutingPolicy, save_policy
-from vidur_ext.config.sections import HEURISTICS
+from vidur_ext.config.sections import SCHEDULERS
 from vidur_ext.evaluation.engines import (
     NEAR_TIE,
     check_engine,
@@ -28,7 +28,7 @@ from vidur_ext.routing.features import observation_schema
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import evaluation_table
 
-EVALUATION = {"requests": 48, "num_seeds": 2, "schedulers": list(HEURISTICS)}
+EVALUATION = {"requests": 48, "num_seeds": 2, "schedulers": list(SCHEDULERS)}
 
 
 def untrained_policy(config, seed: int = 0) -> RoutingPolicy:
@@ -79,7 +79,7 @@ def assert_same(ours, theirs) -> None:
 def test_every_heuristic_does_what_it_does_on_vidur(config, on_vidur):
     runs = compare_on_engine(config, {})
     assert [(run.scheduler, run.seed) for run in runs] == [
-        (name, seed) for name in HEURISTICS for seed in range(2)
+        (name, seed) for name in SCHEDULERS for seed in range(2)
     ]
     for run in runs:
         assert_same(run, on_vidur(config, run.scheduler, run.seed))
@@ -134,13 +134,13 @@ def test_the_check_makes_all_runs_again(config, policy_file, on_vidur):
     policies = {"ppo": policy_file}
     vidur = [
         on_vidur(config, name, seed, policies.get(name))
-        for name in ("ppo", *HEURISTICS)
+        for name in ("ppo", *SCHEDULERS)
         for seed in range(2)
     ]
     engines = check_engine(config, policies, vidur)
-    assert [one.name for one in engines.schedulers] == ["ppo", *HEURISTICS]
+    assert [one.name for one in engines.schedulers] == ["ppo", *SCHEDULERS]
     assert all(one.agrees for one in engines.schedulers)
-    assert all(engines[name].completion_difference < 1e-9 for name in HEURISTICS)
+    assert all(engines[name].completion_difference < 1e-9 for name in SCHEDULERS)
 
 
 def test_a_policy_that_runs_as_another_one_is_no_rounding(config, policy_file, tmp_path, on_vidur):

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
-from vidur_ext.routing.heuristics import (
-    ROUTING_HEURISTICS,
-    RoutingContext,
-)
+from vidur_ext.config.sections import CONTROLS, HEURISTIC_NAMES, ORACLES
+from vidur_ext.routing.estimator import Estimates, Rate
+from vidur_ext.routing.heuristics import HEURISTICS
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Quantity
+from vidur_ext.vidur.observation import HeuristicChooser
 
-REQUEST = ArrivingRequest(0.0, prompt_tokens=100, output_tokens=50)
-
-
-@dataclass
-class Estimates:
-    """Fixed answers in the place of a latency estimator."""
-
-    latency: list[float]
-    work: list[float]
-
-    def latency_s(self, snapshot, prompt_tokens):
-        return np.array(self.latency)
-
-    def remaining_work_s(self, snapshot):
-        return np.array(self.work)
+REQUEST = ArrivingRequest(0.0, prompt_tokens=100, expected_output_tokens=64.0, output_tokens=50)
 
 
 def snapshot(**rows: list[float]) -> ClusterSnapshot:
@@ -39,9 +23,17 @@ def snapshot(**rows: list[float]) -> ClusterSnapshot:
     return ClusterSnapshot(0.0, table)
 
 
-def choose(name: str, seen: ClusterSnapshot, seed: int = 0, estimates=None) -> int:
-    context = RoutingContext(np.random.default_rng(seed), estimates)
-    return ROUTING_HEURISTICS[name].choose(seen, REQUEST, context)
+def estimates(replicas: int, **rates: list[float]) -> Estimates:
+    """Return speeds where everything takes no time but for ``rates``; batches take 512 tokens."""
+    known = Estimates(np.zeros((replicas, 9)), np.zeros((replicas, len(Rate))), 512.0, 128.0, 1.0)
+    for name, values in rates.items():
+        known.rates[:, Rate[name.upper()]] = values
+    return known
+
+
+def choose(name: str, seen: ClusterSnapshot, seed: int = 0, known: Estimates | None = None) -> int:
+    known = estimates(seen.num_replicas) if known is None else known
+    return HeuristicChooser(name, known, np.random.default_rng(seed)).choose(seen, REQUEST)
 
 
 def test_least_outstanding_counts_waiting_and_running():
@@ -83,20 +75,40 @@ def test_power_of_two_works_with_one_replica():
     assert choose("power_of_two", snapshot(running=[3])) == 0
 
 
+@pytest.mark.parametrize("replicas", [2, 3, 5])
+def test_power_of_two_draws_its_pair_as_numpy_does(replicas):
+    """Ranked by their index, the lighter of the two is the smaller one."""
+    seen = snapshot(running=list(range(replicas)))
+    chooser = HeuristicChooser("power_of_two", estimates(replicas), np.random.default_rng(7))
+    rng = np.random.default_rng(7)
+    for _ in range(2000):
+        pair = rng.choice(replicas, size=2, replace=False)
+        assert chooser.choose(seen, REQUEST) == pair.min()
+
+
+def test_ties_are_drawn_as_numpy_does():
+    seen = snapshot(running=[1, 0, 0, 1, 0])
+    chooser = HeuristicChooser("least_outstanding", estimates(5), np.random.default_rng(3))
+    rng = np.random.default_rng(3)
+    for _ in range(2000):
+        assert chooser.choose(seen, REQUEST) == rng.choice(np.array([1, 2, 4]))
+
+
 def test_min_predicted_latency_takes_the_smallest_prediction():
     seen = snapshot(running=[0, 0, 0])
-    assert choose("min_predicted_latency", seen, estimates=Estimates([3, 1, 2], [])) == 1
+    assert choose("min_predicted_latency", seen, known=estimates(3, chunk_s=[3, 1, 2])) == 1
 
 
 def test_oracle_takes_the_least_remaining_work_and_is_marked():
-    seen = snapshot(running=[0, 0, 0])
-    assert choose("oracle_work", seen, estimates=Estimates([], [3, 2, 1])) == 2
-    marked = {name for name, rule in ROUTING_HEURISTICS.items() if rule.uses_output_lengths}
-    assert marked == {"oracle_work"}
+    seen = snapshot(pending_prefill_tokens=[2, 2, 2], remaining_output_tokens=[0, 8, 1])
+    known = estimates(3, prefill_s_per_token=[3, 1, 1], decode_token_s=[0, 1, 1])
+    assert choose("oracle_work", seen, known=known) == 2
+    assert ORACLES == ("oracle_work",)
 
 
 def test_always_first_takes_replica_zero():
     assert choose("always_first", snapshot(running=[99, 0])) == 0
+    assert CONTROLS == ("always_first",)
 
 
 @pytest.mark.parametrize("name", ["least_outstanding", "least_tokens", "least_kv", "vllm_dp"])
@@ -104,3 +116,22 @@ def test_ties_do_not_herd_to_one_replica(name):
     seen = snapshot(running=[2, 2, 2, 2])
     shares = np.bincount([choose(name, seen, seed) for seed in range(400)], minlength=4) / 400
     assert shares.min() > 0.15
+
+
+def test_scores_that_are_no_numbers_are_an_error():
+    with pytest.raises(ValueError, match="not numbers"):
+        choose("least_outstanding", snapshot(running=[np.nan, np.nan]))
+
+
+def test_every_file_is_a_heuristic_with_a_number_of_its_own():
+    assert tuple(HEURISTICS) == HEURISTIC_NAMES
+    assert [one.number for one in HEURISTICS.values()] == list(range(len(HEURISTICS)))
+
+
+def test_both_engines_ask_the_same_function():
+    from vidur_ext.engine import routing as engine
+    from vidur_ext.vidur import observation as vidur
+
+    assert engine.ask is vidur.ask
+    for heuristic in HEURISTICS.values():
+        assert engine.HEURISTICS[heuristic.name] is vidur.HEURISTICS[heuristic.name]

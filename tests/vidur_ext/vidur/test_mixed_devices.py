@@ -8,9 +8,10 @@ import pytest
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
-from vidur_ext.routing.estimator import LatencyEstimator
-from vidur_ext.routing.view import ClusterSnapshot, Quantity
+from vidur_ext.routing.estimator import Rate, predict
+from vidur_ext.routing.view import Arriving, Quantity, SeenReplica, SeenRequest
 from vidur_ext.vidur.engine_inputs import build_replicas, cluster_of
+from vidur_ext.vidur.estimates import estimates_of
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.simulation import VidurSimulation
 
@@ -67,9 +68,14 @@ def test_equal_devices_are_one_device(parsed, make_requests, scheduler):
 
 def test_the_estimator_sees_which_replica_is_faster(parsed):
     replicas = build_replicas(parsed(devices=MIXED))
-    estimator = LatencyEstimator([replicas.schedulers[kind] for kind in replicas.kind])
-    idle = ClusterSnapshot(0.0, np.zeros((len(Quantity), 4)), ((),) * 4)
-    ttft, latency = estimator.ttft_and_latency_s(idle, 500)
+    estimates = estimates_of([replicas.schedulers[kind] for kind in replicas.kind])
+    idle = SeenReplica(*[0.0] * len(Quantity))
+    request = SeenRequest(*[0.0] * len(Arriving))._replace(
+        prompt_tokens=500.0, expected_output_tokens=128.0
+    )
+    predicted = [predict.py_func(estimates, replica, idle, request) for replica in range(4)]
+    ttft = [one.ttft_s for one in predicted]
+    latency = [one.latency_s for one in predicted]
     assert ttft[0] == ttft[1] < ttft[3] < ttft[2]
     assert latency[0] == latency[1] < latency[3] < latency[2]
 
@@ -78,10 +84,10 @@ def test_the_estimator_sees_which_replica_is_faster(parsed):
 @pytest.mark.parametrize("max_tokens", [33, 300, 2048])
 def test_the_estimator_takes_what_fits_short_tables(parsed, kind, max_tokens):
     config = parsed(replica_scheduler=kind, max_tokens=max_tokens, max_tokens_in_batch=4096)
-    estimator = LatencyEstimator(build_replicas(config).schedulers)
-    assert 0 < estimator.prefill_tokens <= max_tokens
-    assert (estimator.chunk_s > 0).all()
-    assert np.isfinite(estimator.slope).all()
+    estimates = estimates_of(build_replicas(config).schedulers)
+    assert 0 < estimates.prefill_tokens <= max_tokens
+    assert (estimates.rates[:, Rate.CHUNK_S] > 0).all()
+    assert np.isfinite(estimates.rates[:, Rate.SLOPE]).all()
 
 
 @pytest.mark.parametrize(
