@@ -1,4 +1,4 @@
-"""``scripts/scheduler_comparison.sh`` in a terminal: what is compared, where the report goes."""
+"""Comparisons in a terminal, one by its script: what is compared, and where the report goes."""
 
 from __future__ import annotations
 

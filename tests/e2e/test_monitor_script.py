@@ -1,4 +1,4 @@
-"""``scripts/monitor_training.sh`` in a terminal: how a training is going, however it ended.
+"""``vidur-ppo monitor`` in a terminal, once by its script: how a training goes, however it ended.
 
 A training is held by SIGSTOP where it is looked at. What is on the disk then, copied, is what
 SIGKILL would have left.
