@@ -18,7 +18,7 @@ from vidur_ext.exits import exit_status
 from vidur_ext.workload.azure_2023 import PROBABILITIES
 from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.synthetic import draw_lengths
-from vidur_ext.workload.traces.load import load_trace
+from vidur_ext.workload.trace_files import load_trace
 
 Tokens = NDArray[np.int64]
 _GRID = 16

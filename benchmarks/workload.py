@@ -13,10 +13,9 @@ from fit_lengths import fit_errors
 from harness import Figures, run_benchmark_with_options
 
 from ppo_scheduler.seeding import Purpose
-from vidur_ext.trace_formats import trace_formats
 from vidur_ext.workload.synthetic import SyntheticStream
+from vidur_ext.workload.trace_files import load_trace, trace_formats
 from vidur_ext.workload.trace_stream import TraceStream
-from vidur_ext.workload.traces.load import load_trace
 
 _ROWS = 19_366
 _NO_LIMIT = 2**31 - 1

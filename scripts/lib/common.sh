@@ -64,7 +64,7 @@ show_progress() {
     SECONDS=0
     while IFS= read -r -t 1 line || { status=$? && ((status > 128)); }; do
         case "$line" in
-            Collecting* | *Downloading* | Installing* | *Uninstalling*) step="${line##  }" ;;
+            Collecting* | *Downloading* | Installing*) step="${line%% (from *}" ;;
         esac
         printf '\r\e[K%d:%02d %.70s' $((SECONDS / 60)) $((SECONDS % 60)) "$step" >&2
     done
@@ -141,7 +141,9 @@ once() {
         flock 9
     fi
     if [[ ! -f "$1" || "$(<"$1")" != "$("$2")" ]]; then
+        trap 'say "Interrupted; the next start goes on with the installation."; exit 130' INT
         "$3"
+        trap - INT
         "$2" >"$1"
     fi
     exec 9>&-

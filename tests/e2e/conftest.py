@@ -238,15 +238,31 @@ def read(finished) -> Callable[[pexpect.spawn], tuple[int, str]]:
 def hold(until) -> Callable[..., None]:
     """Stop processes where they are, as Ctrl-Z does; return when they stand still."""
 
-    def stands(pid: int) -> bool:
-        return "State:\tT" in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-
     def stop(process: subprocess.Popen[str], *more: int) -> None:
         for pid in (process.pid, *more):
             os.kill(pid, signal.SIGSTOP)
-            until(lambda pid=pid: stands(pid), process)
+            until(lambda pid=pid: in_state("T", pid), process)
 
     return stop
+
+
+@pytest.fixture
+def asked(until) -> Callable[[pexpect.spawn, str], None]:
+    """Wait for a question, and until the answer is being read.
+
+    Between the two ``input()`` notices a Ctrl-C only when it is woken by the next key.
+    """
+
+    def wait(child: pexpect.spawn, question: str) -> None:
+        child.expect(question)
+        until(lambda: in_state("S", child.pid), child)
+
+    return wait
+
+
+def in_state(letter: str, pid: int) -> bool:
+    """Tell whether a process sleeps (S), was stopped (T), and so on."""
+    return f"State:\t{letter}" in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,17 +66,39 @@ LEAVING = {
 @pytest.mark.parametrize(
     "way", ["Ctrl-C", *(pytest.param(w, marks=SLOW) for w in ("q", "end of input"))]
 )
-def test_the_question_can_be_left(situation, finished, row, way):
+def test_the_question_can_be_left(situation, asked, finished, row, way):
     place, arguments, prompt = situation(row)
     before = place.files()
     leave, status, sentence = LEAVING[way]
     child = place.terminal(*arguments)
-    child.expect(prompt)
+    asked(child, prompt)
     leave(child)
     code, rest = finished(child)
     assert code == status
     assert sentence in rest
     assert place.files() == before
+
+
+def test_the_question_does_not_wait_for_the_simulator(trained):
+    program = """
+import sys
+from ppo_scheduler.errors import UserError
+from vidur_ext.cli import app
+try:
+    app(["train", "--config", "small.json"], standalone_mode=False)
+except UserError as error:
+    print("no terminal to ask" in str(error))
+print([name for name in ("torch", "vidur", "pandas", "matplotlib", "numba") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=trained.path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True\n[]\n"
 
 
 def test_with_both_answer_one_resumes(situation, finished):
@@ -262,9 +286,9 @@ def test_paths_are_taken_as_they_are_written(situation):
     assert place.manifest["run_dir"] == "zweiter Läuf/run"
 
 
-def test_the_script_asks_the_same(trained, finished):
+def test_the_script_asks_the_same(trained, asked, finished):
     child = trained.with_scripts().script("train_ppo_warmstart_optimized.sh")
     child.expect("checkpoint_step_00000120.pt")
-    child.expect(r"\[1/2/q\]")
+    asked(child, r"\[1/2/q\]")
     child.sendintr()
     assert finished(child)[0] == 130

@@ -54,7 +54,7 @@ def steps(folder: Path) -> list[int]:
     return [int(path.stem[-8:]) for path in sorted((folder / "saved").glob("checkpoint_*.pt"))]
 
 
-def test_an_operator_looks_deletes_and_exports(trained, terminal) -> None:
+def test_an_operator_looks_deletes_and_exports(trained, terminal, asked) -> None:
     assert steps(trained.path) == [20, 40, 60, 80, 90]
 
     status, text = output(terminal("list"))
@@ -72,7 +72,7 @@ def test_an_operator_looks_deletes_and_exports(trained, terminal) -> None:
 
     child = terminal("prune", "--keep", "1")
     child.expect(r"to be deleted: 2 .*; kept: 3")
-    child.expect(r"Delete them\? \[y/N\]")
+    asked(child, r"Delete them\? \[y/N\]")
     child.sendintr()
     assert output(child)[0] == 130
     assert len(steps(trained.path)) == 5

@@ -48,7 +48,7 @@ def test_a_set_says_what_it_holds(place, read):
     assert told["decisions"] == one["decisions"] == 16
 
 
-def test_sets_are_deleted_after_a_yes_only(place, finished):
+def test_sets_are_deleted_after_a_yes_only(place, asked, finished):
     made = the_set(place)
     alien = place.path / SETS / "notes.txt"
     alien.write_text("mine")
@@ -63,7 +63,7 @@ def test_sets_are_deleted_after_a_yes_only(place, finished):
     assert made.exists()
 
     child = place.command("demos", "clean")
-    child.expect(r"\[y/N\]")
+    asked(child, r"\[y/N\]")
     child.sendintr()
     assert finished(child)[0] == 130
     assert made.exists()

@@ -98,6 +98,21 @@ def test_an_interrupted_installation_goes_on_at_the_next_start(checkout):
         assert (result.returncode, result.stdout) == (0, said)
 
 
+def test_ctrl_c_while_pip_works_is_no_error_of_pip(checkout, tmp_path, finished):
+    script = CHECKOUT.format(tmp_path) + (
+        "pip() { (trap 'exit 1' INT; echo begun; for ((;;)); do sleep 0.1; done); }; "
+        "install() { pip || die 'pip could not install'; }; "
+        'once "$STAMP" wanted_stamp install'
+    )
+    child = pexpect.spawn("bash", ["-c", f"source '{COMMON}'; {script}"], encoding="utf-8")
+    child.expect("begun")
+    child.sendintr()
+    status, text = finished(child)
+    assert status == 130
+    assert "the next start goes on" in text
+    assert "pip could not" not in text
+
+
 def test_new_test_requirements_do_not_set_up_what_runs_anew(checkout, tmp_path):
     install = (
         "install_environment() { echo run; }; install_test_tools() { echo test; }; "

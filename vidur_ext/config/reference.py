@@ -21,6 +21,10 @@ One JSON file holds all groups; what it leaves out has its default. An unknown k
 value out of range and keys that contradict each other are errors that name the file, the key, its
 value, what is allowed and the nearest key there is.
 
+Commands without `--config` take the program's own `configs/ppo_warmstart.json` (`--quick-test`:
+`configs/quick_test.json`), whatever the working directory: that of the checkout, or its copy inside
+the installed package. `vidur-ppo config show` prints it.
+
 ```
 vidur-ppo config validate my.json           # "my.json: ok", or every problem and exit status 2
 vidur-ppo config show --config my.json      # the effective configuration, every key

@@ -11,7 +11,6 @@ from pydantic import model_validator
 
 from ppo_scheduler.config.section import Section, key
 from vidur_ext.config.plugins import marked, module_names
-from vidur_ext.trace_formats import trace_formats
 
 ModelName = Literal[
     "codellama/CodeLlama-34b-Instruct-hf",
@@ -186,7 +185,7 @@ class SimulationSection(Section):
 if TYPE_CHECKING:
     TraceFormatName = str
 else:
-    _TRACE_FORMATS = ("auto", *trace_formats())
+    _TRACE_FORMATS = ("auto", *module_names("vidur_ext.workload.traces"))
     TraceFormatName = Literal[_TRACE_FORMATS]
 
 

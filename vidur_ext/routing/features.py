@@ -1,17 +1,22 @@
-"""Compiled: what the policy sees, from what is seen of the cluster.
+"""What the policy sees: one table of features, each with its name, unit, meaning and formula.
 
-The order of the columns is that of the schema.
+Schema, compiled writer and ``docs/features.md`` follow from ``REPLICA``, ``SLOT`` and ``COMMON``.
+A feature of known quantities is one row more.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.observation import TELEMETRY, ObservationSchema
+from vidur_ext.columns import Column
 from vidur_ext.compiled import compiled
 from vidur_ext.routing.view import (
     Arriving,
@@ -27,13 +32,6 @@ from vidur_ext.routing.view import (
     follow,
 )
 
-HISTORY = ("delta", "ema", "trend", "variance", "peak", "low")
-"""What is known of a quantity's past.
-
-delta: change since the last decision; ema: exponential moving average; trend: fast minus slow
-average; variance: exponentially weighted; peak, low: extremes that decay towards the average.
-"""
-
 COMPONENTS = (
     "latency",
     "ttft",
@@ -46,97 +44,412 @@ COMPONENTS = (
 )
 """Logged in every mode, whichever of them the reward is made of."""
 
-PLAIN = (
-    "waiting",
-    "running",
-    "decoding",
-    "pending_prefill_tokens",
-    "context_tokens",
-    "kv_blocks_total",
-    "restarts",
-    "oldest_wait_s",
-    "mean_wait_s",
+_RECENT = 0.05
+
+
+class Known(NamedTuple):
+    """What formulas compute from: what is seen, what earlier decisions have left behind, and how
+    many tokens a KV block holds."""
+
+    sight: Sight
+    memory: Memory
+    block_size: float
+
+
+class Formula(NamedTuple):
+    """A compiled function of (``Known``, replica), or of ``Known`` for what replicas share."""
+
+    unit: str
+    meaning: str
+    compute: Callable[..., float]
+
+
+def formula(unit: str, meaning: str) -> Callable[[Callable[..., float]], Formula]:
+    """Compile the decorated function and say what it computes."""
+    return lambda function: Formula(unit, meaning, compiled(function))
+
+
+@compiled
+def _load(known: Known, replica: int) -> float:
+    """Return the outstanding requests of a replica."""
+    table = known.sight.table
+    return float(table[Quantity.WAITING, replica] + table[Quantity.RUNNING, replica])
+
+
+outstanding = Formula("requests", "waiting or running", _load)
+
+
+@formula("tokens", "output so far per running request")
+def generated_per_request(known: Known, replica: int) -> float:
+    table = known.sight.table
+    running = max(table[Quantity.RUNNING, replica], 1.0)
+    return float(table[Quantity.GENERATED_TOKENS, replica] / running)
+
+
+@formula("share", "of the KV cache that is taken")
+def kv_fraction(known: Known, replica: int) -> float:
+    table = known.sight.table
+    return float(table[Quantity.KV_BLOCKS_USED, replica] / table[Quantity.KV_BLOCKS_TOTAL, replica])
+
+
+@formula("share", "of the KV cache that the arriving request's prompt would leave taken")
+def kv_fraction_after_prompt(known: Known, replica: int) -> float:
+    table = known.sight.table
+    prompt_blocks = known.sight.request[Arriving.PROMPT_TOKENS] / known.block_size
+    return float(
+        (table[Quantity.KV_BLOCKS_USED, replica] + prompt_blocks)
+        / table[Quantity.KV_BLOCKS_TOTAL, replica]
+    )
+
+
+@formula("share", "running requests, of those that one batch may hold")
+def batch_fill(known: Known, replica: int) -> float:
+    table = known.sight.table
+    return float(table[Quantity.RUNNING, replica] / table[Quantity.BATCH_CAPACITY, replica])
+
+
+@formula("", "natural logarithm of prompt_tokens")
+def log_prompt(known: Known) -> float:
+    return math.log(known.sight.request[Arriving.PROMPT_TOKENS])
+
+
+@formula("requests", "waiting or running, mean of the replicas")
+def outstanding_per_replica(known: Known) -> float:
+    table = known.sight.table
+    total = table[Quantity.WAITING].sum() + table[Quantity.RUNNING].sum()
+    return float(total / table.shape[1])
+
+
+@formula("requests", "waiting, mean of the replicas")
+def waiting_per_replica(known: Known) -> float:
+    table = known.sight.table
+    return float(table[Quantity.WAITING].sum() / table.shape[1])
+
+
+@compiled
+def _least(values: Floats) -> float:
+    least = np.inf
+    for value in values:
+        least = min(least, value)
+    return least
+
+
+@formula("tokens", "pending_prefill_tokens of the replica with the fewest")
+def min_pending_prefill_tokens(known: Known) -> float:
+    return _least(known.sight.table[Quantity.PENDING_PREFILL_TOKENS])
+
+
+@formula("s", "predicted_latency_s of the replica with the shortest")
+def min_predicted_latency_s(known: Known) -> float:
+    return _least(known.sight.predicted[Predicted.LATENCY_S])
+
+
+@compiled
+def _rate(known: Known) -> float:
+    gap = known.memory.numbers[Remembered.GAP_S]
+    return 1.0 / gap if gap > 0.0 else 0.0
+
+
+qps = Formula("requests/s", "recent arrival rate, 0 before the second arrival", _rate)
+
+
+@formula("s", "recent mean latency end to end, 0 before the first completion")
+def latency_s(known: Known) -> float:
+    latency = known.memory.numbers[Remembered.LATENCY_S]
+    return 0.0 if np.isnan(latency) else float(latency)
+
+
+@formula("s", "recent mean time to first token, 0 before the first completion")
+def ttft_s(known: Known) -> float:
+    ttft = known.memory.numbers[Remembered.TTFT_S]
+    return 0.0 if np.isnan(ttft) else float(ttft)
+
+
+@formula("", "1 for even outstanding requests, 0 when one replica holds them all")
+def balance(known: Known) -> float:
+    replicas = known.sight.table.shape[1]
+    total = most = 0.0
+    for replica in range(replicas):
+        load = _load(known, replica)
+        total += load
+        most = max(most, load)
+    if total == 0.0 or replicas == 1:
+        return 1.0
+    even = 1.0 / replicas
+    return 1.0 - (most / total - even) / (1.0 - even)
+
+
+class Shown(IntEnum):
+    """When a feature is there: always, or as the config's observation group says."""
+
+    ALWAYS = 0
+    ORACLE = 1
+    HISTORY = 2
+
+
+class Feature(NamedTuple):
+    """One column of the observation.
+
+    source: what it holds. Members of ``Quantity``, ``Predicted``, ``Past`` (of ``outstanding``) and
+    ``Queued`` are seen of replicas, those of ``Arriving``, ``Remembered`` and ``Past`` (of ``qps``)
+    in common.
+    above_least: it holds by how much the source exceeds that of the replica with the least. Routing
+    is a choice among replicas, and such gaps stay sharp at every load level.
+    """
+
+    name: str
+    source: Column | Formula
+    above_least: bool = False
+    shown: Shown = Shown.ALWAYS
+
+
+REPLICA = (
+    Feature("waiting", Quantity.WAITING),
+    Feature("running", Quantity.RUNNING),
+    Feature("decoding", Quantity.DECODING),
+    Feature("pending_prefill_tokens", Quantity.PENDING_PREFILL_TOKENS),
+    Feature("context_tokens", Quantity.CONTEXT_TOKENS),
+    Feature("kv_blocks_total", Quantity.KV_BLOCKS_TOTAL),
+    Feature("restarts", Quantity.RESTARTS),
+    Feature("oldest_wait_s", Quantity.OLDEST_WAIT_S),
+    Feature("mean_wait_s", Quantity.MEAN_WAIT_S),
+    Feature("generated_per_request", generated_per_request),
+    Feature("kv_fraction_after_prompt", kv_fraction_after_prompt),
+    Feature("batch_fill", batch_fill),
+    Feature("outstanding", outstanding),
+    Feature("pending_prefill", Quantity.PENDING_PREFILL_TOKENS),
+    Feature("context", Quantity.CONTEXT_TOKENS),
+    Feature("kv_fraction", kv_fraction),
+    Feature("predicted_ttft_s", Predicted.TTFT_S),
+    Feature("predicted_latency_s", Predicted.LATENCY_S),
+    Feature("outstanding_gap", outstanding, above_least=True),
+    Feature("pending_prefill_gap", Quantity.PENDING_PREFILL_TOKENS, above_least=True),
+    Feature("context_gap", Quantity.CONTEXT_TOKENS, above_least=True),
+    Feature("kv_fraction_gap", kv_fraction, above_least=True),
+    Feature("predicted_ttft_s_gap", Predicted.TTFT_S, above_least=True),
+    Feature("predicted_latency_s_gap", Predicted.LATENCY_S, above_least=True),
+    Feature("remaining_output_tokens", Quantity.REMAINING_OUTPUT_TOKENS, shown=Shown.ORACLE),
+    Feature("remaining_output_gap", Quantity.REMAINING_OUTPUT_TOKENS, True, Shown.ORACLE),
+    Feature("outstanding_delta", Past.DELTA, shown=Shown.HISTORY),
+    Feature("outstanding_ema", Past.EMA, shown=Shown.HISTORY),
+    Feature("outstanding_trend", Past.TREND, shown=Shown.HISTORY),
+    Feature("outstanding_variance", Past.VARIANCE, shown=Shown.HISTORY),
+    Feature("outstanding_peak", Past.PEAK, shown=Shown.HISTORY),
+    Feature("outstanding_low", Past.LOW, shown=Shown.HISTORY),
 )
-DERIVED = ("generated_per_request", "kv_fraction_after_prompt", "batch_fill")
-COMPARED = (
-    "outstanding",
-    "pending_prefill",
-    "context",
-    "kv_fraction",
-    "predicted_ttft_s",
-    "predicted_latency_s",
+"""Features of every replica."""
+
+SLOT = (
+    Feature("age_s", Queued.AGE_S),
+    Feature("prompt_tokens", Queued.PROMPT_TOKENS),
+    Feature("processed_tokens", Queued.PROCESSED_TOKENS),
+    Feature("remaining_tokens", Queued.PROMPT_TOKENS),
 )
-_SLOT = ("age_s", "prompt_tokens", "processed_tokens", "remaining_tokens")
-_ORACLE = ("remaining_output_tokens", "remaining_output_gap")
-_CONTEXT = (
-    "prompt_tokens",
-    "log_prompt",
-    "outstanding_per_replica",
-    "waiting_per_replica",
-    "min_pending_prefill_tokens",
-    "min_predicted_latency_s",
-    "qps",
-    "latency_s",
-    "ttft_s",
-    "completions_per_arrival",
-    "balance",
+"""Features of each of a replica's first waiting requests: ``queue0_age_s`` and so on."""
+
+COMMON = (
+    Feature("prompt_tokens", Arriving.PROMPT_TOKENS),
+    Feature("log_prompt", log_prompt),
+    Feature("outstanding_per_replica", outstanding_per_replica),
+    Feature("waiting_per_replica", waiting_per_replica),
+    Feature("min_pending_prefill_tokens", min_pending_prefill_tokens),
+    Feature("min_predicted_latency_s", min_predicted_latency_s),
+    Feature("qps", qps),
+    Feature("latency_s", latency_s),
+    Feature("ttft_s", ttft_s),
+    Feature("completions_per_arrival", Remembered.COMPLETION_RATE),
+    Feature("balance", balance),
+    Feature("output_tokens", Arriving.OUTPUT_TOKENS, shown=Shown.ORACLE),
+    Feature("qps_ema", Past.EMA, shown=Shown.HISTORY),
+    Feature("qps_trend", Past.TREND, shown=Shown.HISTORY),
+    Feature("qps_variance", Past.VARIANCE, shown=Shown.HISTORY),
 )
-_CONTEXT_HISTORY = ("ema", "trend", "variance")
+"""Features that all replicas share."""
+
+MEASURED = {"qps": qps, "latency_s": Remembered.LATENCY_S, "balance": balance}
+"""Where the entries of ``TELEMETRY`` come from."""
+
+
+def _shown(section: ObservationSection) -> tuple[int, int, int]:
+    """Return 1 or 0 for each of ``Shown``."""
+    return 1, int(section.output_length == "oracle"), int(section.history)
 
 
 def observation_schema(section: ObservationSection) -> ObservationSchema:
     """Return the names of all columns under this config."""
-    replica = [*PLAIN, *DERIVED, *COMPARED, *(f"{name}_gap" for name in COMPARED)]
-    context = list(_CONTEXT)
-    if section.output_length == "oracle":
-        replica += _ORACLE
-        context += ["output_tokens"]
-    if section.history:
-        replica += [f"outstanding_{name}" for name in HISTORY]
-        context += [f"qps_{name}" for name in _CONTEXT_HISTORY]
-    replica += [f"queue{slot}_{name}" for slot in range(section.queue_slots) for name in _SLOT]
+    shown = _shown(section)
+    replica = [feature.name for feature in REPLICA if shown[feature.shown]]
+    replica += [f"queue{slot}_{one.name}" for slot in range(section.queue_slots) for one in SLOT]
+    context = [feature.name for feature in COMMON if shown[feature.shown]]
     return ObservationSchema(
         replica=tuple(replica), context=tuple(context), telemetry=(*TELEMETRY, *COMPONENTS)
     )
 
 
-_PLAIN_ROWS = (
-    Quantity.WAITING,
-    Quantity.RUNNING,
-    Quantity.DECODING,
-    Quantity.PENDING_PREFILL_TOKENS,
-    Quantity.CONTEXT_TOKENS,
-    Quantity.KV_BLOCKS_TOTAL,
-    Quantity.RESTARTS,
-    Quantity.OLDEST_WAIT_S,
-    Quantity.MEAN_WAIT_S,
-)
-assert len(_PLAIN_ROWS) == len(PLAIN)
-_NUM_PLAIN = len(PLAIN)
-_NUM_COMPARED = len(COMPARED)
-_FIRST_COMPARED = len(PLAIN) + len(DERIVED)
-_FIRST_GAP = _FIRST_COMPARED + _NUM_COMPARED
-_FIRST_OPTIONAL = _FIRST_GAP + _NUM_COMPARED
-_NUM_HISTORY = len(HISTORY)
-_RECENT = 0.05
-
-
 class FeatureRule(NamedTuple):
-    """Which features there are; see ``ObservationSection``. The flags are 0 or 1."""
+    """shown: 1 or 0 for each of ``Shown``; block_size: tokens in a KV block."""
 
-    oracle: int
-    history: int
+    shown: tuple[int, int, int]
     history_alpha: float
     block_size: float
 
 
 def feature_rule(section: ObservationSection, block_size: int) -> FeatureRule:
-    return FeatureRule(
-        oracle=int(section.output_length == "oracle"),
-        history=int(section.history),
-        history_alpha=section.history_alpha,
-        block_size=float(block_size),
+    return FeatureRule(_shown(section), section.history_alpha, float(block_size))
+
+
+# Compiled code cannot loop over functions, so that writers are put together from the tables here.
+# A writer gets (known, out, first column), writes its columns and returns the next one.
+Writer = Callable[[Any, Floats, int], int]
+Places = NDArray[np.int64]
+
+
+def _places(features: Sequence[Feature], kind: type[Column]) -> Places:
+    """Return [n, 2]: which of the features are of a kind of source, and which member each is."""
+    places = [
+        (index, int(feature.source))
+        for index, feature in enumerate(features)
+        if isinstance(feature.source, kind)
+    ]
+    return np.array(places, dtype=np.int64).reshape(-1, 2)
+
+
+def _gaps(features: Sequence[Feature]) -> Places:
+    """Return [n, 2]: which of the features are gaps, and which one is of the same source."""
+    places = [
+        (index, next(i for i, other in enumerate(features) if other.source is feature.source))
+        for index, feature in enumerate(features)
+        if feature.above_least
+    ]
+    assert not any(features[source].above_least for _, source in places), "a gap of no feature"
+    return np.array(places, dtype=np.int64).reshape(-1, 2)
+
+
+def _formulas(features: Sequence[Feature]) -> list[tuple[int, Callable[..., float]]]:
+    return [
+        (index, feature.source.compute)
+        for index, feature in enumerate(features)
+        if isinstance(feature.source, Formula) and not feature.above_least
+    ]
+
+
+@compiled
+def _nothing(known: Known, out: Floats, first: int) -> None:
+    pass
+
+
+def _of_each(formulas: Sequence[tuple[int, Callable[..., float]]]) -> Callable[..., None]:
+    """Return a compiled function that writes the formulas of all replicas, [R, F]."""
+    if not formulas:
+        return _nothing
+    [(index, compute), *others] = formulas
+    then = _of_each(others)
+
+    @compiled
+    def write(known: Known, out: Floats, first: int) -> None:
+        for replica in range(out.shape[0]):
+            out[replica, first + index] = compute(known, replica)
+        then(known, out, first)
+
+    return write
+
+
+def _of_all(formulas: Sequence[tuple[int, Callable[..., float]]]) -> Callable[..., None]:
+    """Return a compiled function that writes the formulas of what replicas share, [C]."""
+    if not formulas:
+        return _nothing
+    [(index, compute), *others] = formulas
+    then = _of_all(others)
+
+    @compiled
+    def write(known: Known, out: Floats, first: int) -> None:
+        out[first + index] = compute(known)
+        then(known, out, first)
+
+    return write
+
+
+def _replica_writer(features: Sequence[Feature]) -> Writer:
+    """Return the writer of features [R, F] of replicas."""
+    quantities, predicted = _places(features, Quantity), _places(features, Predicted)
+    past, gaps = _places(features, Past), _gaps(features)
+    compute, count = _of_each(_formulas(features)), len(features)
+
+    @compiled
+    def write(known: Known, out: Floats, first: int) -> int:
+        sight = known.sight
+        for replica in range(out.shape[0]):
+            for index, row in quantities:
+                out[replica, first + index] = sight.table[row, replica]
+            for index, row in predicted:
+                out[replica, first + index] = sight.predicted[row, replica]
+            for index, row in past:
+                out[replica, first + index] = known.memory.outstanding[row, replica]
+        compute(known, out, first)
+        for index, source in gaps:
+            least = _least(out[:, first + source])
+            for replica in range(out.shape[0]):
+                out[replica, first + index] = out[replica, first + source] - least
+        return first + count
+
+    return write
+
+
+def _common_writer(features: Sequence[Feature]) -> Writer:
+    """Return the writer of features [C] that replicas share."""
+    arriving, remembered = _places(features, Arriving), _places(features, Remembered)
+    past = _places(features, Past)
+    compute, count = _of_all(_formulas(features)), len(features)
+
+    @compiled
+    def write(known: Known, out: Floats, first: int) -> int:
+        for index, row in arriving:
+            out[first + index] = known.sight.request[row]
+        for index, row in remembered:
+            out[first + index] = known.memory.numbers[row]
+        for index, row in past:
+            out[first + index] = known.memory.qps[row, 0]
+        compute(known, out, first)
+        return first + count
+
+    return write
+
+
+def _shown_writer(
+    features: Sequence[Feature], writer: Callable[[Sequence[Feature]], Writer]
+) -> Callable[..., int]:
+    """Return a function of (known, rule's ``shown``, out) that writes the features it shows."""
+    assert [feature.shown for feature in features] == sorted(one.shown for one in features)
+    always, oracle, history = (
+        writer([feature for feature in features if feature.shown == shown]) for shown in Shown
     )
+
+    @compiled
+    def write(known: Known, shown: tuple[int, int, int], out: Floats) -> int:
+        column = always(known, out, 0)
+        if shown[1]:
+            column = oracle(known, out, column)
+        if shown[2]:
+            column = history(known, out, column)
+        return column
+
+    return write
+
+
+_write_replicas = _shown_writer(REPLICA, _replica_writer)
+_write_common = _shown_writer(COMMON, _common_writer)
+_write_measured = _common_writer([Feature(name, MEASURED[name]) for name in TELEMETRY])
+_SLOT_PLACES = _places(SLOT, Queued)
+_SLOT_COLUMNS = len(SLOT)
+_HISTORY = int(Shown.HISTORY)
+
+
+@compiled
+def _write_queues(queues: Floats, out: Floats, first: int) -> None:
+    for replica in range(queues.shape[0]):
+        for slot in range(queues.shape[1]):
+            for index, row in _SLOT_PLACES:
+                out[replica, first + slot * _SLOT_COLUMNS + index] = queues[replica, slot, row]
 
 
 @compiled
@@ -156,112 +469,14 @@ def _remember(interval: Floats, numbers: Floats) -> None:
     )
     if completions == 0.0:
         return
-    latency, ttft = (
-        interval[Elapsed.E2E_SUM_S] / completions,
-        interval[Elapsed.TTFT_SUM_S] / completions,
-    )
+    latency = interval[Elapsed.E2E_SUM_S] / completions
+    ttft = interval[Elapsed.TTFT_SUM_S] / completions
     if np.isnan(numbers[Remembered.LATENCY_S]):
         numbers[Remembered.LATENCY_S], numbers[Remembered.TTFT_S] = latency, ttft
         return
     weight = 1.0 - (1.0 - _RECENT) ** completions
     numbers[Remembered.LATENCY_S] += weight * (latency - numbers[Remembered.LATENCY_S])
     numbers[Remembered.TTFT_S] += weight * (ttft - numbers[Remembered.TTFT_S])
-
-
-@compiled
-def _write_compared(sight: Sight, out: Floats) -> None:
-    """Write what replicas are compared by, and the gap to the best one.
-
-    Routing is a choice among replicas, and gaps stay sharp at every load level.
-    """
-    table, replicas = sight.table, sight.table.shape[1]
-    for replica in range(replicas):
-        row = out[replica, _FIRST_COMPARED:_FIRST_GAP]
-        row[0] = table[Quantity.WAITING, replica] + table[Quantity.RUNNING, replica]
-        row[1] = table[Quantity.PENDING_PREFILL_TOKENS, replica]
-        row[2] = table[Quantity.CONTEXT_TOKENS, replica]
-        row[3] = table[Quantity.KV_BLOCKS_USED, replica] / table[Quantity.KV_BLOCKS_TOTAL, replica]
-        row[4] = sight.predicted[Predicted.TTFT_S, replica]
-        row[5] = sight.predicted[Predicted.LATENCY_S, replica]
-    for index in range(_NUM_COMPARED):
-        least = np.inf
-        for replica in range(replicas):
-            least = min(least, out[replica, _FIRST_COMPARED + index])
-        for replica in range(replicas):
-            value = out[replica, _FIRST_COMPARED + index]
-            out[replica, _FIRST_GAP + index] = value - least
-
-
-@compiled
-def _write_oracle(sight: Sight, out: Floats, first: int) -> int:
-    table, replicas = sight.table, sight.table.shape[1]
-    least = np.inf
-    for replica in range(replicas):
-        least = min(least, table[Quantity.REMAINING_OUTPUT_TOKENS, replica])
-    for replica in range(replicas):
-        out[replica, first] = table[Quantity.REMAINING_OUTPUT_TOKENS, replica]
-        out[replica, first + 1] = table[Quantity.REMAINING_OUTPUT_TOKENS, replica] - least
-    return first + 2
-
-
-@compiled
-def _write_replicas(rule: FeatureRule, sight: Sight, memory: Memory, out: Floats) -> None:
-    """Write the features [R, F]."""
-    table, queues = sight.table, sight.queues
-    prompt_blocks = sight.request[Arriving.PROMPT_TOKENS] / rule.block_size
-    for replica in range(table.shape[1]):
-        for index, quantity in enumerate(_PLAIN_ROWS):
-            out[replica, index] = table[quantity, replica]
-        running = table[Quantity.RUNNING, replica]
-        derived = out[replica, _NUM_PLAIN:_FIRST_COMPARED]
-        derived[0] = table[Quantity.GENERATED_TOKENS, replica] / max(running, 1.0)
-        derived[1] = (table[Quantity.KV_BLOCKS_USED, replica] + prompt_blocks) / table[
-            Quantity.KV_BLOCKS_TOTAL, replica
-        ]
-        derived[2] = running / table[Quantity.BATCH_CAPACITY, replica]
-    _write_compared(sight, out)
-    column = _FIRST_OPTIONAL
-    if rule.oracle:
-        column = _write_oracle(sight, out, column)
-    if rule.history:
-        for replica in range(table.shape[1]):
-            follow(memory.outstanding, replica, out[replica, _FIRST_COMPARED], rule.history_alpha)
-            for row in range(_NUM_HISTORY):
-                out[replica, column + row] = memory.outstanding[row, replica]
-        column += _NUM_HISTORY
-    for replica in range(queues.shape[0]):
-        for slot in range(queues.shape[1]):
-            waiting = queues[replica, slot]
-            first = column + 4 * slot
-            out[replica, first] = waiting[Queued.AGE_S]
-            out[replica, first + 1] = waiting[Queued.PROMPT_TOKENS]
-            out[replica, first + 2] = waiting[Queued.PROCESSED_TOKENS]
-            out[replica, first + 3] = (
-                waiting[Queued.PROMPT_TOKENS] - waiting[Queued.PROCESSED_TOKENS]
-            )
-
-
-@compiled
-def _balance(table: Floats) -> float:
-    """Return 1 for even outstanding requests, 0 when one replica holds them all."""
-    replicas = table.shape[1]
-    total = most = 0.0
-    for replica in range(replicas):
-        load = table[Quantity.WAITING, replica] + table[Quantity.RUNNING, replica]
-        total += load
-        most = max(most, load)
-    if total == 0.0 or replicas == 1:
-        return 1.0
-    even = 1.0 / replicas
-    return 1.0 - (most / total - even) / (1.0 - even)
-
-
-@compiled
-def _least(values: Floats) -> float:
-    least = np.inf
-    for value in values:
-        least = min(least, value)
-    return least
 
 
 @compiled
@@ -275,34 +490,15 @@ def write_observation(
 ) -> None:
     """Write one observation: replicas [R, F], context [C], and the first entries of telemetry.
 
-    Behind them telemetry holds the reward's components, which are the caller's.
+    After them telemetry holds the reward's components, which are the caller's.
     """
-    table, numbers, request = sight.table, memory.numbers, sight.request
-    _remember(sight.interval, numbers)
-    _write_replicas(rule, sight, memory, replicas)
-    count = table.shape[1]
-    qps = 1.0 / numbers[Remembered.GAP_S] if numbers[Remembered.GAP_S] > 0.0 else 0.0
-    balance = _balance(table)
-    context[0] = request[Arriving.PROMPT_TOKENS]
-    context[1] = math.log(request[Arriving.PROMPT_TOKENS])
-    context[2] = (table[Quantity.WAITING].sum() + table[Quantity.RUNNING].sum()) / count
-    context[3] = table[Quantity.WAITING].sum() / count
-    context[4] = _least(table[Quantity.PENDING_PREFILL_TOKENS])
-    context[5] = _least(sight.predicted[Predicted.LATENCY_S])
-    context[6] = qps
-    context[7] = 0.0 if np.isnan(numbers[Remembered.LATENCY_S]) else numbers[Remembered.LATENCY_S]
-    context[8] = 0.0 if np.isnan(numbers[Remembered.TTFT_S]) else numbers[Remembered.TTFT_S]
-    context[9] = numbers[Remembered.COMPLETION_RATE]
-    context[10] = balance
-    column = 11
-    if rule.oracle:
-        context[column] = request[Arriving.OUTPUT_TOKENS]
-        column += 1
-    if rule.history:
-        follow(memory.qps, 0, qps, rule.history_alpha)
-        context[column] = memory.qps[Past.EMA, 0]
-        context[column + 1] = memory.qps[Past.TREND, 0]
-        context[column + 2] = memory.qps[Past.VARIANCE, 0]
-    telemetry[0] = qps
-    telemetry[1] = numbers[Remembered.LATENCY_S]
-    telemetry[2] = balance
+    known = Known(sight, memory, rule.block_size)
+    _remember(sight.interval, memory.numbers)
+    if rule.shown[_HISTORY]:
+        for replica in range(len(replicas)):
+            follow(memory.outstanding, replica, _load(known, replica), rule.history_alpha)
+        follow(memory.qps, 0, _rate(known), rule.history_alpha)
+    column = _write_replicas(known, rule.shown, replicas)
+    _write_queues(sight.queues, replicas, column)
+    _write_common(known, rule.shown, context)
+    _write_measured(known, telemetry, 0)

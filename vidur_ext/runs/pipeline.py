@@ -1,22 +1,25 @@
-"""The main job: warm start, train, compare."""
+"""The main job: warm start, train, compare.
+
+Torch and the simulator take seconds to import: each step does it for itself, so that a run says at
+once where it is and what it will be trained on.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from ppo_scheduler.monitoring.run_log import run_log
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.start import Start, begins_with_actor, open_folder
-from vidur_ext.training.train import Job, run_training
-from vidur_ext.warmstart.behaviour_cloning import EpochReport
-from vidur_ext.warmstart.cloning import clone_to_file, describe_accuracy, obtain_demonstrations
-from vidur_ext.warmstart.external_model import adopt
 from vidur_ext.workload.run_workloads import describe_workload
+
+if TYPE_CHECKING:
+    from vidur_ext.training.train import Job
+    from vidur_ext.warmstart.behaviour_cloning import EpochReport
 
 _LOG = logging.getLogger("ppo")
 
@@ -33,7 +36,6 @@ def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> 
     config = start.config
     workload = describe_workload(config)
     folder = open_folder(start)
-    torch.set_num_threads(config.training.torch_threads)
     with run_log(folder.log, config.monitoring.log_level, quiet=quiet):
         _LOG.info("run folder %s", folder.path)
         _LOG.info("workload: %s", workload)
@@ -41,9 +43,9 @@ def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> 
             warm_start(config, folder, start.external, start.demonstrations)
         (train or train_in_one_go)(start, folder)
         if config.evaluation.enabled:
-            # Plots take a while to import: a training does not wait for them.
             from vidur_ext.evaluation.judging import compare, policies_of
 
+            _set_torch_threads(config)
             compare(config, policies_of(folder), folder, quiet)
     return folder
 
@@ -56,6 +58,10 @@ def warm_start(
     Args:
         demonstrations: set to clone from; None collects new demonstrations.
     """
+    from vidur_ext.warmstart.cloning import clone_to_file, obtain_demonstrations
+    from vidur_ext.warmstart.external_model import adopt
+
+    _set_torch_threads(config)
     if not config.warmstart.enabled:
         assert external is not None, "nothing to begin with"
         adopt(external, folder.pretrained_actor, config)
@@ -67,6 +73,8 @@ def warm_start(
 
 def train_in_one_go(start: Start, folder: RunFolder) -> None:
     """Train in this process."""
+    from vidur_ext.training.train import run_training
+
     run_training(training_job(start, folder, start.load_checkpoint))
 
 
@@ -77,6 +85,8 @@ def training_job(
     stop_at_requests: int | None = None,
 ) -> Job:
     """Return the training of this run, or one chunk of it."""
+    from vidur_ext.training.train import Job
+
     warm = load_checkpoint is None and begins_with_actor(start)
     return Job(
         start.config,
@@ -87,7 +97,15 @@ def training_job(
     )
 
 
+def _set_torch_threads(config: TrainingConfig) -> None:
+    import torch
+
+    torch.set_num_threads(config.training.torch_threads)
+
+
 def _report_epoch(epoch: EpochReport) -> None:
+    from vidur_ext.warmstart.cloning import describe_accuracy
+
     _LOG.debug(
         "cloning epoch %d: loss %.4f, held-out %.4f (%s)",
         epoch.epoch, epoch.train_loss, epoch.holdout_loss, describe_accuracy(epoch),

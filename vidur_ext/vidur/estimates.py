@@ -58,11 +58,13 @@ def estimates_of(replica_schedulers: Sequence[Any]) -> Estimates:
 
 def _times(scheduler: Any, prefill_tokens: int) -> _Times:
     cap = scheduler._config.batch_size_cap
-    sizes = sorted({1, *range(8, cap, 8), cap})
+    # Tables may end early; a batch beyond them is an error when it comes, not here.
+    largest = min(cap, scheduler._execution_time_predictor._config.prediction_max_batch_size)
+    sizes = sorted({1, *range(8, largest, 8), largest})
     base = np.interp(
         np.arange(cap + 1), sizes, [_seconds(scheduler, [1] * n, [1] * n) for n in sizes]
     )
-    many, context = min(32, cap), _context_tokens(scheduler._execution_time_predictor._config)
+    many, context = min(32, largest), _context_tokens(scheduler._execution_time_predictor._config)
     with_context = _seconds(scheduler, [1] * many, [context] * many)
     slope = (with_context - float(base[many])) / (many * context)
     return _Times(base, slope, _seconds(scheduler, [prefill_tokens], [prefill_tokens]))

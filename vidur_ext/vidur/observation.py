@@ -9,7 +9,7 @@ import numpy as np
 
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.observation import TELEMETRY, Observation
-from vidur_ext.compiled import compiled, compiled_entry, tuple_of
+from vidur_ext.compiled import as_tuple, compiled, compiled_entry
 from vidur_ext.routing.dice import SPARE_WORDS, WORDS_PER_DECISION, Dice, random_words
 from vidur_ext.routing.estimator import Estimates, predict
 from vidur_ext.routing.features import (
@@ -38,8 +38,8 @@ from vidur_ext.routing.view import (
     write_column,
 )
 
-_quantities = tuple_of(len(Quantity))
-_known = tuple_of(len(Arriving))
+_NUM_QUANTITIES = len(Quantity)
+_NUM_KNOWN = len(Arriving)
 _WORDS_AT_ONCE = 1024
 
 
@@ -54,8 +54,8 @@ class Shown(NamedTuple):
 def look(shown: Shown, replica: int) -> Seen:
     """Return what is seen of a replica when a request waits to be routed."""
     sight = shown.sight
-    seen = SeenReplica(*_quantities(sight.table[:, replica]))
-    request = SeenRequest(*_known(sight.request))
+    seen = SeenReplica(*as_tuple(sight.table[:, replica], _NUM_QUANTITIES))
+    request = SeenRequest(*as_tuple(sight.request, _NUM_KNOWN))
     return Seen(seen, predict(shown.estimates, replica, seen, request), request)
 
 

@@ -15,9 +15,9 @@ from vidur_ext.config.fields import Location
 from vidur_ext.config.problems import describe_problems, join_problems
 from vidur_ext.config.sections import WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.trace_formats import trace_formats
 from vidur_ext.workload.run_workloads import Part, build_stream
 from vidur_ext.workload.stream import RequestStream
+from vidur_ext.workload.trace_files import trace_formats
 
 
 class RestartableRequest(Request):

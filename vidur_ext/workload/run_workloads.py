@@ -12,9 +12,9 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.synthetic import SyntheticStream
+from vidur_ext.workload.trace_files import load_trace
+from vidur_ext.workload.trace_rows import Trace
 from vidur_ext.workload.trace_stream import TraceStream
-from vidur_ext.workload.traces.load import load_trace
-from vidur_ext.workload.traces.rows import Trace
 
 Part = Literal["train", "holdout", "all"]
 """Of a trace: the training part starts again at its end, the held-out part and the whole end."""

@@ -3,6 +3,9 @@
 torch's own keeps two tensors per parameter, and each of them costs a checkpoint as much as a
 thousand numbers. To construct it imports torch's compiler, which takes longer than torch itself
 and 70 MB: a second at the start of every training, and of every chunk of one.
+
+A parameter without a gradient keeps still in both; here its moments decay and its steps are counted
+meanwhile, in torch's they wait. It makes no difference to a policy: all of it is in every loss.
 """
 
 from __future__ import annotations

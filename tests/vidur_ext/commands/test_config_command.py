@@ -124,7 +124,8 @@ def test_a_command_that_is_not_complete_shows_its_help(run, arguments) -> None:
 def test_help_does_not_wait_for_the_simulator(tmp_path) -> None:
     program = (
         "import sys; import vidur_ext.cli as cli; "
-        "print([name for name in ('torch', 'vidur', 'matplotlib') if name in sys.modules])"
+        "print([name for name in ('torch', 'vidur', 'pandas', 'matplotlib', 'numba') "
+        "if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True

@@ -6,15 +6,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vidur_ext.routing.features import HISTORY
-from vidur_ext.routing.view import follow, new_history
+from vidur_ext.routing.view import Past, follow, new_history
 
 
 def after(values: list[float], alpha: float = 0.1) -> dict[str, float]:
     history = new_history(1)
     for value in values:
         follow(history, 0, value, alpha)
-    return {name: float(history[row, 0]) for row, name in enumerate(HISTORY)}
+    return {row.label: float(history[row, 0]) for row in Past}
 
 
 @settings(deadline=None)
@@ -49,4 +48,4 @@ def test_elements_do_not_touch_each_other():
     follow(history, 0, 5.0, 0.1)
     follow(history, 1, 1.0, 0.1)
     follow(history, 0, 9.0, 0.1)
-    np.testing.assert_array_equal(history[: len(HISTORY), 1], [0.0, 1.0, 0.0, 0.0, 1.0, 1.0])
+    np.testing.assert_array_equal(history[: Past.LAST, 1], [0.0, 1.0, 0.0, 0.0, 1.0, 1.0])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.errors import Interrupted, UserError
 from vidur_ext.config.fields import leaf_fields
 from vidur_ext.config.resume_rules import RULES, Effect, differences, rule_of
@@ -191,7 +192,7 @@ def test_what_python_and_torch_draw_elsewhere_does_not_matter(make_config, train
 def test_a_checkpoint_of_schema_1_goes_on(make_config, train, tmp_path):
     shutil.copytree(GOLDEN, tmp_path / "checkpoints")
     trained = train(make_config(**GOLDEN_KEYS), load_checkpoint="latest")
-    assert trained.newest.manifest.schema_version == 3
+    assert trained.newest.manifest.schema_version == SCHEMA_VERSION
     assert trained.newest.manifest.facts["requests_done"] == 120
     old = (tmp_path / "checkpoints" / "checkpoint_step_00000057.pt").read_bytes()
     assert old == (GOLDEN / "checkpoint_step_00000057.pt").read_bytes()

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.workload.traces.load import load_trace
+from vidur_ext.workload.trace_files import load_trace
 
 AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n"
 SPLITWISE = "arrived_at,num_prefill_tokens,num_decode_tokens\n1.5,374,44\n"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vidur_ext.workload.traces.load import load_trace
-from vidur_ext.workload.traces.rows import Trace
+from vidur_ext.workload.trace_files import load_trace
+from vidur_ext.workload.trace_rows import Trace
 
 AZURE = """\
 TIMESTAMP,ContextTokens,GeneratedTokens

@@ -75,7 +75,9 @@ def _load(number: int, name: str) -> Heuristic:
 def _defines(module: ModuleType, name: str) -> bool:
     """Return whether a function is the module's own, not imported from another heuristic."""
     function = getattr(module, name, None)
-    return function is not None and function.__module__ == module.__name__
+    # With NUMBA_DISABLE_JIT=1, to step through it in a debugger, it is a plain function.
+    plain = getattr(function, "py_func", function)
+    return plain is not None and plain.__module__ == module.__name__
 
 
 HEURISTICS = {name: _load(number, name) for number, name in enumerate(HEURISTIC_NAMES)}

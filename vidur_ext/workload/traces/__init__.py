@@ -1,3 +1,5 @@
-"""Recorded request streams. Each format is a module of its own with ``NAME``, ``COLUMNS`` and
-``read``, as ``rows.TraceFormat`` describes; ``load.load_trace`` finds them and chooses.
+"""Recorded request streams: one file each, called by the file's name.
+
+A format's file has ``COLUMNS`` and ``read``, as ``trace_rows.TraceFormat`` describes;
+``trace_files.load_trace`` finds them and chooses.
 """

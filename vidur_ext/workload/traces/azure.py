@@ -11,9 +11,8 @@ import re
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from vidur_ext.workload.traces.rows import Trace, TraceRows, csv_rows, parse_tokens, value_error
+from vidur_ext.workload.trace_rows import Trace, TraceRows, csv_rows, parse_tokens, value_error
 
-NAME = "azure"
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 _DATE = re.compile(
     r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))?", re.ASCII

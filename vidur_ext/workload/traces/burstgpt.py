@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidur_ext.workload.traces.rows import Trace, TraceRows, csv_rows, parse_seconds, parse_tokens
+from vidur_ext.workload.trace_rows import Trace, TraceRows, csv_rows, parse_seconds, parse_tokens
 
-NAME = "burstgpt"
 COLUMNS = ("Timestamp", "Request tokens", "Response tokens")
 
 

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vidur_ext.workload.traces.rows import (
+from vidur_ext.workload.trace_rows import (
     Trace,
     TraceRows,
     check_time,
@@ -21,7 +21,6 @@ from vidur_ext.workload.traces.rows import (
     value_error,
 )
 
-NAME = "mooncake"
 COLUMNS = ("timestamp", "input_length", "output_length")
 
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidur_ext.workload.traces.rows import Trace, TraceRows, csv_rows, parse_seconds, parse_tokens
+from vidur_ext.workload.trace_rows import Trace, TraceRows, csv_rows, parse_seconds, parse_tokens
 
-NAME = "splitwise"
 COLUMNS = ("arrived_at", "num_prefill_tokens", "num_decode_tokens")
 
 

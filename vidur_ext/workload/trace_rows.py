@@ -56,15 +56,13 @@ class Trace:
 
 
 class TraceFormat(Protocol):
-    """What a module of this package has that reads one format.
+    """What a module of ``workload.traces`` has: it reads the format of its name.
 
     Attributes:
-        NAME: in the config.
         COLUMNS: of the CSV header, or keys of every JSON line, that a trace must have. A file whose
             first line has most of them is taken for this format.
     """
 
-    NAME: str
     COLUMNS: tuple[str, ...]
 
     def read(self, path: Path) -> Trace:

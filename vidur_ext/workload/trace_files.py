@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.trace_formats import trace_formats
+from vidur_ext.config.plugins import module_names
+from vidur_ext.workload import traces
 from vidur_ext.workload.request_table import RequestTable, limit_tokens
-from vidur_ext.workload.traces.rows import Trace, TraceFormat, file_status, line_error, read_text
+from vidur_ext.workload.trace_rows import Trace, TraceFormat, file_status, line_error, read_text
 
 
 def choose_format(path: Path, trace_format: str) -> TraceFormat:
@@ -21,7 +24,7 @@ def choose_format(path: Path, trace_format: str) -> TraceFormat:
     Raises:
         UserError: the format is unknown, or no known one begins like the file.
     """
-    formats = _formats()
+    formats = trace_formats()
     if trace_format in formats:
         return formats[trace_format]
     if trace_format != "auto":
@@ -43,8 +46,11 @@ def choose_format(path: Path, trace_format: str) -> TraceFormat:
     return formats[best]
 
 
-def _formats() -> dict[str, TraceFormat]:
-    return trace_formats()
+def trace_formats() -> dict[str, TraceFormat]:
+    """Return the formats by name: the modules of ``workload.traces``."""
+    names = module_names(traces.__name__)
+    modules = {name: import_module(f"{traces.__name__}.{name}") for name in names}
+    return {name: cast(TraceFormat, module) for name, module in modules.items()}
 
 
 def _names(first_line: str) -> set[str]:
