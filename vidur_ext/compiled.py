@@ -16,17 +16,12 @@ import numba
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 from numba.core.event import Event, Listener, register
+from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 _LOG = logging.getLogger("ppo")
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-# With NUMBA_DISABLE_JIT=1 all of this runs as plain Python, for a debugger or a short test.
-_interpreted: bool = numba.config.DISABLE_JIT  # type: ignore[attr-defined]
-as_tuple: Any = (lambda array, length: tuple(array)) if _interpreted else to_fixed_tuple
-"""Compiled: ``as_tuple(array, length)`` returns an array's numbers; the length is a constant."""
 
 
 # Compiled code allocates nothing: without numba's reference counts, one atomic operation for every
@@ -42,6 +37,18 @@ def compiled(function: Function) -> Function:
     copy of the machine code, a large function is better called from one place.
     """
     return cast(Function, numba.njit(forceinline=True, **_OPTIONS)(function))
+
+
+def tuple_of(length: int) -> Callable[[Any], Any]:
+    """Return a function, for compiled code too, that makes a tuple of an array [length]."""
+
+    def as_tuple(numbers: Any) -> Any:
+        return tuple(numbers)
+
+    # Compiled code must know how long a tuple is before it sees any array.
+    fixed: Any = to_fixed_tuple
+    overload(as_tuple)(lambda numbers: lambda numbers: fixed(numbers, length))
+    return as_tuple
 
 
 def compiled_entry(function: Function) -> Function:

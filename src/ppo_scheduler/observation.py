@@ -33,9 +33,14 @@ class ObservationSchema:
         return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
     @property
+    def component_columns(self) -> list[int]:
+        """Columns of the telemetry that hold the components of the reward."""
+        return [i for i, name in enumerate(self.telemetry) if name not in TELEMETRY]
+
+    @property
     def reward_components(self) -> tuple[str, ...]:
-        """Telemetry columns that hold the components of the reward."""
-        return self.telemetry[len(TELEMETRY) :]
+        """Their names."""
+        return tuple(self.telemetry[column] for column in self.component_columns)
 
 
 @dataclass(frozen=True)

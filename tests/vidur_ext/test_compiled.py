@@ -211,6 +211,6 @@ def entries(*first: str) -> dict[str, list[str]]:
 def test_the_engine_is_named_alike_whatever_comes_first_and_misses_nothing_defined_later():
     usual = entries()
     assert "vidur_ext.engine.step.step" in usual
-    assert entries("vidur_ext.vidur.plugin", "vidur_ext.routing.reward") == usual
+    assert entries("vidur_ext.vidur.plugin", "vidur_ext.routing.rewards") == usual
     for name, (at_import, afterwards) in usual.items():
         assert at_import == afterwards, f"{name} uses what is defined below it"

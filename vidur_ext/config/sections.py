@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
+from ppo_scheduler.config import learner_sections
 from ppo_scheduler.config.section import Section, key
 from vidur_ext.config.plugins import marked, module_names
 
@@ -148,6 +149,40 @@ if TYPE_CHECKING:
 else:
     SchedulerName = Literal[SCHEDULERS]
     TeacherName = Literal[_TEACHERS]
+
+
+REWARD_MODES = module_names("vidur_ext.routing.rewards")
+"""What can be rewarded, one file each."""
+
+if TYPE_CHECKING:
+    RewardMode = str
+else:
+    RewardMode = Literal[REWARD_MODES]
+
+
+class RewardSection(learner_sections.RewardSection):
+    """What is rewarded, per interval between two decisions."""
+
+    mode: RewardMode = key(
+        "latency",
+        "what is rewarded; docs/features.md says what each of them pays for",
+    )
+    slo_ttft_s: float = key(1.0, "slo: objective for the time to first token", unit="s", gt=0)
+    slo_tbt_s: float = key(0.1, "slo: objective for the mean time between tokens", unit="s", gt=0)
+    throughput_weight: float = key(
+        1.0, "score modes: weight of completed requests per arrived request", ge=0
+    )
+    latency_weight: float = key(0.1, "score modes: weight of mean latency", unit="1/s", ge=0)
+    imbalance_weight: float = key(
+        0.1, "score modes: weight of the variation of outstanding requests over replicas", ge=0
+    )
+    latency_threshold_s: float = key(
+        20.0, "score modes: mean latency above this is penalized", unit="s", gt=0
+    )
+    threshold_penalty: float = key(0.5, "score modes: size of that penalty", ge=0)
+    ema_alpha: float = key(
+        0.1, "hybrid: weight of the newest value in the moving averages", gt=0, le=1
+    )
 
 
 class SimulationSection(Section):

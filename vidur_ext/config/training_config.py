@@ -8,15 +8,14 @@ import json
 from pydantic import model_validator
 from typing_extensions import Self
 
-from ppo_scheduler.config.learner_sections import (
-    LearnerConfig,
-)
+from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.config.section import key
 from vidur_ext.config.sections import (
     ORACLES,
     ClusterSection,
     EvaluationSection,
     ParallelSection,
+    RewardSection,
     SimulationSection,
     WarmstartSection,
     WorkloadSection,
@@ -61,7 +60,13 @@ def _multiples(value: int, step: int) -> str:
     return f"{below} or {below + step}" if below else str(step)
 
 
-class TrainingConfig(LearnerConfig):
+class RouterConfig(LearnerConfig):
+    """The learner's groups, with what it is rewarded for."""
+
+    reward_config: RewardSection = key(RewardSection(), "what is rewarded")
+
+
+class TrainingConfig(RouterConfig):
     """One JSON file: the learner's groups and those of the run around it."""
 
     cluster: ClusterSection = key(ClusterSection(), "the served cluster")

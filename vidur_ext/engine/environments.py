@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_scheduler.config.learner_sections import ObservationSection, RewardSection
+from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import TELEMETRY, Observation
+from vidur_ext.config.sections import RewardSection
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     Cluster,
@@ -28,8 +29,8 @@ from vidur_ext.engine.layout import (
 from vidur_ext.engine.routing import ASK
 from vidur_ext.engine.step import Environments, Outlook, step
 from vidur_ext.routing.features import feature_rule, observation_schema
-from vidur_ext.routing.reward import reward_rule
-from vidur_ext.routing.view import EpisodeEnd, Memory, new_memory, new_sight
+from vidur_ext.routing.rewards import reward_rule
+from vidur_ext.routing.view import Earned, Memory, new_memory, new_sight
 from vidur_ext.workload.request_table import RequestTable
 
 _NOBODY = np.zeros(0, dtype=np.int64)
@@ -65,7 +66,7 @@ class RoutingEnvironments:
         tables: Sequence[RequestTable],
         scales: StageScales | None = None,
         *,
-        previous_end: EpisodeEnd | None = None,
+        previous_end: Earned | None = None,
     ) -> None:
         """Open an episode in every environment, and go to its first request.
 
@@ -123,7 +124,7 @@ class RoutingEnvironments:
         assert ((actions >= 0) & (actions < self.num_replicas)).all(), actions
         self._go_on(actions)
 
-    def _go_on(self, actions: Ints, previous_end: EpisodeEnd | None = None) -> None:
+    def _go_on(self, actions: Ints, previous_end: Earned | None = None) -> None:
         schema, count = self.schema, self.num_envs
         # New arrays each time: whoever got the last ones may keep them.
         out = Outlook(

@@ -6,8 +6,8 @@ from typing import Any
 
 from vidur_ext.compiled import compiled
 from vidur_ext.engine.layout import Counter, Own, Replica, Request, Simulation, Since, Time
+from vidur_ext.routing.components import RewardRule
 from vidur_ext.routing.estimator import expected_output_tokens, predict
-from vidur_ext.routing.reward import RewardRule
 from vidur_ext.routing.view import (
     Arriving,
     Elapsed,

@@ -12,8 +12,9 @@ from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.layout import Counter, Inputs, Ints, Simulation, State, Time
 from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import AT_END, advance_one, assign_one
+from vidur_ext.routing.components import RewardRule
 from vidur_ext.routing.features import FeatureRule, write_observation
-from vidur_ext.routing.reward import RewardRule, reward_of
+from vidur_ext.routing.rewards import reward_of
 from vidur_ext.routing.view import Floats, Memory, Sight
 
 _NUM_MEASURED = len(TELEMETRY)

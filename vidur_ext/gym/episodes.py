@@ -15,7 +15,7 @@ from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.engine.layout import Ints
-from vidur_ext.routing.features import COMPONENTS
+from vidur_ext.routing.components import COMPONENT_NAMES
 from vidur_ext.routing.view import Floats
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.request_table import RequestTable
@@ -83,7 +83,7 @@ class RoutingEpisodes:
     @property
     def components(self) -> dict[str, Floats]:
         """Components [B] of the reward by name, whichever of them it is made of."""
-        return dict(zip(COMPONENTS, self._envs.components.T, strict=True))
+        return dict(zip(COMPONENT_NAMES, self._envs.components.T, strict=True))
 
     def latencies(self) -> dict[str, Floats]:
         """Return the episodes' mean times [B] end to end and to first token [s], at their end."""

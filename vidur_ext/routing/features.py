@@ -1,6 +1,6 @@
 """What the policy sees: one table of features, each with its name, unit, meaning and formula.
 
-Schema, compiled writer and ``docs/features.md`` follow from ``REPLICA``, ``SLOT`` and ``COMMON``.
+Schema, compiled writer and ``docs/features.md`` follow from ``REPLICA``, the slots and ``COMMON``.
 A feature of known quantities is one row more.
 """
 
@@ -18,6 +18,7 @@ from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.observation import TELEMETRY, ObservationSchema
 from vidur_ext.columns import Column
 from vidur_ext.compiled import compiled
+from vidur_ext.routing.components import COMPONENT_NAMES
 from vidur_ext.routing.view import (
     Arriving,
     Elapsed,
@@ -31,18 +32,6 @@ from vidur_ext.routing.view import (
     Sight,
     follow,
 )
-
-COMPONENTS = (
-    "latency",
-    "ttft",
-    "slo",
-    "throughput",
-    "mean_latency",
-    "imbalance",
-    "threshold_penalty",
-    "change",
-)
-"""Logged in every mode, whichever of them the reward is made of."""
 
 _RECENT = 0.05
 
@@ -217,8 +206,6 @@ REPLICA = (
     Feature("kv_fraction_after_prompt", kv_fraction_after_prompt),
     Feature("batch_fill", batch_fill),
     Feature("outstanding", outstanding),
-    Feature("pending_prefill", Quantity.PENDING_PREFILL_TOKENS),
-    Feature("context", Quantity.CONTEXT_TOKENS),
     Feature("kv_fraction", kv_fraction),
     Feature("predicted_ttft_s", Predicted.TTFT_S),
     Feature("predicted_latency_s", Predicted.LATENCY_S),
@@ -239,13 +226,15 @@ REPLICA = (
 )
 """Features of every replica."""
 
-SLOT = (
+FIRST_SLOT = (Feature("prompt_tokens", Queued.PROMPT_TOKENS),)
+"""Features of a replica's first waiting request, ``queue0_prompt_tokens``: its age is
+``oldest_wait_s``."""
+
+NEXT_SLOTS = (
     Feature("age_s", Queued.AGE_S),
     Feature("prompt_tokens", Queued.PROMPT_TOKENS),
-    Feature("processed_tokens", Queued.PROCESSED_TOKENS),
-    Feature("remaining_tokens", Queued.PROMPT_TOKENS),
 )
-"""Features of each of a replica's first waiting requests: ``queue0_age_s`` and so on."""
+"""Features of each of the next ones: ``queue1_age_s`` and so on."""
 
 COMMON = (
     Feature("prompt_tokens", Arriving.PROMPT_TOKENS),
@@ -266,7 +255,11 @@ COMMON = (
 )
 """Features that all replicas share."""
 
-MEASURED = {"qps": qps, "latency_s": Remembered.LATENCY_S, "balance": balance}
+MEASURED: dict[str, Column | Formula] = {
+    "qps": qps,
+    "latency_s": Remembered.LATENCY_S,
+    "balance": balance,
+}
 """Where the entries of ``TELEMETRY`` come from."""
 
 
@@ -279,10 +272,12 @@ def observation_schema(section: ObservationSection) -> ObservationSchema:
     """Return the names of all columns under this config."""
     shown = _shown(section)
     replica = [feature.name for feature in REPLICA if shown[feature.shown]]
-    replica += [f"queue{slot}_{one.name}" for slot in range(section.queue_slots) for one in SLOT]
+    for slot in range(section.queue_slots):
+        features = NEXT_SLOTS if slot else FIRST_SLOT
+        replica += [f"queue{slot}_{feature.name}" for feature in features]
     context = [feature.name for feature in COMMON if shown[feature.shown]]
     return ObservationSchema(
-        replica=tuple(replica), context=tuple(context), telemetry=(*TELEMETRY, *COMPONENTS)
+        replica=tuple(replica), context=tuple(context), telemetry=(*TELEMETRY, *COMPONENT_NAMES)
     )
 
 
@@ -439,17 +434,22 @@ def _shown_writer(
 _write_replicas = _shown_writer(REPLICA, _replica_writer)
 _write_common = _shown_writer(COMMON, _common_writer)
 _write_measured = _common_writer([Feature(name, MEASURED[name]) for name in TELEMETRY])
-_SLOT_PLACES = _places(SLOT, Queued)
-_SLOT_COLUMNS = len(SLOT)
+_FIRST_PLACES, _NUM_FIRST = _places(FIRST_SLOT, Queued), len(FIRST_SLOT)
+_NEXT_PLACES, _NUM_NEXT = _places(NEXT_SLOTS, Queued), len(NEXT_SLOTS)
 _HISTORY = int(Shown.HISTORY)
 
 
 @compiled
 def _write_queues(queues: Floats, out: Floats, first: int) -> None:
+    if not queues.shape[1]:
+        return
     for replica in range(queues.shape[0]):
-        for slot in range(queues.shape[1]):
-            for index, row in _SLOT_PLACES:
-                out[replica, first + slot * _SLOT_COLUMNS + index] = queues[replica, slot, row]
+        for index, row in _FIRST_PLACES:
+            out[replica, first + index] = queues[replica, 0, row]
+        for slot in range(1, queues.shape[1]):
+            column = first + _NUM_FIRST + (slot - 1) * _NUM_NEXT
+            for index, row in _NEXT_PLACES:
+                out[replica, column + index] = queues[replica, slot, row]
 
 
 @compiled

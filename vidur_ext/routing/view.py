@@ -38,7 +38,6 @@ class Queued(Column):
 
     AGE_S = "s", "since its arrival"
     PROMPT_TOKENS = "tokens", "of its prompt"
-    PROCESSED_TOKENS = "tokens", "of them that are processed"
 
 
 class Elapsed(Column):
@@ -97,15 +96,10 @@ class Remembered(Column):
 
 @dataclass(frozen=True)
 class QueuedRequest:
-    """One waiting request: age [s], prompt, processed and remaining prompt tokens."""
+    """One waiting request: age [s] and prompt tokens, of which none is processed."""
 
     age_s: float
     prompt_tokens: int
-    processed_tokens: int
-
-    @property
-    def remaining_tokens(self) -> int:
-        return self.prompt_tokens - self.processed_tokens
 
 
 @dataclass(frozen=True)
@@ -273,10 +267,10 @@ def new_memory(num_replicas: int) -> Memory:
 
 
 @dataclass(frozen=True)
-class EpisodeEnd:
-    """What the last decision of an episode earned until every request was served.
+class Earned:
+    """What a decision earned until the next one, or the last one until every request was served.
 
-    reward: [B], one per environment; components: [B, K], see ``schema.COMPONENTS``.
+    reward: [B], one per environment; components: [B, K], see ``components.COMPONENTS``.
     """
 
     reward: NDArray[np.float64]

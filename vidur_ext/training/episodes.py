@@ -20,7 +20,7 @@ from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.routing.view import (
     ArrivingRequest,
     ClusterSnapshot,
-    EpisodeEnd,
+    Earned,
     Floats,
     SinceLastDecision,
 )
@@ -41,7 +41,7 @@ class EpisodePlan:
 
     tables: Sequence[RequestTable]
     scales: StageScales
-    previous_end: EpisodeEnd | None
+    previous_end: Earned | None
     recorded: NDArray[np.int64]
 
 
@@ -65,7 +65,7 @@ class Episodes(Protocol):
     def num_envs(self) -> int:
         """B, the decisions that are made at once."""
 
-    def run(self, plan: EpisodePlan) -> EpisodeEnd:
+    def run(self, plan: EpisodePlan) -> Earned:
         """Run an episode to its end."""
 
     def digest(self) -> str | None:
@@ -129,7 +129,7 @@ class VidurEpisodes:
         self._observer = observer
         self._simulation: VidurSimulation | None = None
 
-    def run(self, plan: EpisodePlan) -> EpisodeEnd:
+    def run(self, plan: EpisodePlan) -> Earned:
         [table] = plan.tables
         router = LearnerRouter(self._learner, plan.recorded[0].tolist(), self._observer)
         simulation = routed_by(
@@ -137,7 +137,7 @@ class VidurEpisodes:
         )
         self._simulation = simulation
         simulation.run()
-        end: EpisodeEnd = simulation.scheduler.finish(simulation.now)
+        end: Earned = simulation.scheduler.finish(simulation.now)
         self._simulation = None
         return end
 
@@ -157,7 +157,7 @@ class CompiledEpisodes:
         )
         self._seen: bytes | None = None
 
-    def run(self, plan: EpisodePlan) -> EpisodeEnd:
+    def run(self, plan: EpisodePlan) -> Earned:
         envs, observer = self._envs, self._observer
         envs.begin(plan.tables, plan.scales, previous_end=plan.previous_end)
         reward: Floats = np.zeros(self.num_envs)
@@ -176,7 +176,7 @@ class CompiledEpisodes:
         observer.before_change()
         observer.on_completions(envs.completed)
         self._seen = None
-        return EpisodeEnd(envs.reward, envs.components)
+        return Earned(envs.reward, envs.components)
 
     def digest(self) -> str | None:
         if self._seen is None:

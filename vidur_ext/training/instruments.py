@@ -15,7 +15,7 @@ from ppo_scheduler.monitoring.run_log import terminal
 from ppo_scheduler.monitoring.scalars import FanOut, MetricsHistory, MetricsSink, scalar_names
 from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
 from ppo_scheduler.state import StateDict
-from vidur_ext.routing.features import COMPONENTS
+from vidur_ext.routing.components import COMPONENT_NAMES
 from vidur_ext.run_folder import RunFolder
 
 _LOG = logging.getLogger("ppo")
@@ -120,7 +120,7 @@ def open_instruments(
         same_run: the resumed training goes on in its run; False is a fork, or a new training.
     """
     monitoring = config.monitoring
-    columns = scalar_names(num_replicas, COMPONENTS)
+    columns = scalar_names(num_replicas, COMPONENT_NAMES)
     history = MetricsHistory(columns)
     if saved is not None and saved["history"] is not None:
         history.load_state_dict(saved["history"])

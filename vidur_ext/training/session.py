@@ -22,7 +22,7 @@ from ppo_scheduler.state import StateDict
 from vidur_ext.config.resume_rules import Difference, Effect
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
-from vidur_ext.routing.view import EpisodeEnd
+from vidur_ext.routing.view import Earned
 from vidur_ext.training.episodes import CompiledEpisodes, EpisodePlan, Episodes, VidurEpisodes
 from vidur_ext.training.instruments import Instruments
 from vidur_ext.training.signals import ChunkFinished, SignalRequests
@@ -40,7 +40,7 @@ class Position:
     episode: int = 0
     requests_before_episode: int = 0
     decisions_in_episode: int = 0
-    previous_end: EpisodeEnd | None = None
+    previous_end: Earned | None = None
 
     @property
     def requests_done(self) -> int:
@@ -72,7 +72,7 @@ class Position:
             state["episode"],
             state["requests_before_episode"],
             state["decisions_in_episode"],
-            None if end is None else EpisodeEnd(end["reward"].numpy(), end["components"].numpy()),
+            None if end is None else Earned(end["reward"].numpy(), end["components"].numpy()),
         )
 
 

@@ -13,12 +13,11 @@ from typing import Any
 from pydantic import ValidationError
 from vidur.request_generator import RequestGeneratorRegistry
 
-from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.fields import Location
 from vidur_ext.config.problems import describe_problems, join_problems
 from vidur_ext.config.sections import WorkloadSection
-from vidur_ext.config.training_config import TrainingConfig, devices_need_analytic
+from vidur_ext.config.training_config import RouterConfig, TrainingConfig, devices_need_analytic
 from vidur_ext.vidur import plugin
 from vidur_ext.vidur.build import check_memory, largest_prefill
 from vidur_ext.vidur.cluster import SimulationConfig
@@ -117,8 +116,8 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
         UserError: a value is not allowed, or a flag was given that no key of a training stands for.
     """
     scheduler = config.cluster_config.global_scheduler_config
-    learner: LearnerConfig = learner_config(vars(scheduler))
-    tree = {name: getattr(learner, name) for name in LearnerConfig.model_fields}
+    learner: RouterConfig = learner_config(vars(scheduler))
+    tree = {name: getattr(learner, name) for name in RouterConfig.model_fields}
     if requests is not None:
         if learner.checkpointing.validation_freq is not None:
             raise UserError(

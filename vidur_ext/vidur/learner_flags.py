@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from vidur.config import BaseGlobalSchedulerConfig
 
-from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.config.section import Section
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.fields import Location, choices, leaf_fields
 from vidur_ext.config.problems import describe_problems, join_problems
+from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.vidur.types import RoutingSchedulerType
 
 SCHEDULER_FLAG_PREFIX = "p_p_o_global_scheduler_modular_config_"
@@ -71,7 +71,7 @@ def learner_flags() -> Iterator[tuple[str, type, Any, str]]:
         yield f"{group}_{name}", flag_type(field.annotation), default, field.description or ""
 
 
-def learner_config(values: Mapping[str, Any]) -> LearnerConfig:
+def learner_config(values: Mapping[str, Any]) -> RouterConfig:
     """Build the learner's config from flat names; the inverse of ``learner_values``.
 
     Raises:
@@ -82,13 +82,13 @@ def learner_config(values: Mapping[str, Any]) -> LearnerConfig:
         flat = f"{group}_{name}"
         tree.setdefault(group, {})[name] = from_flag(flat, values[flat], field.annotation)
     try:
-        return LearnerConfig.model_validate_json(json.dumps(tree)).with_paths()
+        return RouterConfig.model_validate_json(json.dumps(tree)).with_paths()
     except ValidationError as error:
-        lines = describe_problems(error, LearnerConfig, flag_at)
+        lines = describe_problems(error, RouterConfig, flag_at)
         raise UserError(join_problems(lines)) from None
 
 
-def learner_values(config: LearnerConfig) -> dict[str, Any]:
+def learner_values(config: RouterConfig) -> dict[str, Any]:
     """Return every learner key under its flat name, as ``learner_flags`` types it."""
     return {
         f"{group}_{name}": to_flag(getattr(getattr(config, group), name), field.annotation)
@@ -98,7 +98,7 @@ def learner_values(config: LearnerConfig) -> dict[str, Any]:
 
 def _keys() -> Iterator[tuple[str, str, FieldInfo]]:
     """Yield (group, key, field) of every learner key, in the order of declaration."""
-    for path, field in leaf_fields(LearnerConfig):
+    for path, field in leaf_fields(RouterConfig):
         group, name = path.split(".")
         yield group, name, field
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ppo_scheduler.config.learner_sections import ObservationSection
-from ppo_scheduler.observation import TELEMETRY, Observation
-from vidur_ext.compiled import as_tuple, compiled, compiled_entry
+from ppo_scheduler.control.curriculum import StageScales
+from ppo_scheduler.observation import Observation
+from vidur_ext.compiled import compiled, compiled_entry, tuple_of
+from vidur_ext.config.sections import RewardSection
+from vidur_ext.routing.components import COMPONENTS, RewardRule
 from vidur_ext.routing.dice import SPARE_WORDS, WORDS_PER_DECISION, Dice, random_words
 from vidur_ext.routing.estimator import Estimates, predict
 from vidur_ext.routing.features import (
@@ -19,11 +21,13 @@ from vidur_ext.routing.features import (
     write_observation,
 )
 from vidur_ext.routing.heuristics import HEURISTICS, ask
-from vidur_ext.routing.reward import write_interval
+from vidur_ext.routing.rewards import reward_of, reward_rule
 from vidur_ext.routing.view import (
     Arriving,
     ArrivingRequest,
     ClusterSnapshot,
+    Earned,
+    Elapsed,
     Floats,
     Memory,
     Quantity,
@@ -38,8 +42,8 @@ from vidur_ext.routing.view import (
     write_column,
 )
 
-_NUM_QUANTITIES = len(Quantity)
-_NUM_KNOWN = len(Arriving)
+_quantities = tuple_of(len(Quantity))
+_known = tuple_of(len(Arriving))
 _WORDS_AT_ONCE = 1024
 
 
@@ -54,8 +58,8 @@ class Shown(NamedTuple):
 def look(shown: Shown, replica: int) -> Seen:
     """Return what is seen of a replica when a request waits to be routed."""
     sight = shown.sight
-    seen = SeenReplica(*as_tuple(sight.table[:, replica], _NUM_QUANTITIES))
-    request = SeenRequest(*as_tuple(sight.request, _NUM_KNOWN))
+    seen = SeenReplica(*_quantities(sight.table[:, replica]))
+    request = SeenRequest(*_known(sight.request))
     return Seen(seen, predict(shown.estimates, replica, seen, request), request)
 
 
@@ -106,11 +110,15 @@ def _write_sight(sight: Sight, snapshot: ClusterSnapshot, request: ArrivingReque
             entry = sight.queues[replica, slot]
             entry[Queued.AGE_S] = waiting.age_s
             entry[Queued.PROMPT_TOKENS] = waiting.prompt_tokens
-            entry[Queued.PROCESSED_TOKENS] = waiting.processed_tokens
 
 
 @compiled_entry
-def _write_one(
+def _reward_of(rule: RewardRule, sight: Sight, memory: Memory, components: Floats) -> float:
+    return reward_of(rule, sight, memory, components)
+
+
+@compiled_entry
+def _write_observation(
     rule: FeatureRule,
     shown: Shown,
     memory: Memory,
@@ -124,31 +132,60 @@ def _write_one(
     write_observation(rule, sight, memory, replicas, context, telemetry)
 
 
-class ObservationBuilder:
-    """Builds observations (B = 1) by the rules of ``features`` and keeps their history."""
+class Witness:
+    """Turns what happened in one environment into what was earned and what is shown.
 
-    def __init__(self, section: ObservationSection, block_size: int, estimates: Estimates) -> None:
-        self.schema = observation_schema(section)
+    At each decision ``earn`` comes first and ``show`` after it: they are of one sight and memory.
+    """
+
+    def __init__(
+        self,
+        observation: ObservationSection,
+        reward: RewardSection,
+        block_size: int,
+        estimates: Estimates,
+        scales: StageScales,
+    ) -> None:
+        """Begin an episode in a stage of the curriculum."""
         replicas = len(estimates.base)
-        self._rule = feature_rule(section, block_size)
-        self._shown = Shown(new_sight(replicas, section.queue_slots), estimates)
+        self._schema = observation_schema(observation)
+        self._features = feature_rule(observation, block_size)
+        self._reward = reward_rule(reward, scales)
+        self._shown = Shown(new_sight(replicas, observation.queue_slots), estimates)
         self._memory = new_memory(replicas)
 
-    def build(
-        self,
-        snapshot: ClusterSnapshot,
-        interval: SinceLastDecision,
-        request: ArrivingRequest,
-        components: Sequence[float],
+    def earn(self, snapshot: ClusterSnapshot, interval: SinceLastDecision) -> Earned:
+        """Return what the last decision earned."""
+        sight = self._shown.sight
+        sight.table[:] = snapshot.table
+        self._write_interval(interval)
+        components = np.empty((1, len(COMPONENTS)))
+        reward = _reward_of(self._reward, sight, self._memory, components[0])
+        return Earned(np.array([reward]), components)
+
+    def show(
+        self, snapshot: ClusterSnapshot, request: ArrivingRequest, earned: Earned
     ) -> Observation:
-        """Return what the policy sees when ``request`` arrives, and its telemetry."""
-        schema, sight = self.schema, self._shown.sight
-        _write_sight(sight, snapshot, request)
-        # Observations do not depend on which completions are in time.
-        write_interval(interval, np.inf, np.inf, sight.interval)
+        """Return what the policy sees (B = 1) when ``request`` arrives, and its telemetry."""
+        schema = self._schema
+        _write_sight(self._shown.sight, snapshot, request)
         replicas = np.empty((1, snapshot.num_replicas, len(schema.replica)))
         context = np.empty((1, len(schema.context)))
         telemetry = np.empty((1, len(schema.telemetry)))
-        telemetry[0, len(TELEMETRY) :] = components
-        _write_one(self._rule, self._shown, self._memory, replicas[0], context[0], telemetry[0])
+        telemetry[:, schema.component_columns] = earned.components
+        _write_observation(
+            self._features, self._shown, self._memory, replicas[0], context[0], telemetry[0]
+        )
         return Observation(replicas, context, telemetry)
+
+    def _write_interval(self, interval: SinceLastDecision) -> None:
+        out, rule, completions = self._shown.sight.interval, self._reward, interval.completions
+        out[Elapsed.DURATION_S] = interval.duration_s
+        out[Elapsed.REQUEST_SECONDS] = interval.request_seconds
+        out[Elapsed.UNANSWERED_SECONDS] = interval.unanswered_seconds
+        out[Elapsed.COMPLETIONS] = len(completions)
+        out[Elapsed.IN_TIME] = sum(
+            c.ttft_s <= rule.slo_ttft_s and c.tbt_s <= rule.slo_tbt_s for c in completions
+        )
+        out[Elapsed.E2E_SUM_S] = sum(c.e2e_s for c in completions)
+        out[Elapsed.TTFT_SUM_S] = sum(c.ttft_s for c in completions)

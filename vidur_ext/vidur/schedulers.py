@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 from vidur.config import BaseGlobalSchedulerConfig
 
-from ppo_scheduler.config.learner_sections import ObservationSection, RewardSection
+from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.seeding import Purpose, generator
+from vidur_ext.config.sections import RewardSection
 from vidur_ext.routing.estimator import expected_output_tokens
 from vidur_ext.routing.heuristics import HEURISTICS, Heuristic
-from vidur_ext.routing.reward import RewardFunction
-from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, EpisodeEnd, SinceLastDecision
+from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Earned, SinceLastDecision
 from vidur_ext.vidur.cluster import OwnDevices
 from vidur_ext.vidur.estimates import estimates_of
-from vidur_ext.vidur.observation import HeuristicChooser, ObservationBuilder
+from vidur_ext.vidur.observation import HeuristicChooser, Witness
 from vidur_ext.vidur.tracker import RequestTracker
 from vidur_ext.vidur.types import RoutingSchedulerType
 
@@ -142,7 +142,7 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         super().__init__(config, replicas)
         self._block_size = config.cluster_config.cache_config.block_size
         self._router: Router | None = None
-        self._previous_end: EpisodeEnd | None = None
+        self._previous_end: Earned | None = None
         self._first_decision = True
         self._digest = hashlib.blake2b(digest_size=16)
 
@@ -152,7 +152,7 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         observation: ObservationSection,
         reward: RewardSection,
         *,
-        previous_end: EpisodeEnd | None = None,
+        previous_end: Earned | None = None,
         scales: StageScales | None = None,
     ) -> None:
         """Let ``router`` decide. Must be called before the simulation runs.
@@ -167,37 +167,32 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         self._router = router
         self._previous_end = previous_end
         self._tracker.queue_slots = observation.queue_slots
-        self._builder = ObservationBuilder(observation, self._block_size, self.estimates)
-        self._reward = RewardFunction(reward, len(self._order))
-        if scales is not None:
-            self._reward.set_scales(scales)
+        self._witness = Witness(
+            observation, reward, self._block_size, self.estimates, scales or StageScales(0)
+        )
 
     def digest(self) -> str:
         """Return a digest of every state seen so far: equal digests, equal simulations."""
         return self._digest.hexdigest()
 
-    def finish(self, now: float) -> EpisodeEnd:
+    def finish(self, now: float) -> Earned:
         """Close the episode at ``now``, when every request has been served."""
         snapshot, interval = self._tracker.observe(now)
         assert self._router is not None
         self._router.observe(snapshot, interval, None)
-        reward, components = self._reward(snapshot, interval)
-        return EpisodeEnd(np.array([reward]), np.array([components]))
+        return self._witness.earn(snapshot, interval)
 
     def _route(
         self, snapshot: ClusterSnapshot, interval: SinceLastDecision, request: ArrivingRequest
     ) -> int:
         assert self._router is not None, "attach a router before the simulation runs"
         self._router.observe(snapshot, interval, request)
-        reward, components = self._reward(snapshot, interval)
-        done = False
+        earned, done = self._witness.earn(snapshot, interval), False
         if self._first_decision and self._previous_end is not None:
-            reward = float(self._previous_end.reward[0])
-            components = self._previous_end.components[0].tolist()
-            done = True
+            earned, done = self._previous_end, True
         self._first_decision = False
         self._digest.update(np.float64(snapshot.now).tobytes())
         self._digest.update(snapshot.table.tobytes())
-        observation = self._builder.build(snapshot, interval, request, components)
-        action = self._router.decide(observation, np.array([reward]), np.array([done]))
+        observation = self._witness.show(snapshot, request, earned)
+        action = self._router.decide(observation, earned.reward, np.array([done]))
         return int(action[0])

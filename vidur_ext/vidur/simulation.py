@@ -19,7 +19,7 @@ from vidur.simulator import Simulator
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.seeding import Purpose, seed_sequence
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.routing.view import EpisodeEnd
+from vidur_ext.routing.view import Earned
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.requests import RestartableRequest
 from vidur_ext.vidur.schedulers import Router
@@ -122,7 +122,7 @@ def routed_by(
     config: TrainingConfig,
     table: RequestTable,
     *,
-    previous_end: EpisodeEnd | None = None,
+    previous_end: Earned | None = None,
     scales: StageScales | None = None,
 ) -> VidurSimulation:
     """Return Vidur's simulation with ``router`` in the global scheduler's seat.

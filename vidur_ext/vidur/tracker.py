@@ -103,7 +103,7 @@ class RequestTracker:
                 wait_sum += age
                 oldest = max(oldest, age)
                 if len(queue) < self.queue_slots:
-                    queue.append(QueuedRequest(age, prefill, processed))
+                    queue.append(QueuedRequest(age, prefill))
             elif request._is_prefill_complete:
                 decoding += 1
                 context += processed

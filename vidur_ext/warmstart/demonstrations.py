@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import write_file
 from ppo_scheduler.observation import Observation, ObservationSchema
+from ppo_scheduler.policy.past_observations import migrate_rows
 
 _FORMAT = 1
 _ARRAYS = ("replicas", "context", "action", "teacher", "load_level")
@@ -63,7 +64,7 @@ class Demonstrations:
 
     @classmethod
     def load(cls, path: Path) -> Demonstrations:
-        """Read a file written by ``save``.
+        """Read a file written by ``save``, of this or an earlier version.
 
         Raises:
             UserError: the file is missing, damaged, or of another format.
@@ -73,8 +74,11 @@ class Demonstrations:
                 content: dict[str, Any] = {name: file[name] for name in file.files}
             if int(content["format"]) != _FORMAT:
                 raise KeyError(f"format {int(content['format'])}")
+            names, content["replicas"] = migrate_rows(
+                tuple(content["replica_features"].tolist()), content["replicas"]
+            )
             return cls(
-                replica_features=tuple(content["replica_features"].tolist()),
+                replica_features=names,
                 context_features=tuple(content["context_features"].tolist()),
                 teachers=tuple(content["teachers"].tolist()),
                 **{name: content[name] for name in _ARRAYS},

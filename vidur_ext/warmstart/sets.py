@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import disk_errors, move, write_file
+from ppo_scheduler.policy.past_observations import present_digest
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.versions import package_versions
@@ -100,7 +101,7 @@ class DemonstrationSet:
             if here.get(name) != there.get(name)
         ]
         digest = observation_schema(config.observation).digest()
-        if not differing and digest != self.description.schema_digest:
+        if not differing and digest != present_digest(self.description.schema_digest):
             differing = [f"its features have digest {self.description.schema_digest}, not {digest}"]
         if differing:
             raise UserError(

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from ppo_scheduler.policy.past_observations import migrate_training
 from ppo_scheduler.state import StateDict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Version of the manifest and of the tree that this program writes."""
 
 
@@ -33,6 +34,7 @@ def migrate_tree(tree: StateDict, version: int) -> StateDict:
 
     Raises:
         LookupError: it lacks something that trees of that version have.
+        IncompatibleState: its policy cannot be taken over.
     """
     for migrate in _TREE_STEPS[version - 1 :]:
         tree = migrate(tree)
@@ -111,6 +113,11 @@ def _tree_from_3(tree: StateDict) -> StateDict:
     return {**tree, "learner": {**learner, "reward_scaler": scaler}, "rollout": rollout}
 
 
+def _tree_from_4(tree: StateDict) -> StateDict:
+    """Version 4 had features of replicas that carried nothing."""
+    return migrate_training(tree)
+
+
 def _flat(tensors: Iterable[Tensor]) -> Tensor | None:
     """Return all numbers in one tensor, None if there are none."""
     import torch  # takes seconds; those who only read manifests do without
@@ -127,6 +134,12 @@ _MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
     _manifest_from_1,
     _unchanged,
     _unchanged,
+    _unchanged,
 ]
-_TREE_STEPS: list[Callable[[StateDict], StateDict]] = [_tree_from_1, _tree_from_2, _tree_from_3]
+_TREE_STEPS: list[Callable[[StateDict], StateDict]] = [
+    _tree_from_1,
+    _tree_from_2,
+    _tree_from_3,
+    _tree_from_4,
+]
 assert len(_MANIFEST_STEPS) == len(_TREE_STEPS) == SCHEMA_VERSION - 1

@@ -21,7 +21,7 @@ from ppo_scheduler.checkpoint.manifest import (
 )
 from ppo_scheduler.checkpoint.migrations import migrate_tree
 from ppo_scheduler.checkpoint.names import ARCHIVE, parse, present
-from ppo_scheduler.errors import UserError
+from ppo_scheduler.errors import IncompatibleState, UserError
 from ppo_scheduler.files import disk_errors
 from ppo_scheduler.state import StateDict
 
@@ -221,6 +221,8 @@ def _complete_tree(tree: StateDict, manifest: Manifest, path: Path) -> StateDict
     """Return the tree in the present layout, with every part its manifest names."""
     try:
         tree = migrate_tree(tree, manifest.schema_version)
+    except IncompatibleState as error:
+        raise UnusableCheckpoint(path, str(error)) from error
     except (LookupError, TypeError, ValueError) as error:
         raise UnusableCheckpoint(
             path, f"incomplete for schema_version {manifest.schema_version}: lacks {error}"

@@ -112,31 +112,10 @@ class PPOSection(Section):
 
 
 class RewardSection(Section):
-    """What is rewarded, per interval between two decisions."""
+    """How the learner takes rewards, whatever is rewarded."""
 
-    mode: Literal["latency", "ttft", "slo", "delta", "instant", "hybrid"] = key(
-        "latency",
-        "latency: minus the time integral of requests in the system; ttft: of requests not yet "
-        "answered; slo: completions in time minus late ones; instant, delta, hybrid: scores",
-    )
     normalize: bool = key(True, "divide rewards by the running std of the return (never shift)")
     clip: float = key(10.0, "scaled rewards are clipped to [-clip, clip]", gt=0)
-    slo_ttft_s: float = key(1.0, "slo: objective for the time to first token", unit="s", gt=0)
-    slo_tbt_s: float = key(0.1, "slo: objective for the mean time between tokens", unit="s", gt=0)
-    throughput_weight: float = key(
-        1.0, "score modes: weight of completed requests per arrived request", ge=0
-    )
-    latency_weight: float = key(0.1, "score modes: weight of mean latency", unit="1/s", ge=0)
-    imbalance_weight: float = key(
-        0.1, "score modes: weight of the variation of outstanding requests over replicas", ge=0
-    )
-    latency_threshold_s: float = key(
-        20.0, "score modes: mean latency above this is penalized", unit="s", gt=0
-    )
-    threshold_penalty: float = key(0.5, "score modes: size of that penalty", ge=0)
-    ema_alpha: float = key(
-        0.1, "hybrid: weight of the newest value in the moving averages", gt=0, le=1
-    )
 
 
 class KLSection(Section):
@@ -409,7 +388,7 @@ class LearnerConfig(Section):
     observation: ObservationSection = key(ObservationSection(), "what the policy sees")
     actor_critic_architecture: ArchitectureSection = key(ArchitectureSection(), "the network")
     ppo_config: PPOSection = key(PPOSection(), "clipped PPO")
-    reward_config: RewardSection = key(RewardSection(), "what is rewarded")
+    reward_config: RewardSection = key(RewardSection(), "the scale of rewards")
     kl_regularization: KLSection = key(KLSection(), "KL to the warm-start policy")
     statistics_stabilization: StabilizationSection = key(
         StabilizationSection(), "normalizers collect before learning starts"

@@ -17,6 +17,7 @@ from ppo_scheduler.files import write_file
 from ppo_scheduler.observation import Floats, Observation, ObservationSchema
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.policy.normalizer import RunningMeanStd
+from ppo_scheduler.policy.past_observations import migrate_policy
 from ppo_scheduler.state import StateDict
 
 Features = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -134,8 +135,11 @@ def save_policy_state(state: StateDict, path: Path) -> None:
 def read_policy_state(path: Path) -> StateDict:
     """Return the state in a policy file, for ``RoutingPolicy.load_state_dict``.
 
+    One of an earlier version is migrated; the file stays as it is.
+
     Raises:
-        UserError: no such file, or not a policy file (pickles are refused).
+        UserError: no such file, not a policy file (pickles are refused), or one of an earlier
+            version that cannot be taken over.
     """
     try:
         content = torch.load(path, weights_only=True)
@@ -150,7 +154,10 @@ def read_policy_state(path: Path) -> StateDict:
         raise UserError(
             f"{path}: holds no policy; give a pretrained_actor.pt or policy.pt, not a checkpoint"
         )
-    state: StateDict = content["policy"]
+    try:
+        state: StateDict = migrate_policy(content["policy"])
+    except IncompatibleState as error:
+        raise UserError(f"{path}: {error}") from None
     return state
 
 

@@ -140,8 +140,8 @@ def rollout_scalars(
     """
     reward = rollout.raw_reward
     shares = np.bincount(rollout.action.ravel(), minlength=num_replicas) / rollout.action.size
-    first = len(schema.telemetry) - len(schema.reward_components)
-    components = rollout.telemetry[..., first:].reshape(-1, len(schema.reward_components))
+    components = np.take(rollout.telemetry, schema.component_columns, axis=-1)
+    means = components.reshape(-1, components.shape[-1]).mean(axis=0)
     return {
         "Training/ExplainedVariance": explained_variance(rollout.value, target),
         "Rollout/RewardMean": float(reward.mean()),
@@ -154,6 +154,6 @@ def rollout_scalars(
         **{f"Actions/Replica_{i}": float(share) for i, share in enumerate(shares)},
         **{
             f"Reward/{name}": float(mean)
-            for name, mean in zip(schema.reward_components, components.mean(axis=0), strict=True)
+            for name, mean in zip(schema.reward_components, means, strict=True)
         },
     }

@@ -69,7 +69,9 @@ def test_no_tensor_is_lost_or_changed(version):
         adamw = new["learner"]["updater"].pop("adamw")
         assert {adamw["steps"]} == {int(state["step"]) for state in moments}
         for name in ("exp_avg", "exp_avg_sq"):
-            flat = torch.cat([state[name].flatten() for state in moments])
+            first, *others = (state[name] for state in moments)
+            left = [column for column in range(24) if column not in (13, 14)]
+            flat = torch.cat([part.flatten() for part in (first[:, left], *others)])
             assert torch.equal(adamw[name], flat)
     if version < 3:  # the actions of all environments are one tensor now, of smaller integers
         logs = old["learner" if version == 1 else "rollout"].pop("action_log")
@@ -78,12 +80,27 @@ def test_no_tensor_is_lost_or_changed(version):
         assert moved["actions"].tolist() == [log.tolist() for log in logs]
     if version < 4:  # what was measured before the last decision is not kept any more
         old["learner" if version == 1 else "rollout"]["pending"].pop("telemetry")
+    if version < 5:  # the features of replicas are fewer: see test_past_observations.py
+        for tree in (old, new):
+            drop_features(tree)
     before, after = tensors(old), tensors(new)
-    assert len(before) == len(after) >= 40
+    assert len(before) == len(after) >= 30
     left = list(after)
     for tensor in before:
         match = next(i for i, other in enumerate(left) if same(tensor, other))
         del left[match]
+
+
+def drop_features(tree) -> None:
+    """Forget what depends on which features a replica has."""
+    learner = tree["learner"]
+    rollout = tree.get("rollout", learner)
+    buffer = rollout.get("buffer") or learner["rollout"]
+    del learner["policy"]["network"]["replica_input.weight"]
+    del learner["policy"]["replica_statistics"]
+    del buffer["rows"]["replicas"], rollout["pending"]["replicas"]
+    for name in ("adamw", "reference"):
+        learner["updater"].pop(name, None)
 
 
 def same(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -13,18 +13,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.fields import bounds, choices, is_model, leaf_fields
 from vidur_ext.config.loading import dump_config
-from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.config.training_config import RouterConfig, TrainingConfig
 from vidur_ext.vidur.learner_flags import learner_config, learner_flags, learner_values
 
 KEYS = dict(leaf_fields(TrainingConfig))
 
 
-def learners_part(config: TrainingConfig) -> LearnerConfig:
-    return LearnerConfig(**{name: getattr(config, name) for name in LearnerConfig.model_fields})
+def learners_part(config: TrainingConfig) -> RouterConfig:
+    return RouterConfig(**{name: getattr(config, name) for name in RouterConfig.model_fields})
 
 
 def values_of(annotation: Any, limits: dict[str, float]) -> st.SearchStrategy[Any]:
@@ -88,7 +87,7 @@ def test_digests_are_equal_exactly_for_equal_configs(one, other) -> None:
 
 
 def test_flat_values_have_the_types_that_the_flags_declare() -> None:
-    config = LearnerConfig()
+    config = RouterConfig()
     declared = {name: (kind, default) for name, kind, default, _ in learner_flags()}
     for name, value in learner_values(config).items():
         kind, default = declared[name]
@@ -98,11 +97,11 @@ def test_flat_values_have_the_types_that_the_flags_declare() -> None:
 
 def test_no_two_keys_share_a_flat_name() -> None:
     names = [name for name, _, _, _ in learner_flags()]
-    assert len(set(names)) == len(names) == len(list(leaf_fields(LearnerConfig)))
+    assert len(set(names)) == len(names) == len(list(leaf_fields(RouterConfig)))
 
 
 def test_a_flag_that_is_not_allowed_is_named() -> None:
-    values = {**learner_values(LearnerConfig()), "ppo_config_clip_ratio": 7.0, "training_seed": -1}
+    values = {**learner_values(RouterConfig()), "ppo_config_clip_ratio": 7.0, "training_seed": -1}
     with pytest.raises(UserError) as caught:
         learner_config(values)
     lines = str(caught.value).splitlines()
@@ -114,14 +113,14 @@ def test_a_flag_that_is_not_allowed_is_named() -> None:
 
 
 def test_a_flag_whose_json_is_broken_is_named() -> None:
-    values = {**learner_values(LearnerConfig()), "ppo_config_target_kl": "nul"}
+    values = {**learner_values(RouterConfig()), "ppo_config_target_kl": "nul"}
     with pytest.raises(UserError, match="config_ppo_config_target_kl nul: not JSON"):
         learner_config(values)
 
 
 def test_flags_that_contradict_each_other_are_refused() -> None:
     values = {
-        **learner_values(LearnerConfig()),
+        **learner_values(RouterConfig()),
         "ppo_config_rollout_len": 2,
         "ppo_config_minibatch_size": 256,
     }

@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.loading import load_config
-from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.config.training_config import RouterConfig, TrainingConfig
 from vidur_ext.vidur.learner_flags import learner_config, learner_values
 
 PATHS = {
@@ -21,8 +20,8 @@ PATHS = {
 }
 
 
-def learners_part(config: TrainingConfig) -> LearnerConfig:
-    return LearnerConfig(**{name: getattr(config, name) for name in LearnerConfig.model_fields})
+def learners_part(config: TrainingConfig) -> RouterConfig:
+    return RouterConfig(**{name: getattr(config, name) for name in RouterConfig.model_fields})
 
 
 @pytest.mark.shows("training.exp_name")
@@ -39,7 +38,7 @@ def test_replaced_paths_pass_through_the_flags_unchanged(write) -> None:
 
 
 def test_flags_may_have_variables_too() -> None:
-    flat = {**learner_values(LearnerConfig()), "checkpointing_checkpoint_dir": "c/${exp_name}"}
+    flat = {**learner_values(RouterConfig()), "checkpointing_checkpoint_dir": "c/${exp_name}"}
     assert learner_config(flat).checkpointing.checkpoint_dir == "c/ppo_warmstart"
 
 

@@ -21,7 +21,7 @@ class Compilation:
 def test_it_is_said_once_and_of_the_engine_only(caplog):
     caplog.set_level(logging.INFO, logger="ppo")
     announcement = _Announcement()
-    announcement.on_start(Compilation("vidur_ext.routing.reward"))
+    announcement.on_start(Compilation("vidur_ext.routing.rewards"))
     assert caplog.messages == []
     for _ in range(2):
         announcement.on_start(Compilation("vidur_ext.engine.step"))

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from ppo_scheduler.config.learner_sections import ObservationSection, RewardSection
+from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
+from vidur_ext.config.sections import REWARD_MODES, RewardSection
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.vidur.engine_inputs import cluster_of
 from vidur_ext.vidur.simulation import VidurSimulation
 
-MODES = ("latency", "ttft", "slo", "delta", "instant", "hybrid")
 USUAL = StageScales(0)
 
 
@@ -93,7 +93,7 @@ def test_every_number_is_equal(data, draw_case, vidur_config):
         queue_slots=data.draw(st.sampled_from([0, 2, 5])),
         history=data.draw(st.booleans()),
     )
-    reward = RewardSection(mode=data.draw(st.sampled_from(MODES)))
+    reward = RewardSection(mode=data.draw(st.sampled_from(REWARD_MODES)))
     num_envs = data.draw(st.integers(1, min(4, len(case.table))))
     event(f"{num_envs} environments")
     compare(case, vidur_config, observation, reward, num_envs)
@@ -104,7 +104,7 @@ def test_every_number_is_equal(data, draw_case, vidur_config):
 @given(data=st.data())
 def test_every_number_is_equal_in_many_clusters(data, draw_case, vidur_config):
     case = draw_case(data)
-    reward = RewardSection(mode=data.draw(st.sampled_from(MODES)))
+    reward = RewardSection(mode=data.draw(st.sampled_from(REWARD_MODES)))
     compare(case, vidur_config, ObservationSection(output_length="oracle", queue_slots=4), reward)
 
 

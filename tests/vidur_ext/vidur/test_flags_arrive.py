@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
-from ppo_scheduler.config.learner_sections import CurriculumStage, LearnerConfig
+from ppo_scheduler.config.learner_sections import CurriculumStage
 from vidur_ext.config.fields import choices, leaf_fields
 from vidur_ext.config.sections import ParallelSection
-from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.config.training_config import RouterConfig, TrainingConfig
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.learner_flags import learner_config
 
@@ -37,21 +37,21 @@ def other_than_default(field: FieldInfo) -> Any:
     return STAGES if default == () else "moved"
 
 
-def everything_changed() -> LearnerConfig:
+def everything_changed() -> RouterConfig:
     tree: dict[str, dict[str, Any]] = {}
-    for path, field in leaf_fields(LearnerConfig):
+    for path, field in leaf_fields(RouterConfig):
         group, name = path.split(".")
         if path not in EXCLUDED_BY_ANOTHER:
             other = DIVIDED_BY_THE_HEADS.get(path) or other_than_default(field)
             tree.setdefault(group, {})[name] = other
-    return LearnerConfig.model_validate(tree)
+    return RouterConfig.model_validate(tree)
 
 
-def learners_part(config: TrainingConfig) -> LearnerConfig:
-    return LearnerConfig(**{name: getattr(config, name) for name in LearnerConfig.model_fields})
+def learners_part(config: TrainingConfig) -> RouterConfig:
+    return RouterConfig(**{name: getattr(config, name) for name in RouterConfig.model_fields})
 
 
-def parsed(config: TrainingConfig, folder: str) -> LearnerConfig:
+def parsed(config: TrainingConfig, folder: str) -> RouterConfig:
     flags = cli_flags(config, "ppo_modular", metrics_dir=folder)
     scheduler = parse_simulation_config(flags).cluster_config.global_scheduler_config
     return learner_config(vars(scheduler))
@@ -59,7 +59,7 @@ def parsed(config: TrainingConfig, folder: str) -> LearnerConfig:
 
 def test_every_changed_key_arrives(tmp_path) -> None:
     learner = everything_changed()
-    for path, field in leaf_fields(LearnerConfig):
+    for path, field in leaf_fields(RouterConfig):
         group, name = path.split(".")
         changed = getattr(getattr(learner, group), name) != field.default
         assert changed == (path not in EXCLUDED_BY_ANOTHER), path
@@ -79,6 +79,6 @@ def test_absent_values_arrive_as_absent(tmp_path) -> None:
 @pytest.mark.parametrize("path", EXCLUDED_BY_ANOTHER)
 def test_keys_that_exclude_each_other_arrive_one_by_one(tmp_path, path) -> None:
     group, name = path.split(".")
-    value = other_than_default(dict(leaf_fields(LearnerConfig))[path])
+    value = other_than_default(dict(leaf_fields(RouterConfig))[path])
     config = TrainingConfig.model_validate({group: {name: value}})
     assert parsed(config, str(tmp_path)) == learners_part(config)

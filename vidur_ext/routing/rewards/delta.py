@@ -1,0 +1,14 @@
+"""Change of the score of ``instant`` since the previous decision."""
+
+from __future__ import annotations
+
+from vidur_ext.compiled import compiled
+from vidur_ext.routing.components import RewardRule, position
+from vidur_ext.routing.view import Floats, Memory, Sight
+
+_CHANGE = position("change")
+
+
+@compiled
+def reward(rule: RewardRule, sight: Sight, memory: Memory, components: Floats) -> float:
+    return float(components[_CHANGE])

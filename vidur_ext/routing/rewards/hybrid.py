@@ -1,0 +1,42 @@
+"""Throughput and latency, absolute and against their moving averages, minus imbalance and penalty.
+
+Its penalty is logistic around the latency threshold, and its change is that against the averages.
+"""
+
+from __future__ import annotations
+
+import math
+
+from vidur_ext.compiled import compiled
+from vidur_ext.routing.components import RewardRule, position
+from vidur_ext.routing.rewards import instant
+from vidur_ext.routing.view import Floats, Memory, Remembered, Sight
+
+_THROUGHPUT, _MEAN_LATENCY = position("throughput"), position("mean_latency")
+_PENALTY, _CHANGE = position("threshold_penalty"), position("change")
+_STEEPNESS = 10.0
+
+_score = instant.reward
+
+
+@compiled
+def _against_averages(
+    rule: RewardRule, numbers: Floats, throughput: float, latency: float
+) -> float:
+    """Return how throughput and latency compare with their averages, which then follow."""
+    more = throughput - numbers[Remembered.THROUGHPUT_EMA]
+    slower = latency - numbers[Remembered.LATENCY_EMA]
+    numbers[Remembered.THROUGHPUT_EMA] += rule.ema_alpha * more
+    numbers[Remembered.LATENCY_EMA] += rule.ema_alpha * slower
+    return float(more - slower)
+
+
+@compiled
+def reward(rule: RewardRule, sight: Sight, memory: Memory, components: Floats) -> float:
+    relative = memory.numbers[Remembered.MEAN_LATENCY_S] / rule.threshold_s - 1.0
+    penalty = rule.penalty / (1.0 + math.exp(-_STEEPNESS * relative))
+    components[_PENALTY] = -penalty
+    components[_CHANGE] = _against_averages(
+        rule, memory.numbers, components[_THROUGHPUT], -components[_MEAN_LATENCY]
+    )
+    return _score(rule, sight, memory, components) + float(components[_CHANGE])

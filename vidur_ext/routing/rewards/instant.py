@@ -1,0 +1,20 @@
+"""The score: weighted throughput minus weighted latency, imbalance and threshold penalty."""
+
+from __future__ import annotations
+
+from vidur_ext.compiled import compiled
+from vidur_ext.routing.components import RewardRule, position
+from vidur_ext.routing.view import Floats, Memory, Sight
+
+_THROUGHPUT, _MEAN_LATENCY = position("throughput"), position("mean_latency")
+_IMBALANCE, _PENALTY = position("imbalance"), position("threshold_penalty")
+
+
+@compiled
+def reward(rule: RewardRule, sight: Sight, memory: Memory, components: Floats) -> float:
+    return float(
+        components[_THROUGHPUT]
+        + components[_MEAN_LATENCY]
+        + components[_IMBALANCE]
+        + components[_PENALTY]
+    )

@@ -1,0 +1,18 @@
+"""Minus the time integral of requests in the system.
+
+Summed over an episode it is minus the sum of end-to-end latencies, exactly (Little's law without
+the limit).
+"""
+
+from __future__ import annotations
+
+from vidur_ext.compiled import compiled
+from vidur_ext.routing.components import RewardRule, position
+from vidur_ext.routing.view import Floats, Memory, Sight
+
+_LATENCY = position("latency")
+
+
+@compiled
+def reward(rule: RewardRule, sight: Sight, memory: Memory, components: Floats) -> float:
+    return float(components[_LATENCY])

@@ -1,0 +1,14 @@
+"""Completions within both objectives minus completions outside."""
+
+from __future__ import annotations
+
+from vidur_ext.compiled import compiled
+from vidur_ext.routing.components import RewardRule, position
+from vidur_ext.routing.view import Floats, Memory, Sight
+
+_SLO = position("slo")
+
+
+@compiled
+def reward(rule: RewardRule, sight: Sight, memory: Memory, components: Floats) -> float:
+    return float(components[_SLO])
