@@ -41,7 +41,7 @@ class RequestTracker:
         """Return the cluster at ``now`` and what happened since the last call."""
         last = now if self._last_time is None else self._last_time
         self._last_time = now
-        table = np.empty((len(Quantity), len(self._schedulers)))
+        table = np.full((len(Quantity), len(self._schedulers)), np.nan)
         queues: list[tuple[QueuedRequest, ...]] = []
         completions: list[Completion] = []
         request_seconds = unanswered_seconds = 0.0
@@ -54,6 +54,7 @@ class RequestTracker:
             queues.append(queue)
             request_seconds += sums[0]
             unanswered_seconds += sums[1]
+        assert not np.isnan(table).any(), "every quantity is to be written, for every replica"
         snapshot = ClusterSnapshot(now, table, tuple(queues))
         interval = SinceLastDecision(
             now - last, request_seconds, unanswered_seconds, tuple(completions)
