@@ -17,7 +17,7 @@ from ppo_scheduler.checkpoint.saver import SavesFailed
 from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
 
-_SMALLER_THAN_A_CHECKPOINT = 40_000
+_SMALLER_THAN_A_CHECKPOINT = 30_000
 
 
 @contextmanager
