@@ -17,12 +17,12 @@ from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     Cluster,
     Counter,
+    EngineState,
     Floats,
     Inputs,
     Ints,
     Request,
     Simulation,
-    State,
     Time,
     new_state,
 )
@@ -100,7 +100,7 @@ class RoutingEnvironments:
                 cluster.tables,
                 cluster.estimates,
                 inputs,
-                State(*_stacked(states)),
+                EngineState(*_stacked(states)),
                 np.zeros(self.num_replicas),
             ),
             memory=Memory(*_stacked(memories)),
@@ -180,7 +180,7 @@ class RoutingEnvironments:
     def _check_ends(self) -> None:
         sims = self._envs.sims
         for env in range(self.num_envs):
-            state = State(*(array[env] for array in sims.state))
+            state = EngineState(*(array[env] for array in sims.state))
             if self.waiting and state.counters[Counter.FINISHED] == state.requests.shape[0]:
                 continue
             inputs = sims.inputs._replace(arrived=sims.inputs.arrived[env])

@@ -35,7 +35,7 @@ array; SHORTEST_QUEUE is Vidur's ``lor``."""
 
 
 class Request(Column):
-    """Columns of ``State.requests``."""
+    """Columns of ``EngineState.requests``."""
 
     PROMPT = "tokens", "to prefill; Vidur adds the tokens so far when it restarts a request"
     TOTAL = "tokens", "of prompt and output"
@@ -47,7 +47,7 @@ class Request(Column):
 
 
 class Time(Column):
-    """Columns of ``State.times``; 0 until it happens, as in Vidur."""
+    """Columns of ``EngineState.times``; 0 until it happens, as in Vidur."""
 
     SCHEDULED = "s", "its first batch begins"
     PREFILLED = "s", "its first token is there"
@@ -55,10 +55,10 @@ class Time(Column):
 
 
 class Replica(Column):
-    """Columns of ``State.replicas``.
+    """Columns of ``EngineState.replicas``.
 
-    MEMBERS stand in ``State.members`` in the order of Vidur's list of preempted requests: first the
-    DECODING ones, then those with a chunk in the running batch.
+    MEMBERS stand in ``EngineState.members`` in the order of Vidur's list of preempted requests:
+    first the DECODING ones, then those with a chunk in the running batch.
     """
 
     HEAD = "request", "that waits first"
@@ -87,14 +87,14 @@ NEVER = 1 << 62
 
 
 class Clock(Column):
-    """Columns of ``State.clocks``."""
+    """Columns of ``EngineState.clocks``."""
 
     BATCH_END = "s", "when the running batch ends, infinite without one"
     ITERATION = "s", "its duration"
 
 
 class Counter(Column):
-    """Entries of ``State.counters``."""
+    """Entries of ``EngineState.counters``."""
 
     ARRIVALS = "requests", "routed so far"
     OPEN = "flag", "some replica is ROUTED"
@@ -107,7 +107,7 @@ class Counter(Column):
 
 
 class Since(Column):
-    """Entries of ``State.since``: sums since the last decision."""
+    """Entries of ``EngineState.since``: sums since the last decision."""
 
     COMPLETED_AFTER = "s", "from the decision to each completion"
     ANSWERED_AFTER = "s", "from the decision to each first token"
@@ -189,7 +189,7 @@ class Inputs(NamedTuple):
     words: NDArray[np.uint32]
 
 
-class State(NamedTuple):
+class EngineState(NamedTuple):
     """Everything that changes.
 
     requests int64 [N, len(Request)], times float64 [N, len(Time)],
@@ -220,11 +220,11 @@ class Simulation(NamedTuple):
     tables: Tables
     estimates: Estimates
     inputs: Inputs
-    state: State
+    state: EngineState
     scores: Floats
 
 
-def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Settings) -> State:
+def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Settings) -> EngineState:
     """Return the state before the first arrival."""
     requests = np.zeros((len(prompts), len(Request)), dtype=np.int64)
     requests[:, Request.PROMPT] = prompts
@@ -237,7 +237,7 @@ def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Setting
     replicas[:, Replica.NEXT_FINISH] = NEVER
     clocks = np.zeros((num_replicas, len(Clock)))
     clocks[:, Clock.BATCH_END] = np.inf
-    return State(
+    return EngineState(
         requests=requests,
         times=np.zeros((len(prompts), len(Time))),
         replicas=replicas,

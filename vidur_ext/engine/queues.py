@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled
-from vidur_ext.engine.layout import Replica, Request, State
+from vidur_ext.engine.layout import EngineState, Replica, Request
 
 
 @compiled
-def push_back(state: State, replica: int, request: int) -> None:
+def push_back(state: EngineState, replica: int, request: int) -> None:
     """Let ``request`` wait after all others."""
     row = state.replicas[replica]
     if row[Replica.WAITING] == 0:
@@ -20,7 +20,7 @@ def push_back(state: State, replica: int, request: int) -> None:
 
 
 @compiled
-def push_front(state: State, replica: int, request: int) -> None:
+def push_front(state: EngineState, replica: int, request: int) -> None:
     """Let ``request`` wait before all others."""
     row = state.replicas[replica]
     state.requests[request, Request.NEXT] = row[Replica.HEAD]
@@ -31,7 +31,7 @@ def push_front(state: State, replica: int, request: int) -> None:
 
 
 @compiled
-def pop_front(state: State, replica: int) -> int:
+def pop_front(state: EngineState, replica: int) -> int:
     """Take the first request off a queue that is not empty."""
     row = state.replicas[replica]
     request = row[Replica.HEAD]

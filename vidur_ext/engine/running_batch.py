@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vidur_ext.engine.layout import Replica, Request, State
+from vidur_ext.engine.layout import EngineState, Replica, Request
 
 
 class RunningBatch(NamedTuple):
@@ -15,7 +15,7 @@ class RunningBatch(NamedTuple):
     kv_tokens: list[int]
 
 
-def formed_batch(state: State, replica: int) -> RunningBatch:
+def formed_batch(state: EngineState, replica: int) -> RunningBatch:
     """Return the batch that a replica has formed last, though it may be unable to start it."""
     row = state.replicas[replica]
     first_chunk = int(row[Replica.DECODING])

@@ -14,13 +14,13 @@ from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     Cluster,
     Counter,
+    EngineState,
     Floats,
     Inputs,
     Ints,
     Request,
     Settings,
     Simulation,
-    State,
     Time,
     new_state,
 )
@@ -133,7 +133,7 @@ class CompiledSimulation:
         return content.hexdigest()
 
     @property
-    def state(self) -> State:
+    def state(self) -> EngineState:
         """The arrays themselves; see ``layout`` for their columns."""
         return self._sim.state
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import TELEMETRY
 from vidur_ext.compiled import compiled, compiled_entry
-from vidur_ext.engine.layout import Counter, Inputs, Ints, Simulation, State, Time
+from vidur_ext.engine.layout import Counter, EngineState, Inputs, Ints, Simulation, Time
 from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import AT_END, advance_one, assign_one
 from vidur_ext.routing.components import RewardRule
@@ -61,7 +61,7 @@ def _simulation(sims: Simulation, env: int) -> Simulation:
         sims.tables,
         sims.estimates,
         Inputs(inputs.arrived[env], inputs.choices[env], inputs.words),
-        State(
+        EngineState(
             state.requests[env],
             state.times[env],
             state.replicas[env],

@@ -47,7 +47,7 @@ _known = tuple_of(len(Arriving))
 _WORDS_AT_ONCE = 1024
 
 
-class Shown(NamedTuple):
+class VidurView(NamedTuple):
     """What Vidur shows of a decision, and how fast its replicas are."""
 
     sight: Sight
@@ -55,7 +55,7 @@ class Shown(NamedTuple):
 
 
 @compiled
-def look(shown: Shown, replica: int) -> Seen:
+def look(shown: VidurView, replica: int) -> Seen:
     """Return what is seen of a replica when a request waits to be routed."""
     sight = shown.sight
     seen = SeenReplica(*_quantities(sight.table[:, replica]))
@@ -64,7 +64,7 @@ def look(shown: Shown, replica: int) -> Seen:
 
 
 @compiled_entry
-def _choose(number: int, shown: Shown, scores: Floats, dice: Dice) -> int:
+def _choose(number: int, shown: VidurView, scores: Floats, dice: Dice) -> int:
     return ask(number, look, shown, scores, dice)
 
 
@@ -80,7 +80,7 @@ class HeuristicChooser:
         self._number = HEURISTICS[name].number
         self._rng = rng
         replicas = len(estimates.base)
-        self._shown = Shown(new_sight(replicas, 0), estimates)
+        self._shown = VidurView(new_sight(replicas, 0), estimates)
         self._scores = np.zeros(replicas)
         self._dice = Dice(np.zeros(0, np.uint32), np.zeros(1, np.int64))
 
@@ -120,7 +120,7 @@ def _reward_of(rule: RewardRule, sight: Sight, memory: Memory, components: Float
 @compiled_entry
 def _write_observation(
     rule: FeatureRule,
-    shown: Shown,
+    shown: VidurView,
     memory: Memory,
     replicas: Floats,
     context: Floats,
@@ -151,7 +151,7 @@ class Witness:
         self._schema = observation_schema(observation)
         self._features = feature_rule(observation, block_size)
         self._reward = reward_rule(reward, scales)
-        self._shown = Shown(new_sight(replicas, observation.queue_slots), estimates)
+        self._shown = VidurView(new_sight(replicas, observation.queue_slots), estimates)
         self._memory = new_memory(replicas)
 
     def earn(self, snapshot: ClusterSnapshot, interval: SinceLastDecision) -> Earned:

@@ -26,7 +26,7 @@ from vidur_ext.config.sections import HEURISTIC_NAMES
 from vidur_ext.routing.dice import Dice, lightest
 from vidur_ext.routing.view import Floats
 
-Function = Callable[..., Any]
+Compiled = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Heuristic:
     name: str
     number: int
     description: str
-    ask: Function
+    ask: Compiled
 
 
-def _by_score(score: Function) -> Function:
+def _by_score(score: Compiled) -> Compiled:
     """Return the rule that takes the replica with the smallest score."""
 
     @compiled
-    def ask(number: int, look: Function, cluster: Any, scores: Floats, dice: Dice) -> int:
+    def ask(number: int, look: Compiled, cluster: Any, scores: Floats, dice: Dice) -> int:
         for replica in range(len(scores)):
             scores[replica] = score(look(cluster, replica))
         return lightest(scores, dice)
@@ -54,9 +54,9 @@ def _by_score(score: Function) -> Function:
     return ask
 
 
-def _by_choice(choose: Function) -> Function:
+def _by_choice(choose: Compiled) -> Compiled:
     @compiled
-    def ask(number: int, look: Function, cluster: Any, scores: Floats, dice: Dice) -> int:
+    def ask(number: int, look: Compiled, cluster: Any, scores: Floats, dice: Dice) -> int:
         return int(choose(look, cluster, scores, dice))
 
     return ask
@@ -83,7 +83,7 @@ def _defines(module: ModuleType, name: str) -> bool:
 HEURISTICS = {name: _load(number, name) for number, name in enumerate(HEURISTIC_NAMES)}
 
 
-def _among(heuristics: Sequence[Heuristic]) -> Function:
+def _among(heuristics: Sequence[Heuristic]) -> Compiled:
     """Return a compiled function that asks the heuristic of a number.
 
     By halves: each compiled function contains all it calls, and is compiled as a whole.
@@ -95,7 +95,7 @@ def _among(heuristics: Sequence[Heuristic]) -> Function:
     these, others = _among(heuristics[:middle]), _among(heuristics[middle:])
 
     @compiled
-    def ask(number: int, look: Function, cluster: Any, scores: Floats, dice: Dice) -> int:
+    def ask(number: int, look: Compiled, cluster: Any, scores: Floats, dice: Dice) -> int:
         if number < first_of_others:
             return int(these(number, look, cluster, scores, dice))
         return int(others(number, look, cluster, scores, dice))
