@@ -22,7 +22,7 @@ from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.run_workloads import build_stream
 
 Config = TrainingConfig | str | Path | None
-Seen = dict[str, NDArray[np.float32]]
+GymObservation = dict[str, NDArray[np.float32]]
 
 
 class RoutingEpisodes:
@@ -54,7 +54,7 @@ class RoutingEpisodes:
         self._stream = build_stream(self._config.workload, seed)
         self._next_request = 0
 
-    def begin(self) -> Seen:
+    def begin(self) -> GymObservation:
         """Open the next episodes and return what their first requests show."""
         count = self._episode_requests
         first = self._next_request
@@ -65,7 +65,7 @@ class RoutingEpisodes:
         self._envs.begin(self._tables)
         return self._seen()
 
-    def step(self, actions: Ints) -> Seen:
+    def step(self, actions: Ints) -> GymObservation:
         """Route the waiting requests to the replicas ``actions`` [B]; they must exist."""
         self._envs.step(actions)
         return self._seen()
@@ -108,7 +108,7 @@ class RoutingEpisodes:
         """Return the space of one environment's actions: the replicas."""
         return spaces.Discrete(self.num_replicas)
 
-    def _seen(self) -> Seen:
+    def _seen(self) -> GymObservation:
         if self.ended:
             # No request waits, so there is nothing to decide on and nothing to show.
             schema, shape = self._envs.schema, (self.num_envs, self.num_replicas)

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.gym.episodes import Config, RoutingEpisodes, Seen
+from vidur_ext.gym.episodes import Config, GymObservation, RoutingEpisodes
 
 
-class RoutingEnv(gymnasium.Env[Seen, np.int64]):
+class RoutingEnv(gymnasium.Env[GymObservation, np.int64]):
     """Routes each request of an episode to one of R replicas.
 
     Observation: ``replicas`` [R, F] and ``context`` [C], not normalized; all zeros after the last
@@ -35,7 +35,7 @@ class RoutingEnv(gymnasium.Env[Seen, np.int64]):
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Seen, dict[str, Any]]:
+    ) -> tuple[GymObservation, dict[str, Any]]:
         """Open the next episode, or with a seed the first one of its request stream.
 
         Raises:
@@ -50,7 +50,7 @@ class RoutingEnv(gymnasium.Env[Seen, np.int64]):
 
     def step(
         self, action: np.int64 | NDArray[np.int64] | int
-    ) -> tuple[Seen, float, bool, bool, dict[str, Any]]:
+    ) -> tuple[GymObservation, float, bool, bool, dict[str, Any]]:
         """Route the waiting request.
 
         The info holds the components of the reward by name, and at the end of the episode the
@@ -71,7 +71,7 @@ class RoutingEnv(gymnasium.Env[Seen, np.int64]):
         return seen, float(self._episodes.reward[0]), ended, False, info
 
     @staticmethod
-    def _alone(seen: Seen) -> Seen:
+    def _alone(seen: GymObservation) -> GymObservation:
         return {name: array[0] for name, array in seen.items()}
 
 

@@ -12,13 +12,13 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.gym.episodes import Config, RoutingEpisodes, Seen
+from vidur_ext.gym.episodes import Config, GymObservation, RoutingEpisodes
 from vidur_ext.gym.routing_env import checked_actions, refuse_options
 
 Bools = NDArray[np.bool_]
 
 
-class RoutingVectorEnv(gymnasium.vector.VectorEnv[Seen, NDArray[np.int64], NDArray[Any]]):
+class RoutingVectorEnv(gymnasium.vector.VectorEnv[GymObservation, NDArray[np.int64], NDArray[Any]]):
     """B environments like ``RoutingEnv``, stepped by one call into machine code.
 
     Each has its own window of the request stream; all windows are equally long, so all episodes
@@ -48,7 +48,7 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[Seen, NDArray[np.int64], NDArr
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Seen, dict[str, Any]]:
+    ) -> tuple[GymObservation, dict[str, Any]]:
         """Open the next episodes, or with a seed the first ones of its request stream.
 
         Raises:
@@ -65,7 +65,7 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[Seen, NDArray[np.int64], NDArr
 
     def step(
         self, actions: NDArray[np.int64]
-    ) -> tuple[Seen, NDArray[np.float64], Bools, Bools, dict[str, Any]]:
+    ) -> tuple[GymObservation, NDArray[np.float64], Bools, Bools, dict[str, Any]]:
         """Route the waiting request of every environment.
 
         Raises:
@@ -94,7 +94,7 @@ def _with_masks(columns: dict[str, NDArray[np.float64]]) -> dict[str, Any]:
     return {**columns, **masks}
 
 
-def _per_environment(seen: Seen, num_envs: int) -> NDArray[np.object_]:
+def _per_environment(seen: GymObservation, num_envs: int) -> NDArray[np.object_]:
     """Return the observations one by one, as Gymnasium's vector environments hand them out."""
     rows = np.empty(num_envs, dtype=object)
     for env in range(num_envs):
