@@ -15,7 +15,7 @@ from ppo_scheduler.state import StateDict
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 4
 """Version of the manifest and of the tree that this program writes."""
 
 
@@ -104,18 +104,16 @@ def _tree_from_2(tree: StateDict) -> StateDict:
 
 def _tree_from_3(tree: StateDict) -> StateDict:
     """Version 3 kept what nothing reads: the scheduled coefficients of the moment, a switch of the
-    reward statistics that was always on, and what was measured before the last decision."""
+    reward statistics that was always on, and what was measured before the last decision. And it had
+    features of replicas that carried nothing."""
     learner = {name: part for name, part in tree["learner"].items() if name != "schedules"}
     scaler = {n: part for n, part in learner["reward_scaler"].items() if n != "updating"}
     rollout = dict(tree["rollout"])
     if (pending := rollout["pending"]) is not None:
         rollout["pending"] = {n: column for n, column in pending.items() if n != "telemetry"}
-    return {**tree, "learner": {**learner, "reward_scaler": scaler}, "rollout": rollout}
-
-
-def _tree_from_4(tree: StateDict) -> StateDict:
-    """Version 4 had features of replicas that carried nothing."""
-    return migrate_training(tree)
+    return migrate_training(
+        {**tree, "learner": {**learner, "reward_scaler": scaler}, "rollout": rollout}
+    )
 
 
 def _flat(tensors: Iterable[Tensor]) -> Tensor | None:
@@ -134,12 +132,6 @@ _MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
     _manifest_from_1,
     _unchanged,
     _unchanged,
-    _unchanged,
 ]
-_TREE_STEPS: list[Callable[[StateDict], StateDict]] = [
-    _tree_from_1,
-    _tree_from_2,
-    _tree_from_3,
-    _tree_from_4,
-]
+_TREE_STEPS: list[Callable[[StateDict], StateDict]] = [_tree_from_1, _tree_from_2, _tree_from_3]
 assert len(_MANIFEST_STEPS) == len(_TREE_STEPS) == SCHEMA_VERSION - 1

@@ -1,6 +1,6 @@
 """What policies saw in the past, and how they go on without the columns that are gone.
 
-Up to version 4 of the checkpoints, some columns of a replica carried nothing: they were always 0,
+Up to version 3 of the checkpoints, some columns of a replica carried nothing: they were always 0,
 or equal to another column. A policy keeps its choices without them: the weights of a copy are added
 to those of its original, those of a constant had nothing to weigh.
 """

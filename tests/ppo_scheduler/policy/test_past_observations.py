@@ -31,7 +31,7 @@ from ppo_scheduler.policy.routing_policy import (
 GOLDEN = Path(__file__).parents[1] / "checkpoint" / "golden"
 STATES, REPLICAS = 10_000, 4
 SECOND = "619905f9d6cb224a"
-"""The digest of what policies saw by default up to version 4."""
+"""The digest of what policies saw by default up to version 3."""
 GONE = [
     "pending_prefill", "context", "queue0_age_s", "queue0_processed_tokens",
     "queue0_remaining_tokens", "queue1_processed_tokens", "queue1_remaining_tokens",
@@ -39,7 +39,7 @@ GONE = [
 
 
 def tree_before(version: int):
-    """Return a golden checkpoint in the layout of version 4, features as they were."""
+    """Return a golden checkpoint in the present layout, but with the features as they were."""
     [path] = (GOLDEN / f"schema_{version}").glob("*.pt")
     tree = torch.load(path, weights_only=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -87,7 +87,7 @@ def assert_same_policy(before, after) -> None:
     assert len(np.unique(old.greedy(seen))) == REPLICAS
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_the_policy_of_a_checkpoint_chooses_as_before(version):
     before = tree_before(version)["learner"]["policy"]
     assert_same_policy(before, migrate_policy(before))
@@ -149,7 +149,7 @@ def parameters(tree, flat):
     return {name: part.view_as(weight) for (name, weight), part in named}
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_the_rollout_loses_the_same_columns(version):
     before = tree_before(version)
     after = migrate_training(before)
@@ -165,7 +165,7 @@ def test_the_rollout_loses_the_same_columns(version):
 
 
 def test_what_fits_already_stays_as_it_is():
-    tree = migrate_training(tree_before(4))
+    tree = migrate_training(tree_before(3))
     assert migrate_training(tree) is tree
     assert migrate_policy(tree["learner"]["policy"]) is tree["learner"]["policy"]
     assert migrate_policy({"other": 1}) == {"other": 1}

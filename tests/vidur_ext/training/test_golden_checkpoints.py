@@ -24,7 +24,6 @@ OBSERVED = {
     2: ObservationSection(),
     3: ObservationSection(),
     4: ObservationSection(),
-    5: ObservationSection(),
 }
 """What the policies in the golden checkpoints see."""
 assert len(OBSERVED) == SCHEMA_VERSION

@@ -16,8 +16,20 @@ from ppo_scheduler.checkpoint import store as store_module
 from ppo_scheduler.checkpoint.saver import SavesFailed
 from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
+from vidur_ext.engine.environments import RoutingEnvironments
+from vidur_ext.vidur.engine_inputs import engine_cluster
 
 _SMALLER_THAN_A_CHECKPOINT = 30_000
+
+
+@pytest.fixture(autouse=True)
+def compiled(make_config, make_requests):
+    """Compile the engine before the disk is full: its machine code is kept on the disk too."""
+    config = make_config()
+    envs = RoutingEnvironments(
+        engine_cluster(config), config.observation, config.reward_config, num_envs=1
+    )
+    envs.begin([make_requests(2)])
 
 
 @contextmanager
