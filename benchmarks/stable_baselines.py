@@ -24,7 +24,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.gym import ROUTING
-from vidur_ext.gym.episodes import Seen
+from vidur_ext.gym.episodes import GymObservation
 
 Numbers = NDArray[np.float32]
 
@@ -77,7 +77,7 @@ class FlatEnvironments(VecEnv):
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         return [False] * self.num_envs
 
-    def _standardised(self, seen: Seen) -> Numbers:
+    def _standardised(self, seen: GymObservation) -> Numbers:
         return (_flat(seen) - self._mean) / self._scale
 
 
@@ -95,7 +95,7 @@ class _Clock(BaseCallback):
         return True
 
 
-def _flat(seen: Seen) -> Numbers:
+def _flat(seen: GymObservation) -> Numbers:
     replicas = seen["replicas"]
     return np.concatenate([replicas.reshape(len(replicas), -1), seen["context"]], axis=1)
 
