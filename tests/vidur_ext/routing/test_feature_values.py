@@ -133,6 +133,11 @@ def test_every_feature_of_a_replica(decide):
         assert replicas[name] == pytest.approx(values, abs=1e-12), name
 
 
+def test_one_running_request_has_generated_all(decide):
+    replicas, _, _ = decide((snapshot(running=[1, 3, 0]), NOTHING))
+    assert replicas["generated_per_request"] == [120, 10, 0]
+
+
 def test_a_waiting_request_more_moves_the_history(decide):
     more = snapshot(waiting=[4, 0, 1])
     replicas, _, _ = decide((snapshot(), NOTHING), (more, NOTHING))
