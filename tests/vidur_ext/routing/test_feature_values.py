@@ -12,17 +12,29 @@ from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.observation import TELEMETRY
 from ppo_scheduler.policy.past_observations import past_observation, present_digest
 from vidur_ext.routing import features
-from vidur_ext.routing.features import FIRST_SLOT, NEXT_SLOTS, observation_schema
+from vidur_ext.routing.features import (
+    FIRST_SLOT,
+    NEXT_SLOTS,
+    Feature,
+    Shown,
+    observation_schema,
+)
 from vidur_ext.routing.view import (
+    Arriving,
     ArrivingRequest,
     ClusterSnapshot,
     Completion,
+    Elapsed,
     Past,
+    Predicted,
     Quantity,
     QueuedRequest,
+    Remembered,
     SinceLastDecision,
     follow,
     new_history,
+    new_memory,
+    new_sight,
 )
 
 TABLE = {
@@ -30,7 +42,7 @@ TABLE = {
     Quantity.RUNNING: [4, 3, 0],
     Quantity.DECODING: [3, 1, 0],
     Quantity.PENDING_PREFILL_TOKENS: [700, 150, 90],
-    Quantity.CONTEXT_TOKENS: [5000, 2600, 0],
+    Quantity.CONTEXT_TOKENS: [5000, 2600, 200],
     Quantity.GENERATED_TOKENS: [120, 30, 0],
     Quantity.KV_BLOCKS_USED: [320, 170, 40],
     Quantity.KV_BLOCKS_TOTAL: [400, 500, 800],
@@ -76,16 +88,16 @@ def decide(make_witness):
 def test_every_feature_of_a_replica(decide):
     replicas, _, _ = decide((snapshot(), NOTHING))
     # A replica needs ceil((pending + 320) / (512 - decoding)) full batches: 1020 / 509 -> 3,
-    # 470 / 511 -> 1, 410 / 512 -> 1, of 0.1 s and 1e-5 s per token of context: 0.15, 0.126, 0.1.
-    ttft = [3 * 0.15, 0.126, 0.1]
-    # 64 output tokens of 0.01, 0.02, 0.03 s and the same for context: 0.06, 0.046, 0.03.
-    latency = [0.45 + 64 * 0.06, 0.126 + 64 * 0.046, 0.1 + 64 * 0.03]
+    # 470 / 511 -> 1, 410 / 512 -> 1, of 0.1 s and 1e-5 s per token of context: 0.15, 0.126, 0.102.
+    ttft = [3 * 0.15, 0.126, 0.102]
+    # 64 output tokens of 0.01, 0.02, 0.03 s and the same for context: 0.06, 0.046, 0.032.
+    latency = [0.45 + 64 * 0.06, 0.126 + 64 * 0.046, 0.102 + 64 * 0.032]
     expected = {
         "waiting": [2, 0, 1],
         "running": [4, 3, 0],
         "decoding": [3, 1, 0],
         "pending_prefill_tokens": [700, 150, 90],
-        "context_tokens": [5000, 2600, 0],
+        "context_tokens": [5000, 2600, 200],
         "kv_blocks_total": [400, 500, 800],
         "restarts": [1, 0, 2],
         "oldest_wait_s": [2.5, 0, 0.75],
@@ -100,10 +112,10 @@ def test_every_feature_of_a_replica(decide):
         "predicted_latency_s": latency,
         "outstanding_gap": [5, 2, 0],
         "pending_prefill_gap": [610, 60, 0],
-        "context_gap": [5000, 2600, 0],
+        "context_gap": [4800, 2400, 0],
         "kv_fraction_gap": [0.75, 0.29, 0],
-        "predicted_ttft_s_gap": [0.35, 0.026, 0],
-        "predicted_latency_s_gap": [4.29 - 2.02, 3.07 - 2.02, 0],
+        "predicted_ttft_s_gap": [0.348, 0.024, 0],
+        "predicted_latency_s_gap": [4.29 - 2.15, 3.07 - 2.15, 0],
         "remaining_output_tokens": [900, 400, 250],
         "remaining_output_gap": [650, 150, 0],
         "outstanding_delta": [0, 0, 0],
@@ -119,6 +131,11 @@ def test_every_feature_of_a_replica(decide):
     assert list(replicas) == list(expected)
     for name, values in expected.items():
         assert replicas[name] == pytest.approx(values, abs=1e-12), name
+
+
+def test_one_running_request_has_generated_all(decide):
+    replicas, _, _ = decide((snapshot(running=[1, 3, 0]), NOTHING))
+    assert replicas["generated_per_request"] == [120, 10, 0]
 
 
 def test_a_waiting_request_more_moves_the_history(decide):
@@ -161,7 +178,7 @@ COMMON = {
     "outstanding_per_replica": 10 / 3,
     "waiting_per_replica": 3 / 3,
     "min_pending_prefill_tokens": 90,
-    "min_predicted_latency_s": 2.02,
+    "min_predicted_latency_s": 2.15,
     # Of 10 outstanding requests one replica has 6; an even share is 1 / 3.
     "balance": 1 - (0.6 - 1 / 3) / (2 / 3),
     "output_tokens": 77,
@@ -260,7 +277,7 @@ def test_without_history_or_oracle_nothing_is_left_of_them(decide):
     replicas, common, _ = decide((snapshot(), FIRST), section={"history": False, "queue_slots": 0})
     assert list(replicas)[-1] == "predicted_latency_s_gap"
     assert list(common)[-1] == "balance"
-    assert replicas["predicted_latency_s_gap"] == pytest.approx([2.27, 1.05, 0.0])
+    assert replicas["predicted_latency_s_gap"] == pytest.approx([2.14, 0.92, 0.0])
 
 
 def test_history_alone_comes_where_the_oracle_would(decide):
@@ -268,6 +285,58 @@ def test_history_alone_comes_where_the_oracle_would(decide):
     assert replicas["outstanding_ema"] == [6, 3, 1]
     assert replicas["queue0_prompt_tokens"] == [300, 0, 90]
     assert common["qps_ema"] == pytest.approx(2.0)
+
+
+def test_every_kind_of_source_is_written_from_any_column_on():
+    """As optional rows are, which stand after others."""
+    sight, memory = new_sight(2, 0), new_memory(2)
+    sight.table[Quantity.RUNNING] = [3, 6]
+    sight.table[Quantity.WAITING] = [0, 1]
+    sight.table[Quantity.BATCH_CAPACITY] = [4, 8]
+    sight.predicted[Predicted.LATENCY_S] = [7, 9]
+    sight.request[Arriving.OUTPUT_TOKENS] = 77
+    memory.numbers[Remembered.COMPLETION_RATE] = 0.5
+    memory.outstanding[Past.PEAK] = [11, 12]
+    memory.qps[Past.TREND] = 5
+    known = features.Known(sight, memory, 16.0)
+    rows = [
+        Feature(f"row{number}", source)
+        for number, source in enumerate(
+            (Past.PEAK, features.batch_fill, Predicted.LATENCY_S, features.outstanding)
+        )
+    ]
+    rows += [Feature("running", Quantity.RUNNING), rows[3]._replace(above_least=True)]
+    replicas = np.zeros((2, 9))
+    assert features._replica_writer(rows)(known, replicas, 2) == 8
+    assert replicas.tolist() == [
+        [0, 0, 11, 0.75, 7, 3, 3, 0, 0],
+        [0, 0, 12, 0.75, 9, 7, 6, 4, 0],
+    ]
+    rows = [
+        Feature(f"row{number}", source)
+        for number, source in enumerate(
+            (
+                features.balance,
+                Past.TREND,
+                Arriving.OUTPUT_TOKENS,
+                Remembered.COMPLETION_RATE,
+                features.outstanding_per_replica,
+            )
+        )
+    ]
+    common = np.zeros(8)
+    assert features._common_writer(rows)(known, common, 2) == 7
+    assert common.tolist() == pytest.approx([0, 0, 0.6, 5, 77, 0.5, 5, 0])
+
+
+def test_a_row_that_nothing_writes_is_refused():
+    with pytest.raises(AssertionError, match="done: nothing writes"):
+        features._replica_writer((Feature("done", Elapsed.COMPLETIONS),))
+    with pytest.raises(AssertionError, match="a gap of no feature"):
+        features._replica_writer((Feature("gap", Quantity.WAITING, above_least=True),))
+    rows = (Feature("a", Past.EMA, shown=Shown.HISTORY), Feature("b", Quantity.WAITING))
+    with pytest.raises(AssertionError, match="stands after"):
+        features._shown_writer(rows, features._replica_writer)
 
 
 def test_no_name_stands_for_two_columns():
