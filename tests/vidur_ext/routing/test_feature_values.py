@@ -253,24 +253,27 @@ def test_balance_of_none_and_of_one_replica(decide):
     assert decide((alone, NOTHING))[1]["balance"] == 1.0
 
 
-def test_the_history_by_hand():
+@pytest.mark.parametrize(
+    ("alpha", "values", "by_hand"),
+    [
+        # By half: 4, 6, 4; by an eighth: 4, 4.5, 4.1875. Errors 4 and -4: 0.5 * 0.5 * 16 = 4, then
+        # 0.5 * (4 + 0.5 * 16) = 6. Peak: 8, then halfway from 8 to 4. Low: halfway to 6, then 2.
+        (0.5, (4.0, 8.0, 2.0), (-6.0, 4.0, 4.0 - 4.1875, 6.0, 6.0, 2.0, 2.0, 4.1875)),
+        # By a quarter: 4, 5, 5.5; by a sixteenth: 4, 4.25, 4.421875. Errors 4 and 2:
+        # 0.75 * 0.25 * 16 = 3, then 0.75 * (3 + 0.25 * 4) = 3. Peak: 8, then 8 - 2.5 / 4. Low:
+        # 4 + 1 / 4, then 4.25 + 1.25 / 4.
+        (0.25, (4.0, 8.0, 7.0), (-1.0, 5.5, 1.078125, 3.0, 7.375, 4.5625, 7.0, 4.421875)),
+    ],
+)
+def test_the_history_by_hand(alpha, values, by_hand):
     history = new_history(1)
-    for value in (4.0, 8.0, 2.0):
-        follow(history, 0, value, 0.5)
-    # By half: 4, 6, 4; by an eighth: 4, 4.5, 4.1875. Errors 4 and -4: 0.5 * 0.5 * 16 = 4, then
-    # 0.5 * (4 + 0.5 * 16) = 6. Peak: 8, then halfway from 8 to 4. Low: halfway from 4 to 6, then 2.
-    by_hand = {
-        Past.DELTA: -6.0,
-        Past.EMA: 4.0,
-        Past.TREND: 4.0 - 4.1875,
-        Past.VARIANCE: 6.0,
-        Past.PEAK: 6.0,
-        Past.LOW: 2.0,
-        Past.LAST: 2.0,
-        Past.SLOW: 4.1875,
-    }
-    assert list(by_hand) == list(Past)
-    assert history[:, 0].tolist() == pytest.approx(list(by_hand.values()), abs=1e-12)
+    for value in values:
+        follow(history, 0, value, alpha)
+    rows = (
+        Past.DELTA, Past.EMA, Past.TREND, Past.VARIANCE, Past.PEAK, Past.LOW, Past.LAST, Past.SLOW,
+    )  # fmt: skip
+    assert rows == tuple(Past)
+    assert history[list(rows), 0].tolist() == pytest.approx(list(by_hand), abs=1e-12)
 
 
 def test_without_history_or_oracle_nothing_is_left_of_them(decide):
