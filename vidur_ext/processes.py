@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ppo_scheduler.errors import UserError
 
-Job = TypeVar("Job")
+Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
@@ -28,7 +28,7 @@ def _prepare_worker() -> None:
 
 
 def map_unordered(
-    work: Callable[[Job], Result], jobs: Sequence[Job], num_workers: int
+    work: Callable[[Work], Result], jobs: Sequence[Work], num_workers: int
 ) -> Iterator[tuple[int, Result]]:
     """Yield (index of job, result) as jobs finish; the first error ends everything.
 

@@ -19,7 +19,7 @@ from rich.text import Text
 from ppo_scheduler.checkpoint.reading import Entry, newest, recorded_keep_every
 from ppo_scheduler.errors import UserError
 from vidur_ext.commands.printing import (
-    NOTHING,
+    DASH,
     Document,
     console,
     facts_table,
@@ -123,14 +123,14 @@ def _found_table(lines: Sequence[Document]) -> Table:
             decimal(line["size_bytes"]),
             line["reason"] or Text("unusable", style="red"),
             _score(line["val_score"]),
-            NOTHING if line["run_dir"] is None else Path(line["run_dir"]).name,
+            DASH if line["run_dir"] is None else Path(line["run_dir"]).name,
         )
     return found
 
 
 def _age(seconds: float | None) -> str:
     if seconds is None:
-        return NOTHING
+        return DASH
     if seconds < 0:
         return "future"  # the clock went back since
     for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
@@ -386,7 +386,7 @@ def _parts_table(parts: Sequence[Document]) -> Table:
             str(part["equal_tensors"]),
             str(len(part["reshaped_tensors"])),
             str(len(changed)),
-            NOTHING if worst is None else f"{worst['max_abs']:.3g}",
+            DASH if worst is None else f"{worst['max_abs']:.3g}",
             "" if worst is None else worst["name"].removeprefix(f"{part['name']}."),
         )
     return states
@@ -404,8 +404,8 @@ def _short(text: str, width: int) -> str:
 
 
 def _score(score: float | None) -> str:
-    return NOTHING if score is None else f"{score:.4g}"
+    return DASH if score is None else f"{score:.4g}"
 
 
 def _or_nothing(value: object) -> str:
-    return NOTHING if value is None else str(value)
+    return DASH if value is None else str(value)

@@ -93,7 +93,7 @@ def _compare(
         load_policy(path, observation_schema(config.observation))
     from ppo_scheduler.errors import Interrupted
     from ppo_scheduler.monitoring.run_log import run_log
-    from vidur_ext.evaluation import judging as final_comparison
+    from vidur_ext.evaluation.judging import judge
 
     if output_dir is not None:
         folder = RunFolder.at(output_dir)
@@ -102,6 +102,6 @@ def _compare(
         folder = RunFolder.create(root, _KIND, datetime.now())
     with run_log(folder.path / "comparison.log", config.monitoring.log_level, quiet=quiet):
         try:
-            final_comparison.compare(config, policies, folder, quiet)
+            judge(config, policies, folder, quiet)
         except KeyboardInterrupt:
             raise Interrupted(signal.SIGINT, f"{folder.path} holds no report") from None

@@ -46,7 +46,7 @@ DoNotAsk = Annotated[bool, typer.Option("--yes", help="Do not ask")]
 BcEpochs = Annotated[int | None, typer.Option(help="Epochs of cloning at most")]
 DemoSteps = Annotated[int | None, typer.Option(help="Demonstrated decisions per teacher and load")]
 Seed = Annotated[int | None, typer.Option(help="The only seed")]
-Demonstrations = Annotated[
+DemonstrationsOption = Annotated[
     Path | None,
     typer.Option(metavar="SET", help="Clone from this set instead of collecting anew"),
 ]

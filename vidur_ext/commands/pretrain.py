@@ -14,7 +14,7 @@ from vidur_ext.commands.options import (
     DEFAULT_CONFIG,
     BcEpochs,
     ConfigOfHelp,
-    Demonstrations,
+    DemonstrationsOption,
     DemoSteps,
     Json,
     Quiet,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vidur_ext.run_folder import RunFolder
     from vidur_ext.warmstart.behaviour_cloning import CloningResult
 
-SHORTCUTS = {
+PRETRAIN_SHORTCUTS = {
     "bc_epochs": "warmstart.epochs",
     "demo_steps": "warmstart.demo_requests",
     "seed": "training.seed",
@@ -42,7 +42,7 @@ def pretrain(
     context: typer.Context,
     config: ConfigOfHelp = None,
     set_: Annotated[list[str] | None, set_option("Override one key, e.g. workload.qps=30")] = None,
-    demonstrations: Demonstrations = None,
+    demonstrations: DemonstrationsOption = None,
     finetune: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Policy file to begin with")
     ] = None,
@@ -56,7 +56,7 @@ def pretrain(
     quiet: Quiet = False,
     as_json: Json = False,
     help_: Annotated[
-        bool, help_option({**SHORTCUTS, "output_dir": "training.output_root"})
+        bool, help_option({**PRETRAIN_SHORTCUTS, "output_dir": "training.output_root"})
     ] = False,
 ) -> None:
     """Clone the teachers, or fine-tune a policy, and keep it as pretrained_actor.pt."""
@@ -64,7 +64,7 @@ def pretrain(
         raise UserError(
             "--demo-steps is for new demonstrations, --demonstrations brings its own: say one"
         )
-    shortcuts = overrides(context.params, SHORTCUTS)
+    shortcuts = overrides(context.params, PRETRAIN_SHORTCUTS)
     loaded = load_config(config or DEFAULT_CONFIG, [*shortcuts, *(set_ or [])])
     if demonstrations is not None:
         from vidur_ext.warmstart.sets import open_set
@@ -72,9 +72,9 @@ def pretrain(
         open_set(demonstrations).check(loaded)
     # The simulator and torch take seconds to import: not before the command line is known good.
     if finetune is not None:
-        from vidur_ext.warmstart.external_model import validate_model
+        from vidur_ext.warmstart.external_model import check_model
 
-        validate_model(finetune, loaded)
+        check_model(finetune, loaded)
     folder, result = _run(loaded, demonstrations, finetune, output_dir, quiet=quiet)
     training = _training_command(config, set_ or [], folder.pretrained_actor)
     document = _document(folder, result, loaded, training)
@@ -93,14 +93,14 @@ def _run(
     quiet: bool,
 ) -> tuple[RunFolder, CloningResult]:
     from ppo_scheduler.errors import Interrupted
-    from vidur_ext.runs.pretraining import Pretraining, pretrain, pretraining_folder
+    from vidur_ext.runs.pretraining import Pretraining, pretraining_folder, run_pretraining
     from vidur_ext.workload.run_workloads import describe_workload
 
     # Before there is a folder: a trace that is missing leaves none behind.
     wanted = Pretraining(config, describe_workload(config), demonstrations, finetune)
     folder = pretraining_folder(Path(config.training.output_root), output_dir)
     try:
-        return folder, pretrain(wanted, folder, quiet=quiet)
+        return folder, run_pretraining(wanted, folder, quiet=quiet)
     except KeyboardInterrupt:
         outcome = f"{folder.path} holds no pretrained_actor.pt"
         if folder.pretrained_actor.exists():

@@ -15,7 +15,7 @@ from rich.text import Text
 Document = dict[str, Any]
 """JSON values."""
 
-NOTHING = "–"
+DASH = "–"
 
 
 def show(document: Document, print_it: Callable[[Document], None], *, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from vidur_ext.commands.options import (
     QUICK_CONFIG,
     BcEpochs,
     ConfigOfHelp,
-    Demonstrations,
+    DemonstrationsOption,
     DemoSteps,
     Quiet,
     Seed,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from vidur_ext.runs.resume_choice import Ask, Wishes
 
 
-SHORTCUTS = {
+TRAIN_SHORTCUTS = {
     "num_replicas": "cluster.num_replicas",
     "qps": "workload.qps",
     "ppo_requests": "training.total_requests",
@@ -47,7 +47,7 @@ SHORTCUTS = {
 OutputDir = Annotated[
     Path | None, typer.Option(help="Folder of this run; default a new one per run")
 ]
-Resume = Annotated[
+ResumeOption = Annotated[
     str,
     typer.Option(
         metavar="WHICH",
@@ -85,7 +85,7 @@ def train(
     trace: Annotated[str | None, typer.Option(metavar="FILE", help="Replay this trace")] = None,
     rate_scale: Annotated[float | None, typer.Option(help="Factor on arrival rates")] = None,
     output_dir: OutputDir = None,
-    resume: Resume = "ask",
+    resume: ResumeOption = "ask",
     force_warmstart: Annotated[
         bool, _flag("--force-warmstart", "The same as --resume never")
     ] = False,
@@ -93,7 +93,7 @@ def train(
     use_external: Annotated[
         bool, _flag("--use-external", "Begin with the external model as it is")
     ] = False,
-    demonstrations: Demonstrations = None,
+    demonstrations: DemonstrationsOption = None,
     skip_bc_training: Annotated[
         bool, _flag("--skip-bc-training", "No demonstrations, no cloning")
     ] = False,
@@ -108,7 +108,7 @@ def train(
     ] = False,
     verbose: Annotated[bool, _flag("--verbose", "Log every detail")] = False,
     quiet: Quiet = False,
-    help_: Annotated[bool, help_option(SHORTCUTS)] = False,
+    help_: Annotated[bool, help_option(TRAIN_SHORTCUTS)] = False,
 ) -> None:
     """Warm-start, train and compare a PPO router inside Vidur."""
     _refuse_contradictions(context.params)
@@ -131,9 +131,9 @@ def train(
     if demonstrations is not None:
         _check_demonstrations(demonstrations, loaded, wishes)
     if external_pretrain is not None:
-        from vidur_ext.warmstart.external_model import validate_model
+        from vidur_ext.warmstart.external_model import check_model
 
-        validate_model(external_pretrain, loaded)
+        check_model(external_pretrain, loaded)
     if chunk_mode:
         order = Order(path, chunk_size, external_pretrain)
         begun = _run_in_chunks(loaded, wishes, order, output_dir, quiet=quiet)
@@ -191,7 +191,7 @@ def _operator() -> Ask | None:
 
 def _overrides(options: dict[str, Any]) -> list[str]:
     """Return what the options change in the config, as texts for ``--set``."""
-    texts = overrides(options, SHORTCUTS)
+    texts = overrides(options, TRAIN_SHORTCUTS)
     if options["trace"] is not None:
         texts.append("workload.source=trace")
     if options["skip_bc_training"]:

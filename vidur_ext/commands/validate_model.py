@@ -34,10 +34,10 @@ def validate_model(
     loaded = load_config(config or DEFAULT_CONFIG, set_ or [])
     if not model.is_file():
         raise UserError(f"{model}: there is no such file; name a pretrained_actor.pt or policy.pt")
-    from vidur_ext.warmstart import external_model
+    from vidur_ext.warmstart.external_model import check_model
 
     try:
-        report = external_model.validate_model(model, loaded)
+        report = check_model(model, loaded)
     except UserError as error:
         if as_json:
             print_json({"path": str(model), "fits": False, "problem": str(error)})

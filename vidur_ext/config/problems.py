@@ -22,14 +22,16 @@ from vidur_ext.config.fields import (
     unit,
 )
 
-Origin = Callable[[Location], str]
+WhereGiven = Callable[[Location], str]
 """Says where the value at a location was given."""
 
 _SHOWN_CHARACTERS = 60
 _MOST_SUGGESTIONS = 3
 
 
-def describe_problems(error: ValidationError, model: type[BaseModel], origin: Origin) -> list[str]:
+def describe_problems(
+    error: ValidationError, model: type[BaseModel], origin: WhereGiven
+) -> list[str]:
     """Return one line per problem: origin, path, value, what is allowed, the key's help.
 
     Args:

@@ -160,7 +160,7 @@ else:
     RewardMode = Literal[REWARD_MODES]
 
 
-class RewardSection(learner_sections.RewardSection):
+class RewardSection(learner_sections.RewardScalingSection):
     """What is rewarded, per interval between two decisions."""
 
     mode: RewardMode = key(

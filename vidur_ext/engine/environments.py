@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.observation import TELEMETRY, Observation
+from ppo_scheduler.observation import TELEMETRY, Floats, Observation
 from vidur_ext.config.sections import RewardSection
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     Cluster,
     Counter,
     EngineState,
-    Floats,
     Inputs,
     Ints,
     Request,

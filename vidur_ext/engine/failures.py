@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.engine.layout import Batching, Counter, Own, Replica, Request, Simulation
-from vidur_ext.engine.running_batch import formed_batch
+from vidur_ext.engine.layout import (
+    Batching,
+    Counter,
+    EngineState,
+    Own,
+    Replica,
+    Request,
+    Simulation,
+)
 from vidur_ext.execution_time.tables import TableLimits
 
 
@@ -50,3 +59,28 @@ def _overflow(sim: Simulation, limits: TableLimits) -> str:
     violation = limits.violation(q_tokens, kv_tokens)
     assert violation is not None, "only a batch beyond the tables overflows"
     return violation
+
+
+class RunningBatch(NamedTuple):
+    """Request indices, new tokens and KV tokens (the new ones included) in the batch's order."""
+
+    requests: list[int]
+    q_tokens: list[int]
+    kv_tokens: list[int]
+
+
+def formed_batch(state: EngineState, replica: int) -> RunningBatch:
+    """Return the batch that a replica has formed last, though it may be unable to start it."""
+    row = state.replicas[replica]
+    first_chunk = int(row[Replica.DECODING])
+    members = state.members[replica, : row[Replica.MEMBERS]].tolist()
+    done = state.requests[members, Request.DONE]
+    first = 0 if row[Replica.DECODES] else first_chunk
+    decoding, prompts = members[first:first_chunk], members[first_chunk:]
+    chunks = state.chunks[replica, first_chunk : row[Replica.MEMBERS]]
+    return RunningBatch(
+        decoding + prompts,
+        [1] * len(decoding) + chunks.tolist(),
+        (done[first:first_chunk] + row[Replica.ROUNDS] + 1).tolist()
+        + (done[first_chunk:] + chunks).tolist(),
+    )

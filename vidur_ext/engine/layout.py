@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.columns import Column
 from vidur_ext.execution_time.tables import TableLimits
 from vidur_ext.routing.estimator import Estimates
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 class Batching(IntEnum):

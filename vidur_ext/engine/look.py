@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.engine.layout import Counter, Own, Replica, Request, Simulation, Since, Time
 from vidur_ext.routing.components import RewardRule
@@ -11,7 +12,6 @@ from vidur_ext.routing.estimator import expected_output_tokens, predict
 from vidur_ext.routing.view import (
     Arriving,
     Elapsed,
-    Floats,
     Queued,
     Seen,
     SeenReplica,

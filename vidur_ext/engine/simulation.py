@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.observation import Floats
 from vidur_ext.engine import loop
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     Cluster,
     Counter,
     EngineState,
-    Floats,
     Inputs,
     Ints,
     Request,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_scheduler.observation import TELEMETRY
+from ppo_scheduler.observation import TELEMETRY, Floats
 from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.layout import Counter, EngineState, Inputs, Ints, Simulation, Time
 from vidur_ext.engine.look import see
@@ -15,7 +15,7 @@ from vidur_ext.engine.loop import AT_END, advance_one, assign_one
 from vidur_ext.routing.components import RewardRule
 from vidur_ext.routing.features import FeatureRule, write_observation
 from vidur_ext.routing.rewards import reward_of
-from vidur_ext.routing.view import Floats, Memory, Sight
+from vidur_ext.routing.view import Memory, Sight
 
 _NUM_MEASURED = len(TELEMETRY)
 _MIX = np.uint64(0x9E3779B97F4A7C15)

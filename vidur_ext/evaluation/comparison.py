@@ -21,7 +21,7 @@ from vidur_ext.evaluation.metrics import (
 from vidur_ext.evaluation.run_result import RunResult, complete_grid
 from vidur_ext.evaluation.statistics import CONFIDENCE, Bootstrap, Interval, PairedDifference
 
-SCHEMA_VERSION = 2
+COMPARISON_VERSION = 2
 
 Differences = dict[str, PairedDifference | None]
 
@@ -179,7 +179,7 @@ class Comparison:
     def to_dict(self) -> dict[str, object]:
         """Return the whole result as plain Python values, fit for strict JSON."""
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": COMPARISON_VERSION,
             "baseline": self.baseline,
             "num_replicas": self.num_replicas,
             "slo": {"ttft_s": self.objectives.ttft_s, "tbt_s": self.objectives.tbt_s},

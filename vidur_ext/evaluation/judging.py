@@ -35,7 +35,7 @@ def policies_of(folder: RunFolder) -> dict[str, Path]:
     return policies
 
 
-def compare(
+def judge(
     config: TrainingConfig, policies: dict[str, Path], folder: RunFolder, quiet: bool
 ) -> ReportPaths:
     """Compare policies with the heuristics on held-out workloads; the report goes to ``folder``.

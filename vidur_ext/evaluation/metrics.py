@@ -124,7 +124,7 @@ CONTROL_NOTE = (
 )
 
 
-def marked(name: str, *, oracle: bool) -> str:
+def with_marks(name: str, *, oracle: bool) -> str:
     """Return ``name`` with the marks it has to carry wherever it is shown."""
     marks = (ORACLE_MARK if oracle else "") + (CONTROL_MARK if name in CONTROLS else "")
     return f"{name} {marks}" if marks else name

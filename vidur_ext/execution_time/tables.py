@@ -8,14 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.execution_time.roofline import RooflineModel
 
 TOKEN_STEP = 8
 CHUNK_STEP = 32
 
-Floats = NDArray[np.float64]
 NativeKeys = list[tuple[int, int]]
 
 

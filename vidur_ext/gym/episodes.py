@@ -11,24 +11,24 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.observation import Floats
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.engine.layout import Ints
 from vidur_ext.routing.components import COMPONENT_NAMES
-from vidur_ext.routing.view import Floats
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.run_workloads import build_stream
 
-Config = TrainingConfig | str | Path | None
+ConfigSource = TrainingConfig | str | Path | None
 GymObservation = dict[str, NDArray[np.float32]]
 
 
 class RoutingEpisodes:
     """B episodes at once; the next ones go on in the request stream where the last ones ended."""
 
-    def __init__(self, config: Config, overrides: Sequence[str], num_envs: int) -> None:
+    def __init__(self, config: ConfigSource, overrides: Sequence[str], num_envs: int) -> None:
         """Build the cluster.
 
         Args:
@@ -123,7 +123,7 @@ class RoutingEpisodes:
         }
 
 
-def read_config(config: Config, overrides: Sequence[str]) -> TrainingConfig:
+def read_config(config: ConfigSource, overrides: Sequence[str]) -> TrainingConfig:
     """Return the training config that was meant.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.gym.episodes import Config, GymObservation, RoutingEpisodes
+from vidur_ext.gym.episodes import ConfigSource, GymObservation, RoutingEpisodes
 
 
 class RoutingEnv(gymnasium.Env[GymObservation, np.int64]):
@@ -22,7 +22,7 @@ class RoutingEnv(gymnasium.Env[GymObservation, np.int64]):
     ``training.episode_requests`` requests have been served.
     """
 
-    def __init__(self, config: Config = None, overrides: Sequence[str] = ()) -> None:
+    def __init__(self, config: ConfigSource = None, overrides: Sequence[str] = ()) -> None:
         """Build the cluster of a config; see ``RoutingEpisodes``.
 
         Raises:

@@ -12,7 +12,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.gym.episodes import Config, GymObservation, RoutingEpisodes
+from vidur_ext.gym.episodes import ConfigSource, GymObservation, RoutingEpisodes
 from vidur_ext.gym.routing_env import checked_actions, refuse_options
 
 Bools = NDArray[np.bool_]
@@ -29,7 +29,7 @@ class RoutingVectorEnv(gymnasium.vector.VectorEnv[GymObservation, NDArray[np.int
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}  # noqa: RUF012
 
     def __init__(
-        self, num_envs: int = 1, config: Config = None, overrides: Sequence[str] = ()
+        self, num_envs: int = 1, config: ConfigSource = None, overrides: Sequence[str] = ()
     ) -> None:
         """Build the cluster of a config B times; see ``RoutingEpisodes``.
 

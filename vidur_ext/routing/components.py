@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
-from vidur_ext.routing.view import Elapsed, Floats, Memory, Quantity, Remembered, Sight
+from vidur_ext.routing.view import Elapsed, Memory, Quantity, Remembered, Sight
 
 
 class RewardRule(NamedTuple):
@@ -32,16 +33,16 @@ class RewardRule(NamedTuple):
     ema_alpha: float
 
 
-Formula = Callable[[RewardRule, Sight, Memory], float]
+ComponentFormula = Callable[[RewardRule, Sight, Memory], float]
 
 
 class Component(NamedTuple):
-    """``compute`` is a compiled ``Formula``."""
+    """``compute`` is a compiled ``ComponentFormula``."""
 
     name: str
     unit: str
     meaning: str
-    compute: Formula
+    compute: ComponentFormula
 
 
 @compiled

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.columns import Column
 from vidur_ext.compiled import compiled
-from vidur_ext.routing.view import Floats, Prediction
+from vidur_ext.routing.view import Prediction
 
 
 class Rate(Column):

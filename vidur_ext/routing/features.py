@@ -15,14 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.config.learner_sections import ObservationSection
-from ppo_scheduler.observation import TELEMETRY, ObservationSchema
+from ppo_scheduler.observation import TELEMETRY, Floats, ObservationSchema
 from vidur_ext.columns import Column
 from vidur_ext.compiled import compiled
 from vidur_ext.routing.components import COMPONENT_NAMES
 from vidur_ext.routing.view import (
     Arriving,
     Elapsed,
-    Floats,
     Memory,
     Past,
     Predicted,

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.columns import Column, record
 from vidur_ext.compiled import compiled
 
@@ -195,9 +196,6 @@ def follow(history: NDArray[np.float64], index: int, value: float, alpha: float)
     peak, low = history[Past.PEAK, index], history[Past.LOW, index]
     history[Past.PEAK, index] = max(value, peak + alpha * (average - peak))
     history[Past.LOW, index] = min(value, low + alpha * (average - low))
-
-
-Floats = NDArray[np.float64]
 
 
 class Sight(NamedTuple):

@@ -15,7 +15,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs import chunk_record
 from vidur_ext.runs.chunk_record import Order, write_progress
-from vidur_ext.runs.chunk_recovery import Recovered, find_run, recover, requests_done
+from vidur_ext.runs.chunk_recovery import Recovered, find_chunked_run, recover, requests_done
 from vidur_ext.runs.resume_choice import Ask, Wishes
 from vidur_ext.runs.start import Start, decide, open_folder
 
@@ -66,7 +66,7 @@ def run_in_chunks(
         )
     store = CheckpointStore(config.checkpointing)
     with ExitStack() as stack:
-        begun = find_run(config, output_dir) if wishes.resume in ("ask", "auto") else None
+        begun = find_chunked_run(config, output_dir) if wishes.resume in ("ask", "auto") else None
         if begun is not None:
             stack.enter_context(only_driver(begun.path))
             store.wait_for_writer(_PATIENCE_S)  # a dead driver's chunk is saving there

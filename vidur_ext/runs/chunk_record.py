@@ -21,7 +21,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 
 PROGRESS_FILE = "training_progress.json"
-SCHEMA_VERSION = 1
+PROGRESS_VERSION = 1
 
 
 class DamagedProgress(UserError):
@@ -114,9 +114,9 @@ def read_progress(path: Path) -> TrainingProgress:
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int):
         raise DamagedProgress(f"{path}: is damaged, it has no schema_version. {_WAYS_OUT}")
-    if version != SCHEMA_VERSION:
+    if version != PROGRESS_VERSION:
         raise UserError(
-            f"{path}: has schema_version {version}, this program reads {SCHEMA_VERSION}: use the "
+            f"{path}: has schema_version {version}, this program reads {PROGRESS_VERSION}: use the "
             "program that wrote it, or start a new training in another folder"
         )
     try:

@@ -67,7 +67,7 @@ class Recovered:
     start: Start
 
 
-def find_run(config: TrainingConfig, output_dir: Path | None) -> RunFolder | None:
+def find_chunked_run(config: TrainingConfig, output_dir: Path | None) -> RunFolder | None:
     """Return the folder of the training in chunks that was active last, None without one.
 
     Only runs that save to the same checkpoint folder count: others are other experiments.

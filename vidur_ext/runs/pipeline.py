@@ -1,4 +1,4 @@
-"""The main job: warm start, train, compare.
+"""The main job: warm start, train, judge.
 
 Torch and the simulator take seconds to import: each step does it for itself, so that a run says at
 once where it is and what it will be trained on.
@@ -43,10 +43,10 @@ def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> 
             warm_start(config, folder, start.external, start.demonstrations)
         (train or train_in_one_go)(start, folder)
         if config.evaluation.enabled:
-            from vidur_ext.evaluation.judging import compare, policies_of
+            from vidur_ext.evaluation.judging import judge, policies_of
 
             _set_torch_threads(config)
-            compare(config, policies_of(folder), folder, quiet)
+            judge(config, policies_of(folder), folder, quiet)
     return folder
 
 

@@ -63,7 +63,7 @@ def pretraining_folder(output_root: Path, output_dir: Path | None) -> RunFolder:
     return RunFolder.at(output_dir)
 
 
-def pretrain(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> CloningResult:
+def run_pretraining(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> CloningResult:
     """Clone the teachers; the folder has the policy, its history, curves, log and config.
 
     Raises:

@@ -13,17 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.control.curriculum import StageScales
-from ppo_scheduler.observation import Observation
+from ppo_scheduler.observation import Floats, Observation
 from ppo_scheduler.ppo.learner import Learner
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
-from vidur_ext.routing.view import (
-    ArrivingRequest,
-    ClusterSnapshot,
-    Earned,
-    Floats,
-    SinceLastDecision,
-)
+from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Earned, SinceLastDecision
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.vidur.simulation import VidurSimulation, routed_by
 from vidur_ext.workload.request_table import RequestTable

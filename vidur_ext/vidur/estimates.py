@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from vidur.entities import Batch
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.routing.estimator import Estimates, Rate
-from vidur_ext.routing.view import Floats
 
 _REFERENCE_CONTEXT_TOKENS = 2048
 _WHOLE_PROMPT_TOKENS = 1024

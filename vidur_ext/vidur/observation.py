@@ -8,7 +8,7 @@ import numpy as np
 
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
-from ppo_scheduler.observation import Observation
+from ppo_scheduler.observation import Floats, Observation
 from vidur_ext.compiled import compiled, compiled_entry, tuple_of
 from vidur_ext.config.sections import RewardSection
 from vidur_ext.routing.components import COMPONENTS, RewardRule
@@ -28,7 +28,6 @@ from vidur_ext.routing.view import (
     ClusterSnapshot,
     Earned,
     Elapsed,
-    Floats,
     Memory,
     Quantity,
     Queued,

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.routing.view import (
     ClusterSnapshot,
     Completion,
-    Floats,
     Quantity,
     QueuedRequest,
     SinceLastDecision,

@@ -45,7 +45,7 @@ class ModelReport:
     """Rows of replica features behind the statistics."""
 
 
-def validate_model(path: Path, config: TrainingConfig) -> ModelReport:
+def check_model(path: Path, config: TrainingConfig) -> ModelReport:
     """Check that a policy can begin a training; nothing is written.
 
     Raises:

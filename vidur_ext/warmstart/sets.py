@@ -31,7 +31,7 @@ from vidur_ext.warmstart.demonstrations import Demonstrations
 DESCRIPTION_FILE = "demonstration_set.json"
 DATA_FILE = "demonstrations.npz"
 KIND = "ppo_scheduler demonstrations"
-SCHEMA_VERSION = 1
+SET_VERSION = 1
 _NOT_RECORDED = {"clip"}
 """Keys of the observation group that change what a policy makes of a state, not the state."""
 
@@ -155,10 +155,10 @@ def _parse(content: bytes, file: Path) -> SetDescription:
         raise UserError(f"{file}: is damaged, it is not JSON ({error}); collect anew") from None
     if not isinstance(document, dict) or document.get("kind") != KIND:
         raise UserError(f"{file}: does not describe demonstrations (its kind is not {KIND!r})")
-    if document.get("schema_version") != SCHEMA_VERSION:
+    if document.get("schema_version") != SET_VERSION:
         raise UserError(
             f"{file}: has schema_version {document.get('schema_version')!r}, this program reads "
-            f"{SCHEMA_VERSION}: use the program that wrote it, or collect anew"
+            f"{SET_VERSION}: use the program that wrote it, or collect anew"
         )
     try:
         return SetDescription.model_validate_json(content)

@@ -111,7 +111,7 @@ class PPOSection(Section):
         return self
 
 
-class RewardSection(Section):
+class RewardScalingSection(Section):
     """How the learner takes rewards, whatever is rewarded."""
 
     normalize: bool = key(True, "divide rewards by the running std of the return (never shift)")
@@ -388,7 +388,7 @@ class LearnerConfig(Section):
     observation: ObservationSection = key(ObservationSection(), "what the policy sees")
     actor_critic_architecture: ArchitectureSection = key(ArchitectureSection(), "the network")
     ppo_config: PPOSection = key(PPOSection(), "clipped PPO")
-    reward_config: RewardSection = key(RewardSection(), "the scale of rewards")
+    reward_config: RewardScalingSection = key(RewardScalingSection(), "the scale of rewards")
     kl_regularization: KLSection = key(KLSection(), "KL to the warm-start policy")
     statistics_stabilization: StabilizationSection = key(
         StabilizationSection(), "normalizers collect before learning starts"

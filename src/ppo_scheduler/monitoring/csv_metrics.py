@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import write_file
-from ppo_scheduler.monitoring.scalars import Row, metrics_disk_errors
+from ppo_scheduler.monitoring.scalars import ScalarRow, metrics_disk_errors
 
 _STEP = "global_step"
 
@@ -23,7 +23,7 @@ class CsvSink:
         path: Path,
         columns: Sequence[str],
         resume_step: int | None,
-        history: Iterable[Row] = (),
+        history: Iterable[ScalarRow] = (),
     ) -> None:
         """Open for appending.
 

@@ -67,7 +67,7 @@ def scalar_names(num_replicas: int, reward_components: Sequence[str]) -> tuple[s
     return tuple(f"{group}/{name}" for group, names in groups.items() for name in names)
 
 
-Row = tuple[int, Mapping[str, float]]
+ScalarRow = tuple[int, Mapping[str, float]]
 """``global_step`` and the scalars recorded at it."""
 
 
@@ -139,7 +139,7 @@ class MetricsHistory:
             self._values[self._count, self._index[name]] = value
         self._count += 1
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[ScalarRow]:
         """Yield what was recorded, in order."""
         for step, values in zip(self._steps[: self._count], self._values, strict=False):
             present = np.flatnonzero(~np.isnan(values))

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from ppo_scheduler.monitoring.scalars import Row, metrics_disk_errors
+from ppo_scheduler.monitoring.scalars import ScalarRow, metrics_disk_errors
 
 
 class TensorBoardSink:
     """Writes one event per scalar into a folder that ``tensorboard --logdir`` reads."""
 
-    def __init__(self, log_dir: Path, resume_step: int | None, history: Iterable[Row] = ()) -> None:
+    def __init__(
+        self, log_dir: Path, resume_step: int | None, history: Iterable[ScalarRow] = ()
+    ) -> None:
         """Open a new events file.
 
         Args:
@@ -57,7 +59,7 @@ def _events_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("events.out.tfevents.*"))
 
 
-def _write_history(log_dir: Path, history: Iterable[Row]) -> None:
+def _write_history(log_dir: Path, history: Iterable[ScalarRow]) -> None:
     """Write a file that shows when it is whole: half a history would never be completed."""
     rows = iter(history)
     first = next(rows, None)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.monitoring.scalars import Row
+from ppo_scheduler.monitoring.scalars import ScalarRow
 
 try:
     import wandb
@@ -32,7 +32,7 @@ class WandbSink:
         project: str,
         name: str,
         run_id: str | None,
-        history: Iterable[Row] = (),
+        history: Iterable[ScalarRow] = (),
     ) -> None:
         """Open the run.
 

@@ -62,7 +62,7 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
-class Past:
+class PastObservation:
     """A past observation: the names of its replica columns, and the digest of what is left."""
 
     replica: tuple[str, ...]
@@ -91,7 +91,7 @@ def left_of(replica: Sequence[str]) -> tuple[str, ...]:
 
 
 @cache
-def _pasts() -> dict[str, Past]:
+def _pasts() -> dict[str, PastObservation]:
     """Return every past observation by its digest."""
     found = {}
     for oracle, history, slots in product((0, 1), (0, 1), range(_MOST_SLOTS + 1)):
@@ -99,11 +99,11 @@ def _pasts() -> dict[str, Past]:
         replica = (*_ALWAYS, *_ORACLE * oracle, *_HISTORY * history, *queues)
         common = (*_COMMON, *_COMMON_ORACLE * oracle, *_COMMON_HISTORY * history)
         present = ObservationSchema(left_of(replica), common, ()).digest()
-        found[ObservationSchema(replica, common, ()).digest()] = Past(replica, present)
+        found[ObservationSchema(replica, common, ()).digest()] = PastObservation(replica, present)
     return found
 
 
-def past_observation(schema: str) -> Past | None:
+def past_observation(schema: str) -> PastObservation | None:
     """Return the past observation of a digest; None if it is of the present, or of none."""
     return _pasts().get(schema)
 
@@ -148,7 +148,7 @@ def migrate_rows(
     Raises:
         IncompatibleState: what is gone is not what it was in any version of this program.
     """
-    past = Past(replica, "")
+    past = PastObservation(replica, "")
     for gone, original in past.copies:
         if not np.array_equal(rows[..., gone], rows[..., original]):
             raise _no_past(replica[gone], f"equal {replica[original]}")
@@ -195,7 +195,7 @@ def _is_policy(state: Any) -> bool:
     return isinstance(state, dict) and all(part in state for part in parts)
 
 
-def _check_columns(statistics: StateDict, past: Past) -> None:
+def _check_columns(statistics: StateDict, past: PastObservation) -> None:
     """Raise ``IncompatibleState`` unless copies have their originals' statistics, and zeros none.
 
     Equal statistics make equal features of equal numbers, so that weights may be added.
@@ -217,7 +217,7 @@ def _no_past(column: str, should: str) -> IncompatibleState:
     )
 
 
-def _merged(weight: Tensor, past: Past) -> Tensor:
+def _merged(weight: Tensor, past: PastObservation) -> Tensor:
     """Return the first layer's weights [H, F] for what is left, giving the same sums."""
     merged = weight.clone()
     for gone, original in past.copies:

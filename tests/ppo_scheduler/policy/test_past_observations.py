@@ -15,7 +15,7 @@ from ppo_scheduler.errors import IncompatibleState, UserError
 from ppo_scheduler.observation import Observation, ObservationSchema
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.policy.past_observations import (
-    Past,
+    PastObservation,
     migrate_policy,
     migrate_rows,
     migrate_training,
@@ -59,7 +59,7 @@ def policy_of(state) -> RoutingPolicy:
     return policy
 
 
-def states_of(policy: RoutingPolicy, past: Past) -> Observation:
+def states_of(policy: RoutingPolicy, past: PastObservation) -> Observation:
     """Return states around those it has seen; copies are copies, and zeros 0."""
     rng = np.random.default_rng(0)
 
@@ -200,7 +200,7 @@ def test_a_policy_file_is_migrated_and_stays_as_it_is(tmp_path):
     assert path.read_bytes() == content
 
 
-def rows_of(past: Past):
+def rows_of(past: PastObservation):
     rows = np.random.default_rng(0).normal(size=(6, 2, len(past.replica))).astype(np.float32)
     for gone, original in past.copies:
         rows[..., gone] = rows[..., original]

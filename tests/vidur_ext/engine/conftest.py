@@ -14,8 +14,8 @@ from vidur_ext.compiled import compiled_entry
 from vidur_ext.config.sections import SCHEDULERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation, loop
+from vidur_ext.engine.failures import formed_batch
 from vidur_ext.engine.layout import Clock, Counter, Replica
-from vidur_ext.engine.running_batch import formed_batch
 from vidur_ext.vidur.analytic_predictor import token_lists
 from vidur_ext.vidur.engine_inputs import cluster_of
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config

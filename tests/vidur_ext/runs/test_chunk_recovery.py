@@ -21,7 +21,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs import chunk_record
 from vidur_ext.runs.chunk_record import Order, read_progress, write_progress
-from vidur_ext.runs.chunk_recovery import Recovered, find_run, recover
+from vidur_ext.runs.chunk_recovery import Recovered, find_chunked_run, recover
 
 BEGUN = datetime(2030, 1, 1, tzinfo=timezone.utc)
 ORDER = Order(Path("my.json"), None, None)
@@ -284,32 +284,32 @@ def test_what_is_completed_stays_so_without_its_checkpoints(site):
 
 
 def test_the_run_that_was_active_last_is_found(site):
-    assert find_run(site.config, None) is None
+    assert find_chunked_run(site.config, None) is None
     site.plan()
     older = site.folder
     site.folder = site.run("run_2", "warmstart_external")
     site.plan()
     os.utime(older.progress, (1, 1))
-    assert find_run(site.config, None) == site.folder
+    assert find_chunked_run(site.config, None) == site.folder
     os.utime(site.folder.progress, (0, 0))
-    assert find_run(site.config, None) == older
+    assert find_chunked_run(site.config, None) == older
 
 
 def test_a_run_outside_the_output_root_is_found_by_its_checkpoint(site, tmp_path):
     site.folder = RunFolder.at(tmp_path / "anywhere")
     site.plan()
-    assert find_run(site.config, None) is None
+    assert find_chunked_run(site.config, None) is None
     site.save(100)
-    assert find_run(site.config, None) == site.folder
+    assert find_chunked_run(site.config, None) == site.folder
 
 
 def test_runs_of_other_checkpoint_folders_are_other_experiments(site, tmp_path):
     site.plan()
     other = site.make_config(checkpointing={"checkpoint_dir": str(tmp_path / "other")})
-    assert find_run(other, None) is None
+    assert find_chunked_run(other, None) is None
 
 
 def test_a_named_folder_is_taken_or_nothing(site, tmp_path):
     site.plan()
-    assert find_run(site.config, site.folder.path) == site.folder
-    assert find_run(site.config, tmp_path / "new") is None
+    assert find_chunked_run(site.config, site.folder.path) == site.folder
+    assert find_chunked_run(site.config, tmp_path / "new") is None

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidur_ext.evaluation.judging import compare, policies_of
+from vidur_ext.evaluation.judging import judge, policies_of
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.pipeline import run_pipeline
 from vidur_ext.runs.start import Start
@@ -139,7 +139,7 @@ def test_every_key_of_the_comparison_changes_it(job, make_config):
 
     def judged(**change: object) -> str:
         config = make_config(**{**SMALL, "evaluation": {**SMALL["evaluation"], **change}})
-        compare(config, policies_of(folder), folder, quiet=True)
+        judge(config, policies_of(folder), folder, quiet=True)
         document = comparison(folder.path)
         document.pop("facts")
         return re.sub(r'"decisions_per_second": [^,}]*', "", json.dumps(document))

@@ -21,9 +21,9 @@ from vidur_ext.routing.features import observation_schema
 from vidur_ext.warmstart.external_model import (
     PROBES,
     adopt,
+    check_model,
     log_same_choices,
     same_choices,
-    validate_model,
 )
 
 
@@ -57,7 +57,7 @@ def model(tmp_path):
 
 
 def test_a_fitting_policy_is_described(model):
-    report = validate_model(model, config())
+    report = check_model(model, config())
     made = policy(config())
     assert report.path == model
     assert report.size_bytes == model.stat().st_size
@@ -80,19 +80,19 @@ def test_a_fitting_policy_is_described(model):
 )
 def test_a_policy_for_another_config_is_refused(model, groups, message):
     with pytest.raises(UserError, match=message):
-        validate_model(model, config(**groups))
+        check_model(model, config(**groups))
 
 
 def test_the_number_of_replicas_is_free(model):
-    validate_model(model, config(cluster={"num_replicas": 9}))
+    check_model(model, config(cluster={"num_replicas": 9}))
 
 
 def test_no_file_and_no_policy_are_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.pt: no such policy file"):
-        validate_model(tmp_path / "none.pt", config())
+        check_model(tmp_path / "none.pt", config())
     (tmp_path / "text.pt").write_text("no model")
     with pytest.raises(UserError, match=r"text\.pt: cannot be read as a policy file"):
-        validate_model(tmp_path / "text.pt", config())
+        check_model(tmp_path / "text.pt", config())
 
 
 def _first(state):
@@ -159,7 +159,7 @@ def test_a_damaged_policy_is_refused_and_the_damage_named(tmp_path, damage, mess
     damage(state)
     save_policy_state(state, tmp_path / "bad.pt")
     with pytest.raises(UserError, match=message):
-        validate_model(tmp_path / "bad.pt", config())
+        check_model(tmp_path / "bad.pt", config())
 
 
 def test_an_adopted_policy_chooses_as_the_original(model, tmp_path):

@@ -26,8 +26,8 @@ from vidur_ext.evaluation.metrics import (
     CountedRun,
     Latency,
     RequestLatencies,
-    marked,
     pool,
+    with_marks,
 )
 from vidur_ext.evaluation.report import wording
 from vidur_ext.evaluation.run_result import RunResult
@@ -135,7 +135,7 @@ def slo_bars(comparison: Comparison) -> Figure:
 
 def label_rows(axis: Axes, comparison: Comparison) -> None:
     """Name the schedulers at the rows of ``axis``, best on top, the learned policy in bold."""
-    names = [marked(one.name, oracle=one.uses_output_lengths) for one in comparison.schedulers]
+    names = [with_marks(one.name, oracle=one.uses_output_lengths) for one in comparison.schedulers]
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
     for one, tick in zip(comparison.schedulers, axis.get_yticklabels(), strict=True):
@@ -223,7 +223,7 @@ def latency_cdf(comparison: Comparison, runs: Sequence[RunResult]) -> Figure:
             axis.step(
                 ranked, np.arange(1, len(ranked) + 1) / max(len(ranked), 1), where="post",
                 color=look.color, linewidth=look.width, linestyle=look.dashes, zorder=look.order,
-                label=marked(one.name, oracle=one.uses_output_lengths),
+                label=with_marks(one.name, oracle=one.uses_output_lengths),
             )  # fmt: skip
     for axis, extent, (_, title) in zip(axes, extents, _PANELS, strict=True):
         _dress_cdf(axis, title, np.concatenate([np.empty(0), *extent]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vidur_ext.evaluation.comparison import Comparison, Differences, SchedulerComparison
 from vidur_ext.evaluation.engines import EngineComparison
-from vidur_ext.evaluation.metrics import LEARNED, SLO_METRIC, STATISTICS, Latency, marked
+from vidur_ext.evaluation.metrics import LEARNED, SLO_METRIC, STATISTICS, Latency, with_marks
 from vidur_ext.evaluation.report import wording
 from vidur_ext.evaluation.statistics import PairedDifference
 
@@ -61,7 +61,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One scheduler, named with its marks; ``learned`` if it is the policy under test."""
 
     name: str
@@ -69,14 +69,14 @@ class Row:
     cells: tuple[Cell, ...]
 
 
-def rows(comparison: Comparison, groups: Sequence[Columns]) -> list[Row]:
+def rows(comparison: Comparison, groups: Sequence[Columns]) -> list[TableRow]:
     """Return a row per scheduler, best first: dashes where a group does not know it.
 
     A scheduler that no group knows has no row.
     """
     return [
-        Row(
-            marked(one.name, oracle=one.uses_output_lengths),
+        TableRow(
+            with_marks(one.name, oracle=one.uses_output_lengths),
             one.learned,
             tuple(cell for group in groups for cell in _cells(group, one.name)),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import TOLERANCE, EngineComparison, SchedulerOnEngines
-from vidur_ext.evaluation.metrics import CONTROL_NOTE, LEARNED, ORACLE_NOTE, SLO_METRIC, marked
+from vidur_ext.evaluation.metrics import CONTROL_NOTE, LEARNED, ORACLE_NOTE, SLO_METRIC, with_marks
 from vidur_ext.evaluation.statistics import Interval, PairedDifference
 
 NOTHING = "–"
@@ -97,7 +97,7 @@ def headline(comparison: Comparison) -> str:
     rivals = [one for one in rivals if one is not learned]
     verdicts = [verdict(learned.versus[one.name][HEADLINE_METRIC]) for one in rivals]
     text = (
-        f"{marked(LEARNED, oracle=learned.uses_output_lengths)}: mean E2E "
+        f"{with_marks(LEARNED, oracle=learned.uses_output_lengths)}: mean E2E "
         f"{number(learned.pooled[HEADLINE_METRIC])} s; of {len(rivals)} realistic rivals clearly "
         f"better than {verdicts.count('better')}, clearly worse than {verdicts.count('worse')}, "
         f"not distinguishable from {verdicts.count('unclear')}"

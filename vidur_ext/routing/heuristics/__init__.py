@@ -21,10 +21,10 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.config.sections import HEURISTIC_NAMES
 from vidur_ext.routing.dice import Dice, lightest
-from vidur_ext.routing.view import Floats
 
 Compiled = Callable[..., Any]
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.routing.dice import Dice
-from vidur_ext.routing.view import Floats
 
 CONTROL = True
 

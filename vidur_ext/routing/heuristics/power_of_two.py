@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.routing.dice import Dice, draw
 from vidur_ext.routing.heuristics.least_outstanding import score
-from vidur_ext.routing.view import Floats
 
 
 @compiled

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from ppo_scheduler.control.curriculum import StageScales
+from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.config.sections import REWARD_MODES, RewardSection
 from vidur_ext.routing.components import RewardRule, write_components
-from vidur_ext.routing.view import Floats, Memory, Sight
+from vidur_ext.routing.view import Memory, Sight
 
 Reward = Callable[[RewardRule, Sight, Memory, Floats], float]
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.routing.components import RewardRule, position
 from vidur_ext.routing.rewards import instant
-from vidur_ext.routing.view import Floats, Memory, Remembered, Sight
+from vidur_ext.routing.view import Memory, Remembered, Sight
 
 _THROUGHPUT, _MEAN_LATENCY = position("throughput"), position("mean_latency")
 _PENALTY, _CHANGE = position("threshold_penalty"), position("change")

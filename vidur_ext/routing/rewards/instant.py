@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.routing.components import RewardRule, position
-from vidur_ext.routing.view import Floats, Memory, Sight
+from vidur_ext.routing.view import Memory, Sight
 
 _THROUGHPUT, _MEAN_LATENCY = position("throughput"), position("mean_latency")
 _IMBALANCE, _PENALTY = position("imbalance"), position("threshold_penalty")

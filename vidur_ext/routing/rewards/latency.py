@@ -6,9 +6,10 @@ the limit).
 
 from __future__ import annotations
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.routing.components import RewardRule, position
-from vidur_ext.routing.view import Floats, Memory, Sight
+from vidur_ext.routing.view import Memory, Sight
 
 _LATENCY = position("latency")
 
