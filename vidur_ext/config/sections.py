@@ -185,6 +185,16 @@ class RewardSection(learner_sections.RewardScalingSection):
     )
 
 
+class LookaheadSection(Section):
+    """What routing is to make small, for the planner that simulates every choice, the policy it
+    teaches, the reward `latency_ttft` and the validation: seconds to the last token of all requests
+    plus `ttft_weight` times those to the first."""
+
+    ttft_weight: float = key(
+        5.0, "L: what a second to the first token weighs beside one to the last", ge=0, le=1000
+    )
+
+
 class SimulationSection(Section):
     """The simulator's own settings."""
 

@@ -14,6 +14,7 @@ from vidur_ext.config.sections import (
     ORACLES,
     ClusterSection,
     EvaluationSection,
+    LookaheadSection,
     ParallelSection,
     RewardSection,
     SimulationSection,
@@ -64,6 +65,7 @@ class RouterConfig(LearnerConfig):
     """The learner's groups, with what it is rewarded for."""
 
     reward_config: RewardSection = key(RewardSection(), "what is rewarded")
+    lookahead: LookaheadSection = key(LookaheadSection(), "what routing is to make small")
 
 
 class TrainingConfig(RouterConfig):

@@ -157,7 +157,7 @@ def routing_environments(
     config: TrainingConfig, cluster: Cluster, num_envs: int
 ) -> RoutingEnvironments:
     """Return environments of a cluster that show and reward what a config says."""
-    return RoutingEnvironments(cluster, config.observation, config.reward_config, num_envs)
+    return RoutingEnvironments(cluster, config, num_envs)
 
 
 def _is_oracle(config: TrainingConfig, name: str, policy: RoutingPolicy | None) -> bool:

@@ -146,9 +146,7 @@ class CompiledEpisodes:
         self.num_envs = config.parallel_training.num_envs
         self._learner = learner
         self._observer = observer
-        self._envs = RoutingEnvironments(
-            engine_cluster(config), config.observation, config.reward_config, self.num_envs
-        )
+        self._envs = RoutingEnvironments(engine_cluster(config), config, self.num_envs)
         self._seen: bytes | None = None
 
     def run(self, plan: EpisodePlan) -> Earned:

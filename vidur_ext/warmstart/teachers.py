@@ -139,7 +139,7 @@ def _replay(
 ) -> list[Demonstrations]:
     """Take the given actions [B, N] and record what a policy would have seen."""
     config, (count, decisions) = jobs[0].config, actions.shape
-    envs = RoutingEnvironments(cluster, config.observation, config.reward_config, count)
+    envs = RoutingEnvironments(cluster, config, count)
     schema = envs.schema
     shape = (count, decisions, envs.num_replicas, len(schema.replica))
     replicas = np.empty(shape, dtype=np.float32)
