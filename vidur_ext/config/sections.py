@@ -164,7 +164,7 @@ class RewardSection(learner_sections.RewardScalingSection):
     """What is rewarded, per interval between two decisions."""
 
     mode: RewardMode = key(
-        "latency",
+        "latency_ttft",
         "what is rewarded; docs/features.md says what each of them pays for",
     )
     slo_ttft_s: float = key(1.0, "slo: objective for the time to first token", unit="s", gt=0)
@@ -267,26 +267,49 @@ class WorkloadSection(Section):
 
 
 class WarmstartSection(Section):
-    """Demonstrations and behaviour cloning."""
+    """What the policy is taught before PPO: by what every choice costs, or by demonstrations."""
 
     enabled: bool = key(True, "off: PPO starts from random weights")
+    method: Literal["costs", "imitation"] = key(
+        "costs",
+        "costs: look-ahead routes first, then the policy itself, and look-ahead prices every "
+        "choice of a share of the decisions; imitation: heuristics are cloned",
+    )
+    rounds: int = key(
+        4, "costs: times that decisions are priced and the policy is fitted to all so far", ge=1
+    )
+    labels_per_round: int = key(
+        32_000, "costs: decisions that are priced to learn from, per round", unit="decisions", ge=16
+    )
+    label_share: float = key(
+        0.25, "costs: share of the simulated decisions that is priced to learn from", gt=0, le=1
+    )
+    random_share: float = key(
+        0.1, "costs: share of the decisions that are routed at random meanwhile", ge=0, le=1
+    )
+    steps_per_round: int = key(800, "costs: gradient steps per round", ge=1)
+    entropy_coef: float = key(
+        0.01, "costs: entropy bonus of the fit, beside costs in standard deviations", ge=0
+    )
     teachers: tuple[TeacherName, ...] = key(
         ("min_predicted_latency", "least_tokens"),
-        "heuristics to imitate; those whose choice follows from the observation teach best",
+        "imitation: heuristics; those whose choice follows from the observation teach best",
         min_length=1,
     )
     load_levels: tuple[float, ...] = key(
-        (0.7, 1.0), "arrival rates to demonstrate at, relative to the workload's", min_length=1
+        (0.7, 1.0), "arrival rates to learn at, relative to the workload's", min_length=1
     )
     demo_requests: int = key(
-        4096, "demonstrated decisions per teacher and load level", unit="requests", ge=16
+        4096, "imitation: decisions per teacher and load level", unit="requests", ge=16
     )
-    epochs: int = key(30, "passes over the demonstrations at most", ge=1)
-    patience: int = key(5, "epochs without better held-out loss before stopping", ge=1)
-    batch_size: int = key(256, "demonstrations per gradient step", ge=1)
-    learning_rate: float = key(1e-3, "AdamW step size of the cloning", gt=0, le=1)
+    epochs: int = key(30, "imitation: passes over the demonstrations at most", ge=1)
+    patience: int = key(5, "imitation: epochs without better held-out loss before stopping", ge=1)
+    batch_size: int = key(1024, "decisions per gradient step", unit="decisions", ge=1)
+    learning_rate: float = key(
+        1e-3, "AdamW step size; with costs it falls to a tenth in every round", gt=0, le=1
+    )
     holdout_fraction: float = key(
-        0.15, "share of each teacher's demonstrations that is held out", gt=0, lt=1
+        0.15, "share of the decisions that is held out to judge what was learned", gt=0, lt=1
     )
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ from vidur_ext.versions import package_versions
 from vidur_ext.workload.run_workloads import describe_workload
 
 _LOG = logging.getLogger("ppo")
-BC_NAME = "behaviour_cloning"
+TAUGHT_NAME = "warm_start"
 EXTERNAL_NAME = "external_model"
 
 
@@ -30,8 +30,8 @@ def policies_of(folder: RunFolder) -> dict[str, Path]:
     """Return the policies of a run by the names they have in a comparison."""
     policies = {LEARNED: folder.policy}
     if folder.pretrained_actor.exists():
-        cloned = folder.cloning.exists()
-        policies[BC_NAME if cloned else EXTERNAL_NAME] = folder.pretrained_actor
+        taught = folder.warm_start.exists()
+        policies[TAUGHT_NAME if taught else EXTERNAL_NAME] = folder.pretrained_actor
     return policies
 
 
