@@ -138,6 +138,10 @@ CONTROLS = marked(_FOLDER, "CONTROL")
 """Those of them that are deliberately bad: a workload on which they do not lose cannot tell good
 from bad."""
 
+PLANNERS: tuple[str, ...] = ()
+"""Schedulers that simulate every choice before they take one: they teach, and are what a learned
+policy has to beat."""
+
 SCHEDULERS = ("random", "round_robin", "lor", *HEURISTIC_NAMES)
 """Everything that can be named for the comparison; the first three are Vidur's own."""
 
@@ -200,8 +204,8 @@ class SimulationSection(Section):
 
     engine: Literal["compiled", "vidur"] = key(
         "compiled",
-        "what simulates demonstrations, training and validation: Vidur itself, or our engine with "
-        "its results at hundreds of times its speed; the comparison at the end is judged on Vidur",
+        "what simulates demonstrations, training, validation and comparison: Vidur itself, or our "
+        "engine with its results at hundreds of times its speed",
     )
     predictor: Literal[
         "analytic",
@@ -334,7 +338,7 @@ class ParallelSection(Section):
     )
     num_workers: int = key(
         2,
-        "processes that run the comparison, and collect demonstrations with the engine vidur",
+        "processes for what takes long: Vidur's runs, and planners in the comparison",
         ge=1,
         le=256,
     )
@@ -348,7 +352,15 @@ class EvaluationSection(Section):
         SCHEDULERS, "heuristics that PPO is compared with", min_length=1
     )
     baseline: SchedulerName = key("least_outstanding", "the heuristic differences are taken to")
-    num_seeds: int = key(3, "held-out workloads", ge=1, le=1000)
+    num_seeds: int = key(16, "held-out workloads", ge=1, le=1000)
+    vidur_workloads: int = key(
+        1,
+        "engine compiled: how many of them, from the first on, Vidur repeats with every scheduler "
+        "as the check; with the engine vidur it runs them all in any case",
+        unit="workloads",
+        ge=0,
+        le=1000,
+    )
     requests: int = key(2048, "requests per held-out workload", unit="requests", ge=16)
     warmup_fraction: float = key(
         0.1, "share of each run's first requests that is not counted", ge=0, lt=1
@@ -364,4 +376,14 @@ class EvaluationSection(Section):
             raise ValueError(f"schedulers names one heuristic twice: {list(self.schedulers)}")
         if self.baseline not in self.schedulers:
             raise ValueError(f"baseline={self.baseline!r} must be one of schedulers")
+        return self
+
+    @model_validator(mode="after")
+    def _vidur_repeats_what_there_is(self) -> EvaluationSection:
+        """`vidur_workloads` is at most `num_seeds`."""
+        if self.vidur_workloads > self.num_seeds:
+            raise ValueError(
+                f"vidur_workloads={self.vidur_workloads} of num_seeds={self.num_seeds} held-out "
+                "workloads cannot be repeated; lower vidur_workloads, or raise num_seeds"
+            )
         return self
