@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError, field_validator
 from pydantic_core import to_json
 
 from ppo_scheduler.config.learner_sections import ObservationSection
@@ -41,7 +41,17 @@ class Origin(Section):
     prefill_tokens: float
     output_sum: float
     output_count: float
-    replicas: tuple[ReplicaSpeed, ...]
+    replicas: tuple[ReplicaSpeed, ...] = Field(min_length=1)
+
+    @field_validator("replicas")
+    @classmethod
+    def _are_alike(cls, replicas: tuple[ReplicaSpeed, ...]) -> tuple[ReplicaSpeed, ...]:
+        if len({len(replica.iteration_s) for replica in replicas}) != 1:
+            raise ValueError("iteration_s of a replica is of another length")
+        labels = {rate.label for rate in Rate}
+        if any(replica.rates.keys() != labels for replica in replicas):
+            raise ValueError(f"replicas have other rates than {', '.join(sorted(labels))}")
+        return replicas
 
     @property
     def estimates(self) -> Estimates:

@@ -115,8 +115,8 @@ class Gateway:
         if not fits.all():
             row, replica = np.argwhere(~fits)[0]
             raise UserError(
-                f"{list(Quantity)[row].label} of replica {replica} is {table[row, replica]}: a quantity "
-                "is finite and not negative, and there are KV blocks and room in a batch"
+                f"{list(Quantity)[row].label} of replica {replica} is {table[row, replica]}: a "
+                "quantity is finite and not negative, and KV blocks and batches have some room"
             )
 
     def _check_arrival(

@@ -1,7 +1,8 @@
 """A trained policy where requests are routed: NumPy and the standard library are all it needs.
 
-A package beside ``policy``, not in it: what is here may be copied into a gateway as it is, and no
-import leads from here to torch. ``policy.export`` writes what ``RoutingPolicy.load`` reads.
+``RoutingPolicy`` here is the ``RoutingPolicy`` of ``policy``, once it is trained: it keeps its name,
+since it makes the same choices. It has a package of its own, so that no import leads from here to
+torch, and a gateway may copy it as it is. ``policy.export`` writes what ``load`` reads.
 """
 
 from ppo_scheduler.deployed.document import Feature
