@@ -22,7 +22,7 @@ from ppo_scheduler.observation import Observation
 from ppo_scheduler.policy import routing_policy
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.gateway.export import export_for_gateway
-from vidur_ext.gateway.router import Gateway
+from vidur_ext.gateway.router import ClusterRouter
 from vidur_ext.gateway.trained import Trained
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.view import ClusterSnapshot, Completion, Quantity, QueuedRequest
@@ -71,10 +71,10 @@ def _export(replicas: int, file: Path) -> routing_policy.RoutingPolicy:
 def _costs(
     replicas: int, trained: routing_policy.RoutingPolicy, file: Path, blocks: int
 ) -> dict[str, float]:
-    policy, gateway = RoutingPolicy.load(file), Gateway.load(file)
+    policy = RoutingPolicy.load(file)
+    watching, router = ClusterRouter.load(file), ClusterRouter.load(file)
     clusters = [_cluster(replicas, now) for now in range(100 * blocks)]
-    snapshots = [gateway.see(cluster, _PROMPT_TOKENS, _COMPLETED) for cluster in clusters]
-    again = Gateway.load(file)
+    snapshots = [watching.see(cluster, _PROMPT_TOKENS, _COMPLETED) for cluster in clusters]
 
     def torch_route(snapshot: Snapshot) -> object:
         unseen = np.empty((1, 0))
@@ -83,7 +83,7 @@ def _costs(
     return {
         f"us_per_decision_{replicas}": _median_us(policy.route, snapshots, blocks),
         f"us_with_features_{replicas}": _median_us(
-            lambda cluster: again.route(cluster, _PROMPT_TOKENS, _COMPLETED), clusters, blocks
+            lambda cluster: router.route(cluster, _PROMPT_TOKENS, _COMPLETED), clusters, blocks
         ),
         f"us_torch_{replicas}": _median_us(torch_route, snapshots, blocks),
     }

@@ -26,7 +26,7 @@ from vidur_ext.routing.view import (
 from vidur_ext.vidur.observation import VidurView, write_features, write_sight
 
 
-class Gateway:
+class ClusterRouter:
     """Computes the features of each arrival as in training, and asks the policy.
 
     It remembers the decisions so far: one per cluster, called once per request, in their order.
@@ -52,8 +52,8 @@ class Gateway:
         self._last: float | None = None
 
     @classmethod
-    def load(cls, path: Path | str) -> Gateway:
-        """Return a gateway of the policy in a file of ``vidur-ppo checkpoints export``.
+    def load(cls, path: Path | str) -> ClusterRouter:
+        """Return a router by the policy in a file of ``vidur-ppo checkpoints export``.
 
         Raises:
             UserError: the file cannot be used; see ``RoutingPolicy.load`` and above.

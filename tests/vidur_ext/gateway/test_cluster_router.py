@@ -15,7 +15,7 @@ from ppo_scheduler.deployed import RoutingPolicy
 from ppo_scheduler.deployed.policy import NEAR_TIE
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.sealed_json import sealed
-from vidur_ext.gateway.router import Gateway
+from vidur_ext.gateway.router import ClusterRouter
 from vidur_ext.routing.view import ClusterSnapshot, Completion, Quantity, QueuedRequest
 
 
@@ -33,13 +33,13 @@ def cluster(now: float = 10.0, replicas: int = 3, **rows: float) -> ClusterSnaps
 class Beside:
     """Routes in the simulation as a gateway does, and asks torch about the same arrivals."""
 
-    def __init__(self, policy, gateway: Gateway, deployed: RoutingPolicy) -> None:
-        self._policy, self._gateway, self._deployed = policy, gateway, deployed
+    def __init__(self, policy, router: ClusterRouter, deployed: RoutingPolicy) -> None:
+        self._policy, self._router, self._deployed = policy, router, deployed
         self.choices: list[int] = []
 
     def observe(self, snapshot, interval, request) -> None:
         if request is not None:
-            self._seen = self._gateway.see(
+            self._seen = self._router.see(
                 snapshot_without_oracle(snapshot), request.prompt_tokens, interval.completions
             )
 
@@ -67,7 +67,7 @@ def test_it_sees_and_routes_as_in_the_simulation(
         observation=observation, cluster={"devices": ["a100", "h100", "a100"], "num_replicas": 3}
     )
     file = exported(config)
-    beside = Beside(trained_policy(config), Gateway.load(file), RoutingPolicy.load(file))
+    beside = Beside(trained_policy(config), ClusterRouter.load(file), RoutingPolicy.load(file))
     simulation = build_simulation(config, "ppo_modular", make_requests(80, qps=40.0))
     simulation.scheduler.attach(beside, config.observation, config.reward_config)
     simulation.run()
@@ -78,22 +78,24 @@ def test_it_sees_and_routes_as_in_the_simulation(
 def test_route_is_the_policy_of_what_is_seen(make_config, exported) -> None:
     file = exported(make_config())
     done = (Completion(e2e_s=3.0, ttft_s=0.5, tbt_s=0.1, output_tokens=30),)
-    seen = Gateway.load(file).see(cluster(), 400, done)
-    assert Gateway.load(file).route(cluster(), 400, done) == RoutingPolicy.load(file).route(seen)
+    seen = ClusterRouter.load(file).see(cluster(), 400, done)
+    assert ClusterRouter.load(file).route(cluster(), 400, done) == RoutingPolicy.load(file).route(
+        seen
+    )
 
 
 def test_completions_and_queues_are_seen(make_config, exported) -> None:
     file = exported(make_config())
-    policy, gateway = RoutingPolicy.load(file), Gateway.load(file)
+    policy, router = RoutingPolicy.load(file), ClusterRouter.load(file)
     context = [feature.name for feature in policy.context_features]
     replica = [feature.name for feature in policy.replica_features]
-    gateway.see(cluster(now=10.0), 100)
+    router.see(cluster(now=10.0), 100)
     queues = ((), (QueuedRequest(0.5, 300),), (QueuedRequest(2.0, 70), QueuedRequest(1.5, 90)))
     done = (
         Completion(e2e_s=3.0, ttft_s=0.5, tbt_s=0.0, output_tokens=30),
         Completion(e2e_s=5.0, ttft_s=0.7, tbt_s=0.0, output_tokens=50),
     )
-    seen = gateway.see(replace(cluster(now=10.5), queues=queues), 200, done)
+    seen = router.see(replace(cluster(now=10.5), queues=queues), 200, done)
     assert seen.context[context.index("prompt_tokens")] == 200
     assert seen.context[context.index("latency_s")] == 4.0
     assert seen.context[context.index("ttft_s")] == pytest.approx(0.6)
@@ -122,9 +124,9 @@ def test_what_cannot_be_is_refused_and_not_remembered(
     arguments, message, make_config, exported
 ) -> None:
     file = exported(make_config())
-    told, spared = Gateway.load(file), Gateway.load(file)
-    for gateway in (told, spared):
-        gateway.see(cluster(), 100)
+    told, spared = ClusterRouter.load(file), ClusterRouter.load(file)
+    for router in (told, spared):
+        router.see(cluster(), 100)
     with pytest.raises(UserError) as refusal:
         told.route(*arguments)
     assert message in str(refusal.value)
@@ -135,7 +137,7 @@ def test_what_cannot_be_is_refused_and_not_remembered(
 def test_a_policy_that_sees_output_lengths_has_no_gateway(make_config, exported) -> None:
     file = exported(make_config(observation={"output_length": "oracle"}))
     with pytest.raises(UserError, match="sees true output lengths, which no gateway knows"):
-        Gateway.load(file)
+        ClusterRouter.load(file)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +160,7 @@ def test_a_file_that_does_not_say_what_is_seen_is_refused(
     change(tree["origin"])
     file.write_bytes(sealed(json.dumps(tree, indent=2).encode(), "sha256"))
     with pytest.raises(UserError, match=message) as refusal:
-        Gateway.load(file)
+        ClusterRouter.load(file)
     assert str(refusal.value).startswith(f"{file}: ")
     RoutingPolicy.load(file)  # who computes features by himself does not mind
 
@@ -166,11 +168,11 @@ def test_a_file_that_does_not_say_what_is_seen_is_refused(
 _ROUTE = """
 import sys
 import numpy as np
-from vidur_ext.gateway.router import Gateway
+from vidur_ext.gateway.router import ClusterRouter
 from vidur_ext.routing.view import ClusterSnapshot, Quantity
 table = np.zeros((len(Quantity), 3))
 table[Quantity.KV_BLOCKS_TOTAL] = table[Quantity.BATCH_CAPACITY] = 100.0
-assert Gateway.load(sys.argv[1]).route(ClusterSnapshot(1.0, table), 100) in (0, 1, 2)
+assert ClusterRouter.load(sys.argv[1]).route(ClusterSnapshot(1.0, table), 100) in (0, 1, 2)
 assert not {"torch", "vidur"} & set(sys.modules)
 """
 
