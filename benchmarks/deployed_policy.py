@@ -28,6 +28,8 @@ from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.view import ClusterSnapshot, Completion, Quantity, QueuedRequest
 
 _REPLICAS = (4, 16, 32)
+_BLOCK = 20
+"""Decisions timed together: less than a millisecond, so that other work seldom comes in between."""
 _PROMPT_TOKENS = 500
 _COMPLETED = (Completion(e2e_s=4.0, ttft_s=0.2, tbt_s=0.03, output_tokens=120),)
 
@@ -37,7 +39,7 @@ State = TypeVar("State")
 def measure(quick: bool) -> dict[str, float]:
     """Return medians over blocks of decisions [us]."""
     torch.set_num_threads(1)
-    blocks = 20 if quick else 200
+    blocks = 100 if quick else 1000
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         for replicas in _REPLICAS:
@@ -73,7 +75,7 @@ def _costs(
 ) -> dict[str, float]:
     policy = RoutingPolicy.load(file)
     watching, router = ClusterRouter.load(file), ClusterRouter.load(file)
-    clusters = [_cluster(replicas, now) for now in range(100 * blocks)]
+    clusters = [_cluster(replicas, now) for now in range(_BLOCK * blocks)]
     snapshots = [watching.see(cluster, _PROMPT_TOKENS, _COMPLETED) for cluster in clusters]
 
     def torch_route(snapshot: Snapshot) -> object:
@@ -101,14 +103,13 @@ def _cluster(replicas: int, now: int) -> ClusterSnapshot:
 
 def _median_us(decide: Callable[[State], object], states: Sequence[State], blocks: int) -> float:
     """Return the median over blocks of the mean time of a decision [us]."""
-    size = len(states) // blocks
     times = []
     for block in range(blocks):
-        chosen = states[block * size : (block + 1) * size]
+        chosen = states[block * _BLOCK : (block + 1) * _BLOCK]
         started = time.perf_counter()
         for state in chosen:
             decide(state)
-        times.append((time.perf_counter() - started) / size)
+        times.append((time.perf_counter() - started) / _BLOCK)
     return 1e6 * statistics.median(times)
 
 
