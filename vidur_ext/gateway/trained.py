@@ -56,20 +56,23 @@ def _trained_for(file: Path, manifest: Manifest) -> TrainingConfig:
     """Return the config of a checkpoint's cluster and of what its policy sees of it.
 
     What has nothing to do with features has its default: an earlier version may have called it
-    otherwise.
+    otherwise. What can be trained together is not asked, for nothing is trained.
     """
-    # One environment runs on either engine; which one it was plays no role here.
-    tree: dict[str, dict[str, Any]] = {"parallel_training": {"num_envs": 1}}
+    groups: dict[str, dict[str, Any]] = {}
     for key, value in manifest.settings.items():
         if key.startswith(_FEATURES_DEPEND_ON):
             group, name = key.split(".")
-            tree.setdefault(group, {})[name] = value
-    if "observation" not in tree or "cluster" not in tree:
+            groups.setdefault(group, {})[name] = value
+    if "observation" not in groups or "cluster" not in groups:
         raise UserError(
             f"{file}: does not say what it was trained with: name its config with --config"
         )
+    defaults = TrainingConfig()
     try:
-        return TrainingConfig.model_validate_json(to_json(tree))
+        sections = {
+            group: type(getattr(defaults, group)).model_validate_json(to_json(keys))
+            for group, keys in groups.items()
+        }
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -77,3 +80,4 @@ def _trained_for(file: Path, manifest: Manifest) -> TrainingConfig:
             f"{file}: was trained with settings of an earlier version ({where}: {first['msg']}): "
             "name a config of its cluster with --config"
         ) from None
+    return defaults.model_copy(update=sections)
