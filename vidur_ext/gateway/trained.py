@@ -10,6 +10,7 @@ from pydantic import JsonValue, ValidationError
 from pydantic_core import to_json
 
 from ppo_scheduler.checkpoint.manifest import Manifest
+from ppo_scheduler.config.section import Section
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.state import StateDict
 from vidur_ext.config.loading import load_config
@@ -68,16 +69,22 @@ def _trained_for(file: Path, manifest: Manifest) -> TrainingConfig:
             f"{file}: does not say what it was trained with: name its config with --config"
         )
     defaults = TrainingConfig()
-    try:
-        sections = {
-            group: type(getattr(defaults, group)).model_validate_json(to_json(keys))
+    return defaults.model_copy(
+        update={
+            group: _section(file, group, type(getattr(defaults, group)), keys)
             for group, keys in groups.items()
         }
+    )
+
+
+def _section(file: Path, group: str, kind: type[Section], keys: dict[str, Any]) -> Section:
+    """Return a group of the config of a checkpoint."""
+    try:
+        return kind.model_validate_json(to_json(keys))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in (group, *first["loc"]))
         raise UserError(
             f"{file}: was trained with settings of an earlier version ({where}: {first['msg']}): "
             "name a config of its cluster with --config"
         ) from None
-    return defaults.model_copy(update=sections)

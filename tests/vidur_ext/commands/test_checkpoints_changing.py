@@ -271,6 +271,23 @@ class TestExportForAGateway:
         named = ("--config", "c.json", "--output", "router.json")
         assert checkpoints("export", old_checkpoint, *named)[0] == 0
 
+    @pytest.mark.parametrize(
+        ("key", "value", "message"),
+        [
+            ("simulation.engine", "vidur", ""),
+            ("ppo_config.of_an_earlier_version", 1, ""),
+            ("cluster.gone", 1, "settings of an earlier version (cluster.gone: Extra inputs"),
+        ],
+    )
+    def test_settings_that_features_do_not_depend_on_do_not_matter(
+        self, checkpoints, series, folder, real_checkpoint, key, value, message
+    ) -> None:
+        settings = load_named(real_checkpoint).manifest.settings
+        series.save(1, settings={**settings, key: value})
+        status, _, err = checkpoints("export", 1, "--dir", folder, "--output", "router.json")
+        assert status == (2 if message else 0)
+        assert message in err
+
     def test_a_config_that_shows_other_features_is_refused(
         self, checkpoints, newest_checkpoint, tmp_path
     ) -> None:

@@ -69,7 +69,7 @@ def test_it_sees_and_routes_as_in_the_simulation(
     file = exported(config)
     beside = Beside(trained_policy(config), ClusterRouter.load(file), RoutingPolicy.load(file))
     simulation = build_simulation(config, "ppo_modular", make_requests(80, qps=40.0))
-    simulation.scheduler.attach(beside, config.observation, config.reward_config)
+    simulation.scheduler.attach(beside, config)
     simulation.run()
     assert len(beside.choices) == 80
     assert len(set(beside.choices)) > 1, "it must have had to choose"
