@@ -20,6 +20,7 @@ from vidur_ext.engine.layout import (
     Tables,
 )
 from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits
+from vidur_ext.routing.estimator import Estimates
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.cluster import (
@@ -51,6 +52,11 @@ class Replicas(NamedTuple):
         return [scheduler._execution_time_predictor for scheduler in self.schedulers]
 
     @property
+    def estimates(self) -> Estimates:
+        """How fast each replica is."""
+        return estimates_of([self.schedulers[kind] for kind in self.kind])
+
+    @property
     def limits(self) -> TableLimits:
         """What the tables of every kind cover."""
         return self.predictors[0].tables.limits
@@ -70,7 +76,7 @@ def cluster_of(config: Any) -> Cluster:
     # Vidur counts the objects that are built to read its limits and tables.
     with isolated_simulation():
         replicas = build_replicas(config)
-        estimates = estimates_of([replicas.schedulers[kind] for kind in replicas.kind])
+        estimates = replicas.estimates
     return Cluster(
         settings=_settings_of(replicas),
         tables=_tables_of(replicas),
