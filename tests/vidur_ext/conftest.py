@@ -33,7 +33,7 @@ def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
             "output_root": str(root / "outputs"),
         },
         "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
-        "ppo_config": {"rollout_len": 32, "minibatch_size": 16, "critic_warmup_updates": 1},
+        "ppo_config": {"rollout_len": 32, "minibatch_size": 8, "critic_warmup_updates": 1},
         "statistics_stabilization": {"collect_steps": 16},
         "checkpointing": {
             "checkpoint_dir": str(root / "checkpoints"),
@@ -41,7 +41,14 @@ def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
         },
         "monitoring": {"progress_bar": False, "log_level": "warning"},
         "cluster": {"num_replicas": 3},
-        "warmstart": {"demo_requests": 64, "epochs": 2, "load_levels": [1.0]},
+        "warmstart": {
+            "demo_requests": 64,
+            "epochs": 2,
+            "load_levels": [1.0],
+            "rounds": 2,
+            "labels_per_round": 32,
+            "steps_per_round": 5,
+        },
         "parallel_training": {"num_envs": 1, "num_workers": 1},
         "evaluation": {"num_seeds": 1, "requests": 64, "bootstrap_samples": 20},
     }
