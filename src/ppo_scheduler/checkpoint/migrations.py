@@ -117,10 +117,13 @@ def _tree_from_3(tree: StateDict) -> StateDict:
 
 
 def _tree_from_4(tree: StateDict) -> StateDict:
-    """Version 4 knew neither the costs of choices nor what episodes leave behind. Its rollout lacks
-    columns, so an unfinished one is collected anew."""
-    simulation = {**tree["simulation"], "episodes": {"lengths": None}}
-    return {**tree, "simulation": simulation}
+    """Version 4 knew neither the costs of choices nor what episodes leave behind, and kept no best
+    policy. Its rollout lacks columns, so an unfinished one is collected anew."""
+    return {
+        **tree,
+        "simulation": {**tree["simulation"], "episodes": {"lengths": None}},
+        "validation": {"scores": [], "best": None, "policy": None},
+    }
 
 
 def _flat(tensors: Iterable[Tensor]) -> Tensor | None:

@@ -346,10 +346,19 @@ class CheckpointingSection(Section):
         None, "checkpoints at multiples of this PPO step are never deleted", unit="steps", ge=1
     )
     validation_freq: int | None = key(
-        None, "updates between two validations on workloads of their own", unit="updates", ge=1
+        10,
+        "updates between two validations on workloads of their own; the best policy validated is "
+        "the one that a training ends with, null: the last one",
+        unit="updates",
+        ge=1,
     )
-    validation_seeds: int = key(1, "workloads per validation", ge=1, le=1000)
-    validation_requests: int = key(512, "requests per validation workload", unit="requests", ge=16)
+    validation_seeds: int = key(8, "workloads per validation", ge=1, le=1000)
+    validation_requests: int = key(
+        1024,
+        "requests per validation workload; of a short trace fewer",
+        unit="requests",
+        ge=16,
+    )
     resume_from_checkpoint: Literal[False] | str = key(
         False, "checkpoint to continue (a path, or latest); `--resume` has the last word"
     )
