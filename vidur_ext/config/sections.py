@@ -195,7 +195,7 @@ class LookaheadSection(Section):
     plus `ttft_weight` times those to the first."""
 
     ttft_weight: float = key(
-        5.0, "L: what a second to the first token weighs beside one to the last", ge=0, le=1000
+        7.0, "L: what a second to the first token weighs beside one to the last", ge=0, le=1000
     )
 
 

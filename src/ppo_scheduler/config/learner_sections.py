@@ -303,7 +303,7 @@ class TrainingSection(Section):
         pattern=r"^\w[\w.+-]*$",
     )
     seed: int = key(0, "the only seed: every random stream is spawned from it", ge=0, lt=2**63)
-    total_requests: int = key(4_000_000, "routing decisions to train on", unit="requests", ge=1)
+    total_requests: int = key(1_000_000, "routing decisions to train on", unit="requests", ge=1)
     episode_requests: int = key(
         2000, "requests per simulation; an episode ends when all are served", unit="requests", ge=2
     )
