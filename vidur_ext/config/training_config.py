@@ -12,6 +12,7 @@ from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.config.section import key
 from vidur_ext.config.sections import (
     ORACLES,
+    PLANNERS,
     ClusterSection,
     EvaluationSection,
     LookaheadSection,
@@ -118,19 +119,36 @@ class TrainingConfig(RouterConfig):
     def _engine_simulates_the_cluster(self) -> Self:
         """`simulation.engine` "compiled" needs `simulation.predictor` "analytic" and
         `cluster.num_pipeline_stages` 1."""
-        if self.simulation.engine == "vidur":
-            return self
+        beyond = self._beyond_the_engine()
+        if self.simulation.engine == "compiled" and beyond is not None:
+            raise ValueError(
+                f'simulation.engine="compiled" simulates {beyond}: change it, or set '
+                'simulation.engine to "vidur" and parallel_training.num_envs to 1'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _planners_simulate_the_cluster(self) -> Self:
+        """`evaluation.schedulers` contains no planner where `simulation.engine` "compiled" is
+        impossible: planners simulate their choices with it, whatever simulates the requests."""
+        beyond = self._beyond_the_engine()
+        named = [name for name in PLANNERS if name in self.evaluation.schedulers]
+        if self.evaluation.enabled and named and beyond is not None:
+            raise ValueError(
+                f"evaluation.schedulers contains {' and '.join(named)}, which plan with the "
+                f"compiled engine; it simulates {beyond}: remove them from evaluation.schedulers"
+            )
+        return self
+
+    def _beyond_the_engine(self) -> str | None:
+        """Say what of the cluster the compiled engine does not simulate; None if it does all."""
         for name, value, only in (
             ("simulation.predictor", self.simulation.predictor, "analytic"),
             ("cluster.num_pipeline_stages", self.cluster.num_pipeline_stages, 1),
         ):
             if value != only:
-                raise ValueError(
-                    f'simulation.engine="compiled" simulates {name}={only!r} only, not {value!r}: '
-                    'change it, or set simulation.engine to "vidur" and '
-                    "parallel_training.num_envs to 1"
-                )
-        return self
+                return f"{name}={only!r} only, not {value!r}"
+        return None
 
     def digest(self) -> str:
         """Return the sha256 of the canonical JSON text: equal settings, equal digest."""

@@ -131,7 +131,9 @@ def _heuristic_run(
     config: TrainingConfig, cluster: Cluster, name: str, seed: int, table: RequestTable
 ) -> RunResult:
     ties = config.training.seed % 2**32
-    simulation = CompiledSimulation(cluster, table, name, seed=ties)
+    simulation = CompiledSimulation(
+        cluster, table, name, seed=ties, ttft_weight=config.lookahead.ttft_weight
+    )
     fresh = simulation.snapshot()
     # The first run of a process loads machine code, which is not simulation: the second counts.
     simulation.run()

@@ -16,7 +16,7 @@ from vidur.request_generator import RequestGeneratorRegistry
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.fields import Location
 from vidur_ext.config.problems import describe_problems, join_problems
-from vidur_ext.config.sections import WorkloadSection
+from vidur_ext.config.sections import PLANNERS, WorkloadSection
 from vidur_ext.config.training_config import RouterConfig, TrainingConfig, devices_need_analytic
 from vidur_ext.vidur import plugin
 from vidur_ext.vidur.build import check_memory, largest_prefill
@@ -57,6 +57,9 @@ def cli_flags(
             resumed; None trains to ``training.total_requests``.
     """
     values = {**_values(config, scheduler), "metrics_config_output_dir": metrics_dir}
+    if scheduler in PLANNERS:
+        flag = f"{scheduler}_global_scheduler_config_ttft_weight"
+        values[flag] = config.lookahead.ttft_weight
     if scheduler == "ppo_modular":
         learner = {
             **learner_values(config),
