@@ -48,6 +48,17 @@ def misfit(engine: str, num_envs: int, rollout_len: int, total_requests: int) ->
     return None
 
 
+def beyond_the_engine(predictor: str, num_pipeline_stages: int) -> str | None:
+    """Say what of a cluster the compiled engine does not simulate; None if it does all."""
+    for name, value, only in (
+        ("simulation.predictor", predictor, "analytic"),
+        ("cluster.num_pipeline_stages", num_pipeline_stages, 1),
+    ):
+        if value != only:
+            return f"{name}={only!r} only, not {value!r}"
+    return None
+
+
 def devices_need_analytic(predictor: str) -> str:
     """Say that a predictor cannot know several devices."""
     return (
@@ -119,7 +130,7 @@ class TrainingConfig(RouterConfig):
     def _engine_simulates_the_cluster(self) -> Self:
         """`simulation.engine` "compiled" needs `simulation.predictor` "analytic" and
         `cluster.num_pipeline_stages` 1."""
-        beyond = self._beyond_the_engine()
+        beyond = beyond_the_engine(self.simulation.predictor, self.cluster.num_pipeline_stages)
         if self.simulation.engine == "compiled" and beyond is not None:
             raise ValueError(
                 f'simulation.engine="compiled" simulates {beyond}: change it, or set '
@@ -131,7 +142,7 @@ class TrainingConfig(RouterConfig):
     def _planners_simulate_the_cluster(self) -> Self:
         """`evaluation.schedulers` contains no planner where `simulation.engine` "compiled" is
         impossible: planners simulate their choices with it, whatever simulates the requests."""
-        beyond = self._beyond_the_engine()
+        beyond = beyond_the_engine(self.simulation.predictor, self.cluster.num_pipeline_stages)
         named = [name for name in PLANNERS if name in self.evaluation.schedulers]
         if self.evaluation.enabled and named and beyond is not None:
             raise ValueError(
@@ -139,16 +150,6 @@ class TrainingConfig(RouterConfig):
                 f"compiled engine; it simulates {beyond}: remove them from evaluation.schedulers"
             )
         return self
-
-    def _beyond_the_engine(self) -> str | None:
-        """Say what of the cluster the compiled engine does not simulate; None if it does all."""
-        for name, value, only in (
-            ("simulation.predictor", self.simulation.predictor, "analytic"),
-            ("cluster.num_pipeline_stages", self.cluster.num_pipeline_stages, 1),
-        ):
-            if value != only:
-                return f"{name}={only!r} only, not {value!r}"
-        return None
 
     def digest(self) -> str:
         """Return the sha256 of the canonical JSON text: equal settings, equal digest."""

@@ -7,7 +7,7 @@ simulations can be stacked. N requests, R replicas, C requests per batch, B toke
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -258,9 +258,10 @@ def one_of(sims: Simulation, env: int) -> Simulation:
 def alone(sim: Simulation) -> Simulation:
     """Return a simulation as one that is stacked; its arrays are views."""
     inputs = sim.inputs
+    stacked: Any = (array[None] for array in sim.state)
     return sim._replace(
         inputs=Inputs(inputs.arrived[None], inputs.choices[None], inputs.words),
-        state=EngineState(*(array[None] for array in sim.state)),
+        state=EngineState(*stacked),
     )
 
 

@@ -35,8 +35,8 @@ Snapshot = dict[str, NDArray[Any]]
 class CompiledSimulation:
     """Simulates the requests of ``table`` on a cluster.
 
-    Vidur's and this plug-in's heuristics route inside compiled code, its planners between calls of
-    it. Without a scheduler the caller does: ``advance`` returns the request, ``assign`` its replica.
+    Vidur's and this plug-in's heuristics route inside compiled code, planners between calls of it.
+    Without a scheduler the caller does: ``advance`` returns the request, ``assign`` its replica.
 
     Args:
         cluster: the cluster in numbers.

@@ -22,4 +22,4 @@ RoutingSchedulerType = BaseIntEnum(
         for key, name in enumerate(("ppo_modular", *HEURISTIC_NAMES, *PLANNERS), 100)
     ],
 )
-"""The learner, every heuristic and planner; values start far above Vidur's own, of the same registry."""
+"""The learner, all heuristics and planners; values start far above Vidur's own, of one registry."""
