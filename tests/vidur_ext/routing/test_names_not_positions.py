@@ -70,7 +70,7 @@ class Turns:
 
 def engine_choices(name):
     # Planners simulate every choice to its end: in plain Python a few must do.
-    requests = table.slice(0, 12) if name in PLANNERS else table
+    requests = table.slice(0, 8) if name in PLANNERS else table
     simulation = CompiledSimulation(cluster, requests, name, ttft_weight=5.0)
     simulation.run()
     return simulation.routing.tolist()
