@@ -102,7 +102,8 @@ def test_a_replica_schedulers_token_limit_reaches_it_and_the_predictor(
 def test_a_profile_folder_reaches_the_predictor_that_reads_it() -> None:
     flags = flags_of(
         '{"simulation": {"predictor": "local_random_forrest", "profile_dir": "profiles/a100",'
-        ' "engine": "vidur"}, "parallel_training": {"num_envs": 1}, "evaluation": {"enabled": false}}'
+        ' "engine": "vidur"}, "parallel_training": {"num_envs": 1},'
+        ' "evaluation": {"enabled": false}}'
     )
     assert flags["execution_time_predictor_config_type"] == "local_random_forrest"
     name = "local_random_forrest_execution_time_predictor_config_profile_dir"
