@@ -23,9 +23,9 @@ WEIGHT = 3.0
 class Scout:
     """Routes a case as it is told, and asks what every choice costs."""
 
-    def __init__(self, cluster, table, *, weight=WEIGHT, clairvoyant=False):
+    def __init__(self, cluster, table, **more):
         self.simulation = CompiledSimulation(cluster, table, None)
-        self._planner = Planner(cluster, 1, len(table), weight, clairvoyant=clairvoyant)
+        self._planner = Planner(cluster, 1, len(table), WEIGHT, **more)
 
     def go_to(self, routing):
         """Route the first requests, and go to the one after them."""
@@ -65,27 +65,50 @@ BY_HAND = {
 }
 
 
+def with_iterations_of(seconds, tables):
+    """Return tables by which every iteration takes so long."""
+    per_tokens = np.zeros_like(tables.per_tokens)
+    per_tokens[..., 0] = 1.0
+    return tables._replace(
+        per_tokens=per_tokens,
+        decode=np.zeros_like(tables.decode),
+        prefill=np.zeros_like(tables.prefill),
+        num_layers=1000.0 * seconds,
+    )
+
+
+def two_replicas(kind):
+    """Return a cluster with iterations of 1 s, on which 4 tokens of output are expected."""
+    cluster = {"num_replicas": 2, "replica_scheduler": kind}
+    usual = engine_cluster(TrainingConfig.model_validate({"cluster": cluster}))
+    return usual._replace(
+        tables=with_iterations_of(1.0, usual.tables),
+        estimates=usual.estimates._replace(output_sum=8.0, output_count=2.0),
+    )
+
+
+def costs_of_second(cluster, prompt, **more):
+    """Return the costs of request 1; request 0 is on replica 0."""
+    table = RequestTable(np.array([0.0, 2.5]), np.array([100, prompt]), np.array([50, 50]))
+    scout = Scout(cluster, table, **more)
+    scout.go_to([0])
+    return scout.costs().tolist()
+
+
 @pytest.mark.parametrize("kind", BY_HAND)
 def test_costs_are_those_worked_out_by_hand(kind):
-    config = TrainingConfig.model_validate(
-        {"cluster": {"num_replicas": 2, "replica_scheduler": kind}}
-    )
-    cluster = engine_cluster(config)
-    per_tokens = np.zeros_like(cluster.tables.per_tokens)
-    per_tokens[..., 0] = 1.0
-    nothing = np.zeros_like
-    tables = cluster.tables._replace(
-        per_tokens=per_tokens,
-        decode=nothing(cluster.tables.decode),
-        prefill=nothing(cluster.tables.prefill),
-        num_layers=1000.0,
-    )
-    estimates = cluster.estimates._replace(output_sum=8.0, output_count=2.0)
-    cluster = cluster._replace(tables=tables, estimates=estimates)
-    table = RequestTable(np.array([0.0, 2.5]), np.array([100, 700]), np.array([50, 50]))
-    scout = Scout(cluster, table)
-    scout.go_to([0])
-    assert scout.costs().tolist() == BY_HAND[kind]
+    assert costs_of_second(two_replicas(kind), 700) == BY_HAND[kind]
+
+
+def test_a_planner_of_other_times_believes_them_after_the_running_batch():
+    """It ends at 3 s. With 2 s each, request 0 has three more tokens until 9 s in either case.
+
+    Request 1, one chunk, has its first token at 5 s or 4.5 s, and its last one 6 s later.
+    """
+    cluster = two_replicas("sarathi")
+    slower = with_iterations_of(2.0, cluster.tables)
+    expected = [8.5 + 2.5 * WEIGHT, 8.0 + 2.0 * WEIGHT]
+    assert costs_of_second(cluster, 100, tables=slower) == expected
 
 
 @SOME
