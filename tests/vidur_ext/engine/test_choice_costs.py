@@ -77,13 +77,15 @@ def with_iterations_of(seconds, tables):
     )
 
 
-def two_replicas(kind):
-    """Return a cluster with iterations of 1 s, on which 4 tokens of output are expected."""
-    cluster = {"num_replicas": 2, "replica_scheduler": kind}
-    usual = engine_cluster(TrainingConfig.model_validate({"cluster": cluster}))
+def two_replicas(kind, mean_output=4.0, max_tokens=8192, **more):
+    """Return a cluster with iterations of 1 s, on which so long outputs are expected."""
+    cluster = {"num_replicas": 2, "replica_scheduler": kind, **more}
+    usual = engine_cluster(
+        TrainingConfig.model_validate({"cluster": cluster, "workload": {"max_tokens": max_tokens}})
+    )
     return usual._replace(
         tables=with_iterations_of(1.0, usual.tables),
-        estimates=usual.estimates._replace(output_sum=8.0, output_count=2.0),
+        estimates=usual.estimates._replace(output_sum=2.0 * mean_output, output_count=2.0),
     )
 
 
@@ -103,6 +105,15 @@ def test_costs_are_those_worked_out_by_hand(kind):
 def test_who_has_said_more_than_the_mean_is_expected_to_go_on():
     """At 6.5 s request 0 has had 6 tokens and is expected to have 10, so vllm's pause delays it."""
     assert costs_of_second(two_replicas("vllm"), 700, arrived_at=6.5) == BY_HAND["vllm"]
+
+
+def test_nobody_is_expected_to_outgrow_the_cache():
+    """Of 20 blocks of 16 tokens one stays free, so 304 hold a prompt of 100 and 204 more."""
+    cluster = two_replicas("sarathi", mean_output=1000.0, max_tokens=300, num_blocks=20)
+    table = RequestTable(np.zeros(1), np.array([100]), np.array([50]))
+    scout = Scout(cluster, table)
+    scout.go_to([])
+    assert scout.costs().tolist() == [204.0 + WEIGHT, 204.0 + WEIGHT]
 
 
 def test_the_clairvoyant_knows_how_much_is_to_come():
