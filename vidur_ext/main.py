@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vidur.simulator import Simulator
 from vidur.utils.random import set_seeds
 
 from vidur_ext.exits import exit_status
@@ -23,6 +22,7 @@ from vidur_ext.vidur.flags import (
     parse_simulation_config,
     training_config,
 )
+from vidur_ext.vidur.simulation import DelayingSimulator
 from vidur_ext.workload.trace_stream import TraceStream
 
 
@@ -33,7 +33,7 @@ def run(flags: Sequence[str]) -> None:
         run_training(job_of(config, flags))
     else:
         set_seeds(config.seed)
-        Simulator(config).run()
+        DelayingSimulator(config).run()
 
 
 def job_of(config: Any, flags: Sequence[str]) -> Job:

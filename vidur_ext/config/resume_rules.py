@@ -35,6 +35,7 @@ RULES = (
     Rule("training.seed", Effect.REFUSED, "request stream and random numbers follow from it"),
     Rule("observation.clip", Effect.REFUSED, "it is part of the policy"),
     Rule("observation.history_alpha", Effect.FROM_NOW_ON, "the policy sees other averages"),
+    Rule("observation.signal_delay_s", Effect.NEXT_EPISODE, "the router sees another moment"),
     Rule("observation.*", Effect.REFUSED, "the network was built for these features"),
     Rule("actor_critic_architecture.orthogonal_init", Effect.NONE, "only the start depends on it"),
     Rule("actor_critic_architecture.*", Effect.REFUSED, "the saved weights have another shape"),

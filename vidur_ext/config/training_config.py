@@ -155,6 +155,20 @@ class TrainingConfig(RouterConfig):
         return self
 
     @model_validator(mode="after")
+    def _planners_see_the_present(self) -> Self:
+        """`evaluation.schedulers` contains no planner with `observation.signal_delay_s` above 0:
+        planners plan from the cluster as it is."""
+        delay_s = self.observation.signal_delay_s
+        named = [name for name in PLANNERS if name in self.evaluation.schedulers]
+        if self.evaluation.enabled and named and delay_s:
+            raise ValueError(
+                f"evaluation.schedulers contains {' and '.join(named)}, which plan from the "
+                f"cluster as it is; with observation.signal_delay_s={delay_s:g} no scheduler may "
+                "see it: remove them from evaluation.schedulers, or set the delay to 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _choices_can_be_priced(self) -> Self:
         """`ppo_config.advantage` "counterfactual" and `warmstart.method` "costs" need
         `simulation.engine` "compiled"."""

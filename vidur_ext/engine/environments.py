@@ -84,24 +84,30 @@ class RoutingEnvironments:
                 f"{self.num_envs} environments need as many request tables of one length, not "
                 f"{len(tables)} of lengths {sorted(sizes)}"
             )
-        states = [
-            new_state(t.prefill_tokens, t.decode_tokens, self.num_replicas, self._cluster.settings)
-            for t in tables
-        ]
+        cluster = self._cluster
+
+        def fresh_states() -> EngineState:
+            states = [
+                new_state(t.prefill_tokens, t.decode_tokens, self.num_replicas, cluster.settings)
+                for t in tables
+            ]
+            return EngineState(*_stacked(states))
+
+        state = fresh_states()
         arrived = np.stack([table.arrived_at for table in tables])
         inputs = Inputs(arrived, np.full(arrived.shape, ASK), np.zeros(0, np.uint32))
         memories = [new_memory(self.num_replicas) for _ in tables]
         sight = new_sight(self.num_replicas, self._config.observation.queue_slots)
-        cluster = self._cluster
         self._envs = Environments(
             sims=Simulation(
                 cluster.settings,
                 cluster.tables,
                 cluster.estimates,
                 inputs,
-                EngineState(*_stacked(states)),
+                state,
                 np.zeros(self.num_replicas),
             ),
+            seen=fresh_states() if cluster.settings.signal_delay_s else state,
             memory=Memory(*_stacked(memories)),
             features=self._features,
             reward=reward_rule(self._config, scales or StageScales(0)),

@@ -128,7 +128,8 @@ class Settings(NamedTuple):
 
     ``batch_tokens`` is Sarathi's chunk and vLLM's token limit; ``flat_blocks`` is what Orca
     reserves per request; ``rule`` routes; ``batch_capacity`` is the requests of a batch, as the
-    config says. own [R, len(Own)] is what differs between replicas.
+    config says. own [R, len(Own)] is what differs between replicas. The router sees the replicas as
+    they were ``signal_delay_s`` ago.
     """
 
     scheduler: int
@@ -138,6 +139,7 @@ class Settings(NamedTuple):
     flat_blocks: int
     batch_capacity: float
     own: Ints
+    signal_delay_s: float
 
     @property
     def num_blocks(self) -> Ints:
@@ -229,28 +231,42 @@ class Simulation(NamedTuple):
     scores: Floats
 
 
+class View(NamedTuple):
+    """A simulation, and the state that its router sees: its own, or one that follows it
+    ``settings.signal_delay_s`` behind."""
+
+    sim: Simulation
+    seen: EngineState
+
+
+@compiled
+def state_of(states: EngineState, env: int) -> EngineState:
+    """Return one of the stacked states; its arrays are views."""
+    return EngineState(
+        states.requests[env],
+        states.times[env],
+        states.replicas[env],
+        states.clocks[env],
+        states.members[env],
+        states.chunks[env],
+        states.phases[env],
+        states.completions[env],
+        states.counters[env],
+        states.since[env],
+        states.now[env],
+    )
+
+
 @compiled
 def one_of(sims: Simulation, env: int) -> Simulation:
     """Return one of the stacked simulations; its arrays are views."""
-    inputs, state = sims.inputs, sims.state
+    inputs = sims.inputs
     return Simulation(
         sims.settings,
         sims.tables,
         sims.estimates,
         Inputs(inputs.arrived[env], inputs.choices[env], inputs.words),
-        EngineState(
-            state.requests[env],
-            state.times[env],
-            state.replicas[env],
-            state.clocks[env],
-            state.members[env],
-            state.chunks[env],
-            state.phases[env],
-            state.completions[env],
-            state.counters[env],
-            state.since[env],
-            state.now[env],
-        ),
+        state_of(sims.state, env),
         sims.scores,
     )
 

@@ -1,4 +1,8 @@
-"""Compiled: a simulation as its router sees it. What a heuristic does not read costs nothing."""
+"""Compiled: a simulation as its router sees it. What a heuristic does not read costs nothing.
+
+The replicas are seen in the state ``View.seen``. What was dispatched since then the router knows of
+itself, and takes for waiting. Ages are as old as the state; of what was dispatched since, as of now.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,16 @@ from typing import Any
 
 from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
-from vidur_ext.engine.layout import Counter, Own, Replica, Request, Simulation, Since, Time
+from vidur_ext.engine.layout import (
+    Counter,
+    EngineState,
+    Own,
+    Replica,
+    Request,
+    Since,
+    Time,
+    View,
+)
 from vidur_ext.routing.components import RewardRule
 from vidur_ext.routing.estimator import expected_output_tokens, predict
 from vidur_ext.routing.view import (
@@ -24,32 +37,62 @@ _expected_output_tokens = compiled(expected_output_tokens)
 
 
 @compiled
-def _waits(sim: Simulation, replica: int) -> tuple[float, float]:
-    """Return how long the oldest waiting request and all of them on average have waited [s]."""
-    row, now = sim.state.replicas[replica], sim.state.now[0]
-    request = row[Replica.HEAD]
-    oldest = total = 0.0
-    for _ in range(row[Replica.WAITING]):
-        age = now - sim.inputs.arrived[request]
-        oldest = max(oldest, age)
-        total += age
-        request = sim.state.requests[request, Request.NEXT]
-    return oldest, total / row[Replica.WAITING] if row[Replica.WAITING] else 0.0
+def _dispatched_since(view: View, replica: int) -> tuple[int, int, int]:
+    """Return the requests that a replica got after what is seen of it, their prompts and outputs.
+
+    Their rows are read in the state that is seen, in which nothing has happened to them yet.
+    """
+    count = prompts = outputs = 0
+    for request in range(
+        view.seen.counters[Counter.ARRIVALS], view.sim.state.counters[Counter.ARRIVALS]
+    ):
+        if view.sim.state.requests[request, Request.REPLICA] == replica:
+            count += 1
+            prompts += view.seen.requests[request, Request.PROMPT]
+            outputs += view.seen.requests[request, Request.OUTPUT]
+    return count, prompts, outputs
 
 
 @compiled
-def _look_at_replica(sim: Simulation, replica: int) -> Any:
+def waiting_requests(view: View, replica: int) -> int:
+    """Return how many requests wait on a replica."""
+    return int(view.seen.replicas[replica, Replica.WAITING] + _dispatched_since(view, replica)[0])
+
+
+@compiled
+def _waits(view: View, replica: int) -> tuple[float, float]:
+    """Return how long the oldest waiting request and all of them on average have waited [s]."""
+    state, seen, arrived = view.sim.state, view.seen, view.sim.inputs.arrived
+    request, waiting = seen.replicas[replica, Replica.HEAD], seen.replicas[replica, Replica.WAITING]
+    oldest = total = 0.0
+    for _ in range(waiting):
+        age = seen.now[0] - arrived[request]
+        oldest = max(oldest, age)
+        total += age
+        request = seen.requests[request, Request.NEXT]
+    for request in range(seen.counters[Counter.ARRIVALS], state.counters[Counter.ARRIVALS]):
+        if state.requests[request, Request.REPLICA] == replica:
+            age = state.now[0] - arrived[request]
+            oldest = max(oldest, age)
+            total += age
+            waiting += 1
+    return oldest, total / waiting if waiting else 0.0
+
+
+@compiled
+def _look_at_replica(view: View, replica: int) -> Any:
     """Return the ``SeenReplica``: every quantity, as the engine's state tells it."""
-    row = sim.state.replicas[replica]
+    settings, row = view.sim.settings, view.seen.replicas[replica]
     decoded = row[Replica.DECODING] * row[Replica.ROUNDS]
     context = row[Replica.OFFSETS] + decoded + row[Replica.PARTIAL_DONE]
-    blocks = sim.settings.own[replica, Own.BLOCKS]
-    oldest_wait_s, mean_wait_s = _waits(sim, replica)
+    blocks = settings.own[replica, Own.BLOCKS]
+    oldest_wait_s, mean_wait_s = _waits(view, replica)
+    count, prompts, outputs = _dispatched_since(view, replica)
     return SeenReplica(
-        waiting=float(row[Replica.WAITING]),
+        waiting=float(row[Replica.WAITING] + count),
         running=float(row[Replica.MEMBERS]),
         decoding=float(row[Replica.DECODING]),
-        pending_prefill_tokens=float(row[Replica.PENDING]),
+        pending_prefill_tokens=float(row[Replica.PENDING] + prompts),
         context_tokens=float(context),
         generated_tokens=float(row[Replica.GENERATED] + decoded),
         kv_blocks_used=float(blocks - row[Replica.FREE]),
@@ -57,16 +100,18 @@ def _look_at_replica(sim: Simulation, replica: int) -> Any:
         restarts=float(row[Replica.RESTARTED]),
         oldest_wait_s=oldest_wait_s,
         mean_wait_s=mean_wait_s,
-        batch_capacity=sim.settings.batch_capacity,
-        remaining_output_tokens=float(row[Replica.TOKENS] - context - row[Replica.PENDING]),
+        batch_capacity=settings.batch_capacity,
+        remaining_output_tokens=float(
+            row[Replica.TOKENS] - context - row[Replica.PENDING] + outputs
+        ),
     )
 
 
 @compiled
-def _look_at_request(sim: Simulation) -> Any:
+def _look_at_request(view: View) -> Any:
     """Return the ``SeenRequest`` of the next request."""
-    counters = sim.state.counters
-    request = sim.state.requests[counters[Counter.ARRIVALS]]
+    sim, counters = view.sim, view.seen.counters
+    request = sim.state.requests[sim.state.counters[Counter.ARRIVALS]]
     return SeenRequest(
         prompt_tokens=float(request[Request.PROMPT]),
         expected_output_tokens=_expected_output_tokens(
@@ -77,30 +122,48 @@ def _look_at_request(sim: Simulation) -> Any:
 
 
 @compiled
-def look(sim: Simulation, replica: int) -> Seen:
+def look(view: View, replica: int) -> Seen:
     """Return what is seen of a replica when the next request waits to be routed."""
-    seen, request = _look_at_replica(sim, replica), _look_at_request(sim)
-    return Seen(seen, predict(sim.estimates, replica, seen, request), request)
+    seen, request = _look_at_replica(view, replica), _look_at_request(view)
+    return Seen(seen, predict(view.sim.estimates, replica, seen, request), request)
 
 
 @compiled
-def _see_queue(sim: Simulation, replica: int, queue: Floats) -> None:
+def _next_on(state: EngineState, replica: int, request: int) -> int:
+    """Return the first request from ``request`` on that was routed to a replica, else ARRIVALS."""
+    while (
+        request < state.counters[Counter.ARRIVALS]
+        and state.requests[request, Request.REPLICA] != replica
+    ):
+        request += 1
+    return request
+
+
+@compiled
+def _see_queue(view: View, replica: int, queue: Floats) -> None:
     """Write the first waiting requests of a replica [K, len(Queued)]; the absent ones are zeros."""
-    requests, row = sim.state.requests, sim.state.replicas[replica]
-    request = row[Replica.HEAD]
+    state, seen, arrived = view.sim.state, view.seen, view.sim.inputs.arrived
+    request, waiting = seen.replicas[replica, Replica.HEAD], seen.replicas[replica, Replica.WAITING]
+    since = seen.counters[Counter.ARRIVALS]
     for position in range(len(queue)):
         entry = queue[position]
         entry[:] = 0.0
-        if position < row[Replica.WAITING]:
-            entry[Queued.AGE_S] = sim.state.now[0] - sim.inputs.arrived[request]
-            entry[Queued.PROMPT_TOKENS] = requests[request, Request.PROMPT]
-            request = requests[request, Request.NEXT]
+        if position < waiting:
+            entry[Queued.AGE_S] = seen.now[0] - arrived[request]
+            entry[Queued.PROMPT_TOKENS] = seen.requests[request, Request.PROMPT]
+            request = seen.requests[request, Request.NEXT]
+            continue
+        since = _next_on(state, replica, since)
+        if since < state.counters[Counter.ARRIVALS]:
+            entry[Queued.AGE_S] = state.now[0] - arrived[since]
+            entry[Queued.PROMPT_TOKENS] = seen.requests[since, Request.PROMPT]
+            since += 1
 
 
 @compiled
-def _see_completions(sim: Simulation, rule: RewardRule, interval: Floats) -> None:
-    """Add up the requests that were completed since the last decision."""
-    state, arrived = sim.state, sim.inputs.arrived
+def _see_completions(view: View, rule: RewardRule, interval: Floats) -> None:
+    """Add up the completed requests that were not seen at the last decision."""
+    state, arrived = view.seen, view.sim.inputs.arrived
     for index in range(state.counters[Counter.SEEN], state.counters[Counter.FINISHED]):
         request = state.completions[index]
         answered, completed = (
@@ -118,12 +181,12 @@ def _see_completions(sim: Simulation, rule: RewardRule, interval: Floats) -> Non
 
 
 @compiled
-def see_interval(sim: Simulation, rule: RewardRule, interval: Floats) -> None:
+def _see_interval(view: View, rule: RewardRule, interval: Floats) -> None:
     """Write what happened between the last decision and the present instant.
 
     No request arrives between two decisions: all that are here have been since the last one.
     """
-    state = sim.state
+    sim, state = view.sim, view.sim.state
     decided = state.counters[Counter.ARRIVALS]
     duration = state.now[0] - sim.inputs.arrived[decided - 1] if decided else 0.0
     alive = 0
@@ -134,24 +197,24 @@ def see_interval(sim: Simulation, rule: RewardRule, interval: Floats) -> None:
     interval[Elapsed.DURATION_S] = duration
     interval[Elapsed.REQUEST_SECONDS] = state.since[Since.COMPLETED_AFTER] + alive * duration
     interval[Elapsed.UNANSWERED_SECONDS] = state.since[Since.ANSWERED_AFTER] + unanswered * duration
-    _see_completions(sim, rule, interval)
+    _see_completions(view, rule, interval)
 
 
 @compiled
-def see(sim: Simulation, rule: RewardRule, sight: Sight) -> None:
+def see(view: View, rule: RewardRule, sight: Sight) -> None:
     """Write all that is seen when the next request waits for its replica, or at the very end."""
-    state = sim.state
-    see_interval(sim, rule, sight.interval)
+    state = view.sim.state
+    _see_interval(view, rule, sight.interval)
     if state.counters[Counter.ARRIVALS] == len(state.requests):
         for replica in range(len(state.replicas)):
-            write_column(_look_at_replica(sim, replica), replica, sight.table)
+            write_column(_look_at_replica(view, replica), replica, sight.table)
         return
     for replica in range(len(state.replicas)):
-        seen = look(sim, replica)
+        seen = look(view, replica)
         write_column(seen.replica, replica, sight.table)
         write_column(seen.predicted, replica, sight.predicted)
-        _see_queue(sim, replica, sight.queues[replica])
-    request = _look_at_request(sim)
+        _see_queue(view, replica, sight.queues[replica])
+    request = _look_at_request(view)
     sight.request[Arriving.PROMPT_TOKENS] = request.prompt_tokens
     sight.request[Arriving.EXPECTED_OUTPUT_TOKENS] = request.expected_output_tokens
     sight.request[Arriving.OUTPUT_TOKENS] = request.output_tokens

@@ -16,6 +16,7 @@ from vidur_ext.engine.layout import (
     EngineState,
     Inputs,
     Simulation,
+    View,
     alone,
     new_state,
     write_requests,
@@ -39,7 +40,7 @@ class Lookahead:
         ttft_weight: L, see ``Planner``.
 
     Raises:
-        UserError: there is no ``ttft_weight``.
+        UserError: there is no ``ttft_weight``, or the signals are delayed.
     """
 
     def __init__(
@@ -49,6 +50,12 @@ class Lookahead:
             raise UserError(
                 f"{name} needs ttft_weight, what a second to the first token weighs: pass "
                 "config.lookahead.ttft_weight"
+            )
+        if cluster.settings.signal_delay_s:
+            raise UserError(
+                f"{name} plans from the cluster as it is, and the router is to see it as it was "
+                f"{cluster.settings.signal_delay_s:g} s ago: take another scheduler, or set "
+                "observation.signal_delay_s to 0"
             )
         clairvoyant = name == "clairvoyant"
         num_requests = len(sim.inputs.arrived)
@@ -111,7 +118,7 @@ class ClusterTwin:
         write_requests(
             sim.state.requests[row], np.array([prompt_tokens]), np.array([output_tokens])
         )
-        if loop.advance(sim) == loop.AT_END:
+        if loop.advance(View(sim, sim.state)) == loop.AT_END:
             check_end(sim, self._cluster.limits)
         replica = self._lookahead.choose()
         loop.assign(sim, replica)

@@ -20,10 +20,9 @@ from vidur_ext.engine.layout import (
     SHORTEST_QUEUE,
     Counter,
     Ints,
-    Replica,
-    Simulation,
+    View,
 )
-from vidur_ext.engine.look import look
+from vidur_ext.engine.look import look, waiting_requests
 from vidur_ext.routing.dice import SPARE_WORDS, WORDS_PER_DECISION, Dice, random_words
 from vidur_ext.routing.heuristics import HEURISTICS, ask
 
@@ -32,26 +31,27 @@ ASK = -1
 
 
 @compiled
-def _shortest_queue(sim: Simulation) -> int:
+def _shortest_queue(view: View) -> int:
     """Return the first replica with the fewest waiting requests: Vidur's LOR."""
-    waiting = sim.state.replicas[:, Replica.WAITING]
-    best = 0
-    for replica in range(1, len(waiting)):
-        if waiting[replica] < waiting[best]:
-            best = replica
+    best, fewest = 0, waiting_requests(view, 0)
+    for replica in range(1, len(view.seen.replicas)):
+        waiting = waiting_requests(view, replica)
+        if waiting < fewest:
+            best, fewest = replica, waiting
     return best
 
 
 @compiled
-def route(sim: Simulation) -> int:
+def route(view: View) -> int:
     """Return the replica for the next request, or ASK."""
+    sim = view.sim
     rule, counters = sim.settings.rule, sim.state.counters
     if rule == GIVEN:
         return int(sim.inputs.choices[counters[Counter.ARRIVALS]])
     if rule == SHORTEST_QUEUE:
-        return _shortest_queue(sim)
+        return _shortest_queue(view)
     used = counters[Counter.WORD : Counter.WORD + 1]
-    return ask(rule, look, sim, sim.scores, Dice(sim.inputs.words, used))
+    return ask(rule, look, view, sim.scores, Dice(sim.inputs.words, used))
 
 
 class Routing(NamedTuple):

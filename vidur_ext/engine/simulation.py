@@ -23,6 +23,7 @@ from vidur_ext.engine.layout import (
     Settings,
     Simulation,
     Time,
+    View,
     new_state,
 )
 from vidur_ext.engine.lookahead import Lookahead
@@ -50,7 +51,8 @@ class CompiledSimulation:
         ttft_weight: L of the planners, which need it; see ``Planner``.
 
     Raises:
-        UserError: there is no such scheduler, it lacks something, or ``choices`` do not fit.
+        UserError: there is no such scheduler, it lacks something, it is a planner under a delay,
+            or ``choices`` do not fit.
     """
 
     def __init__(
@@ -69,14 +71,20 @@ class CompiledSimulation:
         routing = routing_of(scheduler, seed, len(table), num_replicas, choices, rng)
         self._limits = cluster.limits
         settings = cluster.settings._replace(rule=routing.rule)
+
+        def fresh_state() -> EngineState:
+            return new_state(table.prefill_tokens, table.decode_tokens, num_replicas, settings)
+
+        state = fresh_state()
         self._sim = Simulation(
             settings=settings,
             tables=cluster.tables,
             estimates=cluster.estimates,
             inputs=Inputs(np.array(table.arrived_at), routing.choices, routing.words),
-            state=new_state(table.prefill_tokens, table.decode_tokens, num_replicas, settings),
+            state=state,
             scores=np.zeros(num_replicas),
         )
+        self._view = View(self._sim, fresh_state() if settings.signal_delay_s else state)
         self._planner: Lookahead | None = None
         if scheduler in PLANNERS and choices is None:
             self._planner = Lookahead(cluster, self._sim, scheduler, ttft_weight)
@@ -89,10 +97,10 @@ class CompiledSimulation:
         Raises:
             UserError: a batch exceeds the execution-time tables, or a request can never be served.
         """
-        request = loop.advance(self._sim)
+        request = loop.advance(self._view)
         while self._planner is not None and request != loop.AT_END:
             loop.assign(self._sim, self._planner.choose())
-            request = loop.advance(self._sim)
+            request = loop.advance(self._view)
         if request == loop.AT_END:
             check_end(self._sim, self._limits)
         return request
@@ -116,7 +124,7 @@ class CompiledSimulation:
 
     def snapshot(self) -> Snapshot:
         """Return a copy of everything that changes."""
-        return {name: array.copy() for name, array in self.state._asdict().items()}
+        return {name: array.copy() for name, array in self._arrays().items()}
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to what ``snapshot`` returned, from a simulation of the same config and table.
@@ -124,7 +132,7 @@ class CompiledSimulation:
         Raises:
             UserError: the snapshot's arrays are not those of this simulation.
         """
-        arrays = self.state._asdict()
+        arrays = self._arrays()
         expected = {name: (array.shape, array.dtype) for name, array in arrays.items()}
         given = {name: (array.shape, array.dtype) for name, array in snapshot.items()}
         if given != expected:
@@ -141,9 +149,17 @@ class CompiledSimulation:
     def digest(self) -> str:
         """Return a digest of everything that changes: equal digests, equal futures."""
         content = hashlib.blake2b(digest_size=16)
-        for array in self.state:
+        for array in self._arrays().values():
             content.update(np.ascontiguousarray(array).data)
         return content.hexdigest()
+
+    def _arrays(self) -> Snapshot:
+        arrays = dict(self.state._asdict())
+        if self._view.seen is not self.state:
+            arrays.update(
+                (f"seen.{name}", array) for name, array in self._view.seen._asdict().items()
+            )
+        return arrays
 
     @property
     def state(self) -> EngineState:

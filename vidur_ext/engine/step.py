@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import TELEMETRY, Floats
 from vidur_ext.compiled import compiled, compiled_entry
-from vidur_ext.engine.layout import Counter, Ints, Simulation, Time, one_of
+from vidur_ext.engine.layout import (
+    Counter,
+    EngineState,
+    Ints,
+    Simulation,
+    Time,
+    View,
+    one_of,
+    state_of,
+)
 from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import AT_END, advance_one, assign_one
 from vidur_ext.routing.components import RewardRule
@@ -23,13 +32,16 @@ _FOLD = np.uint64(29)
 
 
 class Environments(NamedTuple):
-    """B simulations: every array of ``sims`` and ``memory`` has a leading axis of environments.
+    """B simulations: every array of ``sims``, ``seen`` and ``memory`` has a leading axis of
+    environments.
 
+    seen: what their routers see, see ``View``.
     sight: working memory; bits: its table's bits.
     traces uint64 [B]: a hash of all that was seen so far.
     """
 
     sims: Simulation
+    seen: EngineState
     memory: Memory
     features: FeatureRule
     reward: RewardRule
@@ -76,13 +88,19 @@ def _report_completions(sim: Simulation, latencies: Floats, first: int) -> int:
 
 
 @compiled
-def _look(envs: Environments, sim: Simulation, env: int, waits: bool, out: Outlook) -> None:
-    """Write what environment ``env`` shows and earned; an observation only if a request waits."""
+def _look(envs: Environments, view: View, env: int, waits: bool, out: Outlook) -> None:
+    """Write what environment ``env`` shows and earned; an observation only if a request waits.
+
+    What was earned is no signal: it is not delayed.
+    """
+    sim = view.sim
     memory = Memory(envs.memory.numbers[env], envs.memory.outstanding[env], envs.memory.qps[env])
     sight, telemetry = envs.sight, out.telemetry[env]
-    see(sim, envs.reward, sight)
+    see(View(sim, sim.state), envs.reward, sight)
     out.reward[env] = reward_of(envs.reward, sight, memory, telemetry[_NUM_MEASURED:])
     if waits:
+        if sim.settings.signal_delay_s > 0.0:
+            see(view, envs.reward, sight)
         envs.traces[env] = _trace(envs.traces[env], envs.bits)
         write_observation(
             envs.features, sight, memory, out.replicas[env], out.context[env], telemetry
@@ -99,10 +117,11 @@ def step(envs: Environments, actions: Ints, out: Outlook) -> tuple[int, int]:
     waiting = completed = 0
     for env in range(len(envs.traces)):
         sim = one_of(envs.sims, env)
+        view = View(sim, state_of(envs.seen, env))
         if len(actions):
             assign_one(sim, actions[env])
-        waits = advance_one(sim) != AT_END
+        waits = advance_one(view) != AT_END
         waiting += waits
         completed = _report_completions(sim, out.latencies, completed)
-        _look(envs, sim, env, waits, out)
+        _look(envs, view, env, waits, out)
     return waiting, completed

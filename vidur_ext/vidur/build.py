@@ -75,6 +75,7 @@ def simulation_config(config: TrainingConfig, scheduler: str) -> Any:
             global_scheduler_config=_global_scheduler_config(config, scheduler),
             replica_scheduler_config=_replica_scheduler_config(config),
             devices=None if cluster.devices is None else ",".join(cluster.devices),
+            signal_delay_s=config.observation.signal_delay_s,
         ),
         request_generator_config=stream_config(config),
         execution_time_predictor_config=_predictor_config(config),

@@ -1,4 +1,4 @@
-"""Vidur's cluster with a device per replica.
+"""Vidur's cluster with a device per replica, and signals that reach the router late.
 
 Vidur names flags after classes and fields, so both config classes keep Vidur's names. It reads the
 types of fields, too: no annotation here may be a text.
@@ -42,6 +42,10 @@ class ClusterConfig(VidurClusterConfig):
     devices: Optional[str] = field(  # noqa: UP045  (Vidur knows optional flags by this)
         default=None,
         metadata={"help": "Device of each replica, separated by commas; all alike by default."},
+    )
+    signal_delay_s: float = field(
+        default=0.0,
+        metadata={"help": "How old what the global scheduler sees of the replicas is [s]."},
     )
 
     def __post_init__(self) -> None:

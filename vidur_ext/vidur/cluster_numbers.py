@@ -54,15 +54,15 @@ class Replicas(NamedTuple):
         return self.predictors[0].tables.limits
 
 
-def cluster_in_numbers(replicas: Replicas) -> Cluster:
-    """Return the numbers of a cluster that Vidur has built.
+def cluster_in_numbers(replicas: Replicas, signal_delay_s: float) -> Cluster:
+    """Return the numbers of a cluster that Vidur has built, and that routers see so late.
 
     Raises:
         UserError: only Vidur simulates it.
     """
     _check_simulated(replicas.schedulers[0])
     return Cluster(
-        settings=_settings_of(replicas),
+        settings=_settings_of(replicas)._replace(signal_delay_s=signal_delay_s),
         tables=_tables_of(replicas),
         estimates=replicas.estimates,
         limits=replicas.limits,
@@ -107,6 +107,7 @@ def _settings_of(replicas: Replicas) -> Settings:
         flat_blocks=int(first._max_blocks_per_sequence),
         batch_capacity=float(config.batch_size_cap),
         own=own[replicas.kind],
+        signal_delay_s=0.0,
     )
 
 

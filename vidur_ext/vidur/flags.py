@@ -136,7 +136,8 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
         budget = {"total_requests": len(requests)}
         tree["training"] = learner.training.model_copy(update=budget)
     cluster, simulation = _cluster_tree(config), _simulation_tree(config)
-    if beyond_the_engine(simulation["predictor"], cluster["num_pipeline_stages"]):
+    beyond = beyond_the_engine(simulation["predictor"], cluster["num_pipeline_stages"])
+    if beyond or learner.observation.signal_delay_s:
         # Flags cannot name the schedulers of a comparison, and the usual ones cannot plan here.
         tree["evaluation"] = {"enabled": False}
     try:
@@ -162,6 +163,7 @@ def _values(config: TrainingConfig, scheduler: str) -> dict[str, Any]:
         **_cluster_values(config),
         **_predictor_values(config),
         **_workload_values(config),
+        "cluster_config_signal_delay_s": config.observation.signal_delay_s,
         "global_scheduler_config_type": scheduler,
         "seed": config.training.seed % 2**32,
         "log_level": config.monitoring.log_level,

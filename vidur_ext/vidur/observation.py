@@ -162,10 +162,15 @@ class Witness:
         return Earned(np.array([reward]), components)
 
     def show(
-        self, snapshot: ClusterSnapshot, request: ArrivingRequest, earned: Earned
+        self,
+        snapshot: ClusterSnapshot,
+        interval: SinceLastDecision,
+        request: ArrivingRequest,
+        earned: Earned,
     ) -> Observation:
         """Return what the policy sees (B = 1) when ``request`` arrives, and its telemetry."""
         schema = self._schema
+        self._write_interval(interval)
         write_sight(self._shown.sight, snapshot, request)
         replicas = np.empty((1, snapshot.num_replicas, len(schema.replica)))
         context = np.empty((1, len(schema.context)))

@@ -45,7 +45,7 @@ class PlannerGlobalScheduler(OwnDevices):
     """Takes the choice that costs least. Its ties follow Vidur's ``--seed``.
 
     Raises:
-        UserError: only Vidur simulates the cluster.
+        UserError: only Vidur simulates the cluster, or the signals are delayed.
     """
 
     def __init__(self, config: Any, replicas: Any) -> None:
@@ -53,7 +53,7 @@ class PlannerGlobalScheduler(OwnDevices):
         self._order = list(self._replica_schedulers)
         own = config.cluster_config.global_scheduler_config
         self._twin = ClusterTwin(
-            cluster_in_numbers(self._replicas_of(config)),
+            cluster_in_numbers(self._replicas_of(config), config.cluster_config.signal_delay_s),
             str(own.get_type()),
             own.ttft_weight,
             generator(config.seed, Purpose.SCHEDULER),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vidur.execution_time_predictor import ExecutionTimePredictorRegistry
 from vidur.request_generator import RequestGeneratorRegistry
 from vidur.scheduler import GlobalSchedulerRegistry
-from vidur.types import ExecutionTimePredictorType
+from vidur.types import ExecutionTimePredictorType, GlobalSchedulerType
 
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
 from vidur_ext.vidur.cluster import VIDURS_SCHEDULERS
@@ -21,6 +23,7 @@ from vidur_ext.vidur.schedulers import (
     HEURISTIC_CONFIGS,
     HEURISTIC_SCHEDULERS,
     PPOGlobalSchedulerModular,
+    ShortestQueueGlobalScheduler,
 )
 from vidur_ext.vidur.types import PredictorType
 
@@ -55,7 +58,7 @@ def _register_predictors() -> None:
 
 def _register_schedulers() -> None:
     """Vidur's own are replaced by what they are on mixed devices; on equal ones nothing changes."""
-    for key, scheduler in VIDURS_SCHEDULERS.items():
+    for key, scheduler in {**VIDURS_SCHEDULERS, GlobalSchedulerType.LOR: _lor}.items():
         GlobalSchedulerRegistry.unregister(key)
         GlobalSchedulerRegistry.register(key, scheduler)
     GlobalSchedulerRegistry.register(
@@ -65,3 +68,10 @@ def _register_schedulers() -> None:
         GlobalSchedulerRegistry.register(config_class.get_type(), HEURISTIC_SCHEDULERS[name])
     for config_class in PLANNER_CONFIGS:
         GlobalSchedulerRegistry.register(config_class.get_type(), PlannerGlobalScheduler)
+
+
+def _lor(config: Any, replicas: Any) -> Any:
+    """Return Vidur's ``lor``, or ours where signals are delayed: Vidur's knows the present."""
+    if config.cluster_config.signal_delay_s:
+        return ShortestQueueGlobalScheduler(config, replicas)
+    return VIDURS_SCHEDULERS[GlobalSchedulerType.LOR](config, replicas)

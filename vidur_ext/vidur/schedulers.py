@@ -21,7 +21,8 @@ from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Earned, Sin
 from vidur_ext.vidur.cluster import OwnDevices
 from vidur_ext.vidur.estimates import estimates_of
 from vidur_ext.vidur.observation import HeuristicChooser, Witness
-from vidur_ext.vidur.tracker import RequestTracker
+from vidur_ext.vidur.signals import DelayedSignals
+from vidur_ext.vidur.tracker import Observed, RequestTracker
 from vidur_ext.vidur.types import RoutingSchedulerType
 
 
@@ -37,6 +38,9 @@ class RoutingGlobalScheduler(OwnDevices):
         self._order = list(self._replica_schedulers)
         schedulers = [self._replica_schedulers[replica] for replica in self._order]
         self._tracker = RequestTracker(schedulers)
+        delay_s = config.cluster_config.signal_delay_s
+        self.signals = DelayedSignals(schedulers) if delay_s else None
+        """What it sees instead of the present; the simulator lets them be sent."""
         self.estimates = estimates_of(schedulers)
         self._completed = 0
         self._output_tokens = 0
@@ -48,9 +52,10 @@ class RoutingGlobalScheduler(OwnDevices):
         self._request_queue.clear()
         mapping = []
         for request in arrived:
-            snapshot, interval = self._tracker.observe(request._arrived_at)
-            self._completed += len(interval.completions)
-            self._output_tokens += sum(done.output_tokens for done in interval.completions)
+            present = self._tracker.observe(request._arrived_at)
+            seen = self.signals.receive(present) if self.signals else present
+            self._completed += len(seen.interval.completions)
+            self._output_tokens += sum(done.output_tokens for done in seen.interval.completions)
             arriving = ArrivingRequest(
                 arrived_at=request._arrived_at,
                 prompt_tokens=request._num_prefill_tokens,
@@ -59,16 +64,21 @@ class RoutingGlobalScheduler(OwnDevices):
                 ),
                 output_tokens=request._num_decode_tokens,
             )
-            replica = self._route(snapshot, interval, arriving)
+            replica = self._route(seen, present, arriving)
             self._tracker.assign(replica, request)
+            if self.signals:
+                self.signals.assign(replica, request)
             mapping.append((self._order[replica], request))
         return mapping
 
     @abstractmethod
-    def _route(
-        self, snapshot: ClusterSnapshot, interval: SinceLastDecision, request: ArrivingRequest
-    ) -> int:
-        """Return the index of the replica that shall serve ``request``."""
+    def _route(self, seen: Observed, present: Observed, request: ArrivingRequest) -> int:
+        """Return the index of the replica that shall serve ``request``.
+
+        Args:
+            seen: what a router sees; ``present`` itself where signals are not delayed.
+            present: what there is, for what is earned and logged.
+        """
 
 
 class HeuristicGlobalScheduler(RoutingGlobalScheduler):
@@ -81,10 +91,18 @@ class HeuristicGlobalScheduler(RoutingGlobalScheduler):
         rng = generator(config.seed, Purpose.SCHEDULER)
         self._chooser = HeuristicChooser(self.heuristic.name, self.estimates, rng)
 
-    def _route(
-        self, snapshot: ClusterSnapshot, interval: SinceLastDecision, request: ArrivingRequest
-    ) -> int:
-        return self._chooser.choose(snapshot, request)
+    def _route(self, seen: Observed, present: Observed, request: ArrivingRequest) -> int:
+        return self._chooser.choose(seen.snapshot, request)
+
+
+class ShortestQueueGlobalScheduler(RoutingGlobalScheduler):
+    """Vidur's ``lor`` by what the router sees: the first replica with the fewest waiting requests.
+
+    Vidur's own one asks the replicas, which know the present.
+    """
+
+    def _route(self, seen: Observed, present: Observed, request: ArrivingRequest) -> int:
+        return int(np.argmin(seen.snapshot.row("waiting")))
 
 
 def _class_name(name: str) -> str:
@@ -125,7 +143,8 @@ class Router(Protocol):
     ) -> None:
         """See the simulation itself before each decision, and once (without a request) at the end.
 
-        For monitoring and for teachers; policies decide on observations alone.
+        For monitoring and for teachers; policies decide on observations alone. The snapshot is what
+        routers see, the interval what happened.
         """
 
     def decide(
@@ -163,7 +182,8 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         """
         self._router = router
         self._previous_end = previous_end
-        self._tracker.queue_slots = config.observation.queue_slots
+        tracker = self.signals.tracker if self.signals else self._tracker
+        tracker.queue_slots = config.observation.queue_slots
         self._witness = Witness(config, self._block_size, self.estimates, scales or StageScales(0))
 
     def digest(self) -> str:
@@ -177,17 +197,15 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         self._router.observe(snapshot, interval, None)
         return self._witness.earn(snapshot, interval)
 
-    def _route(
-        self, snapshot: ClusterSnapshot, interval: SinceLastDecision, request: ArrivingRequest
-    ) -> int:
+    def _route(self, seen: Observed, present: Observed, request: ArrivingRequest) -> int:
         assert self._router is not None, "attach a router before the simulation runs"
-        self._router.observe(snapshot, interval, request)
-        earned, done = self._witness.earn(snapshot, interval), False
+        self._router.observe(seen.snapshot, present.interval, request)
+        earned, done = self._witness.earn(present.snapshot, present.interval), False
         if self._first_decision and self._previous_end is not None:
             earned, done = self._previous_end, True
         self._first_decision = False
-        self._digest.update(np.float64(snapshot.now).tobytes())
-        self._digest.update(snapshot.table.tobytes())
-        observation = self._witness.show(snapshot, request, earned)
+        self._digest.update(np.float64(present.snapshot.now).tobytes())
+        self._digest.update(seen.snapshot.table.tobytes())
+        observation = self._witness.show(seen.snapshot, seen.interval, request, earned)
         action = self._router.decide(observation, earned.reward, np.array([done]))
         return int(action[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,8 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.view import Earned
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.requests import RestartableRequest
-from vidur_ext.vidur.schedulers import Router
+from vidur_ext.vidur.schedulers import Router, RoutingGlobalScheduler
+from vidur_ext.vidur.signals import SignalEvent
 from vidur_ext.workload.request_table import RequestTable
 
 _COUNTED_FROM_MINUS_ONE = (Batch, BatchStage, Cluster, ExecutionTime, Replica, Request)
@@ -53,7 +54,22 @@ def isolated_simulation() -> Iterator[None]:
         random.setstate(random_state)
 
 
-class VidurSimulation(Simulator):
+class DelayingSimulator(Simulator):
+    """Vidur's simulator; the signals of a scheduler that sees them late are sent in time."""
+
+    def _init_event_queue(self) -> None:
+        super()._init_event_queue()
+        self._send_signals([event.time for _, event in self._event_queue])
+
+    def _send_signals(self, arrivals: Iterable[float]) -> None:
+        """Let the router see, with each request, what there was the delay before."""
+        if isinstance(self._scheduler, RoutingGlobalScheduler) and self._scheduler.signals:
+            delay_s = self._config.cluster_config.signal_delay_s
+            for arrived_at in arrivals:
+                self._add_event(SignalEvent(arrived_at - delay_s, self._scheduler.signals))
+
+
+class VidurSimulation(DelayingSimulator):
     """Vidur's simulator over requests that are handed in, with the routing recorded.
 
     Requests are those of ``table``; without one they come from the configured generator.
@@ -86,6 +102,7 @@ class VidurSimulation(Simulator):
             self.requests = [RestartableRequest(*row) for row in rows]
         for request in self.requests:
             self._add_event(RequestArrivalEvent(request.arrived_at, request))
+        self._send_signals(request.arrived_at for request in self.requests)
 
     def _recorded_schedule(self) -> list[tuple[Any, Any]]:
         mapping: list[tuple[Any, Any]] = self._schedule()

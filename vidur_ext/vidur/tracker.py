@@ -7,7 +7,7 @@ on and the interval that rewards are computed from.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,13 @@ from vidur_ext.routing.view import (
     QueuedRequest,
     SinceLastDecision,
 )
+
+
+class Observed(NamedTuple):
+    """The cluster at an instant, and what happened since the instant before."""
+
+    snapshot: ClusterSnapshot
+    interval: SinceLastDecision
 
 
 class RequestTracker:
@@ -37,7 +44,7 @@ class RequestTracker:
         self._in_flight[replica].append(request)
         self._output_tokens[request._id] = request._num_decode_tokens
 
-    def observe(self, now: float) -> tuple[ClusterSnapshot, SinceLastDecision]:
+    def observe(self, now: float) -> Observed:
         """Return the cluster at ``now`` and what happened since the last call."""
         last = now if self._last_time is None else self._last_time
         self._last_time = now
@@ -59,7 +66,7 @@ class RequestTracker:
         interval = SinceLastDecision(
             now - last, request_seconds, unanswered_seconds, tuple(completions)
         )
-        return snapshot, interval
+        return Observed(snapshot, interval)
 
     def _scan(
         self,

@@ -21,6 +21,14 @@ class ObservationSection(Section):
     queue_slots: int = key(
         2, "waiting requests described one by one, per replica", unit="requests", ge=0, le=32
     )
+    signal_delay_s: float = key(
+        0.0,
+        "what the policy and every heuristic see of the replicas is so old; what they dispatched "
+        "since then they know",
+        unit="s",
+        ge=0,
+        le=60,
+    )
     history: bool = key(
         True, "add per-replica and global history: deltas, moving averages, trend, variance"
     )

@@ -6,10 +6,10 @@ import csv
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from vidur_ext.warmstart.cloning import cloning_curves, scalars
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.warmstart.behaviour_cloning import EpochReport
-from vidur_ext.warmstart.cloning import cloning_curves, scalars
 
 EPOCHS = [
     EpochReport(number, 1.0 / (number + 1), 2.0 / (number + 1), {"lor": 0.25 * number, "x": 0.5})
