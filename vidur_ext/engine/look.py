@@ -1,7 +1,7 @@
 """Compiled: a simulation as its router sees it. What a heuristic does not read costs nothing.
 
 The replicas are seen in the state ``View.seen``. What was dispatched since then the router knows of
-itself, and takes for waiting. Ages are as old as the state; of what was dispatched since, as of now.
+itself, and takes for waiting; its ages are those of now, the others those of the state.
 """
 
 from __future__ import annotations

@@ -14,12 +14,13 @@ from vidur_ext.compiled import compiled_entry
 from vidur_ext.config.sections import SCHEDULERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation, loop
+from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.engine.failures import formed_batch
 from vidur_ext.engine.layout import Clock, Counter, Replica
 from vidur_ext.vidur.analytic_predictor import token_lists
-from vidur_ext.vidur.engine_inputs import cluster_of
+from vidur_ext.vidur.engine_inputs import cluster_of, engine_cluster
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
-from vidur_ext.vidur.simulation import VidurSimulation
+from vidur_ext.vidur.simulation import VidurSimulation, routed_by
 from vidur_ext.workload.request_table import RequestTable
 
 # The latency estimator of the plug-in's heuristics asks for 2048 tokens of context and for one
@@ -47,9 +48,16 @@ class Case:
     max_tokens: int
     seed: int
     table: RequestTable
+    signal_delay_s: float = 0.0
 
     def with_table(self, table: RequestTable) -> Case:
         return replace(self, table=table)
+
+    def seen_late(self, signal_delay_s: float) -> Case:
+        return replace(self, signal_delay_s=signal_delay_s)
+
+    def routed_by(self, rule: str) -> Case:
+        return replace(self, rule=rule)
 
 
 @dataclass(frozen=True)
@@ -231,12 +239,53 @@ def vidur_config(tmp_path_factory):
                 "training": {"seed": case.seed},
                 "cluster": case.cluster,
                 "workload": {"max_tokens": case.max_tokens},
+                "observation": {"signal_delay_s": case.signal_delay_s},
+                "evaluation": {"enabled": False},
             }
         )
         plain = cli_flags(config, scheduler or case.rule, metrics_dir=folder)
         return parse_simulation_config([*plain, *LARGE_TABLES, *flags])
 
     return build
+
+
+class Watching:
+    """Routes everything to replica 0 and keeps a copy of all that Vidur shows."""
+
+    def __init__(self) -> None:
+        self.simulation: Any = None
+        self.seen: list[list[np.ndarray]] = []
+
+    def observe(self, snapshot, interval, request) -> None:
+        pass
+
+    def decide(self, observation, reward, done) -> np.ndarray:
+        sight = self.simulation.scheduler._witness._shown.sight
+        self.seen.append([array.copy() for array in sight])
+        return np.array([0])
+
+
+def _seen_on_vidur(config: TrainingConfig, table: RequestTable) -> list[list[np.ndarray]]:
+    router = Watching()
+    router.simulation = routed_by(router, config, table)
+    router.simulation.run()
+    return router.seen
+
+
+def _seen_on_the_engine(config: TrainingConfig, table: RequestTable) -> list[list[np.ndarray]]:
+    envs = RoutingEnvironments(engine_cluster(config), config, num_envs=1)
+    envs.begin([table])
+    seen = []
+    while envs.waiting:
+        seen.append([array.copy() for array in envs._envs.sight])
+        envs.step(np.array([0]))
+    return seen
+
+
+@pytest.fixture(scope="session")
+def sights() -> dict[str, Callable[[TrainingConfig, RequestTable], list[list[np.ndarray]]]]:
+    """Return, per engine, what shows the arrays of the sight at every decision for replica 0."""
+    return {"vidur": _seen_on_vidur, "compiled": _seen_on_the_engine}
 
 
 def compiled_simulation(config: Any, table: RequestTable, **more: Any) -> CompiledSimulation:

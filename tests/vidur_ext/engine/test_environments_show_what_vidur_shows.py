@@ -19,6 +19,8 @@ from vidur_ext.vidur.engine_inputs import cluster_of
 from vidur_ext.vidur.simulation import VidurSimulation
 
 USUAL = StageScales(0)
+DELAYS = st.sampled_from([0.0, 1e-3, 0.125, 2.0, 60.0])
+"""From none to longer than what is simulated [s]."""
 
 
 class Recorder:
@@ -88,7 +90,7 @@ def compare(case, vidur_config, router, num_envs=1, scales=USUAL):
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_every_number_is_equal(data, draw_case, vidur_config):
-    case = draw_case(data)
+    case = draw_case(data).seen_late(data.draw(DELAYS))
     observation = ObservationSection(
         output_length=data.draw(st.sampled_from(["hidden", "oracle"])),
         queue_slots=data.draw(st.sampled_from([0, 2, 5])),
@@ -105,7 +107,7 @@ def test_every_number_is_equal(data, draw_case, vidur_config):
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_every_number_is_equal_in_many_clusters(data, draw_case, vidur_config):
-    case = draw_case(data)
+    case = draw_case(data).seen_late(data.draw(DELAYS))
     reward = RewardSection(mode=data.draw(st.sampled_from(REWARD_MODES)))
     observation = ObservationSection(output_length="oracle", queue_slots=4)
     compare(case, vidur_config, RouterConfig(observation=observation, reward_config=reward))

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 
 from vidur_ext.engine import CompiledSimulation
-from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.routing.estimator import Rate
 from vidur_ext.routing.view import Arriving, Elapsed, Predicted, Quantity, Queued
 from vidur_ext.vidur.engine_inputs import engine_cluster
-from vidur_ext.vidur.simulation import routed_by
 from vidur_ext.workload.request_table import RequestTable
 
 PROMPTS = [100, 40, 64, 30, 33]
@@ -62,43 +60,10 @@ def _first_token(cluster, arrived, who):
     return float(simulation.prefill_completed_at[who])
 
 
-class Watching:
-    """Routes everything to replica 0 and keeps a copy of all that Vidur shows."""
-
-    def __init__(self):
-        self.simulation = None
-        self.seen = []
-
-    def observe(self, snapshot, interval, request):
-        pass
-
-    def decide(self, observation, reward, done):
-        sight = self.simulation.scheduler._witness._shown.sight
-        self.seen.append([array.copy() for array in sight])
-        return np.array([0])
-
-
-def seen_on_vidur(config, table):
-    router = Watching()
-    router.simulation = routed_by(router, config, table)
-    router.simulation.run()
-    return router.seen
-
-
-def seen_on_the_engine(config, table):
-    envs = RoutingEnvironments(engine_cluster(config), config, num_envs=1)
-    envs.begin([table])
-    seen = []
-    while envs.waiting:
-        seen.append([array.copy() for array in envs._envs.sight])
-        envs.step(np.array([0]))
-    return seen
-
-
 @pytest.fixture(scope="module", params=["vidur", "compiled"])
-def seen(request, config, table):
+def seen(request, sights, config, table):
     """Return the arrays of the sight at every decision."""
-    seen = (seen_on_vidur if request.param == "vidur" else seen_on_the_engine)(config, table)
+    seen = sights[request.param](config, table)
     assert len(seen) == len(table)
     return seen
 
@@ -210,8 +175,8 @@ def test_the_predictions(seen, cluster):
     assert predicted[Predicted.REMAINING_WORK_S, 1] == 0.0
 
 
-def test_both_engines_show_the_same(config, table):
-    vidur, compiled = seen_on_vidur(config, table), seen_on_the_engine(config, table)
+def test_both_engines_show_the_same(sights, config, table):
+    vidur, compiled = sights["vidur"](config, table), sights["compiled"](config, table)
     for one, other in zip(vidur, compiled, strict=True):
         for index in (0, 1, 3, 4):
             np.testing.assert_array_equal(one[index], other[index])

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from vidur_ext.config.sections import PLANNERS, SCHEDULERS
 from vidur_ext.workload.request_table import RequestTable
 
 RELATIVE = 1e-9
@@ -31,10 +32,11 @@ def spans(batches):
 
 
 def with_arrivals_at_batch_ends(case, history):
-    """Let copies of some requests arrive at the very instants at which batches ended."""
+    """Let copies of some requests arrive at the very instants at which batches ended, or at which
+    these instants are seen."""
     table = case.table
     ends = np.unique([batch.end for batches in history.batches for batch in batches])
-    ends = ends[:: -(-len(ends) // 10)]
+    ends = ends[:: -(-len(ends) // 10)] + case.signal_delay_s
     order = np.argsort(np.concatenate([table.arrived_at, ends]), kind="stable")
     again = np.arange(len(ends)) % len(table)
     return case.with_table(
@@ -67,6 +69,31 @@ def test_times_replicas_and_batches_are_vidurs(
     data, draw_case, simulate_compiled, simulate_by_vidur
 ):
     check_random(draw_case(data), simulate_compiled, simulate_by_vidur)
+
+
+def draw_late_case(data, draw_case):
+    rule = st.sampled_from([name for name in SCHEDULERS if name not in PLANNERS])
+    # A power of two: arrivals at batch ends, so late, are seen exactly at these ends.
+    delay_s = st.sampled_from([2**-10, 2**-3, 2.0, 32.0])
+    case = draw_case(data).routed_by(data.draw(rule, "rule"))
+    return case.seen_late(data.draw(delay_s, "signal delay"))
+
+
+@FEW
+@given(data=st.data())
+def test_they_are_vidurs_where_routers_see_late(
+    data, draw_case, simulate_compiled, simulate_by_vidur
+):
+    check_random(draw_late_case(data, draw_case), simulate_compiled, simulate_by_vidur)
+
+
+@pytest.mark.slow
+@MANY
+@given(data=st.data())
+def test_they_are_vidurs_where_routers_see_late_in_hundreds_of_clusters(
+    data, draw_case, simulate_compiled, simulate_by_vidur
+):
+    check_random(draw_late_case(data, draw_case), simulate_compiled, simulate_by_vidur)
 
 
 @pytest.mark.slow

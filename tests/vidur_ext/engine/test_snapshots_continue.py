@@ -39,7 +39,7 @@ def through_a_file(snapshot):
 @SOME
 @given(data=st.data())
 def test_going_on_from_a_snapshot_equals_going_on(data, draw_case, vidur_config, compiled):
-    case = draw_case(data)
+    case = draw_case(data).seen_late(data.draw(st.sampled_from([0.0, 0.01]), "signal delay"))
     config = vidur_config(case, scheduler="ppo_modular")
     straight = compiled(config, case.table)
     route_to_the_end(straight, data.draw(st.integers(0, len(case.table)), "decisions before"))

@@ -25,9 +25,9 @@ def seen_in_vidur(simulation):
     """Run Vidur and return the rows [7, R] of each decision."""
     seen, plain = [], simulation.scheduler._route
 
-    def route(snapshot, interval, request):
-        seen.append(np.stack([snapshot.row(name) for name in ROWS]))
-        return plain(snapshot, interval, request)
+    def route(observed, present, request):
+        seen.append(np.stack([observed.snapshot.row(name) for name in ROWS]))
+        return plain(observed, present, request)
 
     simulation.scheduler._route = route
     simulation.run()

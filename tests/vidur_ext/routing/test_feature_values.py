@@ -75,7 +75,7 @@ def decide(make_witness):
     def shown(*steps, section=SECTION):
         witness = make_witness(steps[-1][0].num_replicas, observation=section)
         for seen, interval in steps:
-            observation = witness.show(seen, REQUEST, witness.earn(seen, interval))
+            observation = witness.show(seen, interval, REQUEST, witness.earn(seen, interval))
         schema = observation_schema(ObservationSection(**section))
         replicas = dict(zip(schema.replica, observation.replicas[0].T.tolist(), strict=True))
         common = dict(zip(schema.context, observation.context[0].tolist(), strict=True))
