@@ -12,6 +12,7 @@ from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import TELEMETRY, Floats, Observation
 from vidur_ext.config.training_config import RouterConfig
+from vidur_ext.engine.delayed import show_late
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     Cluster,
@@ -84,20 +85,14 @@ class RoutingEnvironments:
                 f"{self.num_envs} environments need as many request tables of one length, not "
                 f"{len(tables)} of lengths {sorted(sizes)}"
             )
-        cluster = self._cluster
-
-        def fresh_states() -> EngineState:
-            states = [
-                new_state(t.prefill_tokens, t.decode_tokens, self.num_replicas, cluster.settings)
-                for t in tables
-            ]
-            return EngineState(*_stacked(states))
-
-        state = fresh_states()
         arrived = np.stack([table.arrived_at for table in tables])
         inputs = Inputs(arrived, np.full(arrived.shape, ASK), np.zeros(0, np.uint32))
         memories = [new_memory(self.num_replicas) for _ in tables]
         sight = new_sight(self.num_replicas, self._config.observation.queue_slots)
+        cluster = self._cluster
+        state = self._fresh_states(tables)
+        late = cluster.settings.signal_delay_s > 0.0
+        self._seen = self._fresh_states(tables) if late else None
         self._envs = Environments(
             sims=Simulation(
                 cluster.settings,
@@ -107,7 +102,6 @@ class RoutingEnvironments:
                 state,
                 np.zeros(self.num_replicas),
             ),
-            seen=fresh_states() if cluster.settings.signal_delay_s else state,
             memory=Memory(*_stacked(memories)),
             features=self._features,
             reward=reward_rule(self._config, scales or StageScales(0)),
@@ -142,6 +136,8 @@ class RoutingEnvironments:
             latencies=self._latencies,
         )
         waiting, completed = step(self._envs, actions, out)
+        if self._seen is not None:
+            show_late(self._envs, self._seen, out)
         self.waiting = waiting > 0
         if waiting < count:
             self._check_ends()
@@ -152,8 +148,16 @@ class RoutingEnvironments:
         self.reward = out.reward
         self.completed = self._latencies[:completed]
 
+    def _fresh_states(self, tables: Sequence[RequestTable]) -> EngineState:
+        settings, replicas = self._cluster.settings, self.num_replicas
+        states = [new_state(t.prefill_tokens, t.decode_tokens, replicas, settings) for t in tables]
+        return EngineState(*_stacked(states))
+
     def costs(self, asked: NDArray[np.bool_]) -> Floats:
-        """Return what every choice for the waiting requests costs [B, R]; see ``Planner.costs``."""
+        """Return what every choice for the waiting requests costs [B, R]; see ``Planner.costs``.
+
+        It is priced in the present, however late the signals: who learns from it is in a simulator.
+        """
         assert self.waiting, "no request waits for a decision"
         return self._pricing().costs(self._envs.sims, asked)
 

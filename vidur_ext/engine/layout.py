@@ -232,8 +232,7 @@ class Simulation(NamedTuple):
 
 
 class View(NamedTuple):
-    """A simulation, and the state that its router sees: its own, or one that follows it
-    ``settings.signal_delay_s`` behind."""
+    """A simulation, and the state that its router sees: its own, or one that follows it."""
 
     sim: Simulation
     seen: EngineState

@@ -16,7 +16,6 @@ from vidur_ext.engine.layout import (
     EngineState,
     Inputs,
     Simulation,
-    View,
     alone,
     new_state,
     write_requests,
@@ -118,7 +117,7 @@ class ClusterTwin:
         write_requests(
             sim.state.requests[row], np.array([prompt_tokens]), np.array([output_tokens])
         )
-        if loop.advance(View(sim, sim.state)) == loop.AT_END:
+        if loop.advance(sim) == loop.AT_END:
             check_end(sim, self._cluster.limits)
         replica = self._lookahead.choose()
         loop.assign(sim, replica)

@@ -8,7 +8,7 @@ from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.batch_end import end_batch
 from vidur_ext.engine.batch_start import start_batch
 from vidur_ext.engine.execution import OUTSIDE, steady_iteration_s
-from vidur_ext.engine.layout import Batching, Clock, Counter, Replica, Request, Simulation, View
+from vidur_ext.engine.layout import Batching, Clock, Counter, Replica, Request, Simulation
 from vidur_ext.engine.queues import push_back
 from vidur_ext.engine.routing import route
 
@@ -125,37 +125,13 @@ def assign_one(sim: Simulation, replica: int) -> None:
 
 
 @compiled
-def _follow(view: View, until: float) -> None:
-    """Bring what the router sees up to ``until`` [s], an instant of the past; what happens at that
-    instant is not seen yet.
-
-    SEEN becomes what was completed by the last call.
-    """
-    sim, seen = view.sim, view.seen
-    behind = Simulation(sim.settings, sim.tables, sim.estimates, sim.inputs, seen, sim.scores)
-    counters, now, arrived = seen.counters, seen.now, sim.inputs.arrived
-    shown = counters[Counter.FINISHED]
-    while arrived[counters[Counter.ARRIVALS]] < until:
-        request = counters[Counter.ARRIVALS]
-        if arrived[request] > now[0]:
-            run_until(behind, arrived[request])
-            now[0] = arrived[request]
-        assign_one(behind, sim.state.requests[request, Request.REPLICA])
-    if until > now[0]:
-        run_until(behind, until)
-        now[0] = until
-    counters[Counter.SEEN] = shown
-
-
-@compiled
-def advance_one(view: View) -> int:
-    """Simulate up to the next decision that is the caller's, and what the router sees with it.
+def advance_one(sim: Simulation) -> int:
+    """Simulate up to the next decision that is the caller's.
 
     Returns the index of the request to be routed, or AT_END when all that can be served has been
     or a batch exceeded the tables.
     """
-    sim = view.sim
-    state, arrived, delay = sim.state, sim.inputs.arrived, sim.settings.signal_delay_s
+    state, arrived = sim.state, sim.inputs.arrived
     while state.counters[Counter.OVERFLOW] == 0:
         request = state.counters[Counter.ARRIVALS]
         until = arrived[request] if request < len(arrived) else np.inf
@@ -164,9 +140,7 @@ def advance_one(view: View) -> int:
         if request == len(arrived):
             break
         state.now[0] = until
-        if delay > 0.0:
-            _follow(view, until - delay)
-        replica = route(view)
+        replica = route(sim)
         if replica < 0:
             return int(request)
         assign_one(sim, replica)
@@ -174,9 +148,9 @@ def advance_one(view: View) -> int:
 
 
 @compiled_entry
-def advance(view: View) -> int:
+def advance(sim: Simulation) -> int:
     """See ``advance_one``."""
-    return advance_one(view)
+    return advance_one(sim)
 
 
 @compiled_entry

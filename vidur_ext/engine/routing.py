@@ -1,6 +1,7 @@
 """How a simulation is routed: by a heuristic, by Vidur's own rules, by an array, by the caller.
 
-Planners decide outside of the loop, as callers do; see ``lookahead``.
+Planners decide outside of the loop, as callers do, and so does who sees the cluster late; see
+``lookahead`` and ``delayed``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from vidur_ext.engine.layout import (
     SHORTEST_QUEUE,
     Counter,
     Ints,
+    Simulation,
     View,
 )
 from vidur_ext.engine.look import look, waiting_requests
@@ -42,16 +44,23 @@ def _shortest_queue(view: View) -> int:
 
 
 @compiled
-def route(view: View) -> int:
-    """Return the replica for the next request, or ASK."""
+def route_by_view(view: View) -> int:
+    """Return the replica for the next request, by a rule that looks at the replicas."""
     sim = view.sim
-    rule, counters = sim.settings.rule, sim.state.counters
-    if rule == GIVEN:
-        return int(sim.inputs.choices[counters[Counter.ARRIVALS]])
-    if rule == SHORTEST_QUEUE:
+    if sim.settings.rule == SHORTEST_QUEUE:
         return _shortest_queue(view)
-    used = counters[Counter.WORD : Counter.WORD + 1]
-    return ask(rule, look, view, sim.scores, Dice(sim.inputs.words, used))
+    used = sim.state.counters[Counter.WORD : Counter.WORD + 1]
+    return ask(sim.settings.rule, look, view, sim.scores, Dice(sim.inputs.words, used))
+
+
+@compiled
+def route(sim: Simulation) -> int:
+    """Return the replica for the next request, or ASK."""
+    if sim.settings.rule == GIVEN:
+        return int(sim.inputs.choices[sim.state.counters[Counter.ARRIVALS]])
+    if sim.settings.signal_delay_s > 0.0:
+        return ASK
+    return route_by_view(View(sim, sim.state))
 
 
 class Routing(NamedTuple):

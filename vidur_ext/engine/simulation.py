@@ -12,8 +12,10 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Floats
 from vidur_ext.config.sections import PLANNERS
 from vidur_ext.engine import loop
+from vidur_ext.engine.delayed import LateRouter
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
+    GIVEN,
     Cluster,
     Counter,
     EngineState,
@@ -23,7 +25,6 @@ from vidur_ext.engine.layout import (
     Settings,
     Simulation,
     Time,
-    View,
     new_state,
 )
 from vidur_ext.engine.lookahead import Lookahead
@@ -51,8 +52,8 @@ class CompiledSimulation:
         ttft_weight: L of the planners, which need it; see ``Planner``.
 
     Raises:
-        UserError: there is no such scheduler, it lacks something, it is a planner under a delay,
-            or ``choices`` do not fit.
+        UserError: there is no such scheduler, it lacks something, it is a planner that is to see
+            the cluster late, or ``choices`` do not fit.
     """
 
     def __init__(
@@ -71,20 +72,17 @@ class CompiledSimulation:
         routing = routing_of(scheduler, seed, len(table), num_replicas, choices, rng)
         self._limits = cluster.limits
         settings = cluster.settings._replace(rule=routing.rule)
-
-        def fresh_state() -> EngineState:
-            return new_state(table.prefill_tokens, table.decode_tokens, num_replicas, settings)
-
-        state = fresh_state()
         self._sim = Simulation(
             settings=settings,
             tables=cluster.tables,
             estimates=cluster.estimates,
             inputs=Inputs(np.array(table.arrived_at), routing.choices, routing.words),
-            state=state,
+            state=new_state(table.prefill_tokens, table.decode_tokens, num_replicas, settings),
             scores=np.zeros(num_replicas),
         )
-        self._view = View(self._sim, fresh_state() if settings.signal_delay_s else state)
+        self._late: LateRouter | None = None
+        if settings.signal_delay_s and routing.rule != GIVEN:
+            self._late = LateRouter(self._sim, table)
         self._planner: Lookahead | None = None
         if scheduler in PLANNERS and choices is None:
             self._planner = Lookahead(cluster, self._sim, scheduler, ttft_weight)
@@ -97,10 +95,11 @@ class CompiledSimulation:
         Raises:
             UserError: a batch exceeds the execution-time tables, or a request can never be served.
         """
-        request = loop.advance(self._view)
-        while self._planner is not None and request != loop.AT_END:
-            loop.assign(self._sim, self._planner.choose())
-            request = loop.advance(self._view)
+        request = loop.advance(self._sim)
+        router = self._late or self._planner
+        while router is not None and request != loop.AT_END:
+            loop.assign(self._sim, router.choose())
+            request = loop.advance(self._sim)
         if request == loop.AT_END:
             check_end(self._sim, self._limits)
         return request
@@ -155,10 +154,8 @@ class CompiledSimulation:
 
     def _arrays(self) -> Snapshot:
         arrays = dict(self.state._asdict())
-        if self._view.seen is not self.state:
-            arrays.update(
-                (f"seen.{name}", array) for name, array in self._view.seen._asdict().items()
-            )
+        if self._late is not None:
+            arrays |= {f"seen.{name}": array for name, array in self._late.seen._asdict().items()}
         return arrays
 
     @property

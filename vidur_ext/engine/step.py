@@ -9,16 +9,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import TELEMETRY, Floats
 from vidur_ext.compiled import compiled, compiled_entry
-from vidur_ext.engine.layout import (
-    Counter,
-    EngineState,
-    Ints,
-    Simulation,
-    Time,
-    View,
-    one_of,
-    state_of,
-)
+from vidur_ext.engine.layout import Counter, Ints, Simulation, Time, View, one_of
 from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import AT_END, advance_one, assign_one
 from vidur_ext.routing.components import RewardRule
@@ -32,16 +23,13 @@ _FOLD = np.uint64(29)
 
 
 class Environments(NamedTuple):
-    """B simulations: every array of ``sims``, ``seen`` and ``memory`` has a leading axis of
-    environments.
+    """B simulations: every array of ``sims`` and ``memory`` has a leading axis of environments.
 
-    seen: what their routers see, see ``View``.
     sight: working memory; bits: its table's bits.
     traces uint64 [B]: a hash of all that was seen so far.
     """
 
     sims: Simulation
-    seen: EngineState
     memory: Memory
     features: FeatureRule
     reward: RewardRule
@@ -88,23 +76,36 @@ def _report_completions(sim: Simulation, latencies: Floats, first: int) -> int:
 
 
 @compiled
-def _look(envs: Environments, view: View, env: int, waits: bool, out: Outlook) -> None:
-    """Write what environment ``env`` shows and earned; an observation only if a request waits.
+def memory_of(envs: Environments, env: int) -> Memory:
+    """Return the memory of one environment; its arrays are views."""
+    return Memory(envs.memory.numbers[env], envs.memory.outstanding[env], envs.memory.qps[env])
 
-    What was earned is no signal: it is not delayed.
+
+@compiled
+def show(envs: Environments, memory: Memory, env: int, out: Outlook) -> None:
+    """Write the observation of what is in sight."""
+    envs.traces[env] = _trace(envs.traces[env], envs.bits)
+    write_observation(
+        envs.features,
+        envs.sight,
+        memory,
+        out.replicas[env],
+        out.context[env],
+        out.telemetry[env],
+    )
+
+
+@compiled
+def _look(envs: Environments, sim: Simulation, env: int, waits: bool, out: Outlook) -> None:
+    """Write what environment ``env`` earned, and shows if a request waits.
+
+    What is seen late is not shown here: see ``delayed``. What was earned is no signal.
     """
-    sim = view.sim
-    memory = Memory(envs.memory.numbers[env], envs.memory.outstanding[env], envs.memory.qps[env])
-    sight, telemetry = envs.sight, out.telemetry[env]
-    see(View(sim, sim.state), envs.reward, sight)
-    out.reward[env] = reward_of(envs.reward, sight, memory, telemetry[_NUM_MEASURED:])
-    if waits:
-        if sim.settings.signal_delay_s > 0.0:
-            see(view, envs.reward, sight)
-        envs.traces[env] = _trace(envs.traces[env], envs.bits)
-        write_observation(
-            envs.features, sight, memory, out.replicas[env], out.context[env], telemetry
-        )
+    memory, components = memory_of(envs, env), out.telemetry[env, _NUM_MEASURED:]
+    see(View(sim, sim.state), envs.reward, envs.sight)
+    out.reward[env] = reward_of(envs.reward, envs.sight, memory, components)
+    if waits and sim.settings.signal_delay_s == 0.0:
+        show(envs, memory, env, out)
 
 
 @compiled_entry
@@ -117,11 +118,10 @@ def step(envs: Environments, actions: Ints, out: Outlook) -> tuple[int, int]:
     waiting = completed = 0
     for env in range(len(envs.traces)):
         sim = one_of(envs.sims, env)
-        view = View(sim, state_of(envs.seen, env))
         if len(actions):
             assign_one(sim, actions[env])
-        waits = advance_one(view) != AT_END
+        waits = advance_one(sim) != AT_END
         waiting += waits
         completed = _report_completions(sim, out.latencies, completed)
-        _look(envs, view, env, waits, out)
+        _look(envs, sim, env, waits, out)
     return waiting, completed
