@@ -56,6 +56,11 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             "cluster: num_pipeline_stages=5 must divide the 32 layers of meta-llama/Llama-3-8B",
         ),
         (
+            {"observation": {"signal_delay_s": 0.1}},
+            "evaluation.schedulers contains lookahead and clairvoyant, which plan from the cluster "
+            "as it is; with observation.signal_delay_s=0.1 no scheduler may see it: remove them",
+        ),
+        (
             {"simulation": {"predictor": "local_linear_regression"}},
             "simulation: predictor='local_linear_regression' needs profile_dir",
         ),

@@ -28,6 +28,25 @@ def test_stopped_and_resumed_is_bit_identical(make_config, train, stop_at, strai
     assert resumed.rows == straight.rows
 
 
+@pytest.mark.parametrize("engine", ["compiled", "vidur"])
+def test_where_signals_come_late_too(make_config, train, stop_at, tmp_path, engine):
+    late = {
+        "observation": {"signal_delay_s": 0.1},
+        "simulation": {"engine": engine},
+        "evaluation": {"enabled": False},
+        "warmstart": {"enabled": False},
+        "ppo_config": {"advantage": "gae"},
+    }
+    folder = str(tmp_path / "straight_checkpoints")
+    straight = train(make_config(**late, checkpointing={"checkpoint_dir": folder}), "straight")
+    stop_at(57)
+    with pytest.raises(Interrupted):
+        train(make_config(**late))
+    resumed = train(make_config(**late), load_checkpoint="latest")
+    assert resumed.has_weights_of(straight)
+    assert resumed.rows == straight.rows
+
+
 def test_training_in_chunks_is_bit_identical(make_config, train, straight):
     manifests = []
     for stop_at in (70, 140, 200, 240):
