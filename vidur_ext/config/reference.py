@@ -47,7 +47,7 @@ Relative paths (`training.output_root`, `checkpointing.checkpoint_dir`, `workloa
 | `configs/scenarios/overload.json` | more requests than the cluster can serve: queues grow |
 | `configs/scenarios/eight_replicas.json` | eight replicas at the same load per replica |
 | `configs/scenarios/mixed_devices.json` | two H100 and two A100: fast and slow replicas |
-| `configs/scenarios/slow_signals.json` | the router sees the cluster as it was 100 ms ago; without the planners, which plan from the present |
+| `configs/scenarios/slow_signals.json` | the router sees the cluster as of 100 ms ago |
 
 A scenario names only what differs from the defaults.
 """
