@@ -19,7 +19,8 @@ SMALL = """{
     "workload": {"qps": 6.5, "arrival": "poisson", "burstiness_cv": 1.0, "code_fraction": 0.5,
                  "max_tokens": 2048, "rate_scale": 2.0, "holdout_fraction": 0.25},
     "simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1},
-    "evaluation": {"enabled": false}
+    "evaluation": {"enabled": false},
+    "ppo_config": {"advantage": "gae"}, "warmstart": {"method": "imitation"}
 }"""
 
 GOLDEN = """
@@ -103,7 +104,8 @@ def test_a_profile_folder_reaches_the_predictor_that_reads_it() -> None:
     flags = flags_of(
         '{"simulation": {"predictor": "local_random_forrest", "profile_dir": "profiles/a100",'
         ' "engine": "vidur"}, "parallel_training": {"num_envs": 1},'
-        ' "evaluation": {"enabled": false}}'
+        ' "evaluation": {"enabled": false},'
+        ' "ppo_config": {"advantage": "gae"}, "warmstart": {"method": "imitation"}}'
     )
     assert flags["execution_time_predictor_config_type"] == "local_random_forrest"
     name = "local_random_forrest_execution_time_predictor_config_profile_dir"
