@@ -16,7 +16,6 @@ from vidur.request_generator import RequestGeneratorRegistry
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.fields import Location
 from vidur_ext.config.problems import describe_problems, join_problems
-from vidur_ext.config.sections import WorkloadSection
 from vidur_ext.config.training_config import RouterConfig, TrainingConfig, devices_need_analytic
 from vidur_ext.vidur import plugin
 from vidur_ext.vidur.build import check_memory, largest_prefill
@@ -28,7 +27,12 @@ from vidur_ext.vidur.learner_flags import (
     learner_config,
     learner_values,
 )
-from vidur_ext.vidur.requests import WORKLOAD_FLAG_PREFIX, WorkloadRequestGeneratorConfig
+from vidur_ext.vidur.requests import (
+    WORKLOAD_FLAG_PREFIX,
+    WorkloadRequestGeneratorConfig,
+    workload_flags,
+    workload_values,
+)
 from vidur_ext.workload.request_table import RequestTable
 
 _PLACES = ("metrics_config_output_dir", "log_level")
@@ -231,7 +235,7 @@ def _simulation_tree(config: Any) -> dict[str, Any]:
 
 
 def _workload_values(config: TrainingConfig) -> dict[str, Any]:
-    workload = config.workload.model_dump()
+    workload = workload_flags(config.workload)
     return {
         "request_generator_config_type": "stream",
         **{WORKLOAD_FLAG_PREFIX + name: value for name, value in workload.items()},
@@ -243,7 +247,7 @@ def _workload_values(config: TrainingConfig) -> dict[str, Any]:
 def _workload_tree(config: Any) -> dict[str, Any]:
     generator = config.request_generator_config
     if isinstance(generator, WorkloadRequestGeneratorConfig):
-        return {name: getattr(generator, name) for name in WorkloadSection.model_fields}
+        return workload_values(generator)
     return {"max_tokens": generator.max_tokens}
 
 
