@@ -8,9 +8,11 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from ppo_scheduler.errors import UserError
 
@@ -51,6 +53,25 @@ def map_unordered(
 
 _VARIABLE = "PPO_SCHEDULER_PARENT"
 _PR_SET_PDEATHSIG = 1
+
+
+def start_child(module: str, arguments: Sequence[str], output: BinaryIO) -> subprocess.Popen[bytes]:
+    """Start ``python -m module``, which must call ``end_with_parent``, without a terminal.
+
+    It is in a session of its own, so that a Ctrl-C reaches it from here alone: a second one from
+    the terminal would stop a training without letting it save.
+
+    Args:
+        output: file that gets what it prints.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=child_environment(),
+        start_new_session=True,
+    )
 
 
 def child_environment() -> dict[str, str]:

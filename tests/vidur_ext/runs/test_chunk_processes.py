@@ -141,7 +141,7 @@ def chunk(monkeypatch, tmp_path):
         program.write_text(f'#!/bin/sh\nexec "{PYTHON}" -c "$CODE" "$@"\n', encoding="utf-8")
         program.chmod(0o755)
         monkeypatch.setenv("CODE", textwrap.dedent(code))
-        monkeypatch.setattr(chunk_process.sys, "executable", str(program))
+        monkeypatch.setattr(sys, "executable", str(program))
         log = tmp_path / "chunk_1.log"
         ended = run_chunk(["--flag"], log, signals or Signals(), show)
         return ended, log.read_text(encoding="utf-8")
