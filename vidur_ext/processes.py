@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import BinaryIO, TypeVar
@@ -22,11 +23,21 @@ Result = TypeVar("Result")
 
 def _prepare_worker() -> None:
     """One torch thread per worker: the workers themselves are the parallelism."""
+    # A worker holds both ends of the queue it waits at: without this it would wait for ever for
+    # the jobs of a process that was killed.
+    threading.Thread(target=_end_when_orphaned, daemon=True).start()
     import torch  # takes a second: those who only start a child do without
 
     torch.set_num_threads(1)
     # The terminal sends Ctrl-C to the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_when_orphaned() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+    parent.join()
+    os._exit(1)
 
 
 def map_unordered(

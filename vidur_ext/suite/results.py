@@ -17,6 +17,9 @@ from vidur_ext.suite.plan import Cell, Plan
 
 RESULTS_VERSION = 1
 
+_OF_ONE_SEED = ("Seed", "Config digest")
+"""Facts of a comparison that do not hold for the other seeds of its scenario."""
+
 Kind = Literal["policy", "planner", "heuristic", "oracle", "control"]
 """Policies are learned; planners simulate every choice; oracles are heuristics that know output
 lengths; controls are deliberately bad."""
@@ -68,7 +71,7 @@ class ScenarioResult:
     """A scenario, with its schedulers from the lowest median of mean E2E on.
 
     Attributes:
-        facts: what a comparison says of its run, of seed 0.
+        facts: what the comparisons say of their runs, as far as it holds for all seeds.
         best_heuristics: the one of each training seed: of the realistic ones that with the lowest
             mean E2E over all held-out workloads of the seed.
         saturation: what the cluster sustains; None where the compiled engine does not simulate it.
@@ -173,7 +176,11 @@ def scenario_result(
     ]
     return ScenarioResult(
         name,
-        comparisons[0]["facts"],
+        {
+            fact: text
+            for fact, text in comparisons[0]["facts"].items()
+            if fact not in _OF_ONE_SEED
+        },
         tuple(best),
         saturation,
         tuple(sorted(schedulers, key=lambda one: one.e2e.median)),

@@ -122,6 +122,20 @@ def test_a_child_is_told_when_its_parent_is_killed():
     middle.wait()
 
 
+def test_workers_end_with_a_process_that_is_killed():
+    middle = python(
+        """
+        from vidur_ext.processes import map_unordered
+        job = "import signal; print('working', flush=True); signal.pause()"
+        list(map_unordered(exec, [job], 1))
+        """
+    )
+    assert middle.stdout.readline() == "working\n"
+    middle.kill()
+    assert middle.stdout.read() == "", "all that could write there have ended"
+    middle.wait()
+
+
 def test_a_child_whose_parent_is_gone_already_does_nothing(monkeypatch):
     for name, value in child_environment().items():
         monkeypatch.setenv(name, value)
