@@ -176,11 +176,7 @@ def scenario_result(
     ]
     return ScenarioResult(
         name,
-        {
-            fact: text
-            for fact, text in comparisons[0]["facts"].items()
-            if fact not in _OF_ONE_SEED
-        },
+        {fact: text for fact, text in comparisons[0]["facts"].items() if fact not in _OF_ONE_SEED},
         tuple(best),
         saturation,
         tuple(sorted(schedulers, key=lambda one: one.e2e.median)),
