@@ -16,7 +16,7 @@ from vidur_ext.evaluation.statistics import Bootstrap
 _DIFFERENCE = -0.5
 _RESAMPLES = 200
 _SETTLING = 300
-_CASES = ((3, 0.0), (3, 0.9), (3, 0.98), (1, 0.9), (5, 0.9))
+_CASES = ((3, 0.0), (3, 0.9), (3, 0.98), (1, 0.9), (5, 0.9), (16, 0.9), (16, 0.98))
 """Held-out workloads, correlation of neighbouring requests."""
 
 

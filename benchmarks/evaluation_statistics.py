@@ -1,4 +1,4 @@
-"""What judging costs: statistics and report of 13 schedulers x 3 workloads x 2000 requests.
+"""What judging costs: statistics and report of 13 schedulers x 16 workloads x 2048 requests.
 
 The runs are drawn at random, so no simulation is timed.
 """
@@ -18,7 +18,7 @@ from vidur_ext.evaluation.run_result import RequestTimes, RunResult
 from vidur_ext.workload.request_table import RequestTable
 
 _SCHEDULERS = 13
-_SEEDS = 3
+_SEEDS = 16
 _SAMPLES = 500
 _REPLICAS = 4
 
@@ -42,7 +42,7 @@ def _run(scheduler: int, seed: int, requests: int) -> RunResult:
 
 
 def _measure(quick: bool) -> dict[str, float]:
-    requests = 200 if quick else 2000
+    requests = 200 if quick else 2048
     names = [f"scheduler_{i}" for i in range(_SCHEDULERS)]
     runs = [_run(i, seed, requests) for i in range(_SCHEDULERS) for seed in range(_SEEDS)]
     started = time.perf_counter()
@@ -51,6 +51,7 @@ def _measure(quick: bool) -> dict[str, float]:
         names,
         list(range(_SEEDS)),
         names[0],
+        engine="compiled",
         slo_ttft_s=0.5,
         slo_tbt_s=0.05,
         warmup_fraction=0.1,

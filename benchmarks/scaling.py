@@ -49,7 +49,7 @@ def _simulate(replicas: int, environments: int, decisions: int) -> float:
     config = TrainingConfig.model_validate(_settings(replicas, environments, 1))
     stream = workload_stream(config, Purpose.WORKLOAD)
     cluster = engine_cluster(config)
-    envs = RoutingEnvironments(cluster, config.observation, config.reward_config, environments)
+    envs = RoutingEnvironments(cluster, config, environments)
     count = max(200, decisions // environments)
     tables = [stream.window(i * count, count) for i in range(environments)]
     rates = []

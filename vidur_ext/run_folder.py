@@ -40,9 +40,9 @@ class RunFolder:
         return self.path / "demonstrations.npz"
 
     @property
-    def cloning(self) -> Path:
-        """How the cloning went, epoch by epoch; there only if there was one."""
-        return self.path / "behaviour_cloning.json"
+    def warm_start(self) -> Path:
+        """How the warm start went, step by step; there only if there was one."""
+        return self.path / "warm_start.json"
 
     @property
     def progress(self) -> Path:

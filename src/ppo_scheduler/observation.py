@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-TELEMETRY = ("qps", "latency_s", "balance")
+TELEMETRY = ("qps", "latency_s", "balance", "elapsed_s")
 """Telemetry every simulation must report, before the reward's components.
 
 qps: arrival rate over the recent past [requests/s]; latency_s: mean end-to-end latency of recently
 completed requests [s], NaN before the first; balance: 1 for even outstanding requests, 0 when one
-replica holds them all.
+replica holds them all; elapsed_s: time since the decision before [s].
 """
 
 

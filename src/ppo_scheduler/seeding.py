@@ -24,6 +24,7 @@ class Purpose(IntEnum):
     BEHAVIOUR_CLONING = 8
     BOOTSTRAP = 9
     VALIDATION_WORKLOAD = 10
+    DEMONSTRATION_CHOICES = 11
 
 
 def seed_sequence(

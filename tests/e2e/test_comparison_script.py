@@ -86,8 +86,9 @@ def test_a_run_that_is_not_there_is_named_whatever_the_default_config_is(project
 
 def test_ctrl_c_ends_the_comparison_of_a_run_without_a_report(project, read):
     run = str(project.runs[0])
-    child = project.command("compare", "--run", run, "--set", "evaluation.num_seeds=100")
-    child.expect(r"compared 1/400")
+    many = [f"--set=evaluation.{key}=100" for key in ("num_seeds", "vidur_workloads")]
+    child = project.command("compare", "--run", run, *many)
+    child.expect(r"Vidur repeats 100 of 100 workloads")
     child.sendintr()
     status, text = read(child)
     [folder] = reports(project)

@@ -86,6 +86,8 @@ def _compare(
             "leave --output-dir out for a new one"
         )
     # The simulator and torch take seconds to import: not before the command line is known good.
+    import torch
+
     from ppo_scheduler.policy.routing_policy import load_policy
     from vidur_ext.routing.features import observation_schema
 
@@ -100,6 +102,7 @@ def _compare(
     else:
         root = Path(config.training.output_root)
         folder = RunFolder.create(root, _KIND, datetime.now())
+    torch.set_num_threads(config.training.torch_threads)
     with run_log(folder.path / "comparison.log", config.monitoring.log_level, quiet=quiet):
         try:
             judge(config, policies, folder, quiet)

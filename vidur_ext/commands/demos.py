@@ -14,6 +14,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.commands import demo_report as report
 from vidur_ext.commands.options import (
     DEFAULT_CONFIG,
+    WARMSTART_SHORTCUTS,
     Config,
     ConfigOfHelp,
     DemoSteps,
@@ -22,6 +23,7 @@ from vidur_ext.commands.options import (
     Quiet,
     confirmed,
     help_option,
+    overrides,
     set_option,
 )
 from vidur_ext.commands.printing import print_json, show
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Collect demonstrations, and look after them.", no_args_is_help=True)
 
-_KEYS = {"demo_steps": "warmstart.demo_requests", "output_dir": "training.output_root"}
+_KEYS = {
+    "demo_steps": WARMSTART_SHORTCUTS["demo_steps"],
+    "output_dir": ("training.output_root",),
+}
 
 
 @app.command()
@@ -53,8 +58,12 @@ def collect(
     as_json: Json = False,
     help_: Annotated[bool, help_option(_KEYS)] = False,
 ) -> None:
-    """Let every teacher route at every load level, and keep what it chose as a set."""
-    steps = [] if demo_steps is None else [f"warmstart.demo_requests={demo_steps}"]
+    """Collect what a warm start learns from, and keep it as a set.
+
+    With warmstart.method "costs" look-ahead routes and prices every choice, with "imitation" every
+    teacher routes at every load level.
+    """
+    steps = overrides({"demo_steps": demo_steps}, {"demo_steps": _KEYS["demo_steps"]})
     loaded = load_config(config or DEFAULT_CONFIG, [*steps, *(set_ or [])])
     from ppo_scheduler.errors import Interrupted
     from vidur_ext.warmstart.sets import new_set_path, open_set
@@ -152,12 +161,12 @@ def _collect(config: TrainingConfig, target: Path, say: Callable[[str], None]) -
 
     with staged_set(target) as folder:
         # The simulator takes seconds to import: not before it is known where the set can go.
-        from vidur_ext.warmstart.teachers import collect_demonstrations
+        from vidur_ext.warmstart.teaching import new_demonstrations
         from vidur_ext.workload.run_workloads import describe_workload
 
         workload = describe_workload(config)
         say(f"workload: {workload}")
-        demonstrations = collect_demonstrations(config, say)
+        demonstrations = new_demonstrations(config, say)
         write_set(folder, demonstrations, config, workload, datetime.now(timezone.utc))
 
 

@@ -43,8 +43,21 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Print warnings and errors 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs")]
 DoNotAsk = Annotated[bool, typer.Option("--yes", help="Do not ask")]
 
-BcEpochs = Annotated[int | None, typer.Option(help="Epochs of cloning at most")]
-DemoSteps = Annotated[int | None, typer.Option(help="Demonstrated decisions per teacher and load")]
+BcEpochs = Annotated[
+    int | None, typer.Option(help="Epochs of imitation at most, or rounds of learning from costs")
+]
+DemoSteps = Annotated[
+    int | None,
+    typer.Option(help="Demonstrated decisions: per teacher and load, or priced ones per round"),
+]
+Keys = Mapping[str, tuple[str, ...]]
+"""Dotted config keys that a parameter sets, by the parameter's name."""
+
+WARMSTART_SHORTCUTS = {
+    "bc_epochs": ("warmstart.epochs", "warmstart.rounds"),
+    "demo_steps": ("warmstart.demo_requests", "warmstart.labels_per_round"),
+}
+"""The method of the warm start reads one key of each."""
 Seed = Annotated[int | None, typer.Option(help="The only seed")]
 DemonstrationsOption = Annotated[
     Path | None,
@@ -57,13 +70,13 @@ def set_option(help_: str = "Override one key") -> Any:
     return typer.Option("--set", metavar="KEY=VALUE", help=help_)
 
 
-def help_option(keys: Mapping[str, str]) -> Any:
+def help_option(keys: Keys) -> Any:
     """Return ``--help`` that shows the values of the config in use as defaults.
 
     Without its file those of an empty config are shown.
 
     Args:
-        keys: dotted config key of each parameter that sets one.
+        keys: of the parameters that set some.
     """
 
     def show(context: typer.Context, asked: bool) -> None:
@@ -73,10 +86,11 @@ def help_option(keys: Mapping[str, str]) -> Any:
         config = QUICK_CONFIG if quick else Path(context.params.get("config") or DEFAULT_CONFIG)
         settings = load_config(config if config.exists() else None).settings()
         for parameter in context.command.params:
-            key = keys.get(parameter.name or "")
-            if key is not None and isinstance(parameter, click.Option):
-                value = "none" if settings[key] is None else json.dumps(settings[key])
-                parameter.help = f"{parameter.help}; default {value} ({key})"
+            own = keys.get(parameter.name or "", ())
+            if own and isinstance(parameter, click.Option):
+                values = ["none" if settings[k] is None else json.dumps(settings[k]) for k in own]
+                shown = [f"{value} ({key})" for value, key in zip(values, own, strict=True)]
+                parameter.help = f"{parameter.help}; default {', '.join(shown)}"
         typer.echo(context.get_help())
         context.exit()
 
@@ -94,14 +108,19 @@ def confirmed(question: str) -> bool:
     return typer.confirm(question)
 
 
-def overrides(options: Mapping[str, Any], keys: Mapping[str, str]) -> list[str]:
-    """Return what the options that set one key each say, as texts for ``--set``.
+def overrides(options: Mapping[str, Any], keys: Keys) -> list[str]:
+    """Return what the options that set keys say, as texts for ``--set``.
 
     Args:
         options: values by parameter; None where an option was not given.
-        keys: dotted config key of each such parameter.
+        keys: of each such parameter.
     """
-    return [f"{key}={options[name]}" for name, key in keys.items() if options[name] is not None]
+    return [
+        f"{key}={options[name]}"
+        for name, own in keys.items()
+        if options[name] is not None
+        for key in own
+    ]
 
 
 def chosen_folder(dir_: Path | None, config: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""``vidur-ppo pretrain``: clone the teachers into a policy that trainings begin with."""
+"""``vidur-ppo pretrain``: teach a policy that trainings begin with."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from ppo_scheduler.errors import UserError
 from vidur_ext.commands.options import (
     DEFAULT_CONFIG,
+    WARMSTART_SHORTCUTS,
     BcEpochs,
     ConfigOfHelp,
     DemonstrationsOption,
@@ -29,12 +30,11 @@ from vidur_ext.config.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from vidur_ext.run_folder import RunFolder
-    from vidur_ext.warmstart.behaviour_cloning import CloningResult
+    from vidur_ext.warmstart.taught_policy import TaughtPolicy
 
 PRETRAIN_SHORTCUTS = {
-    "bc_epochs": "warmstart.epochs",
-    "demo_steps": "warmstart.demo_requests",
-    "seed": "training.seed",
+    **WARMSTART_SHORTCUTS,
+    "seed": ("training.seed",),
 }
 
 
@@ -56,10 +56,10 @@ def pretrain(
     quiet: Quiet = False,
     as_json: Json = False,
     help_: Annotated[
-        bool, help_option({**PRETRAIN_SHORTCUTS, "output_dir": "training.output_root"})
+        bool, help_option({**PRETRAIN_SHORTCUTS, "output_dir": ("training.output_root",)})
     ] = False,
 ) -> None:
-    """Clone the teachers, or fine-tune a policy, and keep it as pretrained_actor.pt."""
+    """Teach a policy, new or to be fine-tuned, and keep it as pretrained_actor.pt."""
     if demonstrations is not None and demo_steps is not None:
         raise UserError(
             "--demo-steps is for new demonstrations, --demonstrations brings its own: say one"
@@ -91,7 +91,7 @@ def _run(
     output_dir: Path | None,
     *,
     quiet: bool,
-) -> tuple[RunFolder, CloningResult]:
+) -> tuple[RunFolder, TaughtPolicy]:
     from ppo_scheduler.errors import Interrupted
     from vidur_ext.runs.pretraining import Pretraining, pretraining_folder, run_pretraining
     from vidur_ext.workload.run_workloads import describe_workload
@@ -117,18 +117,17 @@ def _training_command(config: Path | None, set_: list[str], actor: Path) -> str:
 
 
 def _document(
-    folder: RunFolder, result: CloningResult, config: TrainingConfig, command: str
+    folder: RunFolder, result: TaughtPolicy, config: TrainingConfig, command: str
 ) -> Document:
     from vidur_ext.runs.pretraining import stopped_early
 
     return {
         "run": str(folder.path),
         "policy": str(folder.pretrained_actor),
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
+        "method": config.warmstart.method,
+        "steps": len(result.history),
+        "best": result.report.to_dict(),
         "stopped_early": stopped_early(result, config),
-        "holdout_loss": result.best.holdout_loss,
-        "accuracy": result.best.accuracy,
         "train_with": command,
     }
 
@@ -136,8 +135,17 @@ def _document(
 def _print(document: Document) -> None:
     typer.echo(f"policy       {document['policy']}")
     early = ", stopped early" if document["stopped_early"] else ""
-    typer.echo(f"epochs       {document['epochs']} (best: {document['best_epoch']}{early})")
-    typer.echo(f"held-out     loss {document['holdout_loss']:.4f}")
-    for teacher, share in document["accuracy"].items():
-        typer.echo(f"             {share:.1%} as {teacher}")
+    best = document["best"]
+    if document["method"] == "imitation":
+        typer.echo(f"epochs       {document['steps']} (best: {best['number']}{early})")
+        typer.echo(f"held-out     loss {best['holdout_loss']:.4f}")
+        for teacher, share in best["accuracy"].items():
+            typer.echo(f"             {share:.1%} as {teacher}")
+    else:
+        typer.echo(f"rounds       {document['steps']} ({best['labels']} priced decisions)")
+        typer.echo(
+            f"held-out     regret {best['regret']:.4f} request-seconds "
+            f"(at random {best['regret_at_random']:.4f})"
+        )
+        typer.echo(f"             {best['agreement']:.1%} best choices")
     typer.echo(f"train with   {document['train_with']}")

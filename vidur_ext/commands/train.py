@@ -12,6 +12,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.commands.options import (
     DEFAULT_CONFIG,
     QUICK_CONFIG,
+    WARMSTART_SHORTCUTS,
     BcEpochs,
     ConfigOfHelp,
     DemonstrationsOption,
@@ -31,17 +32,16 @@ if TYPE_CHECKING:
 
 
 TRAIN_SHORTCUTS = {
-    "num_replicas": "cluster.num_replicas",
-    "qps": "workload.qps",
-    "ppo_requests": "training.total_requests",
-    "total_requests": "training.total_requests",
-    "bc_epochs": "warmstart.epochs",
-    "demo_steps": "warmstart.demo_requests",
-    "seed": "training.seed",
-    "trace": "workload.trace_file",
-    "rate_scale": "workload.rate_scale",
+    "num_replicas": ("cluster.num_replicas",),
+    "qps": ("workload.qps",),
+    "ppo_requests": ("training.total_requests",),
+    "total_requests": ("training.total_requests",),
+    **WARMSTART_SHORTCUTS,
+    "seed": ("training.seed",),
+    "trace": ("workload.trace_file",),
+    "rate_scale": ("workload.rate_scale",),
 }
-"""Options that set one key of the config; ``--help`` shows the config's value as the default."""
+"""Options that set keys of the config; ``--help`` shows the config's value as the default."""
 
 
 OutputDir = Annotated[

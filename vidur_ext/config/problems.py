@@ -74,8 +74,16 @@ def _explain(problem: Any, model: type[BaseModel]) -> tuple[str, str]:
         return subject, f"is missing; it {_must_be(model, location)}"
     subject = f"{subject} = {_shown(value)}"
     if problem["type"] == "extra_forbidden":
-        return subject, f"unknown key; {_meant(model, location)}"
+        replaced = REPLACED.get(path_text(location))
+        return subject, replaced or f"unknown key; {_meant(model, location)}"
     return subject, _must_be(model, location) + _meant_value(type_at(model, location), value)
+
+
+REPLACED = {
+    "ppo_config.gamma": "is replaced by reward_config.horizon_s, by the clock and not per "
+    "decision: with a request every d seconds, a gamma is a horizon of d / (1 - gamma)",
+}
+"""What stands in place of the keys of earlier versions."""
 
 
 def _must_be(model: type[BaseModel], location: Location) -> str:

@@ -138,6 +138,10 @@ CONTROLS = marked(_FOLDER, "CONTROL")
 """Those of them that are deliberately bad: a workload on which they do not lose cannot tell good
 from bad."""
 
+PLANNERS: tuple[str, ...] = ()
+"""Schedulers that simulate every choice before they take one: they teach, and are what a learned
+policy has to beat."""
+
 SCHEDULERS = ("random", "round_robin", "lor", *HEURISTIC_NAMES)
 """Everything that can be named for the comparison; the first three are Vidur's own."""
 
@@ -164,7 +168,7 @@ class RewardSection(learner_sections.RewardScalingSection):
     """What is rewarded, per interval between two decisions."""
 
     mode: RewardMode = key(
-        "latency",
+        "latency_ttft",
         "what is rewarded; docs/features.md says what each of them pays for",
     )
     slo_ttft_s: float = key(1.0, "slo: objective for the time to first token", unit="s", gt=0)
@@ -185,13 +189,23 @@ class RewardSection(learner_sections.RewardScalingSection):
     )
 
 
+class LookaheadSection(Section):
+    """What routing is to make small, for the planner that simulates every choice, the policy it
+    teaches, the reward `latency_ttft` and the validation: seconds to the last token of all requests
+    plus `ttft_weight` times those to the first."""
+
+    ttft_weight: float = key(
+        5.0, "L: what a second to the first token weighs beside one to the last", ge=0, le=1000
+    )
+
+
 class SimulationSection(Section):
     """The simulator's own settings."""
 
     engine: Literal["compiled", "vidur"] = key(
         "compiled",
-        "what simulates demonstrations, training and validation: Vidur itself, or our engine with "
-        "its results at hundreds of times its speed; the comparison at the end is judged on Vidur",
+        "what simulates demonstrations, training, validation and comparison: Vidur itself, or our "
+        "engine with its results at hundreds of times its speed",
     )
     predictor: Literal[
         "analytic",
@@ -285,26 +299,49 @@ class WorkloadSection(Section):
 
 
 class WarmstartSection(Section):
-    """Demonstrations and behaviour cloning."""
+    """What the policy is taught before PPO: by what every choice costs, or by demonstrations."""
 
     enabled: bool = key(True, "off: PPO starts from random weights")
+    method: Literal["costs", "imitation"] = key(
+        "costs",
+        "costs: look-ahead routes first, then the policy itself, and look-ahead prices every "
+        "choice of a share of the decisions; imitation: heuristics are cloned",
+    )
+    rounds: int = key(
+        4, "costs: times that decisions are priced and the policy is fitted to all so far", ge=1
+    )
+    labels_per_round: int = key(
+        32_000, "costs: decisions that are priced to learn from, per round", unit="decisions", ge=16
+    )
+    label_share: float = key(
+        0.25, "costs: share of the simulated decisions that is priced to learn from", gt=0, le=1
+    )
+    random_share: float = key(
+        0.1, "costs: share of the decisions that are routed at random meanwhile", ge=0, le=1
+    )
+    steps_per_round: int = key(800, "costs: gradient steps per round", ge=1)
+    entropy_coef: float = key(
+        0.01, "costs: entropy bonus of the fit, beside costs in standard deviations", ge=0
+    )
     teachers: tuple[TeacherName, ...] = key(
         ("min_predicted_latency", "least_tokens"),
-        "heuristics to imitate; those whose choice follows from the observation teach best",
+        "imitation: heuristics; those whose choice follows from the observation teach best",
         min_length=1,
     )
     load_levels: tuple[float, ...] = key(
-        (0.7, 1.0), "arrival rates to demonstrate at, relative to the workload's", min_length=1
+        (0.7, 1.0), "arrival rates to learn at, relative to the workload's", min_length=1
     )
     demo_requests: int = key(
-        4096, "demonstrated decisions per teacher and load level", unit="requests", ge=16
+        4096, "imitation: decisions per teacher and load level", unit="requests", ge=16
     )
-    epochs: int = key(30, "passes over the demonstrations at most", ge=1)
-    patience: int = key(5, "epochs without better held-out loss before stopping", ge=1)
-    batch_size: int = key(256, "demonstrations per gradient step", ge=1)
-    learning_rate: float = key(1e-3, "AdamW step size of the cloning", gt=0, le=1)
+    epochs: int = key(30, "imitation: passes over the demonstrations at most", ge=1)
+    patience: int = key(5, "imitation: epochs without better held-out loss before stopping", ge=1)
+    batch_size: int = key(1024, "decisions per gradient step", unit="decisions", ge=1)
+    learning_rate: float = key(
+        1e-3, "AdamW step size; with costs it falls to a tenth in every round", gt=0, le=1
+    )
     holdout_fraction: float = key(
-        0.15, "share of each teacher's demonstrations that is held out", gt=0, lt=1
+        0.15, "share of the decisions that is held out to judge what was learned", gt=0, lt=1
     )
 
     @model_validator(mode="after")
@@ -329,7 +366,7 @@ class ParallelSection(Section):
     )
     num_workers: int = key(
         2,
-        "processes that run the comparison, and collect demonstrations with the engine vidur",
+        "processes for what takes long: Vidur's runs, and planners in the comparison",
         ge=1,
         le=256,
     )
@@ -343,7 +380,15 @@ class EvaluationSection(Section):
         SCHEDULERS, "heuristics that PPO is compared with", min_length=1
     )
     baseline: SchedulerName = key("least_outstanding", "the heuristic differences are taken to")
-    num_seeds: int = key(3, "held-out workloads", ge=1, le=1000)
+    num_seeds: int = key(16, "held-out workloads", ge=1, le=1000)
+    vidur_workloads: int = key(
+        1,
+        "engine compiled: how many of them, from the first on, Vidur repeats with every scheduler "
+        "as the check; with the engine vidur it runs them all in any case",
+        unit="workloads",
+        ge=0,
+        le=1000,
+    )
     requests: int = key(2048, "requests per held-out workload", unit="requests", ge=16)
     warmup_fraction: float = key(
         0.1, "share of each run's first requests that is not counted", ge=0, lt=1
@@ -359,4 +404,14 @@ class EvaluationSection(Section):
             raise ValueError(f"schedulers names one heuristic twice: {list(self.schedulers)}")
         if self.baseline not in self.schedulers:
             raise ValueError(f"baseline={self.baseline!r} must be one of schedulers")
+        return self
+
+    @model_validator(mode="after")
+    def _vidur_repeats_what_there_is(self) -> EvaluationSection:
+        """`vidur_workloads` is at most `num_seeds`."""
+        if self.vidur_workloads > self.num_seeds:
+            raise ValueError(
+                f"vidur_workloads={self.vidur_workloads} of num_seeds={self.num_seeds} held-out "
+                "workloads cannot be repeated; lower vidur_workloads, or raise num_seeds"
+            )
         return self

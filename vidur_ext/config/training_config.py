@@ -14,6 +14,7 @@ from vidur_ext.config.sections import (
     ORACLES,
     ClusterSection,
     EvaluationSection,
+    LookaheadSection,
     ParallelSection,
     RewardSection,
     SimulationSection,
@@ -64,6 +65,7 @@ class RouterConfig(LearnerConfig):
     """The learner's groups, with what it is rewarded for."""
 
     reward_config: RewardSection = key(RewardSection(), "what is rewarded")
+    lookahead: LookaheadSection = key(LookaheadSection(), "what routing is to make small")
 
 
 class TrainingConfig(RouterConfig):
@@ -72,7 +74,7 @@ class TrainingConfig(RouterConfig):
     cluster: ClusterSection = key(ClusterSection(), "the served cluster")
     simulation: SimulationSection = key(SimulationSection(), "the simulator")
     workload: WorkloadSection = key(WorkloadSection(), "the request stream")
-    warmstart: WarmstartSection = key(WarmstartSection(), "demonstrations and cloning")
+    warmstart: WarmstartSection = key(WarmstartSection(), "what the policy is taught before PPO")
     parallel_training: ParallelSection = key(ParallelSection(), "work spread over processes")
     evaluation: EvaluationSection = key(EvaluationSection(), "the comparison at the end")
 
@@ -81,6 +83,8 @@ class TrainingConfig(RouterConfig):
         """`warmstart.teachers` contains a heuristic that knows true output lengths only if
         `observation.output_length` is "oracle": what the policy does not see it cannot imitate."""
         hidden = self.observation.output_length == "hidden"
+        if self.warmstart.method != "imitation":
+            return self
         oracles = [name for name in self.warmstart.teachers if name in ORACLES]
         if self.warmstart.enabled and hidden and oracles:
             raise ValueError(
@@ -125,9 +129,28 @@ class TrainingConfig(RouterConfig):
             if value != only:
                 raise ValueError(
                     f'simulation.engine="compiled" simulates {name}={only!r} only, not {value!r}: '
-                    'change it, or set simulation.engine to "vidur" and '
-                    "parallel_training.num_envs to 1"
+                    'change it, or set simulation.engine to "vidur", '
+                    'parallel_training.num_envs to 1, ppo_config.advantage to "gae" and '
+                    'warmstart.method to "imitation"'
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _choices_can_be_priced(self) -> Self:
+        """`ppo_config.advantage` "counterfactual" and `warmstart.method` "costs" need
+        `simulation.engine` "compiled"."""
+        if self.simulation.engine == "compiled":
+            return self
+        if self.ppo_config.advantage == "counterfactual":
+            raise ValueError(
+                'ppo_config.advantage="counterfactual" prices every choice, which '
+                'simulation.engine="vidur" cannot: set it to "gae", or the engine to "compiled"'
+            )
+        if self.warmstart.enabled and self.warmstart.method == "costs":
+            raise ValueError(
+                'warmstart.method="costs" prices every choice, which simulation.engine="vidur" '
+                'cannot: set it to "imitation", or the engine to "compiled"'
+            )
         return self
 
     def digest(self) -> str:

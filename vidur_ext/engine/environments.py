@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import TELEMETRY, Floats, Observation
-from vidur_ext.config.sections import RewardSection
+from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     Cluster,
@@ -25,6 +24,7 @@ from vidur_ext.engine.layout import (
     Time,
     new_state,
 )
+from vidur_ext.engine.planner import Planner
 from vidur_ext.engine.routing import ASK
 from vidur_ext.engine.step import Environments, Outlook, step
 from vidur_ext.routing.features import feature_rule, observation_schema
@@ -47,18 +47,16 @@ class RoutingEnvironments:
     def __init__(
         self,
         cluster: Cluster,
-        observation: ObservationSection,
-        reward: RewardSection,
+        config: RouterConfig,
         num_envs: int,
     ) -> None:
-        self.schema = observation_schema(observation)
+        self.schema = observation_schema(config.observation)
         self.num_envs = num_envs
         self.num_replicas = cluster.num_replicas
         self.waiting = False
-        self._reward_section = reward
-        self._queue_slots = observation.queue_slots
+        self._config = config
         self._cluster = cluster
-        self._features = feature_rule(observation, cluster.settings.block_size)
+        self._features = feature_rule(config.observation, cluster.settings.block_size)
 
     def begin(
         self,
@@ -66,6 +64,7 @@ class RoutingEnvironments:
         scales: StageScales | None = None,
         *,
         previous_end: Earned | None = None,
+        lengths: Floats | None = None,
     ) -> None:
         """Open an episode in every environment, and go to its first request.
 
@@ -74,15 +73,16 @@ class RoutingEnvironments:
             scales: the curriculum's stage; rates are the tables' own.
             previous_end: how the episodes before ended; ``reward`` and ``components`` show it with
                 the first decision. Without one they are what no decision has earned.
+            lengths: what is known of output lengths, for ``costs``; see ``new_lengths``.
 
         Raises:
             UserError: the tables are not B tables of one length.
         """
-        lengths = {len(table) for table in tables}
-        if len(tables) != self.num_envs or len(lengths) != 1:
+        sizes = {len(table) for table in tables}
+        if len(tables) != self.num_envs or len(sizes) != 1:
             raise UserError(
                 f"{self.num_envs} environments need as many request tables of one length, not "
-                f"{len(tables)} of lengths {sorted(lengths)}"
+                f"{len(tables)} of lengths {sorted(sizes)}"
             )
         states = [
             new_state(t.prefill_tokens, t.decode_tokens, self.num_replicas, self._cluster.settings)
@@ -91,7 +91,7 @@ class RoutingEnvironments:
         arrived = np.stack([table.arrived_at for table in tables])
         inputs = Inputs(arrived, np.full(arrived.shape, ASK), np.zeros(0, np.uint32))
         memories = [new_memory(self.num_replicas) for _ in tables]
-        sight = new_sight(self.num_replicas, self._queue_slots)
+        sight = new_sight(self.num_replicas, self._config.observation.queue_slots)
         cluster = self._cluster
         self._envs = Environments(
             sims=Simulation(
@@ -104,11 +104,13 @@ class RoutingEnvironments:
             ),
             memory=Memory(*_stacked(memories)),
             features=self._features,
-            reward=reward_rule(self._reward_section, scales or StageScales(0)),
+            reward=reward_rule(self._config, scales or StageScales(0)),
             sight=sight,
             bits=sight.table.view(np.uint64),
             traces=np.zeros(self.num_envs, dtype=np.uint64),
         )
+        self._first_lengths = lengths
+        self._planner: Planner | None = None
         self._latencies = np.zeros((arrived.size, 2))
         self._go_on(_NOBODY, previous_end)
 
@@ -143,6 +145,25 @@ class RoutingEnvironments:
         self.observation = Observation(out.replicas, out.context, out.telemetry)
         self.reward = out.reward
         self.completed = self._latencies[:completed]
+
+    def costs(self, asked: NDArray[np.bool_]) -> Floats:
+        """Return what every choice for the waiting requests costs [B, R]; see ``Planner.costs``."""
+        assert self.waiting, "no request waits for a decision"
+        return self._pricing().costs(self._envs.sims, asked)
+
+    def lengths(self) -> Floats:
+        """Return what is known of output lengths by now; see ``new_lengths``."""
+        return self._pricing().lengths(self._envs.sims)
+
+    def _pricing(self) -> Planner:
+        """Return the planner of these episodes; it is large, and not everybody needs one."""
+        if self._planner is None:
+            num_requests = len(self._latencies) // self.num_envs
+            weight = self._config.lookahead.ttft_weight
+            self._planner = Planner(
+                self._cluster, self.num_envs, num_requests, weight, lengths=self._first_lengths
+            )
+        return self._planner
 
     @property
     def components(self) -> Floats:

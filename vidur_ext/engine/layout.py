@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import Floats
 from vidur_ext.columns import Column
+from vidur_ext.compiled import compiled
 from vidur_ext.execution_time.tables import TableLimits
 from vidur_ext.routing.estimator import Estimates
 
@@ -214,7 +215,11 @@ class EngineState(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """One simulation, as compiled functions take it. scores float64 [R] is working memory."""
+    """One simulation, as compiled functions take it. scores float64 [R] is working memory.
+
+    Stacked simulations of one cluster have a leading axis of environments in every array of
+    ``state`` and in ``arrived`` and ``choices``.
+    """
 
     settings: Settings
     tables: Tables
@@ -222,6 +227,32 @@ class Simulation(NamedTuple):
     inputs: Inputs
     state: EngineState
     scores: Floats
+
+
+@compiled
+def one_of(sims: Simulation, env: int) -> Simulation:
+    """Return one of the stacked simulations; its arrays are views."""
+    inputs, state = sims.inputs, sims.state
+    return Simulation(
+        sims.settings,
+        sims.tables,
+        sims.estimates,
+        Inputs(inputs.arrived[env], inputs.choices[env], inputs.words),
+        EngineState(
+            state.requests[env],
+            state.times[env],
+            state.replicas[env],
+            state.clocks[env],
+            state.members[env],
+            state.chunks[env],
+            state.phases[env],
+            state.completions[env],
+            state.counters[env],
+            state.since[env],
+            state.now[env],
+        ),
+        sims.scores,
+    )
 
 
 def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Settings) -> EngineState:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import TELEMETRY, Floats
 from vidur_ext.compiled import compiled, compiled_entry
-from vidur_ext.engine.layout import Counter, EngineState, Inputs, Ints, Simulation, Time
+from vidur_ext.engine.layout import Counter, Ints, Simulation, Time, one_of
 from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import AT_END, advance_one, assign_one
 from vidur_ext.routing.components import RewardRule
@@ -50,32 +50,6 @@ class Outlook(NamedTuple):
     telemetry: Floats
     reward: Floats
     latencies: Floats
-
-
-@compiled
-def _simulation(sims: Simulation, env: int) -> Simulation:
-    """Return one of the simulations; its arrays are views."""
-    inputs, state = sims.inputs, sims.state
-    return Simulation(
-        sims.settings,
-        sims.tables,
-        sims.estimates,
-        Inputs(inputs.arrived[env], inputs.choices[env], inputs.words),
-        EngineState(
-            state.requests[env],
-            state.times[env],
-            state.replicas[env],
-            state.clocks[env],
-            state.members[env],
-            state.chunks[env],
-            state.phases[env],
-            state.completions[env],
-            state.counters[env],
-            state.since[env],
-            state.now[env],
-        ),
-        sims.scores,
-    )
 
 
 @compiled
@@ -124,7 +98,7 @@ def step(envs: Environments, actions: Ints, out: Outlook) -> tuple[int, int]:
     """
     waiting = completed = 0
     for env in range(len(envs.traces)):
-        sim = _simulation(envs.sims, env)
+        sim = one_of(envs.sims, env)
         if len(actions):
             assign_one(sim, actions[env])
         waits = advance_one(sim) != AT_END

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.config.sections import CONTROLS
+from vidur_ext.config.sections import CONTROLS, PLANNERS, SCHEDULERS
 from vidur_ext.evaluation.metrics import (
+    CONTROL_MARK,
     LEARNED,
+    ORACLE_MARK,
+    PLANNER_MARK,
     CountedRun,
     Objectives,
     Summary,
@@ -21,7 +24,7 @@ from vidur_ext.evaluation.metrics import (
 from vidur_ext.evaluation.run_result import RunResult, complete_grid
 from vidur_ext.evaluation.statistics import CONFIDENCE, Bootstrap, Interval, PairedDifference
 
-COMPARISON_VERSION = 2
+COMPARISON_VERSION = 3
 
 Differences = dict[str, PairedDifference | None]
 
@@ -41,11 +44,27 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class AgainstBest:
+    """A scheduler against the comparison's best heuristic; None where there is none to divide by.
+
+    Attributes:
+        e2e: mean E2E / that of the best heuristic, over all workloads: 0.97 is 3 % better.
+        ttft_p99: the same of p99 TTFT.
+        workloads_won: on how many workloads its mean E2E is below the best heuristic's.
+    """
+
+    e2e: float | None
+    ttft_p99: float | None
+    workloads_won: int | None
+
+
+@dataclass(frozen=True)
 class SchedulerComparison:
     """One scheduler: pooled figures, their intervals, figures per seed, differences.
 
-    ``versus`` maps a reference to the paired difference of each metric. Every scheduler is set
-    against the baseline, and the policy under test against every other scheduler.
+    Attributes:
+        versus: paired difference of each metric, by reference. Every scheduler is set against the
+            baseline and the best heuristic, and the policy under test against every other one.
     """
 
     name: str
@@ -54,6 +73,7 @@ class SchedulerComparison:
     intervals: dict[str, Interval | None]
     per_seed: dict[int, Summary]
     versus: dict[str, Differences]
+    against_best: AgainstBest
 
     @property
     def learned(self) -> bool:
@@ -61,17 +81,48 @@ class SchedulerComparison:
         return self.name == LEARNED
 
     @property
+    def policy(self) -> bool:
+        """Whether this is a learned policy: its name is none that a config can name."""
+        return self.name not in SCHEDULERS
+
+    @property
     def control(self) -> bool:
         """Whether this is a deliberately bad scheduler."""
         return self.name in CONTROLS
+
+    @property
+    def planner(self) -> bool:
+        """Whether this simulates every choice before it takes one."""
+        return self.name in PLANNERS
+
+    @property
+    def realistic(self) -> bool:
+        """Whether this is a router that could be at work, and is meant to be good."""
+        return _is_realistic(self.name, oracle=self.uses_output_lengths)
+
+    @property
+    def marked_name(self) -> str:
+        """The name with the marks that it carries wherever it is shown."""
+        marks = {
+            ORACLE_MARK: self.uses_output_lengths,
+            PLANNER_MARK: self.planner,
+            CONTROL_MARK: self.control,
+        }
+        borne = "".join(mark for mark, bears in marks.items() if bears)
+        return f"{self.name} {borne}" if borne else self.name
 
     def to_dict(self) -> dict[str, object]:
         """Return plain Python values."""
         return {
             "name": self.name,
             "learned": self.learned,
+            "policy": self.policy,
+            "planner": self.planner,
             "control": self.control,
             "uses_output_lengths": self.uses_output_lengths,
+            "e2e_vs_best_heuristic": self.against_best.e2e,
+            "ttft_p99_vs_best_heuristic": self.against_best.ttft_p99,
+            "workloads_won": self.against_best.workloads_won,
             "pooled": self.pooled.to_dict(),
             "intervals": {m: None if i is None else i.to_list() for m, i in self.intervals.items()},
             "per_seed": [{"seed": s, **summary.to_dict()} for s, summary in self.per_seed.items()],
@@ -84,9 +135,15 @@ class SchedulerComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of an evaluation. ``schedulers`` are sorted by pooled mean E2E, best first."""
+    """The result of an evaluation. ``schedulers`` are sorted by pooled mean E2E, best first.
 
+    ``best_heuristic`` has the lowest pooled mean E2E of those that are realistic: no oracle,
+    control or planner. It is None if there is none.
+    """
+
+    engine: str
     baseline: str
+    best_heuristic: str | None
     num_replicas: int
     objectives: Objectives
     warmup_fraction: float
@@ -102,6 +159,7 @@ class Comparison:
         expected_seeds: Sequence[int],
         baseline: str = "least_outstanding",
         *,
+        engine: str,
         slo_ttft_s: float,
         slo_tbt_s: float,
         warmup_fraction: float,
@@ -112,6 +170,7 @@ class Comparison:
 
         Args:
             baseline: the scheduler that all differences are taken to.
+            engine: what simulated the runs, "compiled" or "vidur".
             slo_ttft_s: objective for the time to first token [s].
             slo_tbt_s: objective for the mean time between tokens [s].
             warmup_fraction: share of each run's first requests that is not counted, in [0, 1).
@@ -132,32 +191,50 @@ class Comparison:
             ]
             for name in expected_schedulers
         }
+        latencies = [pool([one.latencies for one in counted[name]]) for name in expected_schedulers]
         sizes = [len(one.latencies) for one in counted[baseline]]
-        pooled = [pool([one.latencies for one in counted[name]]) for name in expected_schedulers]
-        bootstrap = Bootstrap.of(pooled, sizes, bootstrap_samples, rng)
+        bootstrap = Bootstrap.of(latencies, sizes, bootstrap_samples, rng)
+        pooled = {name: summarize_pooled(counted[name]) for name in expected_schedulers}
+        per_seed = {
+            name: {one.run.seed: summarize(one) for one in counted[name]}
+            for name in expected_schedulers
+        }
+        oracles = {name for name in expected_schedulers if counted[name][0].run.uses_output_lengths}
+        best = _best_heuristic(pooled, oracles)
         schedulers = [
             SchedulerComparison(
                 name=name,
-                uses_output_lengths=counted[name][0].run.uses_output_lengths,
-                pooled=summarize_pooled(counted[name]),
+                uses_output_lengths=name in oracles,
+                pooled=pooled[name],
                 intervals=bootstrap.intervals(row),
-                per_seed={one.run.seed: summarize(one) for one in counted[name]},
+                per_seed=per_seed[name],
                 versus={
                     other: bootstrap.versus(row, column)
                     for column, other in enumerate(expected_schedulers)
-                    if other != name and (other == baseline or name == LEARNED)
+                    if other != name and (other in (baseline, best) or name == LEARNED)
                 },
+                against_best=(
+                    AgainstBest(None, None, None)
+                    if best is None
+                    else AgainstBest(
+                        _ratio(pooled[name], pooled[best], "e2e_mean_s"),
+                        _ratio(pooled[name], pooled[best], "ttft_p99_s"),
+                        _wins(per_seed[name], per_seed[best]),
+                    )
+                ),
             )
             for row, name in enumerate(expected_schedulers)
         ]
         return cls(
+            engine=engine,
             baseline=baseline,
+            best_heuristic=best,
             num_replicas=runs[0].num_replicas,
             objectives=objectives,
             warmup_fraction=warmup_fraction,
             bootstrap_samples=bootstrap_samples,
             workloads=tuple(_workload(one) for one in counted[baseline]),
-            schedulers=tuple(sorted(schedulers, key=lambda one: one.pooled["e2e_mean_s"] or 0.0)),
+            schedulers=tuple(sorted(schedulers, key=lambda one: _mean_e2e_s(one.pooled))),
         )
 
     def __getitem__(self, scheduler: str) -> SchedulerComparison:
@@ -180,7 +257,9 @@ class Comparison:
         """Return the whole result as plain Python values, fit for strict JSON."""
         return {
             "schema_version": COMPARISON_VERSION,
+            "engine": self.engine,
             "baseline": self.baseline,
+            "best_heuristic": self.best_heuristic,
             "num_replicas": self.num_replicas,
             "slo": {"ttft_s": self.objectives.ttft_s, "tbt_s": self.objectives.tbt_s},
             "warmup_fraction": self.warmup_fraction,
@@ -189,6 +268,34 @@ class Comparison:
             "workloads": [workload.to_dict() for workload in self.workloads],
             "schedulers": [scheduler.to_dict() for scheduler in self.schedulers],
         }
+
+
+def _is_realistic(name: str, *, oracle: bool) -> bool:
+    return not oracle and name not in CONTROLS and name not in PLANNERS
+
+
+def _best_heuristic(pooled: Mapping[str, Summary], oracles: Collection[str]) -> str | None:
+    heuristics = [
+        name
+        for name in pooled
+        if name in SCHEDULERS and _is_realistic(name, oracle=name in oracles)
+    ]
+    return min(heuristics, key=lambda name: _mean_e2e_s(pooled[name]), default=None)
+
+
+def _mean_e2e_s(summary: Summary) -> float:
+    mean = summary["e2e_mean_s"]
+    assert mean is not None, "every request has an end"
+    return mean
+
+
+def _ratio(ours: Summary, theirs: Summary, metric: str) -> float | None:
+    value, base = ours[metric], theirs[metric]
+    return None if value is None or not base else value / base
+
+
+def _wins(ours: Mapping[int, Summary], theirs: Mapping[int, Summary]) -> int:
+    return sum(_mean_e2e_s(ours[seed]) < _mean_e2e_s(theirs[seed]) for seed in ours)
 
 
 def _loses(scheduler: SchedulerComparison, baseline: str) -> bool:

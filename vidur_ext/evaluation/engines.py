@@ -1,4 +1,4 @@
-"""Both engines side by side: what a training on the compiled one is worth on Vidur."""
+"""Both engines side by side: what a result of the compiled one is worth on Vidur."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.metrics import CountedRun, Objectives, summarize_pooled
 from vidur_ext.evaluation.run_result import RunGrid, RunResult, complete_grid
-from vidur_ext.evaluation.runner import compare_on_engine, read_policy, routing_environments
+from vidur_ext.evaluation.runner import read_policy, routing_environments
 from vidur_ext.vidur.engine_inputs import engine_cluster
 
 TOLERANCE = 1e-9
@@ -39,7 +39,7 @@ class EngineFigures:
 
 @dataclass(frozen=True)
 class SchedulerOnEngines:
-    """One scheduler on both engines, over all held-out workloads.
+    """One scheduler on both engines, over the workloads that both simulated.
 
     Attributes:
         requests: requests of all workloads, warm-up included, as in what follows.
@@ -76,8 +76,12 @@ class SchedulerOnEngines:
 
 @dataclass(frozen=True)
 class EngineComparison:
-    """Every scheduler on both engines, in the order in which they were named."""
+    """Every scheduler on both engines, in the order in which they were named.
 
+    ``seeds`` are the held-out workloads that both simulated.
+    """
+
+    seeds: tuple[int, ...]
     schedulers: tuple[SchedulerOnEngines, ...]
 
     @classmethod
@@ -89,9 +93,10 @@ class EngineComparison:
         *,
         warmup_fraction: float,
     ) -> EngineComparison:
-        """Compare the same runs made on both engines.
+        """Compare Vidur's runs with the compiled engine's of the same workloads.
 
         Args:
+            compiled: the runs of more workloads may be among them.
             preference_gaps: by policy and seed, where its first differing choice is known.
             warmup_fraction: share of each run's first requests that latencies leave out.
 
@@ -100,7 +105,8 @@ class EngineComparison:
         """
         names = list(dict.fromkeys(run.scheduler for run in vidur))
         seeds = sorted({run.seed for run in vidur})
-        on_vidur, on_compiled = (complete_grid(runs, names, seeds) for runs in (vidur, compiled))
+        same = [run for run in compiled if run.seed in seeds]
+        on_vidur, on_compiled = (complete_grid(runs, names, seeds) for runs in (vidur, same))
         _check_same_requests(on_vidur, on_compiled)
         schedulers = [
             _on_engines(
@@ -111,7 +117,7 @@ class EngineComparison:
             )
             for name in names
         ]
-        return cls(tuple(schedulers))
+        return cls(tuple(seeds), tuple(schedulers))
 
     def __getitem__(self, scheduler: str) -> SchedulerOnEngines:
         """Return one scheduler by name."""
@@ -122,6 +128,7 @@ class EngineComparison:
         return {
             "tolerance": TOLERANCE,
             "near_tie": NEAR_TIE,
+            "workloads": list(self.seeds),
             "schedulers": [scheduler.to_dict() for scheduler in self.schedulers],
         }
 
@@ -189,25 +196,28 @@ def _relative_difference(
 
 
 def check_engine(
-    config: TrainingConfig, policies: Mapping[str, Path], vidur: Sequence[RunResult]
+    config: TrainingConfig,
+    policies: Mapping[str, Path],
+    vidur: Sequence[RunResult],
+    compiled: Sequence[RunResult],
 ) -> EngineComparison:
-    """Return what the compiled engine makes of all that Vidur ran.
+    """Return how far the compiled engine's runs are those that Vidur made.
 
     Args:
-        policies: policy file per name, as for ``compare_on_vidur``, which made ``vidur``.
+        policies: policy file per name, as for ``compared_runs``, which made both.
+        compiled: the runs of more workloads may be among them.
 
     Raises:
         UserError: a policy cannot be used.
     """
-    compiled = compare_on_engine(config, policies)
-    made_again = {(run.scheduler, run.seed): run for run in compiled}
+    counterparts = {(run.scheduler, run.seed): run for run in compiled}
     gaps: dict[tuple[str, int], float] = {}
     for run in vidur:
         key = run.scheduler, run.seed
-        if run.scheduler not in policies or first_routed_elsewhere(run, made_again[key]) is None:
+        if run.scheduler not in policies or first_routed_elsewhere(run, counterparts[key]) is None:
             continue
         policy = read_policy(config, policies[run.scheduler])
-        gaps[key] = preference_gap(config, policy, run, made_again[key])
+        gaps[key] = preference_gap(config, policy, run, counterparts[key])
     return EngineComparison.from_runs(
         vidur, compiled, gaps, warmup_fraction=config.evaluation.warmup_fraction
     )

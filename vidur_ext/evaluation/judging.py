@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from ppo_scheduler.seeding import Purpose, generator
@@ -16,13 +17,13 @@ from vidur_ext.evaluation.metrics import LEARNED
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 from vidur_ext.evaluation.run_result import RunResult
-from vidur_ext.evaluation.runner import compare_on_vidur
+from vidur_ext.evaluation.runner import compared_runs
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.run_workloads import describe_workload
 
 _LOG = logging.getLogger("ppo")
-BC_NAME = "behaviour_cloning"
+TAUGHT_NAME = "warm_start"
 EXTERNAL_NAME = "external_model"
 
 
@@ -30,8 +31,8 @@ def policies_of(folder: RunFolder) -> dict[str, Path]:
     """Return the policies of a run by the names they have in a comparison."""
     policies = {LEARNED: folder.policy}
     if folder.pretrained_actor.exists():
-        cloned = folder.cloning.exists()
-        policies[BC_NAME if cloned else EXTERNAL_NAME] = folder.pretrained_actor
+        taught = folder.warm_start.exists()
+        policies[TAUGHT_NAME if taught else EXTERNAL_NAME] = folder.pretrained_actor
     return policies
 
 
@@ -40,22 +41,28 @@ def judge(
 ) -> ReportPaths:
     """Compare policies with the heuristics on held-out workloads; the report goes to ``folder``.
 
-    Vidur judges. With the engine "compiled", the report says how far that engine agrees.
+    The engine of the config judges. If that is "compiled", Vidur repeats the first workloads, and
+    the report says how far it agrees.
     """
-    runs = compare_on_vidur(config, policies, _run_reporter())
-    section = config.evaluation
+    section, engine = config.evaluation, config.simulation.engine
+    _LOG.info(
+        "comparing %d schedulers on %d held-out workloads, engine %s",
+        len(policies) + len(section.schedulers), section.num_seeds, engine,
+    )  # fmt: skip
+    runs = compared_runs(config, policies, engine, range(section.num_seeds), _reporter("compared"))
+    engines = _check_on_vidur(config, policies, runs)
     comparison = Comparison.from_runs(
         runs,
         expected_schedulers=[*policies, *section.schedulers],
         expected_seeds=list(range(section.num_seeds)),
         baseline=section.baseline,
+        engine=engine,
         slo_ttft_s=section.slo_ttft_s,
         slo_tbt_s=section.slo_tbt_s,
         warmup_fraction=section.warmup_fraction,
         bootstrap_samples=section.bootstrap_samples,
         rng=generator(config.training.seed, Purpose.BOOTSTRAP),
     )
-    engines = _on_both_engines(config, policies, runs)
     facts = {
         "Workload": describe_workload(config),
         "Cluster": f"{config.cluster.num_replicas} x {config.cluster.model_name} on "
@@ -73,25 +80,31 @@ def judge(
     return paths
 
 
-def _on_both_engines(
+def _check_on_vidur(
     config: TrainingConfig, policies: dict[str, Path], runs: list[RunResult]
 ) -> EngineComparison | None:
-    """Return what the compiled engine makes of Vidur's ``runs``; None if it is not used."""
-    if config.simulation.engine != "compiled":
+    """Let Vidur repeat some of the compiled engine's ``runs``; None if it has none to repeat."""
+    section = config.evaluation
+    if config.simulation.engine == "vidur" or section.vidur_workloads == 0:
         return None
-    engines = check_engine(config, policies, runs)
+    _LOG.info(
+        "as the check, Vidur repeats %d of %d workloads",
+        section.vidur_workloads, section.num_seeds,
+    )  # fmt: skip
+    seeds = range(section.vidur_workloads)
+    repeated = compared_runs(config, policies, "vidur", seeds, _reporter("repeated"))
+    engines = check_engine(config, policies, repeated, runs)
     for one in engines.schedulers:
         if not one.agrees:
             _LOG.warning("Vidur and the compiled engine disagree on %s: see the report", one.name)
     return engines
 
 
-def _run_reporter() -> Callable[[RunResult, int, int], None]:
-    def report(run: RunResult, done: int, total: int) -> None:
-        mean = float((run.completed_at - run.table.arrived_at).mean())
-        _LOG.info(
-            "compared %d/%d: %s on held-out workload %d, mean E2E %.2f s",
-            done, total, run.scheduler, run.seed, mean,
-        )  # fmt: skip
+def _reporter(done_what: str) -> Callable[[Sequence[RunResult], int, int], None]:
+    """Return what logs one line per scheduler."""
+
+    def report(runs: Sequence[RunResult], done: int, total: int) -> None:
+        mean = np.mean([run.completed_at - run.table.arrived_at for run in runs])
+        _LOG.info("%s %d/%d: %s, mean E2E %.2f s", done_what, done, total, runs[0].scheduler, mean)
 
     return report

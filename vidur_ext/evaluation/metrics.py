@@ -1,5 +1,5 @@
 """What is measured: the latencies of each request, the figures of a scheduler made of them, per run
-and pooled, and what a scheduler is in a comparison.
+and pooled, and how a comparison marks schedulers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from vidur_ext.config.sections import CONTROLS
 from vidur_ext.evaluation.run_result import RunResult
 
 QUANTILES = (0.5, 0.9, 0.99)
@@ -115,19 +114,20 @@ LEARNED = "ppo"
 ORACLE_MARK = "†"
 """Put after schedulers that know true output lengths, which no real router does."""
 
+PLANNER_MARK = "§"
+"""Put after planners."""
+
 CONTROL_MARK = "‡"
 """Put after controls."""
 
 ORACLE_NOTE = f"{ORACLE_MARK} knows true output lengths, which no real router does: not a rival"
+PLANNER_NOTE = (
+    f"{PLANNER_MARK} plans by simulating every choice: what the policy is taught by, and the rival "
+    "to beat"
+)
 CONTROL_NOTE = (
     f"{CONTROL_MARK} deliberately bad control: a workload on which it does not lose proves nothing"
 )
-
-
-def with_marks(name: str, *, oracle: bool) -> str:
-    """Return ``name`` with the marks it has to carry wherever it is shown."""
-    marks = (ORACLE_MARK if oracle else "") + (CONTROL_MARK if name in CONTROLS else "")
-    return f"{name} {marks}" if marks else name
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Summary:
         makespan_s: from the first counted arrival to the last completion; a sum when pooled.
         replica_shares: share of the requests per replica.
         imbalance: largest share * replicas: 1 is even, R is everything on one of R replicas.
-        decisions_per_second: routed requests per second of real time.
+        decisions_per_second: simulated requests per second of real time, all requests of the runs.
     """
 
     requests: int

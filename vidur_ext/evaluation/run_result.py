@@ -43,7 +43,9 @@ class RunResult:
         completed_at: float64[N] s, when its last output token was there.
         replica: int64[N], in 0..R-1.
         uses_output_lengths: whether the scheduler knew true output lengths (an oracle).
-        decisions_per_second: routed requests per second of real time, simulation included.
+        decisions_per_second: simulated requests per second of real time, routing included: a speed
+            of the simulator with this scheduler, not of a router at work. Runs made side by side
+            share one figure.
 
     Raises:
         UserError: a field of the wrong shape or type, or a request that breaks causality.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.policy.routing_policy import RoutingPolicy, load_policy
-from vidur_ext.config.sections import ORACLES
+from vidur_ext.config.sections import ORACLES, PLANNERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.engine.environments import RoutingEnvironments
@@ -131,11 +131,9 @@ def _heuristic_run(
     config: TrainingConfig, cluster: Cluster, name: str, seed: int, table: RequestTable
 ) -> RunResult:
     ties = config.training.seed % 2**32
+    # The first run of a process loads machine code, which is not simulation: it is not timed.
+    CompiledSimulation(cluster, table.slice(0, 1), name, seed=ties).run()
     simulation = CompiledSimulation(cluster, table, name, seed=ties)
-    fresh = simulation.snapshot()
-    # The first run of a process loads machine code, which is not simulation: the second counts.
-    simulation.run()
-    simulation.restore(fresh)
     started = time.perf_counter()
     simulation.run()
     elapsed = time.perf_counter() - started
@@ -157,7 +155,7 @@ def routing_environments(
     config: TrainingConfig, cluster: Cluster, num_envs: int
 ) -> RoutingEnvironments:
     """Return environments of a cluster that show and reward what a config says."""
-    return RoutingEnvironments(cluster, config.observation, config.reward_config, num_envs)
+    return RoutingEnvironments(cluster, config, num_envs)
 
 
 def _is_oracle(config: TrainingConfig, name: str, policy: RoutingPolicy | None) -> bool:
@@ -165,29 +163,6 @@ def _is_oracle(config: TrainingConfig, name: str, policy: RoutingPolicy | None) 
     if policy is not None:
         return config.observation.output_length == "oracle"
     return name in ORACLES
-
-
-def held_out_workloads(config: TrainingConfig) -> Workloads:
-    """Return the workloads of the comparison."""
-    return {seed: evaluation_table(config, seed) for seed in range(config.evaluation.num_seeds)}
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One scheduler on one held-out workload; ``policy`` is the policy's file, if any."""
-
-    config: TrainingConfig
-    scheduler: str
-    seed: int
-    policy: Path | None
-
-
-def _evaluate(job: _Job) -> RunResult:
-    config = job.config
-    policy = None if job.policy is None else read_policy(config, job.policy)
-    table = evaluation_table(config, job.seed)
-    [run] = runs_on_vidur(config, job.scheduler, policy, {job.seed: table})
-    return run
 
 
 def read_policy(config: TrainingConfig, path: Path) -> RoutingPolicy:
@@ -199,45 +174,75 @@ def read_policy(config: TrainingConfig, path: Path) -> RoutingPolicy:
     return load_policy(path, observation_schema(config.observation))
 
 
-def compare_on_vidur(
+def held_out_workloads(config: TrainingConfig, seeds: Iterable[int]) -> Workloads:
+    """Return workloads of the comparison."""
+    return {seed: evaluation_table(config, seed) for seed in seeds}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One scheduler on held-out workloads, on one engine; ``policy`` is the file of one, if any."""
+
+    config: TrainingConfig
+    engine: str
+    scheduler: str
+    policy: Path | None
+    seeds: tuple[int, ...]
+
+    @property
+    def takes_long(self) -> bool:
+        """Whether a workload takes seconds; to others, policies included, it is milliseconds."""
+        return self.engine == "vidur" or self.scheduler in PLANNERS
+
+
+def _runs_of(job: _Job) -> list[RunResult]:
+    config, name = job.config, job.scheduler
+    policy = None if job.policy is None else read_policy(config, job.policy)
+    workloads = held_out_workloads(config, job.seeds)
+    if job.engine == "vidur":
+        return runs_on_vidur(config, name, policy, workloads)
+    return runs_on_engine(config, engine_cluster(config), name, policy, workloads)
+
+
+def _finished(jobs: Sequence[_Job], num_workers: int) -> Iterator[list[RunResult]]:
+    """Yield runs as they are there: first of the quick jobs, then of the long ones, spread out."""
+    yield from (_runs_of(job) for job in jobs if not job.takes_long)
+    spread = [replace(job, seeds=(seed,)) for job in jobs if job.takes_long for seed in job.seeds]
+    if spread:
+        yield from (runs for _, runs in map_unordered(_runs_of, spread, num_workers))
+
+
+def compared_runs(
     config: TrainingConfig,
     policies: Mapping[str, Path],
-    report: Callable[[RunResult, int, int], None],
+    engine: str,
+    seeds: Sequence[int],
+    report: Callable[[Sequence[RunResult], int, int], None],
 ) -> list[RunResult]:
-    """Run all heuristics of the config and the given policies on every held-out workload.
+    """Run all heuristics of the config and the given policies on held-out workloads.
+
+    Vidur's runs and those of planners are spread over ``parallel_training.num_workers`` processes.
 
     Args:
         policies: policy file per name under which it appears in the comparison.
-        report: called with each finished run, how many are done, and how many there are.
-    """
-    jobs: Sequence[_Job] = [
-        _Job(config, name, seed, policies.get(name))
-        for name in (*policies, *config.evaluation.schedulers)
-        for seed in range(config.evaluation.num_seeds)
-    ]
-    results: list[RunResult | None] = [None] * len(jobs)
-    finished = map_unordered(_evaluate, jobs, config.parallel_training.num_workers)
-    for done, (index, result) in enumerate(finished, start=1):
-        results[index] = result
-        report(result, done, len(jobs))
-    return [result for result in results if result is not None]
+        engine: what simulates, "compiled" or "vidur".
+        seeds: which workloads.
+        report: called with all runs of a scheduler as soon as there are all, how many schedulers
+            are done, and how many there are.
 
-
-def compare_on_engine(config: TrainingConfig, policies: Mapping[str, Path]) -> list[RunResult]:
-    """Return the runs that ``compare_on_vidur`` makes, made on the compiled engine.
-
-    They take so little time that they need no other processes.
+    Returns the runs of one scheduler after the other, in the order of ``seeds``.
 
     Raises:
         UserError: a policy cannot be used.
     """
-    cluster, workloads = engine_cluster(config), held_out_workloads(config)
-    contenders: list[tuple[str, RoutingPolicy | None]] = [
-        *((name, read_policy(config, file)) for name, file in policies.items()),
-        *((name, None) for name in config.evaluation.schedulers),
-    ]
-    return [
-        run
-        for name, policy in contenders
-        for run in runs_on_engine(config, cluster, name, policy, workloads)
-    ]
+    names = (*policies, *config.evaluation.schedulers)
+    jobs = [_Job(config, engine, name, policies.get(name), tuple(seeds)) for name in names]
+    runs: dict[str, dict[int, RunResult]] = {name: {} for name in names}
+    done = 0
+    for some in _finished(jobs, config.parallel_training.num_workers):
+        of_scheduler = runs[some[0].scheduler]
+        of_scheduler.update((run.seed, run) for run in some)
+        if len(of_scheduler) == len(seeds):
+            done += 1
+            report(list(of_scheduler.values()), done, len(names))
+    return [runs[name][seed] for name in names for seed in seeds]

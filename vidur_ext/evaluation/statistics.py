@@ -1,7 +1,7 @@
 """Confidence intervals of figures and of paired differences between schedulers.
 
-By hierarchical block resampling, without building the resamples: a resample is a column of counts,
-how often each request is in it. All schedulers are judged on the same columns, which pairs them.
+By hierarchical block resampling, without building the resamples: a resample is a row of counts, how
+often each request is in it. All schedulers are judged on the same rows, which pairs them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def block_length(requests: int) -> int:
 def resample_counts(
     run_sizes: Sequence[int], samples: int, rng: np.random.Generator
 ) -> NDArray[np.int32]:
-    """Return int32[sum(run_sizes), samples]: how often each request is in each resample.
+    """Return int32[samples, sum(run_sizes)]: how often each request is in each resample.
 
     For each resample as many runs are drawn with replacement as there are; within each drawn run,
     blocks of consecutive requests are drawn until it has its size again. Blocks wrap around the
@@ -43,42 +43,46 @@ def resample_counts(
     """
     runs = len(run_sizes)
     draws = rng.multinomial(runs, np.full(runs, 1 / runs), size=samples)
-    return np.concatenate([_run_counts(size, draws[:, i], rng) for i, size in enumerate(run_sizes)])
+    parts = [_run_counts(size, draws[:, i], rng) for i, size in enumerate(run_sizes)]
+    return np.concatenate(parts, axis=1)
 
 
 def _run_counts(
     size: int, copies: NDArray[np.int64], rng: np.random.Generator
 ) -> NDArray[np.int32]:
-    """Return int32[size, samples] for one run that resample b contains ``copies[b]`` times."""
+    """Return int32[samples, size] for one run that resample b contains ``copies[b]`` times."""
     samples = len(copies)
     length = block_length(size)
     per_copy = -(-size // length)
     lengths = np.full(per_copy, length)
     lengths[-1] = size - (per_copy - 1) * length
-    column = np.repeat(np.arange(samples), copies * per_copy)
-    start = rng.integers(size, size=len(column))
+    row = np.repeat(np.arange(samples), copies * per_copy)
+    start = rng.integers(size, size=len(row))
     stop = start + np.tile(lengths, int(copies.sum()))
     # +1 where a block starts and -1 after its end: the running sum is the number of blocks.
     unrolled = 2 * size + 1
-    edges = np.bincount(start * samples + column, minlength=unrolled * samples)
-    edges -= np.bincount(stop * samples + column, minlength=unrolled * samples)
-    counts = edges.reshape(unrolled, samples).cumsum(axis=0, dtype=np.int32)
-    wrapped: NDArray[np.int32] = counts[:size] + counts[size : 2 * size]
+    edges = np.bincount(row * unrolled + start, minlength=samples * unrolled)
+    edges -= np.bincount(row * unrolled + stop, minlength=samples * unrolled)
+    counts = edges.reshape(samples, unrolled).cumsum(axis=1, dtype=np.int32)
+    wrapped: NDArray[np.int32] = counts[:, :size] + counts[:, size : 2 * size]
     return wrapped
 
 
-def weighted_means(values: NDArray[np.float64], counts: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return float64[samples]: the mean of each resample, NaN where it is empty.
+def weighted_means(
+    values: NDArray[np.float64], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return float64[K, samples]: each quantity's mean in each resample, NaN where it is empty.
 
     Args:
-        values: float64[N].
-        counts: int32[N, samples].
+        values: float64[N, K]; NaN is left out.
+        weights: float64[samples, N], the counts as what is multiplied fastest.
     """
-    totals = counts.sum(axis=0)
-    sums = values @ counts
-    means: NDArray[np.float64] = np.full(counts.shape[1], np.nan)
+    measured = ~np.isnan(values)
+    sums = weights @ np.where(measured, values, 0.0)
+    totals = weights @ measured.astype(np.float64)
+    means: NDArray[np.float64] = np.full(sums.shape, np.nan)
     np.divide(sums, totals, out=means, where=totals > 0)
-    return means
+    return means.T
 
 
 def weighted_quantiles(
@@ -87,16 +91,19 @@ def weighted_quantiles(
     """Return float64[len(quantiles), samples]: what ``numpy.quantile`` gives for each resample.
 
     One sort serves all resamples: in sorted order, the k-th smallest of a resample is the first
-    value whose running count exceeds k. Arguments as in :func:`weighted_means`.
+    value whose running count exceeds k.
+
+    Args:
+        values: float64[N]; NaN is left out.
+        counts: int32[samples, N].
     """
-    samples = counts.shape[1]
-    result = np.full((len(quantiles), samples), np.nan)
-    if len(values) == 0:
+    result = np.full((len(quantiles), len(counts)), np.nan)
+    order = np.argsort(values)[: np.count_nonzero(~np.isnan(values))]  # NaN comes last
+    if len(order) == 0:
         return result
-    order = np.argsort(values)
     ranked = values[order]
-    running = np.cumsum(counts[order], axis=0, dtype=np.int32)
-    totals = running[-1]
+    running = np.cumsum(counts.take(order, axis=1), axis=1, dtype=np.int32)
+    totals = running[:, -1]
     filled = totals > 0
     for i, quantile in enumerate(quantiles):
         position = quantile * np.maximum(totals - 1, 0)
@@ -110,13 +117,13 @@ def weighted_quantiles(
 
 
 def _first_exceeding(running: NDArray[np.int32], rank: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return int64[samples]: the first row of each column above ``rank``, or the last row."""
+    """Return int64[samples]: the first column of each row above ``rank``, or the last column."""
     rows, columns = running.shape
-    low: NDArray[np.int64] = np.zeros(columns, dtype=np.int64)
-    high: NDArray[np.int64] = np.full(columns, rows - 1)
+    low: NDArray[np.int64] = np.zeros(rows, dtype=np.int64)
+    high: NDArray[np.int64] = np.full(rows, columns - 1)
     while (low < high).any():
         middle = (low + high) // 2
-        found = running[middle, np.arange(columns)] > rank
+        found = running[np.arange(rows), middle] > rank
         high = np.where(found, middle, high)
         low = np.where(found, low, middle + 1)
         low = np.minimum(low, high)
@@ -214,7 +221,8 @@ class Bootstrap:
         parts = []
         for done in range(0, samples, at_once):
             counts = resample_counts(run_sizes, min(at_once, samples - done), rng)
-            parts.append(np.stack([_resampled_figures(one, counts) for one in pooled]))
+            weights = counts.astype(np.float64)
+            parts.append(np.stack([_resampled_figures(one, counts, weights) for one in pooled]))
         points = np.stack([point_estimates(one) for one in pooled])
         return cls(points, np.concatenate(parts, axis=2))
 
@@ -253,15 +261,14 @@ class Bootstrap:
 
 
 def _resampled_figures(
-    latencies: RequestLatencies, counts: NDArray[np.int32]
+    latencies: RequestLatencies, counts: NDArray[np.int32], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return float64[M, samples]: ``COMPARED_METRICS`` of every resample."""
-    rows: list[NDArray[np.float64]] = []
-    for latency in LATENCIES:
-        values = latencies[latency]
-        measured = ~np.isnan(values)
-        of_measured = counts if measured.all() else counts[measured]
-        rows.append(weighted_means(values[measured], of_measured))
-        rows.extend(weighted_quantiles(values[measured], of_measured, QUANTILES))
-    rows.append(weighted_means(latencies.within_slo, counts))
-    return np.stack(rows)
+    values = [latencies[latency] for latency in LATENCIES]
+    *means, attained = weighted_means(np.stack([*values, latencies.within_slo], axis=1), weights)
+    rows = [
+        row
+        for mean, one in zip(means, values, strict=True)
+        for row in (mean, *weighted_quantiles(one, counts, QUANTILES))
+    ]
+    return np.stack([*rows, attained])

@@ -40,9 +40,7 @@ class RoutingEpisodes:
         """
         self._config = read_config(config, overrides)
         cluster = engine_cluster(self._config)
-        self._envs = RoutingEnvironments(
-            cluster, self._config.observation, self._config.reward_config, num_envs
-        )
+        self._envs = RoutingEnvironments(cluster, self._config, num_envs)
         self._episode_requests = self._config.training.episode_requests
         self.num_envs = num_envs
         self.num_replicas = self._envs.num_replicas

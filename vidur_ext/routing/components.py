@@ -23,6 +23,7 @@ class RewardRule(NamedTuple):
     """
 
     mode: int
+    ttft_weight: float
     slo_ttft_s: float
     slo_tbt_s: float
     throughput_weight: float

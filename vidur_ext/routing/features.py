@@ -167,6 +167,11 @@ def balance(known: Known) -> float:
     return 1.0 - (most / total - even) / (1.0 - even)
 
 
+@formula("s", "since the decision before, 0 at the first")
+def elapsed_s(known: Known) -> float:
+    return float(known.sight.interval[Elapsed.DURATION_S])
+
+
 class Shown(IntEnum):
     """When a feature is there: always, or as the config's observation group says."""
 
@@ -258,6 +263,7 @@ MEASURED: dict[str, Column | Formula] = {
     "qps": qps,
     "latency_s": Remembered.LATENCY_S,
     "balance": balance,
+    "elapsed_s": elapsed_s,
 }
 """Where the entries of ``TELEMETRY`` come from."""
 

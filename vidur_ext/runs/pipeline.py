@@ -19,7 +19,7 @@ from vidur_ext.workload.run_workloads import describe_workload
 
 if TYPE_CHECKING:
     from vidur_ext.training.train import Job
-    from vidur_ext.warmstart.behaviour_cloning import EpochReport
+    from vidur_ext.warmstart.taught_policy import Report
 
 _LOG = logging.getLogger("ppo")
 
@@ -53,22 +53,20 @@ def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> 
 def warm_start(
     config: TrainingConfig, folder: RunFolder, external: Path | None, demonstrations: Path | None
 ) -> None:
-    """Make ``pretrained_actor.pt``: cloned, fine-tuned, or the external model as it is.
+    """Make ``pretrained_actor.pt``: taught, fine-tuned, or the external model as it is.
 
     Args:
-        demonstrations: set to clone from; None collects new demonstrations.
+        demonstrations: set to learn from; None collects new demonstrations.
     """
-    from vidur_ext.warmstart.cloning import clone_to_file, obtain_demonstrations
     from vidur_ext.warmstart.external_model import adopt
+    from vidur_ext.warmstart.teaching import teach
 
     _set_torch_threads(config)
     if not config.warmstart.enabled:
         assert external is not None, "nothing to begin with"
         adopt(external, folder.pretrained_actor, config)
         return
-    data = obtain_demonstrations(config, demonstrations, folder.demonstrations)
-    actor, history = folder.pretrained_actor, folder.cloning
-    clone_to_file(config, data, external, actor, history, _report_epoch)
+    teach(config, folder, _report, demonstrations=demonstrations, initial=external)
 
 
 def train_in_one_go(start: Start, folder: RunFolder) -> None:
@@ -103,10 +101,5 @@ def _set_torch_threads(config: TrainingConfig) -> None:
     torch.set_num_threads(config.training.torch_threads)
 
 
-def _report_epoch(epoch: EpochReport) -> None:
-    from vidur_ext.warmstart.cloning import describe_accuracy
-
-    _LOG.debug(
-        "cloning epoch %d: loss %.4f, held-out %.4f (%s)",
-        epoch.epoch, epoch.train_loss, epoch.holdout_loss, describe_accuracy(epoch),
-    )  # fmt: skip
+def _report(step: Report) -> None:
+    _LOG.info("warm start, %s", step.describe())

@@ -1,4 +1,4 @@
-"""A warm start by itself: demonstrations, cloning, and a ``pretrained_actor.pt`` to train from."""
+"""A warm start by itself: demonstrations, and a ``pretrained_actor.pt`` to train from."""
 
 from __future__ import annotations
 
@@ -16,13 +16,8 @@ from ppo_scheduler.monitoring.run_log import run_log
 from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
-from vidur_ext.warmstart.behaviour_cloning import CloningResult, EpochReport
-from vidur_ext.warmstart.cloning import (
-    clone_to_file,
-    cloning_curves,
-    describe_accuracy,
-    obtain_demonstrations,
-)
+from vidur_ext.warmstart.taught_policy import Report, TaughtPolicy
+from vidur_ext.warmstart.teaching import teach, teaching_curves
 
 _LOG = logging.getLogger("ppo")
 PRETRAININGS = "pretrain"
@@ -39,7 +34,7 @@ class Pretraining:
     workload: str
     """The config's workload in words: to tell it, its trace has been found."""
     demonstrations: Path | None = None
-    """Set to clone from; None collects new demonstrations."""
+    """Set to learn from; None collects new demonstrations."""
     finetune: Path | None = None
     """Policy to begin with; None begins with random weights."""
 
@@ -63,8 +58,8 @@ def pretraining_folder(output_root: Path, output_dir: Path | None) -> RunFolder:
     return RunFolder.at(output_dir)
 
 
-def run_pretraining(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> CloningResult:
-    """Clone the teachers; the folder has the policy, its history, curves, log and config.
+def run_pretraining(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> TaughtPolicy:
+    """Teach a policy; the folder has the policy, its history, curves, log and config.
 
     Raises:
         UserError: a set or policy cannot be used, or the disk refuses.
@@ -77,33 +72,31 @@ def run_pretraining(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> C
     with run_log(folder.path / "pretraining.log", config.monitoring.log_level, quiet=quiet):
         _LOG.info("pretraining folder %s", folder.path)
         _LOG.info("workload: %s", wanted.workload)
-        demonstrations = obtain_demonstrations(config, wanted.demonstrations, folder.demonstrations)
         monitoring = config.monitoring
-        table = folder.cloning.with_suffix(".csv") if monitoring.csv else None
+        table = folder.warm_start.with_suffix(".csv") if monitoring.csv else None
         events = folder.tensorboard if monitoring.tensorboard else None
-        with cloning_curves(table, events, demonstrations.teachers) as record:
+        with teaching_curves(table, events) as record:
 
-            def watch(epoch: EpochReport) -> None:
-                record(epoch)
-                _log_epoch(epoch)
+            def watch(step: Report) -> None:
+                record(step)
+                _LOG.info("%s", step.describe())
 
-            actor, history = folder.pretrained_actor, folder.cloning
-            result = clone_to_file(config, demonstrations, wanted.finetune, actor, history, watch)
-        if stopped_early(result, config):
+            taught = teach(
+                config,
+                folder,
+                watch,
+                demonstrations=wanted.demonstrations,
+                initial=wanted.finetune,
+            )
+        if stopped_early(taught, config):
             _LOG.info(
                 "stopped early: no better held-out loss for %d epochs", config.warmstart.patience
             )
-        _LOG.info("epoch %d is kept: %s", result.best_epoch, folder.pretrained_actor)
-    return result
+        _LOG.info("step %d is kept: %s", taught.best, folder.pretrained_actor)
+    return taught
 
 
-def stopped_early(result: CloningResult, config: TrainingConfig) -> bool:
+def stopped_early(taught: TaughtPolicy, config: TrainingConfig) -> bool:
     """Tell whether patience ended before the epochs did."""
-    return len(result.history) < config.warmstart.epochs
-
-
-def _log_epoch(epoch: EpochReport) -> None:
-    _LOG.info(
-        "epoch %d: loss %.4f, held-out %.4f (%s)",
-        epoch.epoch, epoch.train_loss, epoch.holdout_loss, describe_accuracy(epoch),
-    )  # fmt: skip
+    section = config.warmstart
+    return section.method == "imitation" and len(taught.history) < section.epochs

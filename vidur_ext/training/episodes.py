@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Floats, Observation
 from ppo_scheduler.ppo.learner import Learner
+from ppo_scheduler.state import StateDict
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Earned, SinceLastDecision
@@ -67,6 +69,11 @@ class Episodes(Protocol):
 
         Equal digests, equal simulations. Inside ``Learner.decide`` the decision at hand is in it.
         """
+
+    def state_dict(self) -> StateDict:
+        """Return what the episodes before have left behind for the running one."""
+
+    def load_state_dict(self, state: StateDict) -> None: ...
 
 
 class LearnerRouter:
@@ -138,6 +145,12 @@ class VidurEpisodes:
     def digest(self) -> str | None:
         return None if self._simulation is None else self._simulation.scheduler.digest()
 
+    def state_dict(self) -> StateDict:
+        return {"lengths": None}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        """On Vidur nothing is left behind."""
+
 
 class CompiledEpisodes:
     """Runs B episodes side by side; see ``episodes.Episodes``."""
@@ -146,14 +159,14 @@ class CompiledEpisodes:
         self.num_envs = config.parallel_training.num_envs
         self._learner = learner
         self._observer = observer
-        self._envs = RoutingEnvironments(
-            engine_cluster(config), config.observation, config.reward_config, self.num_envs
-        )
+        self._envs = RoutingEnvironments(engine_cluster(config), config, self.num_envs)
         self._seen: bytes | None = None
+        self._lengths: Floats | None = None
+        """What the episodes before have shown of output lengths, where choices are priced."""
 
     def run(self, plan: EpisodePlan) -> Earned:
         envs, observer = self._envs, self._observer
-        envs.begin(plan.tables, plan.scales, previous_end=plan.previous_end)
+        envs.begin(plan.tables, plan.scales, previous_end=plan.previous_end, lengths=self._lengths)
         reward: Floats = np.zeros(self.num_envs)
         done = np.zeros(self.num_envs, dtype=np.bool_)
         if plan.recorded.size:
@@ -164,18 +177,30 @@ class CompiledEpisodes:
             observer.before_change()
             observer.on_completions(envs.completed)
             self._seen = envs.trace()
-            actions = self._learner.decide(envs.observation, reward, done)
+            asked = self._learner.asks()
+            costs = None if asked is None else envs.costs(asked)
+            actions = self._learner.decide(envs.observation, reward, done, costs)
             envs.step(actions)
             reward, done = envs.reward, np.zeros(self.num_envs, dtype=np.bool_)
         observer.before_change()
         observer.on_completions(envs.completed)
         self._seen = None
+        if self._learner.asks() is not None:
+            self._lengths = envs.lengths()
         return Earned(envs.reward, envs.components)
 
     def digest(self) -> str | None:
         if self._seen is None:
             return None
         return hashlib.blake2b(self._seen, digest_size=16).hexdigest()
+
+    def state_dict(self) -> StateDict:
+        lengths = self._lengths
+        return {"lengths": None if lengths is None else torch.from_numpy(lengths)}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        lengths = state["lengths"]
+        self._lengths = None if lengths is None else lengths.numpy()
 
     def _replay(self, plan: EpisodePlan) -> Floats:
         """Take the recorded actions; return what the last one of them earned."""

@@ -241,6 +241,7 @@ class TrainingSession:
                 "digest": self._episodes.digest(),
                 "seed": self._config.training.seed,
                 "engine": self._config.simulation.engine,
+                "episodes": self._episodes.state_dict(),
             },
             "metrics": self._instruments.state_dict(),
         }
@@ -258,6 +259,7 @@ class TrainingSession:
         self._position = Position.from_state(state["simulation"]["position"])
         self._instruments.load_state_dict(state["metrics"])
         self._replayed_digest = state["simulation"]["digest"]
+        self._episodes.load_state_dict(state["simulation"]["episodes"])
         end = self._position.previous_end
         if end is not None and len(end.reward) != self._episodes.num_envs:
             self._position.previous_end = None

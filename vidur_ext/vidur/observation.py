@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Floats, Observation
 from vidur_ext.compiled import compiled, compiled_entry, tuple_of
-from vidur_ext.config.sections import RewardSection
+from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.routing.components import COMPONENTS, RewardRule
 from vidur_ext.routing.dice import SPARE_WORDS, WORDS_PER_DECISION, Dice, random_words
 from vidur_ext.routing.estimator import Estimates, predict
@@ -139,18 +138,18 @@ class Witness:
 
     def __init__(
         self,
-        observation: ObservationSection,
-        reward: RewardSection,
+        config: RouterConfig,
         block_size: int,
         estimates: Estimates,
         scales: StageScales,
     ) -> None:
         """Begin an episode in a stage of the curriculum."""
         replicas = len(estimates.base)
-        self._schema = observation_schema(observation)
-        self._features = feature_rule(observation, block_size)
-        self._reward = reward_rule(reward, scales)
-        self._shown = VidurView(new_sight(replicas, observation.queue_slots), estimates)
+        self._schema = observation_schema(config.observation)
+        self._features = feature_rule(config.observation, block_size)
+        self._reward = reward_rule(config, scales)
+        slots = config.observation.queue_slots
+        self._shown = VidurView(new_sight(replicas, slots), estimates)
         self._memory = new_memory(replicas)
 
     def earn(self, snapshot: ClusterSnapshot, interval: SinceLastDecision) -> Earned:

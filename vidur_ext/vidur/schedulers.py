@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from vidur.config import BaseGlobalSchedulerConfig
 
-from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.seeding import Purpose, generator
-from vidur_ext.config.sections import RewardSection
+from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.routing.estimator import expected_output_tokens
 from vidur_ext.routing.heuristics import HEURISTICS, Heuristic
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Earned, SinceLastDecision
@@ -149,8 +148,7 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
     def attach(
         self,
         router: Router,
-        observation: ObservationSection,
-        reward: RewardSection,
+        config: RouterConfig,
         *,
         previous_end: Earned | None = None,
         scales: StageScales | None = None,
@@ -158,18 +156,15 @@ class PPOGlobalSchedulerModular(RoutingGlobalScheduler):
         """Let ``router`` decide. Must be called before the simulation runs.
 
         Args:
-            observation: what ``router`` is shown.
-            reward: what it is told that it earned.
+            config: what ``router`` is shown, and what it is told that it earned.
             previous_end: how the router's previous episode ended; it is handed over with the
                 first decision, whose ``done`` is then true.
             scales: the curriculum stage of this episode.
         """
         self._router = router
         self._previous_end = previous_end
-        self._tracker.queue_slots = observation.queue_slots
-        self._witness = Witness(
-            observation, reward, self._block_size, self.estimates, scales or StageScales(0)
-        )
+        self._tracker.queue_slots = config.observation.queue_slots
+        self._witness = Witness(config, self._block_size, self.estimates, scales or StageScales(0))
 
     def digest(self) -> str:
         """Return a digest of every state seen so far: equal digests, equal simulations."""

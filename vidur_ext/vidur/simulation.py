@@ -133,8 +133,7 @@ def routed_by(
     simulation = simulation_of(config, "ppo_modular", table)
     simulation.scheduler.attach(
         router,
-        config.observation,
-        config.reward_config,
+        config,
         previous_end=previous_end,
         scales=scales,
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,29 +19,34 @@ from ppo_scheduler.seeding import Purpose, generator, torch_seed
 from ppo_scheduler.state import StateDict
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.warmstart.demonstrations import Demonstrations
+from vidur_ext.warmstart.taught_policy import TaughtPolicy, Watch
 
 
 @dataclass(frozen=True)
 class EpochReport:
     """One pass: mean training loss, held-out loss, held-out accuracy per teacher."""
 
-    epoch: int
+    number: int
     train_loss: float
     holdout_loss: float
     accuracy: dict[str, float]
 
+    def scalars(self) -> dict[str, float]:
+        return {
+            "WarmStart/TrainLoss": self.train_loss,
+            "WarmStart/HoldoutLoss": self.holdout_loss,
+            **{f"WarmStart/Accuracy_{name}": share for name, share in self.accuracy.items()},
+        }
 
-@dataclass
-class CloningResult:
-    """The best policy found and the way there."""
+    def describe(self) -> str:
+        agreement = ", ".join(f"{name} {share:.1%}" for name, share in self.accuracy.items())
+        return (
+            f"epoch {self.number}: loss {self.train_loss:.4f}, held-out {self.holdout_loss:.4f}, "
+            f"agreement {agreement}"
+        )
 
-    policy: RoutingPolicy
-    best_epoch: int
-    history: list[EpochReport] = field(default_factory=list)
-
-    @property
-    def best(self) -> EpochReport:
-        return self.history[self.best_epoch]
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,10 @@ def clone_behaviour(
     config: TrainingConfig,
     schema: ObservationSchema,
     demonstrations: Demonstrations,
-    report: Callable[[EpochReport], None],
+    watch: Watch,
     *,
     initial: StateDict | None = None,
-) -> CloningResult:
+) -> TaughtPolicy:
     """Return the policy of the epoch with the lowest held-out loss.
 
     Feature statistics are those of the demonstrations; PPO goes on with them. The critic is left
@@ -91,7 +96,8 @@ def clone_behaviour(
     train, holdout = split_by_teacher(demonstrations.teacher, section.holdout_fraction, rng)
     optimizer = AdamW(policy.network.parameters(), learning_rate=section.learning_rate)
 
-    result = CloningResult(policy, 0)
+    history: list[EpochReport] = []
+    best = 0
     best_weights = copy.deepcopy(policy.network.state_dict())
     best_loss = np.inf
     for epoch in range(section.epochs):
@@ -99,15 +105,15 @@ def clone_behaviour(
             policy, optimizer, data, rng.permutation(train), section.batch_size
         )
         holdout_loss, accuracy = _evaluate(policy, data, holdout, demonstrations)
-        result.history.append(EpochReport(epoch, train_loss, holdout_loss, accuracy))
-        report(result.history[-1])
+        history.append(EpochReport(epoch, train_loss, holdout_loss, accuracy))
+        watch(history[-1])
         if holdout_loss < best_loss:
-            best_loss, result.best_epoch = holdout_loss, epoch
+            best_loss, best = holdout_loss, epoch
             best_weights = copy.deepcopy(policy.network.state_dict())
-        elif epoch - result.best_epoch >= section.patience:
+        elif epoch - best >= section.patience:
             break
     policy.network.load_state_dict(best_weights)
-    return result
+    return TaughtPolicy(policy, best, history)
 
 
 def split_by_teacher(

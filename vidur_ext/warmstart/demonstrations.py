@@ -1,4 +1,4 @@
-"""Demonstrations: what teachers chose, and what the policy would have seen."""
+"""Demonstrations: what the policy would have seen, what was chosen, and what each choice costs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from ppo_scheduler.files import write_file
 from ppo_scheduler.observation import Observation, ObservationSchema
 from ppo_scheduler.policy.past_observations import migrate_rows
 
-_FORMAT = 1
-_ARRAYS = ("replicas", "context", "action", "teacher", "load_level")
+_FORMAT = 2
+_ARRAYS = ("replicas", "context", "action", "teacher", "load_level", "costs")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Demonstrations:
     """N decisions of R replicas.
 
     replicas: float32 [N, R, F]; context: float32 [N, C]; action: int64 [N];
-    teacher: int64 [N], index into ``teachers``; load_level: float64 [N].
+    teacher: int64 [N], index into ``teachers``; load_level: float64 [N]; costs: float32 [N, R],
+    request-seconds of every choice of which only differences mean anything, or [N, 0] where
+    choices are demonstrated without their costs.
     """
 
     replica_features: tuple[str, ...]
@@ -36,6 +38,12 @@ class Demonstrations:
     action: NDArray[np.int64]
     teacher: NDArray[np.int64]
     load_level: NDArray[np.float64]
+    costs: NDArray[np.float32]
+
+    @property
+    def priced(self) -> bool:
+        """Whether they say what every choice costs."""
+        return self.costs.shape[1] > 0
 
     def __len__(self) -> int:
         return len(self.action)
@@ -72,7 +80,9 @@ class Demonstrations:
         try:
             with np.load(path, allow_pickle=False) as file:
                 content: dict[str, Any] = {name: file[name] for name in file.files}
-            if int(content["format"]) != _FORMAT:
+            if int(content["format"]) == 1:  # it knew no costs
+                content["costs"] = np.zeros((len(content["action"]), 0), dtype=np.float32)
+            elif int(content["format"]) != _FORMAT:
                 raise KeyError(f"format {int(content['format'])}")
             names, content["replicas"] = migrate_rows(
                 tuple(content["replica_features"].tolist()), content["replicas"]

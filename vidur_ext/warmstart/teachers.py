@@ -113,6 +113,7 @@ def demonstrate(job: DemonstrationJob) -> Demonstrations:
         np.array(teacher.actions, dtype=np.int64),
         np.zeros(count, dtype=np.int64),
         np.full(count, job.load_level),
+        np.zeros((count, 0), dtype=np.float32),
     )
 
 
@@ -139,7 +140,7 @@ def _replay(
 ) -> list[Demonstrations]:
     """Take the given actions [B, N] and record what a policy would have seen."""
     config, (count, decisions) = jobs[0].config, actions.shape
-    envs = RoutingEnvironments(cluster, config.observation, config.reward_config, count)
+    envs = RoutingEnvironments(cluster, config, count)
     schema = envs.schema
     shape = (count, decisions, envs.num_replicas, len(schema.replica))
     replicas = np.empty(shape, dtype=np.float32)
@@ -159,6 +160,7 @@ def _replay(
             actions[row],
             np.zeros(decisions, dtype=np.int64),
             np.full(decisions, job.load_level),
+            np.zeros((decisions, 0), dtype=np.float32),
         )
         for row, job in enumerate(jobs)
     ]

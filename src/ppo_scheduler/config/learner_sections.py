@@ -61,30 +61,49 @@ class ArchitectureSection(Section):
 
 
 class PPOSection(Section):
-    """Clipped PPO with generalized advantage estimation (Schulman et al. 2016, 2017)."""
+    """Clipped PPO (Schulman et al. 2017), on the exact advantages of all choices or on generalized
+    advantage estimation (Schulman et al. 2016)."""
+
+    advantage: Literal["counterfactual", "gae"] = key(
+        "counterfactual",
+        "where advantages come from: what every choice costs, simulated from the same state, or "
+        "the rewards that followed (gae, which alone needs no engine that can price choices)",
+    )
+    counterfactual_share: float = key(
+        0.25, "counterfactual: share of the decisions whose choices are priced", gt=0, le=1
+    )
+    advantage_clip: float = key(
+        5.0,
+        "counterfactual: advantages are clipped to [-advantage_clip, advantage_clip]",
+        unit="standard deviations",
+        gt=0,
+    )
 
     rollout_len: int = key(
         16_000, "decisions per update, over all environments", unit="decisions", ge=2
     )
     epochs: int = key(2, "passes over each rollout", ge=1, le=100)
-    minibatch_size: int = key(8000, "decisions per gradient computation", unit="decisions", ge=1)
+    minibatch_size: int = key(2000, "decisions per gradient computation", unit="decisions", ge=1)
     learning_rate: float = key(2e-3, "AdamW step size before the schedule", gt=0, le=1)
     weight_decay: float = key(1e-4, "AdamW decoupled weight decay", ge=0, le=1)
     adam_eps: float = key(1e-5, "AdamW denominator constant", gt=0, le=1e-2)
-    gamma: float = key(0.99, "discount per decision", gt=0, le=1)
-    gae_lambda: float = key(0.95, "GAE lambda", ge=0, le=1)
+    gae_lambda: float = key(0.95, "gae: lambda, per decision", ge=0, le=1)
     clip_ratio: float = key(0.2, "probability ratios are clipped to 1 +- this", gt=0, lt=1)
     value_clip: float | None = key(
-        0.2, "clip of the value's move per update, null for none", unit="return std", gt=0
+        0.2, "gae: clip of the value's move per update, null for none", unit="return std", gt=0
     )
-    value_coef: float = key(0.5, "weight of the value loss", ge=0)
-    normalize_advantages: bool = key(True, "shift and scale advantages per rollout")
+    value_coef: float = key(0.5, "gae: weight of the value loss", ge=0)
+    normalize_advantages: bool = key(
+        True, "scale advantages per rollout; those of gae are shifted, too"
+    )
     max_grad_norm: float = key(0.5, "gradients are scaled down to this norm", gt=0)
     target_kl: float | None = key(
         0.01, "an update stops early when the approximate KL passes 1.5x this; null never", gt=0
     )
     critic_warmup_updates: int = key(
-        4, "first updates that train the value head alone, so a warm-started policy survives", ge=0
+        4,
+        "gae: first updates that train the value head alone, so a warm-started policy survives",
+        ge=0,
     )
     entropy_coef_initial: float = key(0.0005, "entropy bonus at step 0", ge=0)
     entropy_coef_final: float = key(0.0, "entropy bonus after the decay", ge=0)
@@ -100,13 +119,23 @@ class PPOSection(Section):
         10, "gradient steps in a row that may be skipped as not finite before training fails", ge=1
     )
 
+    @property
+    def learned_decisions(self) -> int:
+        """Decisions of a rollout that are learned from."""
+        share = self.counterfactual_share if self.advantage == "counterfactual" else 1.0
+        return int(self.rollout_len * share)
+
     @model_validator(mode="after")
     def _minibatch_fits(self) -> PPOSection:
-        """`minibatch_size` is at most `rollout_len`."""
-        if self.minibatch_size > self.rollout_len:
+        """`minibatch_size` is at most `rollout_len`, with `advantage` "counterfactual" at most
+        `counterfactual_share` of it."""
+        if self.minibatch_size > self.learned_decisions:
+            share = ""
+            if self.advantage == "counterfactual":
+                share = f" x counterfactual_share={self.counterfactual_share:g}"
             raise ValueError(
                 f"minibatch_size={self.minibatch_size} is larger than "
-                f"rollout_len={self.rollout_len}: one rollout holds no full minibatch"
+                f"rollout_len={self.rollout_len}{share}: one rollout holds no full minibatch"
             )
         return self
 
@@ -114,8 +143,13 @@ class PPOSection(Section):
 class RewardScalingSection(Section):
     """How the learner takes rewards, whatever is rewarded."""
 
-    normalize: bool = key(True, "divide rewards by the running std of the return (never shift)")
-    clip: float = key(10.0, "scaled rewards are clipped to [-clip, clip]", gt=0)
+    normalize: bool = key(
+        True, "gae: divide rewards by the running std of the return (never shift)"
+    )
+    clip: float = key(10.0, "gae: scaled rewards are clipped to [-clip, clip]", gt=0)
+    horizon_s: float = key(
+        10.0, "gae: what comes so much later counts 1/e of what comes at once", unit="s", gt=0
+    )
 
 
 class KLSection(Section):

@@ -21,8 +21,7 @@ class RewardScaler:
     change which policy is best wherever episodes differ in length.
     """
 
-    def __init__(self, gamma: float, num_envs: int, clip: float) -> None:
-        self._gamma = gamma
+    def __init__(self, num_envs: int, clip: float) -> None:
         self._clip = clip
         self._returns: Floats = np.zeros(num_envs)
         self._statistics = RunningMeanStd(())
@@ -32,14 +31,15 @@ class RewardScaler:
         """What rewards are divided by: 1 until returns have varied."""
         return float(self._statistics.std)
 
-    def scale(self, reward: Floats, done: NDArray[np.bool_]) -> Floats:
+    def scale(self, reward: Floats, discount: Floats, done: NDArray[np.bool_]) -> Floats:
         """Return scaled rewards [B], clipped to [-clip, clip].
 
         Args:
             reward: [B], one per environment.
+            discount: [B], of what came before this reward.
             done: [B], true where this reward was the last of its episode.
         """
-        self._returns = self._gamma * self._returns + reward
+        self._returns = discount * self._returns + reward
         self._statistics.update(self._returns)
         self._returns[done] = 0.0
         return np.clip(reward / self._statistics.std, -self._clip, self._clip)

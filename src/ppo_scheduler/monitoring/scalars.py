@@ -42,6 +42,7 @@ _ROLLOUT = (
     "ValueMean",
     "ReturnMean",
     "AdvantageStd",
+    "Regret",
 )
 _CONTROL = ("Temperature", "TemperaturePulses", "CollapseInterventions")
 _CURRICULUM = ("Stage", "QpsScale", "LatencyThresholdScale", "PenaltyScale")

@@ -15,19 +15,33 @@ from ppo_scheduler.control.reward_scaling import RewardScaler, StatisticsStabili
 from ppo_scheduler.control.temperature import TemperatureController
 from ppo_scheduler.monitoring.scalars import MetricsRecorder
 from ppo_scheduler.observation import TELEMETRY, Floats, Observation, ObservationSchema
-from ppo_scheduler.policy.routing_policy import RoutingPolicy
-from ppo_scheduler.ppo.objective import advantages_and_returns, log_probabilities, sample
+from ppo_scheduler.policy.routing_policy import Features, RoutingPolicy
+from ppo_scheduler.ppo.objective import (
+    advantages_and_returns,
+    discount,
+    explained_variance,
+    log_probabilities,
+    sample,
+)
 from ppo_scheduler.ppo.rollout import ActionLog, RolloutBuffer, Row, rollout_scalars
 from ppo_scheduler.ppo.schedules import (
     entropy_coefficient,
     kl_coefficient,
     learning_rate_factor,
 )
-from ppo_scheduler.ppo.update import Batch, Coefficients, PPOUpdater
+from ppo_scheduler.ppo.update import (
+    Batch,
+    Coefficients,
+    PPOUpdater,
+    PricedBatch,
+    SampledBatch,
+)
 from ppo_scheduler.seeding import Purpose, generator, torch_seed
 from ppo_scheduler.state import StateDict, Stateful, load_rng_state, rng_state
 
-_QPS, _LATENCY, _BALANCE = (TELEMETRY.index(name) for name in ("qps", "latency_s", "balance"))
+_QPS, _LATENCY, _BALANCE, _ELAPSED = (
+    TELEMETRY.index(name) for name in ("qps", "latency_s", "balance", "elapsed_s")
+)
 
 
 class Learner:
@@ -74,7 +88,7 @@ class Learner:
         if warm_start is not None:
             self.updater.keep_reference()
 
-        self.reward_scaler = RewardScaler(ppo.gamma, num_envs, config.reward_config.clip)
+        self.reward_scaler = RewardScaler(num_envs, config.reward_config.clip)
         self.temperature = TemperatureController(config.temperature_control)
         self.guard = CollapseGuard(config.collapse_guard, num_replicas)
         self.stabilizer = StatisticsStabilizer(
@@ -85,6 +99,7 @@ class Learner:
             length=ppo.rollout_len // num_envs,
             num_envs=num_envs,
             num_replicas=num_replicas,
+            priced=ppo.advantage == "counterfactual",
         )
         self.action_log = ActionLog(num_envs)
         self.global_step = 0
@@ -99,8 +114,26 @@ class Learner:
         self._minibatch_rng = generator(seed, Purpose.MINIBATCH_ORDER)
         self._clock = (time.perf_counter(), 0)
 
+    def asks(self) -> NDArray[np.bool_] | None:
+        """Return for which of the B next decisions [B] it wants to know what every choice costs.
+
+        It asks each environment in turn, for the configured share of its decisions; with GAE it
+        never does, and there is None.
+        """
+        ppo = self.config.ppo_config
+        if ppo.advantage == "gae":
+            return None
+        turns = self.ppo_step + np.arange(self._num_envs)
+        share = ppo.counterfactual_share
+        asked: NDArray[np.bool_] = np.floor((turns + 1) * share) > np.floor(turns * share)
+        return asked
+
     def decide(
-        self, observation: Observation, reward: Floats, done: NDArray[np.bool_]
+        self,
+        observation: Observation,
+        reward: Floats,
+        done: NDArray[np.bool_],
+        costs: Floats | None = None,
     ) -> NDArray[np.int64]:
         """Return a replica [B] for each of B arriving requests.
 
@@ -109,7 +142,10 @@ class Learner:
             reward: [B], earned since the previous decision; ignored at the first one.
             done: [B], true where the previous decision was the last of its episode, so that
                 ``observation`` opens a new one.
+            costs: [B, R], what every choice costs, NaN where the learner did not ask; less is
+                better, and only differences within a row count. None if it never ``asks``.
         """
+        assert (costs is None) == (self.asks() is None), "costs are given if they are asked for"
         if self._pending is None:
             reward = np.zeros_like(reward)
         else:
@@ -118,8 +154,7 @@ class Learner:
             self.policy.collect(observation)
         features = self.policy.normalize(observation)
         if self.rollout.full:
-            _, next_value = self.policy.evaluate(features)
-            self._update(next_value)
+            self._update(features)
 
         temperature = self._behavior_temperature(observation, reward)
         logits, value = self.policy.evaluate(features)
@@ -134,6 +169,7 @@ class Learner:
             "log_prob": chosen,
             "value": value,
             "temperature": temperature,
+            "costs": np.zeros((len(action), 0)) if costs is None else costs,
         }
         self.action_log.append(action, done)
         self._watch(action)
@@ -155,11 +191,11 @@ class Learner:
         reward: Floats,
         done: NDArray[np.bool_],
     ) -> None:
-        scaled = (
-            self.reward_scaler.scale(reward, done)
-            if self.config.reward_config.normalize
-            else reward
-        )
+        section = self.config.reward_config
+        scaled = reward
+        if section.normalize and self.config.ppo_config.advantage == "gae":
+            passed = discount(observation.telemetry[:, _ELAPSED], section.horizon_s)
+            scaled = self.reward_scaler.scale(reward, passed, done)
         if self.stabilizer.learning(self.global_step):
             self.rollout.add(
                 {
@@ -190,25 +226,54 @@ class Learner:
         if event is not None:
             self._on_event(event)
 
-    def _update(self, next_value: Floats) -> None:
+    def _update(self, features: Features) -> None:
+        """Learn from the full rollout; ``features`` are those of the decision after it."""
         started = time.perf_counter()
-        ppo, rollout = self.config.ppo_config, self.rollout
-        advantage, target = advantages_and_returns(
-            rollout.reward, rollout.value, rollout.done, next_value, ppo.gamma, ppo.gae_lambda
-        )
-        scalars = rollout_scalars(rollout, advantage, target, self.policy.schema, self.num_replicas)
-        if ppo.normalize_advantages:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        batch = Batch.from_rollout(rollout, advantage, target)
-        if self.updates < ppo.critic_warmup_updates:
-            scalars.update(self.updater.fit_critic(batch))
+        rollout = self.rollout
+        scalars = rollout_scalars(rollout, self.policy.schema, self.num_replicas)
+        if self.config.ppo_config.advantage == "counterfactual":
+            scalars |= self._learn_from_costs()
         else:
-            scalars.update(self.updater.update(batch, self._coefficients(), self._minibatch_rng))
-            self.guard.after_update()
+            scalars |= self._learn_from_returns(features)
         rollout.clear()
         self.updates += 1
         scalars.update(self._control_scalars(started))
         self.metrics.record(self.global_step, scalars)
+
+    def _learn_from_costs(self) -> dict[str, float]:
+        ppo = self.config.ppo_config
+        batch = PricedBatch.from_rollout(self.rollout, self.policy.network)
+        scalars = {
+            "Rollout/Regret": float(batch.advantage.amax(dim=1).mean()),
+            "Rollout/AdvantageStd": float(batch.advantage.std()),
+        }
+        batch = batch.scaled(ppo.advantage_clip, normalize=ppo.normalize_advantages)
+        return scalars | self._improve(batch)
+
+    def _learn_from_returns(self, features: Features) -> dict[str, float]:
+        ppo, rollout = self.config.ppo_config, self.rollout
+        _, next_value = self.policy.evaluate(features)
+        passed = discount(rollout.telemetry[..., _ELAPSED], self.config.reward_config.horizon_s)
+        advantage, target = advantages_and_returns(
+            rollout.reward, rollout.value, rollout.done, next_value, passed, ppo.gae_lambda
+        )
+        scalars = {
+            "Training/ExplainedVariance": explained_variance(rollout.value, target),
+            "Rollout/ValueMean": float(rollout.value.mean()),
+            "Rollout/ReturnMean": float(target.mean()),
+            "Rollout/AdvantageStd": float(advantage.std()),
+        }
+        if ppo.normalize_advantages:
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        batch = SampledBatch.from_rollout(rollout, advantage, target)
+        if self.updates < ppo.critic_warmup_updates:
+            return scalars | self.updater.fit_critic(batch)
+        return scalars | self._improve(batch)
+
+    def _improve(self, batch: Batch) -> dict[str, float]:
+        scalars = self.updater.update(batch, self._coefficients(), self._minibatch_rng)
+        self.guard.after_update()
+        return scalars
 
     def _coefficients(self) -> Coefficients:
         config, step = self.config, self.global_step
@@ -247,9 +312,10 @@ class Learner:
         learner, rollout = state["learner"], state["rollout"]
         same_envs = rollout["num_envs"] == self._num_envs
         same_cluster = rollout["num_replicas"] == self.num_replicas
+        same_columns = self.rollout.fits(rollout["buffer"])
         self._load_learning_state(learner, same_cluster=same_cluster)
         load_rng_state(self._action_rng, rollout["action_rng"])
-        if same_envs and same_cluster and rollout["buffer"]["filled"] <= self.rollout.length:
+        if same_envs and same_cluster and same_columns:
             self._load_rollout_state(rollout)
         else:
             self._on_event(

@@ -45,27 +45,44 @@ def advantages_and_returns(
     values: Floats,
     dones: NDArray[np.bool_],
     next_value: Floats,
-    gamma: float,
+    discounts: Floats,
     gae_lambda: float,
 ) -> tuple[Floats, Floats]:
-    """Return advantages and lambda-returns, both [T, B].
+    """Return advantages and lambda-returns, both [T, B] (Schulman et al. 2016, equation 16).
 
     Args:
         rewards: [T, B], the reward of the interval after each action.
         values: [T, B], the critic's value of each state.
         dones: [T, B], true where the action was the last of its episode.
         next_value: [B], value of the state after the last action (ignored where done).
+        discounts: [T, B], of what follows each interval; see ``discount``.
     """
     advantages = np.empty_like(rewards)
     following_value = next_value
     following_advantage = np.zeros_like(next_value)
     for step in range(len(rewards) - 1, -1, -1):
         alive = 1.0 - dones[step]
-        delta = rewards[step] + gamma * following_value * alive - values[step]
-        following_advantage = delta + gamma * gae_lambda * alive * following_advantage
+        kept = discounts[step] * alive
+        delta = rewards[step] + kept * following_value - values[step]
+        following_advantage = delta + gae_lambda * kept * following_advantage
         advantages[step] = following_advantage
         following_value = values[step]
     return advantages, advantages + values
+
+
+def discount(elapsed_s: Floats, horizon_s: float) -> Floats:
+    """Return what the future counts after so much time: by the clock, not per decision."""
+    return np.asarray(np.exp(-elapsed_s / horizon_s))
+
+
+def advantages_of_choices(costs: Tensor, log_probs: Tensor) -> Tensor:
+    """Return how much less each choice costs than the policy's mean [N, R], of costs [N, R]."""
+    return (log_probs.exp() * costs).sum(dim=-1, keepdim=True) - costs
+
+
+def within_deviations(advantage: Tensor, clip: float) -> Tensor:
+    """Return advantages of choices in standard deviations of them all, clipped to [-clip, clip]."""
+    return (advantage / (advantage.std() + 1e-8)).clamp(-clip, clip)
 
 
 def explained_variance(predicted: Floats, target: Floats) -> float:
@@ -78,6 +95,22 @@ def policy_loss(ratio: Tensor, advantage: Tensor, clip_ratio: float) -> Tensor:
     """Clipped surrogate objective, negated (Schulman et al. 2017, equation 7)."""
     clipped = ratio.clamp(1.0 - clip_ratio, 1.0 + clip_ratio)
     return -torch.minimum(ratio * advantage, clipped * advantage).mean()
+
+
+def policy_loss_of_choices(
+    log_probs: Tensor, behavior: Tensor, advantage: Tensor, clip_ratio: float
+) -> Tensor:
+    """Clipped surrogate objective with its mean over actions taken exactly, negated.
+
+    Args:
+        log_probs: log pi [N, R].
+        behavior: log of the distribution that acted [N, R].
+        advantage: of every choice [N, R].
+    """
+    ratio = (log_probs - behavior).exp()
+    clipped = ratio.clamp(1.0 - clip_ratio, 1.0 + clip_ratio)
+    surrogate = torch.minimum(ratio * advantage, clipped * advantage)
+    return -(behavior.exp() * surrogate).sum(dim=-1).mean()
 
 
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:

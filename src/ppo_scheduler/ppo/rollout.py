@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppo_scheduler.observation import Floats, ObservationSchema
-from ppo_scheduler.ppo.objective import explained_variance
+from ppo_scheduler.observation import ObservationSchema
 from ppo_scheduler.state import StateDict
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -68,9 +67,15 @@ class RolloutBuffer:
     """
 
     def __init__(
-        self, schema: ObservationSchema, *, length: int, num_envs: int, num_replicas: int
+        self,
+        schema: ObservationSchema,
+        *,
+        length: int,
+        num_envs: int,
+        num_replicas: int,
+        priced: bool,
     ) -> None:
-        """Begin with none of ``length`` steps."""
+        """Begin with none of ``length`` steps; ``priced`` ones hold what every choice costs."""
 
         def column(dtype: type[_Scalar], *shape: int) -> NDArray[_Scalar]:
             return np.zeros((length, num_envs, *shape), dtype)
@@ -87,6 +92,8 @@ class RolloutBuffer:
         self.raw_reward = column(np.float64)
         """Before scaling."""
         self.done = column(np.bool_)
+        self.costs = column(np.float64, num_replicas if priced else 0)
+        """Of every choice; NaN where they are not known."""
         self.columns: Row = dict(vars(self))
         """All of them by name."""
         self.length = length
@@ -112,6 +119,14 @@ class RolloutBuffer:
     def clear(self) -> None:
         self.filled = 0
 
+    def fits(self, state: StateDict) -> bool:
+        """Return whether a state of equally many environments and replicas can be restored."""
+        rows = state["rows"]
+        return state["filled"] <= self.length and all(
+            name in rows and rows[name].shape[1:] == column.shape[1:]
+            for name, column in self.columns.items()
+        )
+
     def state_dict(self) -> StateDict:
         """Return the filled rows only: after an update a checkpoint carries an empty rollout.
 
@@ -127,30 +142,18 @@ class RolloutBuffer:
 
 
 def rollout_scalars(
-    rollout: RolloutBuffer,
-    advantage: Floats,
-    target: Floats,
-    schema: ObservationSchema,
-    num_replicas: int,
+    rollout: RolloutBuffer, schema: ObservationSchema, num_replicas: int
 ) -> dict[str, float]:
-    """Return Rollout/*, Actions/*, Reward/* and the explained variance of one full rollout.
-
-    Rewards are those of the environment, before scaling; values, returns and advantages are in
-    scaled units, before any normalization of advantages.
-    """
+    """Return Rollout/Reward*, Actions/* and Reward/* of one full rollout, before any scaling."""
     reward = rollout.raw_reward
     shares = np.bincount(rollout.action.ravel(), minlength=num_replicas) / rollout.action.size
     components = np.take(rollout.telemetry, schema.component_columns, axis=-1)
     means = components.reshape(-1, components.shape[-1]).mean(axis=0)
     return {
-        "Training/ExplainedVariance": explained_variance(rollout.value, target),
         "Rollout/RewardMean": float(reward.mean()),
         "Rollout/RewardStd": float(reward.std()),
         "Rollout/RewardMin": float(reward.min()),
         "Rollout/RewardMax": float(reward.max()),
-        "Rollout/ValueMean": float(rollout.value.mean()),
-        "Rollout/ReturnMean": float(target.mean()),
-        "Rollout/AdvantageStd": float(advantage.std()),
         **{f"Actions/Replica_{i}": float(share) for i, share in enumerate(shares)},
         **{
             f"Reward/{name}": float(mean)

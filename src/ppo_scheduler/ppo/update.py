@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from ppo_scheduler.config.learner_sections import OptimizationSection, PPOSection
 from ppo_scheduler.observation import Floats
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.ppo.adamw import AdamW
 from ppo_scheduler.ppo.objective import (
+    advantages_of_choices,
     approximate_kl,
     balance_loss,
     entropy,
     kl_divergence,
     log_probabilities,
     policy_loss,
+    policy_loss_of_choices,
     value_loss,
+    within_deviations,
 )
 from ppo_scheduler.ppo.rollout import RolloutBuffer
 from ppo_scheduler.state import StateDict
@@ -65,40 +70,127 @@ _KL_STOP_FACTOR = 1.5
 _RIDGE = 1e-3
 
 
+Statistics = dict[str, Tensor]
+"""Scalars by their logged names."""
+
+
 @dataclass(frozen=True)
-class Batch:
-    """A flattened rollout, N = T * B decisions."""
+class Batch(ABC):
+    """N decisions to learn from: what was seen, and the temperature that was acted at."""
 
     replicas: Tensor
     context: Tensor
+    temperature: Tensor
+
+    def __len__(self) -> int:
+        return len(self.temperature)
+
+    def rows(self, index: Tensor) -> Self:
+        """Return the decisions of these numbers."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return type(self)(**{name: column[index] for name, column in columns.items()})
+
+    @abstractmethod
+    def surrogate(
+        self, log_probs: Tensor, value: Tensor, section: PPOSection
+    ) -> tuple[Tensor, Statistics]:
+        """Return the loss that the advantages make, and what is logged of it.
+
+        Args:
+            log_probs: log pi [N, R] at the temperatures.
+            value: [N].
+        """
+
+
+@dataclass(frozen=True)
+class SampledBatch(Batch):
+    """Decisions of a rollout with what their actions were worth: GAE and the critic's target."""
+
     action: Tensor
     log_prob: Tensor
     value: Tensor
-    temperature: Tensor
     advantage: Tensor
     target: Tensor
-    reference: Tensor | None = None
-    """Log-probabilities [N, R] of the reference policy at temperature 1, if there is one."""
 
     @classmethod
-    def from_rollout(cls, rollout: RolloutBuffer, advantage: Floats, target: Floats) -> Batch:
-        """Take the columns that have the name of a field; numbers with a point as float32."""
+    def from_rollout(cls, rollout: RolloutBuffer, advantage: Floats, target: Floats) -> Self:
+        """Take the columns that have the name of a field; numbers with a point as float32.
 
-        def flat(array: NDArray[np.generic]) -> Tensor:
-            tensor = torch.from_numpy(array.reshape(-1, *array.shape[2:]))
-            return tensor.float() if tensor.is_floating_point() else tensor
+        Args:
+            advantage: [T, B]; target: [T, B].
+        """
+        names = {field.name for field in fields(cls)}
+        seen = {name: _flat(c) for name, c in rollout.columns.items() if name in names}
+        return cls(**seen, advantage=_flat(advantage), target=_flat(target))
 
-        fields = cls.__dataclass_fields__
-        seen = {name: flat(c) for name, c in rollout.columns.items() if name in fields}
-        return cls(**seen, advantage=flat(advantage), target=flat(target))
+    def surrogate(
+        self, log_probs: Tensor, value: Tensor, section: PPOSection
+    ) -> tuple[Tensor, Statistics]:
+        log_ratio = log_probs.gather(1, self.action.unsqueeze(1)).squeeze(1) - self.log_prob
+        ratio = log_ratio.exp()
+        policy = policy_loss(ratio, self.advantage, section.clip_ratio)
+        critic = value_loss(value, self.value, self.target, section.value_clip)
+        clipped = ((ratio - 1.0).abs() > section.clip_ratio).float().mean()
+        return policy + section.value_coef * critic, {
+            "Training/PolicyLoss": policy,
+            "Training/ValueLoss": critic,
+            "Training/ApproxKL": approximate_kl(log_ratio),
+            "Training/ClipFraction": clipped,
+        }
 
-    def __len__(self) -> int:
-        return len(self.action)
 
-    def rows(self, index: Tensor) -> Batch:
-        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        present = {name: column for name, column in columns.items() if column is not None}
-        return Batch(**{name: column[index] for name, column in present.items()})
+@dataclass(frozen=True)
+class PricedBatch(Batch):
+    """Decisions whose choices are priced: the advantage of each of them [N, R].
+
+    behavior [N, R]: log-probabilities of the policy that acted.
+    """
+
+    behavior: Tensor
+    advantage: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def from_rollout(cls, rollout: RolloutBuffer, network: ActorCritic) -> Self:
+        """Take the decisions that are priced; ``network`` is the one that acted."""
+        priced = torch.from_numpy(~np.isnan(rollout.costs).any(axis=-1)).flatten()
+        names = ("replicas", "context", "temperature")
+        seen = {name: _flat(rollout.columns[name])[priced] for name in names}
+        logits, _ = network(seen["replicas"], seen["context"])
+        behavior = log_probabilities(logits, seen["temperature"])
+        costs = torch.from_numpy(rollout.costs).flatten(0, 1)[priced]
+        advantage = advantages_of_choices(costs, behavior.double()).float()
+        return cls(**seen, behavior=behavior, advantage=advantage)
+
+    def scaled(self, clip: float, *, normalize: bool) -> Self:
+        """Return the batch with advantages within ``clip`` standard deviations.
+
+        Args:
+            normalize: express them in standard deviations.
+        """
+        within = within_deviations(self.advantage, clip)
+        scale = 1.0 if normalize else float(self.advantage.std())
+        return replace(self, advantage=within * scale)
+
+    def surrogate(
+        self, log_probs: Tensor, value: Tensor, section: PPOSection
+    ) -> tuple[Tensor, Statistics]:
+        policy = policy_loss_of_choices(
+            log_probs, self.behavior, self.advantage, section.clip_ratio
+        )
+        moved = ((log_probs - self.behavior).exp() - 1.0).abs() > section.clip_ratio
+        clipped = (self.behavior.exp() * moved).sum(dim=-1).mean()
+        return policy, {
+            "Training/PolicyLoss": policy,
+            "Training/ApproxKL": kl_divergence(self.behavior, log_probs).mean(),
+            "Training/ClipFraction": clipped,
+        }
+
+
+def _flat(array: NDArray[np.generic]) -> Tensor:
+    """Return columns [T, B, ...] as [T * B, ...]."""
+    tensor = torch.from_numpy(array.reshape(-1, *array.shape[2:]))
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 @dataclass(frozen=True)
@@ -142,7 +234,7 @@ class PPOUpdater:
         """Make the policy of this moment the one that the KL term refers to."""
         self.reference = self.network.frozen()
 
-    def fit_critic(self, batch: Batch) -> dict[str, float]:
+    def fit_critic(self, batch: SampledBatch) -> dict[str, float]:
         """Solve the value head alone by ridge regression on the returns; the policy stays."""
         with torch.no_grad():
             hidden = self.network.encode(batch.replicas, batch.context).mean(dim=1).double()
@@ -167,10 +259,10 @@ class PPOUpdater:
         """
         self.optimizer.learning_rate = coefficients.learning_rate
         # The same in all epochs, so it is computed once.
-        batch = replace(batch, reference=self._reference_log_probs(batch))
+        reference = self._reference_log_probs(batch)
         steps: list[GradientStep] = []
         stopped = False
-        for step in self._gradient_steps(batch, coefficients, rng):
+        for step in self._gradient_steps(batch, reference, coefficients, rng):
             steps.append(step)
             stopped = step.finite and self._passed_target(step.statistics["Training/ApproxKL"])
             if stopped:
@@ -195,7 +287,11 @@ class PPOUpdater:
         return target is not None and approx_kl > _KL_STOP_FACTOR * target
 
     def _gradient_steps(
-        self, batch: Batch, coefficients: Coefficients, rng: np.random.Generator
+        self,
+        batch: Batch,
+        reference: Tensor | None,
+        coefficients: Coefficients,
+        rng: np.random.Generator,
     ) -> Iterator[GradientStep]:
         """Make the steps of all epochs, each when it is asked for."""
         for epoch in range(self._section.epochs):
@@ -203,17 +299,21 @@ class PPOUpdater:
             minibatches = order.split(self.minibatch.size)
             for first in range(0, len(minibatches), self._accumulation):
                 accumulated = minibatches[first : first + self._accumulation]
-                statistics, finite = self._step([batch.rows(i) for i in accumulated], coefficients)
+                parts = [
+                    (batch.rows(rows), None if reference is None else reference[rows])
+                    for rows in accumulated
+                ]
+                statistics, finite = self._step(parts, coefficients)
                 yield GradientStep(epoch, finite, statistics)
 
     def _step(
-        self, minibatches: list[Batch], coefficients: Coefficients
+        self, minibatches: list[tuple[Batch, Tensor | None]], coefficients: Coefficients
     ) -> tuple[dict[str, float], bool]:
         """Make one optimizer step from one or more accumulated minibatches, if it is finite."""
         self.optimizer.zero_grad()
         statistics: list[dict[str, float]] = []
-        for minibatch in minibatches:
-            loss, values = self._loss(minibatch, coefficients)
+        for minibatch, reference in minibatches:
+            loss, values = self._loss(minibatch, reference, coefficients)
             (loss / len(minibatches)).backward()
             statistics.append(values)
         norm = float(
@@ -235,50 +335,36 @@ class PPOUpdater:
                 )
         return {**_means(statistics), "Training/GradientNorm": norm}, finite
 
-    def _loss(self, batch: Batch, weights: Coefficients) -> tuple[Tensor, dict[str, float]]:
+    def _loss(
+        self, batch: Batch, reference: Tensor | None, weights: Coefficients
+    ) -> tuple[Tensor, dict[str, float]]:
         section = self._section
         logits, value = self.network(batch.replicas, batch.context)
         log_probs = log_probabilities(logits, batch.temperature)
-        log_ratio = log_probs.gather(1, batch.action.unsqueeze(1)).squeeze(1) - batch.log_prob
-        ratio = log_ratio.exp()
-
-        surrogate = policy_loss(ratio, batch.advantage, section.clip_ratio)
-        critic = value_loss(value, batch.value, batch.target, section.value_clip)
+        surrogate, statistics = batch.surrogate(log_probs, value, section)
         mean_entropy = entropy(log_probs).mean()
         balance = balance_loss(log_probs)
-        reference_kl = self._reference_kl(batch, logits)
+        reference_kl = _reference_kl(logits, reference)
         loss = (
             surrogate
-            + section.value_coef * critic
             - weights.entropy * mean_entropy
             + section.action_balance_coef * balance
             + weights.reference_kl * reference_kl
         )
-        with torch.no_grad():
-            clipped = ((ratio - 1.0).abs() > section.clip_ratio).float().mean()
-            statistics = {
-                "Training/PolicyLoss": surrogate,
-                "Training/ValueLoss": critic,
-                "Training/Entropy": mean_entropy,
-                "Training/ActionBalance": balance,
-                "Training/ReferenceKL": reference_kl,
-                "Training/ApproxKL": approximate_kl(log_ratio),
-                "Training/ClipFraction": clipped,
-            }
-            return loss, {name: float(tensor) for name, tensor in statistics.items()}
+        statistics |= {
+            "Training/Entropy": mean_entropy,
+            "Training/ActionBalance": balance,
+            "Training/ReferenceKL": reference_kl,
+        }
+        return loss, {name: float(tensor.detach()) for name, tensor in statistics.items()}
 
     @torch.no_grad()
     def _reference_log_probs(self, batch: Batch) -> Tensor | None:
+        """Return the reference policy's log-probabilities [N, R] at temperature 1, if any."""
         if self.reference is None:
             return None
         logits, _ = self.reference(batch.replicas, batch.context)
-        return log_probabilities(logits, torch.ones(()).expand(len(batch)))
-
-    def _reference_kl(self, batch: Batch, logits: Tensor) -> Tensor:
-        if batch.reference is None:
-            return torch.zeros(())
-        own = log_probabilities(logits, torch.ones(()).expand(len(batch)))
-        return kl_divergence(own, batch.reference).mean()
+        return _at_temperature_one(logits)
 
     def state_dict(self, *, with_optimizer: bool) -> StateDict:
         return {
@@ -306,3 +392,13 @@ def _means(statistics: Sequence[dict[str, float]]) -> dict[str, float]:
     """Return the mean of each value; nothing of nothing."""
     names = statistics[0] if statistics else ()
     return {name: float(np.mean([one[name] for one in statistics])) for name in names}
+
+
+def _at_temperature_one(logits: Tensor) -> Tensor:
+    return log_probabilities(logits, torch.ones(()).expand(len(logits)))
+
+
+def _reference_kl(logits: Tensor, reference: Tensor | None) -> Tensor:
+    if reference is None:
+        return torch.zeros(())
+    return kl_divergence(_at_temperature_one(logits), reference).mean()

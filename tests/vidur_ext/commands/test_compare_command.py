@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from ppo_scheduler.errors import UserError
@@ -65,6 +66,15 @@ def test_a_policy_file_is_compared_under_any_config(run, tmp_path):
         "--set", 'evaluation.schedulers=["least_outstanding"]',
     )  # fmt: skip
     assert compared(tmp_path / "report") == {"ppo", "least_outstanding"}
+
+
+def test_the_networks_threads_are_those_of_the_config(run, tmp_path):
+    changes = ("--set", "training.torch_threads=2", "--set", "evaluation.vidur_workloads=0")
+    try:
+        compare("--run", run.path, "--output-dir", tmp_path / "report", "--quiet", *changes)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_a_policy_of_another_observation_is_refused_before_anything_runs(run, tmp_path):

@@ -122,6 +122,10 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             {"evaluation": {"schedulers": ["random", "random"], "baseline": "random"}},
             "evaluation: schedulers names one heuristic twice",
         ),
+        (
+            {"evaluation": {"num_seeds": 3, "vidur_workloads": 4}},
+            "evaluation: vidur_workloads=4 of num_seeds=3 held-out workloads cannot be repeated",
+        ),
     ],
 )
 def test_a_contradiction_is_named_with_the_keys_of_both_sides(complaint, tree, expected) -> None:

@@ -13,6 +13,7 @@ from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.sections import REWARD_MODES, RewardSection
+from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.vidur.engine_inputs import cluster_of
 from vidur_ext.vidur.simulation import VidurSimulation
@@ -39,12 +40,12 @@ class Recorder:
 
 
 def environments(config, num_envs):
-    return RoutingEnvironments(cluster_of(config), ObservationSection(), RewardSection(), num_envs)
+    return RoutingEnvironments(cluster_of(config), RouterConfig(), num_envs)
 
 
-def seen_in_vidur(simulation, replicas, seed, observation, reward, scales):
+def seen_in_vidur(simulation, replicas, seed, router, scales):
     recorder = Recorder(replicas, seed)
-    simulation.scheduler.attach(recorder, observation, reward, scales=scales)
+    simulation.scheduler.attach(recorder, router, scales=scales)
     simulation.run()
     return recorder, simulation.scheduler.finish(simulation.now)
 
@@ -53,7 +54,7 @@ def assert_equal(seen, expected):
     np.testing.assert_allclose(seen, expected, rtol=1e-9, atol=1e-9)
 
 
-def compare(case, vidur_config, observation, reward, num_envs=1, scales=USUAL):
+def compare(case, vidur_config, router, num_envs=1, scales=USUAL):
     """Run the case and others with its cluster, in Vidur one by one, compiled side by side."""
     config = vidur_config(case, scheduler="ppo_modular")
     count = max(1, len(case.table) // num_envs)
@@ -62,10 +63,10 @@ def compare(case, vidur_config, observation, reward, num_envs=1, scales=USUAL):
     recorded, times = [], []
     for seed, table in enumerate(tables):
         simulation = VidurSimulation(config, table)
-        recorded.append(seen_in_vidur(simulation, replicas, seed, observation, reward, scales))
+        recorded.append(seen_in_vidur(simulation, replicas, seed, router, scales))
         requests = simulation.requests
         times.append([(r.scheduled_at, r.prefill_completed_at, r.completed_at) for r in requests])
-    envs = RoutingEnvironments(cluster_of(config), observation, reward, num_envs)
+    envs = RoutingEnvironments(cluster_of(config), router, num_envs)
     envs.begin(tables, scales)
     for step in range(count):
         assert envs.waiting
@@ -96,7 +97,8 @@ def test_every_number_is_equal(data, draw_case, vidur_config):
     reward = RewardSection(mode=data.draw(st.sampled_from(REWARD_MODES)))
     num_envs = data.draw(st.integers(1, min(4, len(case.table))))
     event(f"{num_envs} environments")
-    compare(case, vidur_config, observation, reward, num_envs)
+    router = RouterConfig(observation=observation, reward_config=reward)
+    compare(case, vidur_config, router, num_envs)
 
 
 @pytest.mark.slow
@@ -105,7 +107,8 @@ def test_every_number_is_equal(data, draw_case, vidur_config):
 def test_every_number_is_equal_in_many_clusters(data, draw_case, vidur_config):
     case = draw_case(data)
     reward = RewardSection(mode=data.draw(st.sampled_from(REWARD_MODES)))
-    compare(case, vidur_config, ObservationSection(output_length="oracle", queue_slots=4), reward)
+    observation = ObservationSection(output_length="oracle", queue_slots=4)
+    compare(case, vidur_config, RouterConfig(observation=observation, reward_config=reward))
 
 
 @settings(max_examples=5, deadline=None)
@@ -113,14 +116,12 @@ def test_every_number_is_equal_in_many_clusters(data, draw_case, vidur_config):
 def test_stages_scale_thresholds_and_penalties_alike(data, draw_case, vidur_config):
     scales = StageScales(0, latency_threshold_scale=0.001, penalty_scale=3.0)
     reward = RewardSection(mode="hybrid")
-    compare(draw_case(data), vidur_config, ObservationSection(), reward, scales=scales)
+    compare(draw_case(data), vidur_config, RouterConfig(reward_config=reward), scales=scales)
 
 
 def test_what_was_shown_stays_when_the_environments_go_on(make_case, vidur_config, small_table):
     case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
-    envs = RoutingEnvironments(
-        cluster_of(vidur_config(case)), ObservationSection(), RewardSection(), 1
-    )
+    envs = RoutingEnvironments(cluster_of(vidur_config(case)), RouterConfig(), 1)
     envs.begin([small_table])
     first = envs.observation
     copy = replace(first, replicas=first.replicas.copy(), telemetry=first.telemetry.copy())
@@ -131,9 +132,7 @@ def test_what_was_shown_stays_when_the_environments_go_on(make_case, vidur_confi
 
 def test_routing_and_times_are_those_so_far_and_copies(make_case, vidur_config, small_table):
     case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
-    envs = RoutingEnvironments(
-        cluster_of(vidur_config(case)), ObservationSection(), RewardSection(), 2
-    )
+    envs = RoutingEnvironments(cluster_of(vidur_config(case)), RouterConfig(), 2)
     envs.begin([small_table, small_table])
     envs.step(np.array([1, 0]))
     np.testing.assert_array_equal(envs.routing, [[1] + [-1] * 7, [0] + [-1] * 7])
@@ -147,9 +146,7 @@ def test_equal_actions_leave_equal_traces(make_case, vidur_config, small_table):
     case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
     traces = []
     for actions in ([0, 1, 1], [0, 1, 1], [0, 0, 1]):
-        envs = RoutingEnvironments(
-            cluster_of(vidur_config(case)), ObservationSection(), RewardSection(), 1
-        )
+        envs = RoutingEnvironments(cluster_of(vidur_config(case)), RouterConfig(), 1)
         envs.begin([small_table])
         for action in actions:
             envs.step(np.array([action]))
@@ -159,9 +156,7 @@ def test_equal_actions_leave_equal_traces(make_case, vidur_config, small_table):
 
 def test_tables_of_different_lengths_are_refused(make_case, vidur_config, small_table):
     case = make_case({"num_replicas": 2}, "ppo_modular", 300, 0, small_table)
-    envs = RoutingEnvironments(
-        cluster_of(vidur_config(case)), ObservationSection(), RewardSection(), 2
-    )
+    envs = RoutingEnvironments(cluster_of(vidur_config(case)), RouterConfig(), 2)
     with pytest.raises(UserError, match="of one length"):
         envs.begin([small_table, small_table.slice(0, 3)])
 
@@ -169,9 +164,7 @@ def test_tables_of_different_lengths_are_refused(make_case, vidur_config, small_
 def test_a_request_that_cannot_be_served_is_an_error(make_case, vidur_config, small_table):
     cluster = {"num_replicas": 2, "num_blocks": 2, "watermark_blocks_fraction": 0.9}
     case = make_case(cluster, "ppo_modular", 300, 0, small_table)
-    envs = RoutingEnvironments(
-        cluster_of(vidur_config(case)), ObservationSection(), RewardSection(), 1
-    )
+    envs = RoutingEnvironments(cluster_of(vidur_config(case)), RouterConfig(), 1)
     envs.begin([small_table])
 
     def go_on() -> None:

@@ -86,9 +86,7 @@ def seen_on_vidur(config, table):
 
 
 def seen_on_the_engine(config, table):
-    envs = RoutingEnvironments(
-        engine_cluster(config), config.observation, config.reward_config, num_envs=1
-    )
+    envs = RoutingEnvironments(engine_cluster(config), config, num_envs=1)
     envs.begin([table])
     seen = []
     while envs.waiting:

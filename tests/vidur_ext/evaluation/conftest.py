@@ -68,6 +68,7 @@ def compare_runs(runs: Sequence[RunResult], **changes: Any) -> Comparison:
     arguments: dict[str, Any] = {
         "expected_schedulers": list(dict.fromkeys(run.scheduler for run in runs)),
         "expected_seeds": sorted({run.seed for run in runs}),
+        "engine": "compiled",
         "slo_ttft_s": 0.3,
         "slo_tbt_s": 0.05,
         "warmup_fraction": 0.1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.comparison import AgainstBest, Comparison
 from vidur_ext.evaluation.metrics import COMPARED_METRICS
 from vidur_ext.evaluation.run_result import RunResult
 
@@ -114,6 +115,57 @@ def test_the_policy_meets_everyone_and_everyone_meets_the_baseline(
     assert small_comparison["ppo"].versus["oracle_work"]["e2e_mean_s"].loss
 
 
+def shifted(run: RunResult, ttft_s: float, e2e_s: float) -> RunResult:
+    """Return a run of which every request has this TTFT and this E2E."""
+    first, last = run.table.arrived_at + ttft_s, run.table.arrived_at + e2e_s
+    return dataclasses.replace(run, prefill_completed_at=first, completed_at=last)
+
+
+def test_everyone_is_set_against_the_best_realistic_heuristic(compare, make_run) -> None:
+    """Mean E2E: oracle_work 2 s, ppo 3.6 and 4.2, least_kv 4, round_robin 5, always_first 9."""
+    latencies = {
+        "round_robin": ((1.0, 5.0), (1.0, 5.0)),
+        "least_kv": ((1.0, 4.0), (1.0, 4.0)),
+        "oracle_work": ((0.5, 2.0), (0.5, 2.0)),
+        "always_first": ((3.0, 9.0), (3.0, 9.0)),
+        "ppo": ((1.5, 3.6), (1.5, 4.2)),
+        "behaviour_cloning": ((1.0, 4.4), (1.0, 4.4)),
+    }
+    runs = [
+        shifted(
+            make_run(
+                name, seed, scheduled_at=[0, 1, 2, 3], uses_output_lengths=name == "oracle_work"
+            ),
+            *pair,
+        )
+        for name, pairs in latencies.items()
+        for seed, pair in enumerate(pairs)
+    ]
+    comparison = compare(runs, baseline="round_robin", warmup_fraction=0.0)
+    assert comparison.best_heuristic == "least_kv"
+    found = {one.name: one.against_best for one in comparison.schedulers}
+    assert found["ppo"].e2e == pytest.approx(3.9 / 4.0)
+    assert found["ppo"].ttft_p99 == pytest.approx(1.5)
+    assert found["ppo"].workloads_won == 1
+    assert found["behaviour_cloning"].e2e == pytest.approx(1.1)
+    assert found["behaviour_cloning"].workloads_won == 0
+    assert found["oracle_work"].workloads_won == 2
+    assert found["least_kv"] == AgainstBest(1.0, 1.0, 0)
+    assert {one.name for one in comparison.schedulers if one.policy} == {
+        "ppo", "behaviour_cloning",
+    }  # fmt: skip
+    assert comparison["behaviour_cloning"].versus["least_kv"]["e2e_mean_s"].loss
+
+
+def test_a_planner_is_no_heuristic(compare, small_runs, monkeypatch) -> None:
+    monkeypatch.setattr("vidur_ext.evaluation.comparison.PLANNERS", ("least_outstanding",))
+    comparison = compare(small_runs)
+    assert comparison["least_outstanding"].planner
+    assert not comparison["least_outstanding"].realistic
+    assert comparison.best_heuristic is None
+    assert comparison["ppo"].against_best == AgainstBest(None, None, None)
+
+
 def test_a_control_that_does_not_lose_is_reported(compare, make_run, small_comparison) -> None:
     assert small_comparison.toothless_controls == ()
     equal = compare([make_run("least_outstanding"), make_run("always_first")])
@@ -128,10 +180,10 @@ def test_the_order_of_the_runs_does_not_matter(compare, small_runs, small_compar
 
 def test_the_schema_is_stable(small_comparison: Comparison) -> None:
     tree = json.loads(json.dumps(small_comparison.to_dict(), allow_nan=False))
-    assert tree["schema_version"] == 2
+    assert tree["schema_version"] == 3
     assert set(tree) == {
-        "schema_version", "baseline", "num_replicas", "slo", "warmup_fraction", "bootstrap",
-        "toothless_controls", "workloads", "schedulers",
+        "schema_version", "engine", "baseline", "best_heuristic", "num_replicas", "slo",
+        "warmup_fraction", "bootstrap", "toothless_controls", "workloads", "schedulers",
     }  # fmt: skip
     assert tree["slo"] == {"ttft_s": 0.3, "tbt_s": 0.05}
     assert tree["bootstrap"] == {"samples": 60, "confidence": 0.95}
@@ -139,8 +191,9 @@ def test_the_schema_is_stable(small_comparison: Comparison) -> None:
     assert [(w["seed"], w["counted_requests"]) for w in tree["workloads"]] == [(0, 108), (1, 108)]
     for scheduler in tree["schedulers"]:
         assert set(scheduler) == {
-            "name", "learned", "control", "uses_output_lengths", "pooled", "intervals",
-            "per_seed", "versus",
+            "name", "learned", "policy", "planner", "control", "uses_output_lengths",
+            "e2e_vs_best_heuristic", "ttft_p99_vs_best_heuristic", "workloads_won", "pooled",
+            "intervals", "per_seed", "versus",
         }  # fmt: skip
         assert set(scheduler["pooled"]) == SUMMARY_KEYS
         assert set(scheduler["intervals"]) == set(COMPARED_METRICS)

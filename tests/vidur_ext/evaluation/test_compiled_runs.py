@@ -18,7 +18,7 @@ from vidur_ext.evaluation.engines import (
     preference_gap,
 )
 from vidur_ext.evaluation.runner import (
-    compare_on_engine,
+    compared_runs,
     held_out_workloads,
     read_policy,
     runs_on_engine,
@@ -29,6 +29,7 @@ from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import evaluation_table
 
 EVALUATION = {"requests": 48, "num_seeds": 2, "schedulers": list(SCHEDULERS)}
+SEEDS = range(2)
 
 
 def untrained_policy(config, seed: int = 0) -> RoutingPolicy:
@@ -67,6 +68,10 @@ def on_vidur():
     return run
 
 
+def compared(config, policies, engine: str = "compiled", seeds=SEEDS):
+    return compared_runs(config, policies, engine, seeds, lambda runs, done, total: None)
+
+
 def assert_same(ours, theirs) -> None:
     assert (ours.scheduler, ours.seed) == (theirs.scheduler, theirs.seed)
     assert ours.uses_output_lengths == theirs.uses_output_lengths
@@ -77,7 +82,7 @@ def assert_same(ours, theirs) -> None:
 
 
 def test_every_heuristic_does_what_it_does_on_vidur(config, on_vidur):
-    runs = compare_on_engine(config, {})
+    runs = compared(config, {})
     assert [(run.scheduler, run.seed) for run in runs] == [
         (name, seed) for name in SCHEDULERS for seed in range(2)
     ]
@@ -93,14 +98,14 @@ def test_a_policy_does_what_it_does_on_vidur(make_config, tmp_path, output_lengt
         observation={"output_length": output_length},
     )
     save_policy(untrained_policy(config), tmp_path / "policy.pt")
-    runs = compare_on_engine(config, {"ppo": tmp_path / "policy.pt"})
+    runs = compared(config, {"ppo": tmp_path / "policy.pt"}, seeds=[0])
     assert runs[0].uses_output_lengths == (output_length == "oracle")
     assert_same(runs[0], on_vidur(config, "ppo", 0, tmp_path / "policy.pt"))
 
 
 def test_workloads_side_by_side_are_the_workloads_one_by_one(config):
     policy, cluster = untrained_policy(config), engine_cluster(config)
-    workloads = held_out_workloads(config)
+    workloads = held_out_workloads(config, SEEDS)
     together = runs_on_engine(config, cluster, "ppo", policy, workloads)
     for run in together:
         [alone] = runs_on_engine(config, cluster, "ppo", policy, {run.seed: workloads[run.seed]})
@@ -130,16 +135,39 @@ def test_the_gap_is_that_of_the_choices_where_they_first_differ(config, make_cha
     assert preference_gap(config, policy, late, run) == 0.0
 
 
-def test_the_check_makes_all_runs_again(config, policy_file, on_vidur):
-    policies = {"ppo": policy_file}
-    vidur = [
-        on_vidur(config, name, seed, policies.get(name))
-        for name in ("ppo", *SCHEDULERS)
-        for seed in range(2)
+def test_each_scheduler_is_reported_once_with_all_its_runs(config, policy_file):
+    told = []
+    compared_runs(
+        config, {"ppo": policy_file}, "compiled", SEEDS,
+        lambda runs, done, total: told.append(([(r.scheduler, r.seed) for r in runs], done, total)),
+    )  # fmt: skip
+    names = ["ppo", *SCHEDULERS]
+    assert told == [
+        ([(name, seed) for seed in SEEDS], done, len(names)) for done, name in enumerate(names, 1)
     ]
-    engines = check_engine(config, policies, vidur)
+
+
+def test_what_is_spread_over_processes_is_what_runs_here(config, policy_file, monkeypatch):
+    policies = {"ppo": policy_file}
+    here = compared(config, policies)
+    monkeypatch.setattr("vidur_ext.evaluation.runner.PLANNERS", ("least_tokens", "random"))
+    spread = compared(config, policies)
+    assert [(run.scheduler, run.seed) for run in spread] == [
+        (run.scheduler, run.seed) for run in here
+    ]
+    for ours, theirs in zip(spread, here, strict=True):
+        np.testing.assert_array_equal(ours.completed_at, theirs.completed_at)
+        np.testing.assert_array_equal(ours.replica, theirs.replica)
+
+
+def test_vidur_checks_the_engine_on_the_first_workloads(config, policy_file):
+    policies = {"ppo": policy_file}
+    repeated = compared(config, policies, "vidur", seeds=[0])
+    engines = check_engine(config, policies, repeated, compared(config, policies))
+    assert engines.seeds == (0,)
     assert [one.name for one in engines.schedulers] == ["ppo", *SCHEDULERS]
     assert all(one.agrees for one in engines.schedulers)
+    assert all(one.requests == 48 for one in engines.schedulers)
     assert all(engines[name].completion_difference < 1e-9 for name in SCHEDULERS)
 
 
@@ -153,7 +181,8 @@ def test_a_policy_that_runs_as_another_one_is_no_rounding(config, policy_file, t
         for name, path in (("ppo", other), ("least_outstanding", None))
         for seed in range(2)
     ]
-    engines = check_engine(config, {"ppo": policy_file}, vidur)
+    policies = {"ppo": policy_file}
+    engines = check_engine(config, policies, vidur, compared(config, policies))
     one = engines["ppo"]
     assert not one.agrees
     assert one.routed_elsewhere > 0

@@ -139,8 +139,9 @@ def shown(comparison, engines) -> tuple[str, str]:
 def test_the_report_shows_both_engines(small_runs, small_comparison, again, tmp_path):
     engines = on_engines(small_runs, again())
     line = (
-        "Compiled engine: completion times of 4 of 4 schedulers as on Vidur (largest relative "
-        "difference 0); 5,000 simulated requests/s, 500.0 on Vidur, over all schedulers."
+        "Vidur repeated the first 2 held-out workloads: completion times of 4 of 4 schedulers as "
+        "on the compiled engine (largest relative difference 0); 5,000 simulated requests/s on the "
+        "engine, 500.0 on Vidur, over all schedulers."
     )
     assert engine_line(engines) == line
     for text in shown(small_comparison, engines):
@@ -149,6 +150,7 @@ def test_the_report_shows_both_engines(small_runs, small_comparison, again, tmp_
     paths = write_report(small_comparison, small_runs, tmp_path, {}, engines)
     document = json.loads(paths.json.read_text(encoding="utf-8"))
     assert document["engines"] == json.loads(json.dumps(engines.to_dict(), allow_nan=False))
+    assert document["engines"]["workloads"] == [0, 1]
     assert {key for one in document["engines"]["schedulers"] for key in one} == {
         "name", "vidur", "compiled", "requests", "routed_elsewhere", "preference_gap",
         "completion_difference", "earlier_difference", "agrees",
@@ -183,7 +185,7 @@ def test_the_report_says_when_a_near_tie_was_decided_differently(
     compiled = again("ppo", 1, lambda run: elsewhere(make_changed_run, run))
     engines = on_engines(small_runs, compiled, {("ppo", 1): 1e-7})
     for text in shown(small_comparison, engines):
-        assert "completion times of 3 of 4 schedulers as on Vidur" in text
+        assert "completion times of 3 of 4 schedulers as on the compiled engine" in text
         assert "ppo: 1 of 240 requests routed elsewhere, mean E2E" in text
         assert "was a near-tie" in text
         assert "disagree" not in text
@@ -198,8 +200,26 @@ def test_the_report_warns_of_what_nothing_explains(small_runs, small_comparison,
         assert note in text
 
 
-def test_without_the_other_engine_there_is_no_such_part(small_runs, small_comparison, tmp_path):
-    paths = write_report(small_comparison, small_runs, tmp_path, {})
+def test_where_vidur_judges_nothing_is_said_of_another_engine(small_runs, compare, tmp_path):
+    comparison = compare(small_runs, engine="vidur")
+    paths = write_report(comparison, small_runs, tmp_path, {})
     assert "engines" not in json.loads(paths.json.read_text(encoding="utf-8"))
+    for text in shown(comparison, None):
+        assert "2 held-out workloads, simulated by Vidur, the same" in text
+        assert "Vidur repeated" not in text
+        assert "checked" not in text
+
+
+def test_a_compiled_comparison_that_nothing_checked_says_so(small_comparison):
     for text in shown(small_comparison, None):
-        assert "engine" not in text
+        assert "2 held-out workloads, simulated by the compiled engine, the same" in text
+        assert "Vidur has not checked these runs: evaluation.vidur_workloads is 0." in text
+
+
+def test_vidur_may_have_repeated_fewer_workloads(small_runs, again):
+    first = [run for run in small_runs if run.seed == 0]
+    engines = on_engines(first, again("ppo", 1, lambda run: delayed(run, 5, 1.25)))
+    assert engines.seeds == (0,)
+    assert [one.requests for one in engines.schedulers] == [120] * 4
+    assert all(one.agrees for one in engines.schedulers), "the other workload is not looked at"
+    assert engine_line(engines).startswith("Vidur repeated the first held-out workload: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -20,7 +21,8 @@ from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.metrics import COMPARED_METRICS
 from vidur_ext.evaluation.report import wording
 from vidur_ext.evaluation.report.page import render_page
-from vidur_ext.evaluation.report.plots import draw_plots, latency_bars
+from vidur_ext.evaluation.report.plots import bar_look, draw_plots, latency_bars, line_looks
+from vidur_ext.evaluation.report.tables import best_heuristic_columns
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 
@@ -239,14 +241,16 @@ def test_the_terminal_shows_every_scheduler_within_80_columns(small_comparison) 
 def test_the_policy_is_highlighted_on_a_terminal(small_comparison) -> None:
     lines = terminal(small_comparison, color=True).splitlines()
     highlighted = [line for line in lines if "\x1b[1;33m" in line]
-    assert len(highlighted) == 3
+    assert len(highlighted) == 4
     assert all("ppo" in line for line in highlighted)
 
 
 def test_the_headline_ranks_the_policy_among_realistic_rivals(small_comparison) -> None:
     text = wording.headline(small_comparison)
     assert "of 1 realistic rivals clearly better than 1, clearly worse than 0" in text
-    assert "against least_outstanding (better)" in text
+    against = small_comparison["ppo"].against_best.e2e
+    assert f"; ×{against:.3f} [" in text
+    assert "of the best heuristic, least_outstanding (better), lower on 2 of 2 workloads." in text
 
 
 def test_without_a_policy_the_best_realistic_scheduler_is_named(compare, small_runs) -> None:
@@ -255,6 +259,59 @@ def test_without_a_policy_the_best_realistic_scheduler_is_named(compare, small_r
     assert wording.headline(comparison).startswith("least_outstanding has the lowest mean E2E")
     page = render_page(comparison, {}, {})
     assert "against each scheduler" not in page
+
+
+def test_policies_are_shown_against_the_best_heuristic(cells: Cells, small_comparison) -> None:
+    ppo = small_comparison["ppo"]
+    difference = ppo.versus["least_outstanding"]["e2e_mean_s"]
+    interval = wording.ratio_interval(difference)
+    tail = wording.ratio(ppo.against_best.ttft_p99)
+    shown = terminal(small_comparison)
+    table = shown[shown.index("Against the best heuristic, least_outstanding") :]
+    [row] = [line for line in table.splitlines()[2:] if line.startswith("ppo")][:1]
+    expected = f"ppo {wording.ratio(ppo.against_best.e2e)} {interval} better {tail} 2 of 2"
+    assert " ".join(row.split()) == expected
+    for text in (interval, tail, "2 of 2"):
+        assert text in " ".join(cells.rows["ppo"])
+
+
+@pytest.fixture
+def planned(compare, small_runs, make_random_run, monkeypatch) -> Comparison:
+    """Return the comparison with two planners in it, one of which knows output lengths."""
+    monkeypatch.setattr("vidur_ext.evaluation.comparison.PLANNERS", ("clairvoyant", "lookahead"))
+    clairvoyant = [
+        dataclasses.replace(make_random_run("clairvoyant", seed, 0.6), uses_output_lengths=True)
+        for seed in (0, 1)
+    ]
+    lookahead = [make_random_run("lookahead", seed, 0.75) for seed in (0, 1)]
+    return compare([*small_runs, *clairvoyant, *lookahead])
+
+
+def test_planners_are_marked_and_explained(planned) -> None:
+    note = (
+        "§ plans by simulating every choice: what the policy is taught by, and the rival to beat."
+    )
+    page = render_page(planned, {}, {})
+    for text in (re.sub(r"<[^>]+>", "", page), " ".join(terminal(planned).split())):
+        assert note in text
+        assert "lookahead §" in text
+        assert "clairvoyant †§" in text
+        assert "always_first ‡" in text
+    assert max(map(len, terminal(planned).splitlines())) <= 80
+
+
+def test_planners_are_shown_but_not_ranked(planned) -> None:
+    assert "of 1 realistic rivals" in wording.headline(planned)
+    assert "lookahead" not in wording.headline(planned)
+    assert set(best_heuristic_columns(planned).cells) == {"ppo", "lookahead", "clairvoyant"}
+
+
+def test_planners_look_like_nothing_else_in_plots(planned) -> None:
+    looks = [bar_look(one, planned.baseline) for one in planned.schedulers]
+    assert len({(look.color, look.hatch) for look in looks}) == len(looks)
+    assert {look.meaning for look in looks} >= {"planner §", "planner †§", "oracle †"}
+    lines = line_looks(planned).values()
+    assert len({(line.color, line.dashes) for line in lines}) == len(planned.schedulers)
 
 
 def test_a_toothless_control_is_a_warning(compare, make_run) -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.control.curriculum import StageScales
-from vidur_ext.config.sections import RewardSection
+from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.routing.estimator import Estimates, Rate
 from vidur_ext.vidur.observation import Witness
 
@@ -30,8 +29,7 @@ def make_witness():
 
     def make(replicas: int, *, observation=None, reward=None, scales=None) -> Witness:
         return Witness(
-            ObservationSection(**(observation or {})),
-            RewardSection(**(reward or {})),
+            RouterConfig(observation=observation or {}, reward_config=reward or {}),
             BLOCK_SIZE,
             estimates(replicas),
             scales or StageScales(0),

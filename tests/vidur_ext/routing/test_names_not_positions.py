@@ -42,7 +42,7 @@ config = TrainingConfig.model_validate({
     "parallel_training": {"num_envs": 1},
 })
 cluster = engine_cluster(config)
-envs = RoutingEnvironments(cluster, config.observation, config.reward_config, 1)
+envs = RoutingEnvironments(cluster, config, 1)
 
 
 def named(observation, reward):

@@ -35,7 +35,7 @@ def simulate(make_config, build_simulation, make_requests):
         config = make_config(**groups)
         simulation = build_simulation(config, "ppo_modular", table)
         recorder = Recorder()
-        simulation.scheduler.attach(recorder, config.observation, config.reward_config)
+        simulation.scheduler.attach(recorder, config)
         simulation.run()
         end = simulation.scheduler.finish(simulation.now)
         return recorder, simulation, end
@@ -172,7 +172,7 @@ def test_equal_simulations_have_equal_digests(make_config, build_simulation, mak
     for seed in (0, 0, 1):
         config = make_config()
         simulation = build_simulation(config, "ppo_modular", make_requests(seed=seed))
-        simulation.scheduler.attach(Recorder(), config.observation, config.reward_config)
+        simulation.scheduler.attach(Recorder(), config)
         simulation.run()
         digests.append(simulation.scheduler.digest())
     assert digests[0] == digests[1] != digests[2]

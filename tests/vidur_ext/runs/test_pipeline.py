@@ -55,10 +55,13 @@ def test_the_job_leaves_policy_demonstrations_and_comparison(job):
     [*engines] = comparison(folder)["engines"]["schedulers"]
     assert {one["name"] for one in engines} == compared(folder)
     assert all(one["agrees"] for one in engines)
+    assert comparison(folder)["engine"] == "compiled"
 
 
 def test_with_the_engine_vidur_there_is_one_engine_only(job):
-    assert "engines" not in comparison(job(simulation={"engine": "vidur"}))
+    document = comparison(job(simulation={"engine": "vidur"}))
+    assert document["engine"] == "vidur"
+    assert "engines" not in document
 
 
 @pytest.mark.shows("training.output_root")
@@ -128,6 +131,7 @@ def test_number_of_workers_changes_nothing_but_time(job):
     "evaluation.schedulers",
     "evaluation.baseline",
     "evaluation.num_seeds",
+    "evaluation.vidur_workloads",
     "evaluation.requests",
     "evaluation.warmup_fraction",
     "evaluation.slo_ttft_s",
@@ -138,7 +142,8 @@ def test_every_key_of_the_comparison_changes_it(job, make_config):
     folder = RunFolder(job(evaluation={"enabled": False}))
 
     def judged(**change: object) -> str:
-        config = make_config(**{**SMALL, "evaluation": {**SMALL["evaluation"], **change}})
+        evaluation = {**SMALL["evaluation"], "vidur_workloads": 0, **change}
+        config = make_config(**{**SMALL, "evaluation": evaluation})
         judge(config, policies_of(folder), folder, quiet=True)
         document = comparison(folder.path)
         document.pop("facts")
@@ -149,6 +154,7 @@ def test_every_key_of_the_comparison_changes_it(job, make_config):
         {"schedulers": ["least_outstanding", "round_robin", "always_first"]},
         {"baseline": "always_first"},
         {"num_seeds": 2},
+        {"vidur_workloads": 1},
         {"requests": 48},
         {"warmup_fraction": 0.5},
         {"slo_ttft_s": 1e-3},

@@ -26,9 +26,7 @@ _SMALLER_THAN_A_CHECKPOINT = 30_000
 def compiled(make_config, make_requests):
     """Compile the engine before the disk is full: its machine code is kept on the disk too."""
     config = make_config()
-    envs = RoutingEnvironments(
-        engine_cluster(config), config.observation, config.reward_config, num_envs=1
-    )
+    envs = RoutingEnvironments(engine_cluster(config), config, num_envs=1)
     envs.begin([make_requests(2)])
 
 

@@ -34,7 +34,7 @@ def render_page(
     Args:
         plots: PNG files by file name, as ``draw_plots`` returns them.
         facts: what the reader must know about the run: workload, cluster, config digest, versions.
-        engines: the same runs on both engines, if they were made.
+        engines: runs that both engines made, if there are any.
     """
     environment = Environment(
         loader=PackageLoader("vidur_ext.evaluation.report", "."),
@@ -46,12 +46,14 @@ def render_page(
     )
     return environment.get_template("page.html").render(
         headline=wording.headline(comparison),
-        notes=_notes(wording.notes(comparison)),
+        notes=_notes([*wording.notes(comparison), *wording.check_notes(comparison, engines)]),
         baseline=comparison.baseline,
         learned=LEARNED,
         latency=_table(comparison, [tables.latency_columns(comparison, one) for one in LATENCIES]),
+        best_title=wording.best_title(comparison),
+        against_best=_optional(comparison, tables.best_heuristic_columns(comparison)),
         against_baseline=_table(comparison, [tables.baseline_columns(comparison)]),
-        learned_against_each=_learned(comparison),
+        learned_against_each=_optional(comparison, tables.learned_columns(comparison)),
         service=_table(
             comparison, [tables.service_columns(comparison), tables.speed_columns(comparison)]
         ),
@@ -60,7 +62,7 @@ def render_page(
             for name, png in plots.items()
         ],
         seeds=_table(comparison, tables.seed_columns(comparison)),
-        engines=None if engines is None else _engines(comparison, engines),
+        engines=None if engines is None else _table(comparison, tables.engine_columns(engines)),
         facts={**facts, **_workloads(comparison)},
     )
 
@@ -73,16 +75,8 @@ def _table(comparison: Comparison, groups: Sequence[Columns]) -> dict[str, Any]:
     }
 
 
-def _learned(comparison: Comparison) -> dict[str, Any] | None:
-    columns = tables.learned_columns(comparison)
+def _optional(comparison: Comparison, columns: Columns | None) -> dict[str, Any] | None:
     return None if columns is None else _table(comparison, [columns])
-
-
-def _engines(comparison: Comparison, engines: EngineComparison) -> dict[str, Any]:
-    return {
-        "notes": _notes([wording.engine_line(engines), *wording.engine_notes(engines)]),
-        "table": _table(comparison, tables.engine_columns(engines)),
-    }
 
 
 def _notes(texts: Sequence[str]) -> list[dict[str, Any]]:

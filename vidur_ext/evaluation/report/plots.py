@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 
 from vidur_ext.evaluation.comparison import Comparison, SchedulerComparison
 from vidur_ext.evaluation.metrics import (
+    CONTROL_MARK,
+    ORACLE_MARK,
+    PLANNER_MARK,
     SLO_METRIC,
     CountedRun,
     Latency,
     RequestLatencies,
     pool,
-    with_marks,
 )
 from vidur_ext.evaluation.report import wording
 from vidur_ext.evaluation.run_result import RunResult
@@ -36,8 +38,9 @@ LEARNED_COLOR = "#D55E00"
 BASELINE_COLOR = "#0072B2"
 OTHER_BAR = "#A9B8C9"
 CONTROL_BAR = "#DDDDDD"
+PLANNER_COLOR = "#009E73"
 
-_OTHER_LINES = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#777777")
+_OTHER_LINES = ("#CC79A7", "#E69F00", "#56B4E9", "#777777")
 _DASHES = ("solid", "dashed", "dashdot", "dotted")
 
 
@@ -66,15 +69,22 @@ def bar_look(one: SchedulerComparison, baseline: str) -> BarLook:
         return BarLook(LEARNED_COLOR, "", "learned policy")
     if one.name == baseline:
         return BarLook(BASELINE_COLOR, "", "baseline")
+    if one.planner:
+        clairvoyant = one.uses_output_lengths
+        return BarLook(
+            PLANNER_COLOR,
+            "////" if clairvoyant else "",
+            f"planner {ORACLE_MARK}{PLANNER_MARK}" if clairvoyant else f"planner {PLANNER_MARK}",
+        )
     if one.uses_output_lengths:
-        return BarLook("white", "////", "oracle †")
+        return BarLook("white", "////", f"oracle {ORACLE_MARK}")
     if one.control:
-        return BarLook(CONTROL_BAR, "....", "control ‡")
+        return BarLook(CONTROL_BAR, "....", f"control {CONTROL_MARK}")
     return BarLook(OTHER_BAR, "", "other")
 
 
 def line_looks(comparison: Comparison) -> dict[str, LineLook]:
-    """Return the look of each scheduler's line; color and dashes together are unique up to 20."""
+    """Return the look of each scheduler's line; color and dashes are unique for 16 plain ones."""
     looks: dict[str, LineLook] = {}
     others = 0
     for one in comparison.schedulers:
@@ -82,6 +92,9 @@ def line_looks(comparison: Comparison) -> dict[str, LineLook]:
             looks[one.name] = LineLook(LEARNED_COLOR, 3.2, "solid", 5)
         elif one.name == comparison.baseline:
             looks[one.name] = LineLook(BASELINE_COLOR, 2.4, "solid", 4)
+        elif one.planner:
+            dashes = "dashed" if one.uses_output_lengths else "solid"
+            looks[one.name] = LineLook(PLANNER_COLOR, 2.4, dashes, 4)
         elif one.uses_output_lengths:
             looks[one.name] = LineLook("black", 1.6, "dashed", 3)
         else:
@@ -135,7 +148,7 @@ def slo_bars(comparison: Comparison) -> Figure:
 
 def label_rows(axis: Axes, comparison: Comparison) -> None:
     """Name the schedulers at the rows of ``axis``, best on top, the learned policy in bold."""
-    names = [with_marks(one.name, oracle=one.uses_output_lengths) for one in comparison.schedulers]
+    names = [one.marked_name for one in comparison.schedulers]
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.5, -0.5)
     for one, tick in zip(comparison.schedulers, axis.get_yticklabels(), strict=True):
@@ -223,7 +236,7 @@ def latency_cdf(comparison: Comparison, runs: Sequence[RunResult]) -> Figure:
             axis.step(
                 ranked, np.arange(1, len(ranked) + 1) / max(len(ranked), 1), where="post",
                 color=look.color, linewidth=look.width, linestyle=look.dashes, zorder=look.order,
-                label=with_marks(one.name, oracle=one.uses_output_lengths),
+                label=one.marked_name,
             )  # fmt: skip
     for axis, extent, (_, title) in zip(axes, extents, _PANELS, strict=True):
         _dress_cdf(axis, title, np.concatenate([np.empty(0), *extent]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vidur_ext.evaluation.comparison import Comparison, Differences, SchedulerComparison
 from vidur_ext.evaluation.engines import EngineComparison
-from vidur_ext.evaluation.metrics import LEARNED, SLO_METRIC, STATISTICS, Latency, with_marks
+from vidur_ext.evaluation.metrics import LEARNED, SLO_METRIC, STATISTICS, Latency
 from vidur_ext.evaluation.report import wording
 from vidur_ext.evaluation.statistics import PairedDifference
 
@@ -23,10 +23,10 @@ COMPARED = {
 """Metrics whose differences are shown, and the columns' names."""
 
 _OF_A_RUN = {
-    "e2e_mean_s": "E2E mean [s]",
-    "e2e_p99_s": "E2E p99 [s]",
-    "ttft_p99_s": "TTFT p99 [s]",
-    SLO_METRIC: "SLO met",
+    "e2e_mean_s": "E2E mean [s], workload",
+    "e2e_p99_s": "E2E p99 [s], workload",
+    "ttft_p99_s": "TTFT p99 [s], workload",
+    SLO_METRIC: "SLO met, workload",
 }
 _OF_AN_ENGINE = {
     "e2e_mean_s": "E2E mean [s]",
@@ -76,7 +76,7 @@ def rows(comparison: Comparison, groups: Sequence[Columns]) -> list[TableRow]:
     """
     return [
         TableRow(
-            with_marks(one.name, oracle=one.uses_output_lengths),
+            one.marked_name,
             one.learned,
             tuple(cell for group in groups for cell in _cells(group, one.name)),
         )
@@ -115,12 +115,12 @@ def service_columns(comparison: Comparison) -> Columns:
 
 
 def speed_columns(comparison: Comparison) -> Columns:
-    """Return how many requests were routed per second of real time."""
+    """Return how many requests were simulated per second of real time."""
     cells = {
         one.name: [Cell(wording.number(one.pooled.decisions_per_second))]
         for one in comparison.schedulers
     }
-    return Columns(("decisions/s",), cells)
+    return Columns(("simulated requests/s",), cells)
 
 
 def baseline_columns(comparison: Comparison, metrics: Mapping[str, str] = COMPARED) -> Columns:
@@ -137,6 +137,29 @@ def baseline_columns(comparison: Comparison, metrics: Mapping[str, str] = COMPAR
     return _difference_columns(differences, metrics)
 
 
+def best_heuristic_columns(comparison: Comparison) -> Columns | None:
+    """Return each policy and planner against the best heuristic; None if one side is missing."""
+    best = comparison.best_heuristic
+    contenders = [one for one in comparison.schedulers if one.policy or one.planner]
+    if best is None or not contenders:
+        return None
+    cells = {one.name: _against_best(comparison, one, best) for one in contenders}
+    return Columns(("E2E mean, ratio", "TTFT p99, ratio", "workloads won"), cells)
+
+
+def _against_best(comparison: Comparison, one: SchedulerComparison, best: str) -> list[Cell]:
+    mean, tail = one.versus[best]["e2e_mean_s"], one.versus[best]["ttft_p99_s"]
+    return [
+        Cell(
+            wording.ratio(one.against_best.e2e),
+            wording.ratio_interval(mean),
+            wording.verdict(mean),
+        ),
+        Cell(wording.ratio(one.against_best.ttft_p99), wording.ratio_interval(tail)),
+        Cell(f"{one.against_best.workloads_won} of {len(comparison.workloads)}"),
+    ]
+
+
 def learned_columns(comparison: Comparison) -> Columns | None:
     """Return the learned policy's differences to each other scheduler; None without a policy."""
     if all(one.name != LEARNED for one in comparison.schedulers):
@@ -145,21 +168,18 @@ def learned_columns(comparison: Comparison) -> Columns | None:
 
 
 def seed_columns(comparison: Comparison) -> list[Columns]:
-    """Return the main figures of every run, a group per held-out workload."""
-    names = tuple(_OF_A_RUN.values())
+    """Return the main figures of every run, a group per figure, a column per held-out workload."""
+    seeds = [workload.seed for workload in comparison.workloads]
     return [
         Columns(
-            names,
+            tuple(map(str, seeds)),
             {
-                one.name: [
-                    Cell(wording.in_unit(metric, one.per_seed[workload.seed][metric]))
-                    for metric in _OF_A_RUN
-                ]
+                one.name: [Cell(wording.in_unit(metric, one.per_seed[s][metric])) for s in seeds]
                 for one in comparison.schedulers
             },
-            f"workload {workload.seed}",
+            heading,
         )
-        for workload in comparison.workloads
+        for metric, heading in _OF_A_RUN.items()
     ]
 
 

@@ -24,17 +24,24 @@ def print_comparison(
     """Print the tables of a comparison, then its headline and footnotes.
 
     Args:
-        engines: the same runs on both engines, if they were made: a line, and what differs.
+        engines: runs that both engines made, if there are any: a line, and what differs.
     """
-    for table in (_e2e(comparison), _tokens(comparison), _service(comparison)):
+    for table in _tables(comparison):
         console.print(table)
         console.print()
     console.print(Text(wording.headline(comparison), style="bold"))
-    notes = wording.notes(comparison)
-    if engines is not None:
-        notes += [wording.engine_line(engines), *wording.engine_notes(engines)]
-    for note in notes:
+    for note in (*wording.notes(comparison), *wording.check_notes(comparison, engines)):
         console.print(Text(note, style="dim"))
+
+
+def _tables(comparison: Comparison) -> list[Table]:
+    best = tables.best_heuristic_columns(comparison)
+    return [
+        _e2e(comparison),
+        *([] if best is None else [_table(comparison, wording.best_title(comparison), [best])]),
+        _tokens(comparison),
+        _service(comparison),
+    ]
 
 
 def _e2e(comparison: Comparison) -> Table:

@@ -5,12 +5,21 @@ from __future__ import annotations
 
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import TOLERANCE, EngineComparison, SchedulerOnEngines
-from vidur_ext.evaluation.metrics import CONTROL_NOTE, LEARNED, ORACLE_NOTE, SLO_METRIC, with_marks
+from vidur_ext.evaluation.metrics import (
+    CONTROL_NOTE,
+    LEARNED,
+    ORACLE_NOTE,
+    PLANNER_NOTE,
+    SLO_METRIC,
+)
 from vidur_ext.evaluation.statistics import Interval, PairedDifference
 
 NOTHING = "–"
 HEADLINE_METRIC = "e2e_mean_s"
 WARNING = "Warning:"
+UNCHECKED = "Vidur has not checked these runs: evaluation.vidur_workloads is 0."
+
+_ENGINES = {"compiled": "the compiled engine", "vidur": "Vidur"}
 
 _SHARES_SHOWN = 8
 """With more replicas than this, text gives the range of shares instead of each."""
@@ -66,6 +75,19 @@ def change_interval(metric: str, difference: PairedDifference | None) -> str:
     return NOTHING if bounds is None else f"[{_signed(bounds.low - 1)}, {_signed(bounds.high - 1)}]"
 
 
+def ratio(value: float | None) -> str:
+    """Return a ratio of two figures: ×0.970 is 3 % less."""
+    return NOTHING if value is None else f"×{number(value)}"
+
+
+def ratio_interval(difference: PairedDifference | None) -> str:
+    """Return the 95 % interval of a ratio."""
+    if difference is None or difference.ratio_interval is None:
+        return NOTHING
+    bounds = difference.ratio_interval
+    return f"[{number(bounds.low)}, {number(bounds.high)}]"
+
+
 def _signed(share: float) -> str:
     return f"{100 * share:+,.1f}".replace("-", "−")
 
@@ -87,9 +109,10 @@ def shares(values: tuple[float, ...]) -> str:
 def headline(comparison: Comparison) -> str:
     """Return where the policy under test stands among the schedulers a router could be.
 
-    Oracles and controls are shown but not ranked. Without such a policy, name the best scheduler.
+    Oracles, planners and controls are shown but not ranked. Without such a policy, name the best
+    scheduler.
     """
-    rivals = [one for one in comparison.schedulers if not (one.control or one.uses_output_lengths)]
+    rivals = [one for one in comparison.schedulers if one.realistic]
     if LEARNED not in {one.name for one in comparison.schedulers}:
         best = (rivals or comparison.schedulers)[0]
         return f"{best.name} has the lowest mean E2E: {number(best.pooled[HEADLINE_METRIC])} s."
@@ -97,24 +120,31 @@ def headline(comparison: Comparison) -> str:
     rivals = [one for one in rivals if one is not learned]
     verdicts = [verdict(learned.versus[one.name][HEADLINE_METRIC]) for one in rivals]
     text = (
-        f"{with_marks(LEARNED, oracle=learned.uses_output_lengths)}: mean E2E "
+        f"{learned.marked_name}: mean E2E "
         f"{number(learned.pooled[HEADLINE_METRIC])} s; of {len(rivals)} realistic rivals clearly "
         f"better than {verdicts.count('better')}, clearly worse than {verdicts.count('worse')}, "
         f"not distinguishable from {verdicts.count('unclear')}"
     )
-    if comparison.baseline == LEARNED:
+    if comparison.best_heuristic is None:
         return f"{text}."
-    difference = learned.versus[comparison.baseline][HEADLINE_METRIC]
-    against = (
-        f"{change(HEADLINE_METRIC, difference)} {change_interval(HEADLINE_METRIC, difference)}"
+    difference = learned.versus[comparison.best_heuristic][HEADLINE_METRIC]
+    return (
+        f"{text}; {ratio(learned.against_best.e2e)} {ratio_interval(difference)} of the best "
+        f"heuristic, {comparison.best_heuristic} ({verdict(difference)}), lower on "
+        f"{learned.against_best.workloads_won} of {len(comparison.workloads)} workloads."
     )
-    return f"{text}; {against} against {comparison.baseline} ({verdict(difference)})."
+
+
+def best_title(comparison: Comparison) -> str:
+    """Return the title of the table of policies and planners against the best heuristic."""
+    return f"Against the best heuristic, {comparison.best_heuristic}"
 
 
 def notes(comparison: Comparison) -> list[str]:
     """Return the footnotes this comparison needs."""
     texts = [
-        f"{len(comparison.workloads)} held-out workloads, the same for every scheduler; first "
+        f"{len(comparison.workloads)} held-out workloads, simulated by "
+        f"{_ENGINES[comparison.engine]}, the same for every scheduler; first "
         f"{percent(comparison.warmup_fraction)} of each run not counted; objectives: TTFT ≤ "
         f"{number(comparison.objectives.ttft_s)} s and TBT ≤ "
         f"{number(1000 * comparison.objectives.tbt_s)} ms; [95 % interval, "
@@ -122,6 +152,8 @@ def notes(comparison: Comparison) -> list[str]:
     ]
     if any(one.uses_output_lengths for one in comparison.schedulers):
         texts.append(f"{ORACLE_NOTE}.")
+    if any(one.planner for one in comparison.schedulers):
+        texts.append(f"{PLANNER_NOTE}.")
     if any(one.control for one in comparison.schedulers):
         texts.append(f"{CONTROL_NOTE}.")
     texts.extend(
@@ -134,12 +166,20 @@ def notes(comparison: Comparison) -> list[str]:
     return texts
 
 
+def check_notes(comparison: Comparison, engines: EngineComparison | None) -> list[str]:
+    """Return what Vidur's check of the compiled engine says; nothing where Vidur simulated all."""
+    if engines is not None:
+        return [engine_line(engines), *engine_notes(engines)]
+    return [UNCHECKED] if comparison.engine == "compiled" else []
+
+
 def engine_line(engines: EngineComparison) -> str:
     """Return the line that sums up all schedulers."""
     alike = [one for one in engines.schedulers if _alike(one)]
     text = (
-        f"Compiled engine: completion times of {len(alike)} of {len(engines.schedulers)} "
-        f"schedulers as on Vidur (largest relative difference "
+        f"Vidur repeated {_first_workloads(len(engines.seeds))}: completion times of {len(alike)} "
+        f"of {len(engines.schedulers)} schedulers as on the compiled engine (largest relative "
+        "difference "
         f"{relative_difference(max((one.completion_difference for one in alike), default=0.0))})"
     )
     others = [
@@ -166,11 +206,16 @@ def engine_notes(engines: EngineComparison) -> list[str]:
     texts.extend(
         f"{WARNING} the engines disagree on {one.name}, and no rounding explains it: "
         f"{one.routed_elsewhere} of {one.requests} requests routed elsewhere, times before differ "
-        f"by up to {relative_difference(one.earlier_difference)}. Believe Vidur, and report this."
+        f"by up to {relative_difference(one.earlier_difference)}. Believe Vidur (--set "
+        "simulation.engine=vidur --set parallel_training.num_envs=1), and report this."
         for one in engines.schedulers
         if not one.agrees
     )
     return texts
+
+
+def _first_workloads(count: int) -> str:
+    return "the first held-out workload" if count == 1 else f"the first {count} held-out workloads"
 
 
 def relative_difference(value: float) -> str:
@@ -188,6 +233,6 @@ def _speed(engines: EngineComparison) -> str:
     vidur_s = sum(one.requests / one.vidur.decisions_per_second for one in engines.schedulers)
     compiled_s = sum(one.requests / one.compiled.decisions_per_second for one in engines.schedulers)
     return (
-        f"{number(requests / compiled_s)} simulated requests/s, {number(requests / vidur_s)} on "
-        "Vidur, over all schedulers"
+        f"{number(requests / compiled_s)} simulated requests/s on the engine, "
+        f"{number(requests / vidur_s)} on Vidur, over all schedulers"
     )

@@ -40,7 +40,7 @@ def write_report(
     Args:
         runs: the runs that ``comparison`` was made of; the distributions are drawn from them.
         facts: shown on the page and kept in the JSON: workload, config digest, versions.
-        engines: the same runs on both engines, if they were made.
+        engines: runs that both engines made, if there are any.
 
     Raises:
         UserError: ``output_dir`` cannot be created or written.

@@ -13,7 +13,8 @@ from importlib import import_module
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
-from vidur_ext.config.sections import REWARD_MODES, RewardSection
+from vidur_ext.config.sections import REWARD_MODES
+from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.routing.components import RewardRule, write_components
 from vidur_ext.routing.view import Memory, Sight
 
@@ -24,10 +25,12 @@ MODES: dict[str, Reward] = {
 }
 
 
-def reward_rule(section: RewardSection, scales: StageScales) -> RewardRule:
+def reward_rule(config: RouterConfig, scales: StageScales) -> RewardRule:
     """Return the rule of a config in a stage of the curriculum."""
+    section = config.reward_config
     return RewardRule(
         mode=list(MODES).index(section.mode),
+        ttft_weight=config.lookahead.ttft_weight,
         slo_ttft_s=section.slo_ttft_s,
         slo_tbt_s=section.slo_tbt_s,
         throughput_weight=section.throughput_weight,

@@ -1,0 +1,188 @@
+"""Compiled: what every choice for a waiting request costs, found by simulating each of them.
+
+For each replica the cluster is copied as it stands, with the expected output lengths in place of
+the true ones, the request is queued there, and all is served without further arrivals:
+
+    cost = sum over all requests of  time to completion + L * time to first token.
+
+Replicas do not touch each other meanwhile, so choices differ only by what the request changes on
+its own replica: each replica is served twice, with the request and without it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppo_scheduler.observation import Floats
+from vidur_ext.compiled import compiled, compiled_entry
+from vidur_ext.engine.layout import (
+    Counter,
+    Ints,
+    Replica,
+    Request,
+    Simulation,
+    Time,
+    one_of,
+)
+from vidur_ext.engine.loop import assign_one, run_until
+from vidur_ext.engine.preemption import find_next_finish
+from vidur_ext.routing.output_lengths import expected_output, learn_length
+
+_NEVER_SERVED_S = 1e6
+"""What a request costs that its replica can never serve."""
+
+
+class Plan(NamedTuple):
+    """How choices are simulated.
+
+    ttft_weight: L. clairvoyant: the true output lengths are known. bench: a simulation of the same
+    cluster, working memory for as many requests as any simulation has; its tables are those that
+    are planned with.
+    """
+
+    ttft_weight: float
+    clairvoyant: bool
+    bench: Simulation
+
+
+class Learned(NamedTuple):
+    """What B simulations have shown of output lengths.
+
+    lengths [B, ...]: a table each, see ``new_lengths``; counted int64 [B]: completions in them.
+    """
+
+    lengths: Floats
+    counted: Ints
+
+
+@compiled
+def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
+    """Copy a row: an assignment of slices would allocate memory."""
+    for place in range(len(source)):
+        target[place] = source[place]
+
+
+@compiled
+def _longest(sim: Simulation) -> int:
+    """Return the tokens of the longest request that the execution-time tables cover."""
+    columns = min(sim.tables.decode.shape[2], sim.tables.prefill.shape[1])
+    return (columns - 1) * sim.tables.kv_step
+
+
+@compiled
+def _copy_request(
+    plan: Plan, sim: Simulation, lengths: Floats, request: int, done: int, place: int
+) -> None:
+    """Copy a request that has processed ``done`` tokens, with the output that is expected of it."""
+    row, copy = sim.state.requests[request], plan.bench.state.requests[place]
+    _copy(row, copy)
+    _copy(sim.state.times[request], plan.bench.state.times[place])
+    if plan.clairvoyant:
+        return
+    prompt = row[Request.TOTAL] - row[Request.OUTPUT]
+    # A request that was preempted has its output so far in its prompt.
+    generated = max(row[Request.PROMPT], done) - prompt
+    output = expected_output(lengths, sim.estimates, prompt, generated)
+    copy[Request.TOTAL] = max(min(prompt + output, _longest(plan.bench)), prompt + generated + 1)
+
+
+@compiled
+def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int) -> int:
+    """Copy a replica and the requests on it, which are numbered anew; return how many they are."""
+    state, copy = sim.state, plan.bench.state
+    row = copy.replicas[replica]
+    _copy(state.replicas[replica], row)
+    _copy(state.clocks[replica], copy.clocks[replica])
+    _copy(state.phases[replica], copy.phases[replica])
+    count = row[Replica.MEMBERS]
+    for slot in range(count):
+        request = state.members[replica, slot]
+        done = state.requests[request, Request.DONE]
+        if slot < row[Replica.DECODING]:
+            done += row[Replica.ROUNDS]
+        _copy_request(plan, sim, lengths, request, done, slot)
+        copy.members[replica, slot] = slot
+        copy.chunks[replica, slot] = state.chunks[replica, slot]
+    request = row[Replica.HEAD]
+    row[Replica.HEAD] = count
+    for _ in range(row[Replica.WAITING]):
+        _copy_request(plan, sim, lengths, request, 0, count)
+        copy.requests[count, Request.NEXT] = count + 1
+        request = state.requests[request, Request.NEXT]
+        count += 1
+    row[Replica.TAIL] = count - 1
+    find_next_finish(plan.bench, replica)
+    copy.now[0] = state.now[0]
+    for counter in range(len(copy.counters)):
+        copy.counters[counter] = 0
+    copy.counters[Counter.OPEN] = row[Replica.ROUTED]
+    copy.counters[Counter.ARRIVALS] = count
+    return int(count)
+
+
+@compiled
+def _time_spent(plan: Plan, count: int, now: float) -> float:
+    """Return what the bench's first ``count`` requests cost from ``now`` on [s]."""
+    state = plan.bench.state
+    spent = (count - state.counters[Counter.FINISHED]) * _NEVER_SERVED_S
+    for request in range(count):
+        times = state.times[request]
+        spent += max(times[Time.COMPLETED] - now, 0.0)
+        spent += plan.ttft_weight * max(times[Time.PREFILLED] - now, 0.0)
+    return float(spent)
+
+
+@compiled
+def _price(plan: Plan, sim: Simulation, lengths: Floats, costs: Floats) -> None:
+    """Write what each choice for the next request costs [R] [s]; the simulation stays as it is."""
+    arriving, now = sim.state.counters[Counter.ARRIVALS], sim.state.now[0]
+    for replica in range(len(costs)):
+        costs[replica] = 0.0
+        for queued in range(2):
+            count = _copy_replica(plan, sim, lengths, replica)
+            if queued:
+                _copy_request(plan, sim, lengths, arriving, 0, count)
+                assign_one(plan.bench, replica)
+                count += 1
+            run_until(plan.bench, np.inf)
+            spent = _time_spent(plan, count, now)
+            costs[replica] += spent if queued else -spent
+
+
+@compiled
+def _learn(sim: Simulation, lengths: Floats, counted: int) -> int:
+    """Count what was completed after the first ``counted``; return how many that makes."""
+    finished = sim.state.counters[Counter.FINISHED]
+    for index in range(counted, finished):
+        row = sim.state.requests[sim.state.completions[index]]
+        learn_length(lengths, row[Request.TOTAL] - row[Request.OUTPUT], row[Request.OUTPUT])
+    return int(finished)
+
+
+@compiled_entry
+def price_choices(
+    plan: Plan, sims: Simulation, learned: Learned, asked: NDArray[np.bool_], costs: Floats
+) -> None:
+    """Write what every choice costs where a request waits and it is ``asked`` [B].
+
+    Args:
+        sims: B stacked simulations.
+        learned: is brought up to date where it is asked.
+        costs: [B, R], seconds; the other rows stay as they are.
+    """
+    for env in range(len(asked)):
+        if asked[env]:
+            sim = one_of(sims, env)
+            learned.counted[env] = _learn(sim, learned.lengths[env], learned.counted[env])
+            _price(plan, sim, learned.lengths[env], costs[env])
+
+
+@compiled_entry
+def learn_completions(sims: Simulation, learned: Learned) -> None:
+    """Bring up to date what B stacked simulations have shown of output lengths."""
+    for env in range(len(learned.counted)):
+        sim = one_of(sims, env)
+        learned.counted[env] = _learn(sim, learned.lengths[env], learned.counted[env])

@@ -1,0 +1,146 @@
+"""From demonstrations, new or of a set, to a taught policy in a file, with its curves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from ppo_scheduler.files import disk_errors, write_file
+from ppo_scheduler.policy.routing_policy import read_policy_state, save_policy
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.routing.features import observation_schema
+from vidur_ext.run_folder import RunFolder
+from vidur_ext.warmstart.behaviour_cloning import clone_behaviour
+from vidur_ext.warmstart.cost_labels import CostLabels
+from vidur_ext.warmstart.cost_learning import learn_from_costs
+from vidur_ext.warmstart.demonstrations import Demonstrations
+from vidur_ext.warmstart.sets import open_set
+from vidur_ext.warmstart.taught_policy import Report, TaughtPolicy, Watch
+from vidur_ext.warmstart.teachers import collect_demonstrations
+
+_LOG = logging.getLogger("ppo")
+_REFUSED = "the history of the warm start was not written", "Free space or rights there"
+
+
+@contextmanager
+def teaching_curves(table: Path | None, events: Path | None) -> Iterator[Watch]:
+    """Give a function that records a step; after its call a killed process does not lose it.
+
+    Args:
+        table: CSV file to write.
+        events: folder for TensorBoard; x is the number of the step.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    writers: list[Watch] = []
+    with ExitStack() as stack:
+        if table is not None:
+            writers.append(stack.enter_context(_csv_writer(table)))
+        if events is not None:
+            # TensorBoard takes a second to import: only when it is wanted.
+            from ppo_scheduler.monitoring.tensorboard import TensorBoardSink
+
+            sink = TensorBoardSink(events, None)
+            stack.callback(sink.close)
+            writers.append(lambda report: sink.record(report.number, report.scalars()))
+
+        def record(report: Report) -> None:
+            for write in writers:
+                write(report)
+
+        yield record
+
+
+@contextmanager
+def _csv_writer(path: Path) -> Iterator[Watch]:
+    with disk_errors(path, *_REFUSED):
+        file = path.open("w", newline="", encoding="utf-8")
+    with file:
+        writer = csv.writer(file, lineterminator="\n")
+
+        def write(report: Report) -> None:
+            scalars = report.scalars()
+            with disk_errors(path, *_REFUSED):
+                if file.tell() == 0:
+                    writer.writerow(["step", *scalars])
+                writer.writerow([report.number, *scalars.values()])
+                file.flush()
+
+        yield write
+
+
+def teach(
+    config: TrainingConfig,
+    folder: RunFolder,
+    watch: Watch,
+    *,
+    demonstrations: Path | None = None,
+    initial: Path | None = None,
+) -> TaughtPolicy:
+    """Make ``pretrained_actor.pt`` as ``warmstart.method`` says, and tell how it came about.
+
+    Args:
+        watch: is told of every step.
+        demonstrations: set to learn from, with costs that of the first round; None collects.
+        initial: file of a policy to begin with.
+
+    Raises:
+        UserError: the set or the policy cannot be used, or the disk refuses.
+    """
+    state = None
+    if initial is not None:
+        state = read_policy_state(initial)
+        _LOG.info("fine-tuning %s", initial)
+    schema = observation_schema(config.observation)
+    given = None if demonstrations is None else _given(config, demonstrations)
+    data = given or _kept(new_demonstrations(config, _LOG.info), folder)
+    if config.warmstart.method == "imitation":
+        taught = clone_behaviour(config, schema, data, watch, initial=state)
+    else:
+        taught = learn_from_costs(config, schema, data, watch, initial=state)
+    steps = [report.to_dict() for report in taught.history]
+    document = {"method": config.warmstart.method, "best": taught.best, "history": steps}
+    with disk_errors(folder.warm_start, *_REFUSED):
+        write_file(folder.warm_start, (json.dumps(document, indent=2) + "\n").encode())
+    save_policy(taught.policy, folder.pretrained_actor)
+    _LOG.info("warm start: %s", taught.report.describe())
+    return taught
+
+
+def new_demonstrations(config: TrainingConfig, report: Callable[[str], None]) -> Demonstrations:
+    """Collect what a warm start begins with: heuristics' choices, or choices priced by look-ahead.
+
+    Args:
+        report: is told in words what was collected.
+    """
+    if config.warmstart.method == "imitation":
+        return collect_demonstrations(config, report)
+    priced = CostLabels(config).collect(0, None)
+    report(f"{len(priced)} decisions of look-ahead, with the cost of every choice")
+    return priced
+
+
+def _given(config: TrainingConfig, path: Path) -> Demonstrations:
+    one = open_set(path)
+    one.check(config)
+    demonstrations = one.load()
+    _LOG.info(
+        "%d demonstrations of the set %s (%s; seed %d, %d replicas, SHA-256 %s)",
+        len(demonstrations), path, ", ".join(demonstrations.teachers), one.description.seed,
+        one.description.num_replicas, one.description.sha256[:16],
+    )  # fmt: skip
+    return demonstrations
+
+
+def _kept(demonstrations: Demonstrations, folder: RunFolder) -> Demonstrations:
+    demonstrations.save(folder.demonstrations)
+    _LOG.info(
+        "%d demonstrations of %s in %s",
+        len(demonstrations), ", ".join(demonstrations.teachers), folder.demonstrations,
+    )  # fmt: skip
+    return demonstrations
