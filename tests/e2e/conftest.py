@@ -66,8 +66,12 @@ class Place:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a training without a terminal."""
+        return self.start_command(*TRAIN, *arguments)
+
+    def start_command(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start ``vidur-ppo`` without a terminal."""
         return self._python.popen(
-            [COMMAND, *TRAIN, *arguments],
+            [COMMAND, *arguments],
             cwd=self.path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

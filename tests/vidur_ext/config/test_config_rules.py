@@ -124,6 +124,14 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             "workload: trace_file has no effect with source='synthetic'",
         ),
         (
+            {"workload": {"rate_profile": [1.0, 0.0]}},
+            "workload: rate_profile must be above 0 all over: [1.0, 0.0]",
+        ),
+        (
+            {"workload": {"rate_profile": [1.0, 2.0], "rate_period": 1}},
+            "workload: rate_profile has 2 factors for rate_period=1 requests; raise rate_period",
+        ),
+        (
             {"warmstart": {"load_levels": [1.0, 0.0]}},
             "warmstart: load_levels must all be above 0, not [1.0, 0.0]",
         ),

@@ -17,7 +17,8 @@ SMALL = """{
                 "block_size": 32, "watermark_blocks_fraction": 0.02,
                 "memory_margin_fraction": 0.2},
     "workload": {"qps": 6.5, "arrival": "poisson", "burstiness_cv": 1.0, "code_fraction": 0.5,
-                 "max_tokens": 2048, "rate_scale": 2.0, "holdout_fraction": 0.25},
+                 "max_tokens": 2048, "rate_scale": 2.0, "holdout_fraction": 0.25,
+                 "rate_profile": [0.6, 1.1], "rate_period": 64, "output_tail_index": 1.5},
     "simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1},
     "evaluation": {"enabled": false},
     "ppo_config": {"advantage": "gae"}, "warmstart": {"method": "imitation"}
@@ -46,7 +47,10 @@ GOLDEN = """
 --workload_request_generator_config_qps 6.5
 --workload_request_generator_config_arrival poisson
 --workload_request_generator_config_burstiness_cv 1.0
+--workload_request_generator_config_rate_profile 0.6,1.1
+--workload_request_generator_config_rate_period 64
 --workload_request_generator_config_code_fraction 0.5
+--workload_request_generator_config_output_tail_index 1.5
 --workload_request_generator_config_max_tokens 2048
 --workload_request_generator_config_trace_format auto
 --workload_request_generator_config_rate_scale 2.0
