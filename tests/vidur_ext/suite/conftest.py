@@ -13,7 +13,7 @@ from vidur_ext.suite.plan import Plan, plan_suite
 SMALL: dict[str, dict[str, object]] = {
     "training": {"total_requests": 80, "episode_requests": 80},
     "evaluation": {"schedulers": ["least_outstanding", "always_first"], "requests": 32},
-    "warmstart": {"teachers": ["vllm_dp"], "demo_requests": 32},
+    "warmstart": {"method": "imitation", "teachers": ["vllm_dp"], "demo_requests": 32},
     "monitoring": {"log_level": "info"},
 }
 
