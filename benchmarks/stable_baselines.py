@@ -9,6 +9,7 @@ Stable-Baselines3's default, 64-64 for policy and value each, on the flattened o
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from typing import Any
@@ -113,7 +114,7 @@ def main() -> None:
         envs,
         learning_rate=section.learning_rate,
         n_steps=section.rollout_len // count,
-        gamma=section.gamma,
+        gamma=math.exp(-1.0 / (config.workload.qps * config.reward_config.horizon_s)),
         gae_lambda=section.gae_lambda,
         clip_range=section.clip_ratio,
         max_grad_norm=section.max_grad_norm,

@@ -62,6 +62,11 @@ class RunFolder:
         return self.path / "policy.pt"
 
     @property
+    def validation(self) -> Path:
+        """Which policies were validated, with which result, and which one is ``policy.pt``."""
+        return self.path / "validation.json"
+
+    @property
     def comparison(self) -> Path:
         return self.path / "comparison"
 

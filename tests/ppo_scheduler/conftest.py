@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -57,6 +58,7 @@ class ToyTask:
                 np.full(self.num_envs, 10.0),
                 np.full(self.num_envs, 5.0),
                 np.ones(self.num_envs),
+                np.ones(self.num_envs),
                 self.reward,
             ]
         )
@@ -66,7 +68,9 @@ class ToyTask:
 
     def step(self, learner: Learner) -> np.ndarray:
         """Let the learner decide once; return its actions."""
-        action = learner.decide(self.observation(), self.reward, self.done)
+        observation, asked = self.observation(), learner.asks()
+        costs = None if asked is None else np.where(asked[:, None], self.loads, np.nan)
+        action = learner.decide(observation, self.reward, self.done, costs)
         self.reward = -self.loads[np.arange(self.num_envs), action]
         self.steps += 1
         self.done = np.full(self.num_envs, self.steps % self.episode_steps == 0)
@@ -84,8 +88,10 @@ def learner_config(**groups: dict[str, object]) -> LearnerConfig:
             "minibatch_size": 32,
             "learning_rate": 3e-3,
             "critic_warmup_updates": 1,
-            "gamma": 0.5,
+            "advantage": "gae",
         },
+        # Steps of a second: what follows counts half.
+        "reward_config": {"horizon_s": 1.0 / math.log(2.0)},
         "statistics_stabilization": {"collect_steps": 32},
     }
     for group, keys in groups.items():

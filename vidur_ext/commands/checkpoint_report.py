@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ppo_scheduler.checkpoint.diff import LeafDifference, PartDiff
     from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
     from ppo_scheduler.state import StateDict
+    from vidur_ext.gateway.trained import Trained
 
 _IDENTITY = (
     "ppo_step",
@@ -282,11 +283,11 @@ def policy_state(loaded: LoadedCheckpoint) -> StateDict:
     return state
 
 
-def exported(loaded: LoadedCheckpoint, policy: Path) -> Document:
-    """Tell what was exported."""
+def exported(trained: Trained, policy: Path) -> Document:
+    """Tell what was exported; the PPO step is not known of a policy's file."""
     return {
-        "checkpoint": str(loaded.path),
-        "ppo_step": loaded.manifest.ppo_step,
+        "checkpoint": str(trained.file),
+        "ppo_step": None if trained.manifest is None else trained.manifest.ppo_step,
         "policy": str(policy),
         "size_bytes": policy.stat().st_size,
     }
@@ -295,7 +296,9 @@ def exported(loaded: LoadedCheckpoint, policy: Path) -> Document:
 def print_exported(document: Document) -> None:
     """Print what was written."""
     size = decimal(document["size_bytes"])
-    say(f"wrote {document['policy']} ({size}) of PPO step {document['ppo_step']}")
+    step = document["ppo_step"]
+    of = document["checkpoint"] if step is None else f"PPO step {step}"
+    say(f"wrote {document['policy']} ({size}) of {of}")
 
 
 # diff

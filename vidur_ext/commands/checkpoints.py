@@ -7,7 +7,7 @@ import sys
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +25,11 @@ from vidur_ext.commands.options import (
     load_checkpoint,
 )
 from vidur_ext.commands.printing import show
+from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
+
+if TYPE_CHECKING:
+    from vidur_ext.gateway.trained import Trained
 
 # The readers of checkpoints import torch, which takes seconds: not before they are needed.
 
@@ -157,26 +161,63 @@ def prune(
 
 @app.command("export")
 def export_policy(
-    checkpoint: Named,
-    output: Annotated[Path, typer.Option(metavar="FILE", help="Policy file to write")],
+    checkpoint: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT", help=f"{_NAMED}; or the policy.pt of a run")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="NAME.pt for this program, or NAME.json for a gateway, to write"
+        ),
+    ],
     force: Annotated[bool, typer.Option("--force", help="Replace the file if it exists")] = False,
     dir_: Dir = None,
-    config: Config = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON config of the folder, and of the cluster in front of which NAME.json shall "
+            "route (default: the one it was trained for)",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the policy of a checkpoint alone: weights and feature statistics."""
+    """Write the policy of a checkpoint alone: weights and feature statistics.
+
+    A NAME.json routes without torch, and says what each feature is: see docs/deploy.md.
+    """
     from ppo_scheduler.files import disk_errors
     from ppo_scheduler.policy.routing_policy import save_policy_state
 
     if output.is_dir():
         raise UserError(f"{output}: is a folder; name the policy file to write")
+    if output.suffix not in (".pt", ".json"):
+        raise UserError(f"{output}: name it NAME.pt for this program, or NAME.json for a gateway")
     if os.path.lexists(output) and not force:
         raise UserError(f"{output}: exists already; name another file, or replace it with --force")
-    loaded = load_checkpoint(checkpoint, dir_, config)
-    state = report.policy_state(loaded)
+    trained = _trained(checkpoint, dir_, config)
     with disk_errors(output, "the policy was not written", "Name a file in another folder"):
-        save_policy_state(state, output)
-    show(report.exported(loaded, output), report.print_exported, as_json=as_json)
+        if output.suffix == ".json":
+            from vidur_ext.gateway.export import export_for_gateway
+
+            cluster = trained.config() if config is None else load_config(config)
+            export_for_gateway(trained, cluster, output)
+        else:
+            save_policy_state(trained.state, output)
+    show(report.exported(trained, output), report.print_exported, as_json=as_json)
+
+
+def _trained(text: str, dir_: Path | None, config: Path | None) -> Trained:
+    """Return what a training saved, given as a checkpoint or as the file of a policy."""
+    from ppo_scheduler.checkpoint.names import parse
+    from ppo_scheduler.policy.routing_policy import read_policy_state
+    from vidur_ext.gateway.trained import Trained
+
+    file = Path(text)
+    if file.is_file() and parse(file.resolve().name) is None:
+        return Trained(read_policy_state(file), file, None)
+    loaded = load_checkpoint(text, dir_, config)
+    return Trained(report.policy_state(loaded), loaded.path, loaded.manifest)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_scheduler.deployed.policy import NEAR_TIE
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from vidur_ext.config.training_config import TrainingConfig
@@ -19,10 +20,6 @@ from vidur_ext.vidur.engine_inputs import engine_cluster
 
 TOLERANCE = 1e-9
 """Relative: engines whose times differ by more disagree."""
-
-NEAR_TIE = 1e-4
-"""Difference of two logits below which rounding may decide: one choice is 1.0001 times as probable
-as the other. Sums of a few hundred 32-bit products of order 1 to 100 round by 1e-7 to 1e-5."""
 
 _TIMES = ("scheduled_at", "prefill_completed_at", "completed_at")
 

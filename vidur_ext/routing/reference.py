@@ -63,7 +63,8 @@ def features_reference() -> str:
     return "\n".join(parts)
 
 
-def _row(feature: Feature, prefix: str = "") -> tuple[str, str, str]:
+def meaning_of(feature: Feature) -> tuple[str, str]:
+    """Return the unit and the meaning of a feature."""
     unit, meaning = feature.source.unit, feature.source.meaning
     if isinstance(feature.source, Past):
         followed = feature.name.removesuffix(f"_{feature.source.label}")
@@ -71,6 +72,11 @@ def _row(feature: Feature, prefix: str = "") -> tuple[str, str, str]:
         unit = f"({unit})²" if feature.source is Past.VARIANCE else unit
     if feature.above_least:
         meaning = f"{meaning}; above the replica with the least"
+    return unit, meaning
+
+
+def _row(feature: Feature, prefix: str = "") -> tuple[str, str, str]:
+    unit, meaning = meaning_of(feature)
     return f"`{prefix}{feature.name}`", unit, _MARKS[feature.shown] + meaning
 
 

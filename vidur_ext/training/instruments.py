@@ -49,8 +49,8 @@ class Instruments:
         self._record(global_step, {**scalars, **self._surroundings()})
         self._progress.update(global_step, scalars["Rollout/RewardMean"], self.tail.mean_latency_s)
 
-    def record_validation(self, global_step: int, mean_latency_s: float) -> None:
-        self._record(global_step, {"Validation/MeanLatency": mean_latency_s})
+    def record_validation(self, global_step: int, scalars: Mapping[str, float]) -> None:
+        self._record(global_step, scalars)
 
     def record_end(self, global_step: int) -> None:
         """Mark the end of training: the last point of every curve is the last decision."""

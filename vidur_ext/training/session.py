@@ -26,7 +26,7 @@ from vidur_ext.routing.view import Earned
 from vidur_ext.training.episodes import CompiledEpisodes, EpisodePlan, Episodes, VidurEpisodes
 from vidur_ext.training.instruments import Instruments
 from vidur_ext.training.signals import ChunkFinished, SignalRequests
-from vidur_ext.training.validation import Validation
+from vidur_ext.training.validation import Candidates, Validation, changes_scores
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.stream import RequestStream
 
@@ -156,6 +156,7 @@ class TrainingSession:
         self._saver = saver
         self._schedule = SaveSchedule(saving, clock)
         self._validation = Validation(config) if saving.validation_freq is not None else None
+        self.candidates = Candidates(config.lookahead.ttft_weight)
         if stop_at_requests is not None and stop_at_requests % num_envs:
             raise UserError(
                 f"a chunk that ends after {stop_at_requests} requests is no multiple of "
@@ -167,7 +168,8 @@ class TrainingSession:
         self._replayed_digest: str | None = None
         self._signals = SignalRequests()
         self._consistent = True
-        self._score: tuple[int, float | None] = (-1, None)
+        self._validated_at: int | None = None
+        """PPO step whose policy was validated last."""
         self.learner = Learner(
             config,
             observation_schema(config.observation),
@@ -243,6 +245,7 @@ class TrainingSession:
                 "engine": self._config.simulation.engine,
                 "episodes": self._episodes.state_dict(),
             },
+            "validation": self.candidates.state_dict(),
             "metrics": self._instruments.state_dict(),
         }
 
@@ -277,7 +280,17 @@ class TrainingSession:
             )
             self._position = self._position.after_unfinished_episode()
             self.learner.abandon_episodes()
+        self._load_candidates(state["validation"], changed)
         self._check_rest()
+
+    def _load_candidates(self, state: StateDict, changed: Sequence[Difference]) -> None:
+        if self._validation is None:
+            return  # the training ends with its last policy
+        self.candidates.load_state_dict(state)
+        causes = [d.name for d in changed if changes_scores(d.name)]
+        if causes and self.candidates.scores:
+            _LOG.info("the validations so far do not count any more: %s changed", ", ".join(causes))
+            self.candidates.clear()
 
     def _check_rest(self) -> None:
         """The rest of the budget must be split evenly too, whoever trained its beginning."""
@@ -294,6 +307,9 @@ class TrainingSession:
     def _run_and_save(self, total: int) -> None:
         self._schedule.start(self.learner.updates)
         try:
+            begins = self.learner.ppo_step == 0 and self.learner.stabilizer.warm_started
+            if begins and self._validation is not None and not self.candidates.scores:
+                self._validate()
             if self._config.checkpointing.checkpoint_on_start and self.learner.ppo_step == 0:
                 self.save("start")
             while self.requests_done < total:
@@ -306,6 +322,10 @@ class TrainingSession:
                 _LOG.warning("an error ends the training; its state before it: %s", path)
             raise
         else:
+            scores = self.candidates.scores
+            stands = scores and scores[-1].updates == self.learner.updates
+            if self._validation is not None and self.learner.ppo_step and not stands:
+                self._validate()
             self.save_now("end")
 
     def _run_episode(self, total: int) -> None:
@@ -373,16 +393,31 @@ class TrainingSession:
         return f"saved {path}" if path is not None else f"NOT saved: {self._saver.failed[-1]}"
 
     def _validate(self) -> None:
-        """Score the policy of this step: minus the mean latency [s], so that greater is better."""
+        """Score the policy of this step, and keep it if it is the best so far."""
         assert self._validation is not None
-        latency = self._validation.mean_latency_s(self.learner.policy)
-        _LOG.info("validation after %d updates: %.3f s", self.learner.updates, latency)
-        # The decision at hand is counted already, but the validation belongs to its past.
-        self._instruments.record_validation(self.learner.global_step - 1, latency)
-        self._score = (self.learner.ppo_step, -latency)
+        learner = self.learner
+        # The decisions at hand are counted already, but the policy belongs to their past.
+        step = max(learner.global_step - self._episodes.num_envs, 0)
+        score = self._validation.score(learner.policy, step, learner.updates)
+        best = self.candidates.consider(score, learner.policy)
+        _LOG.info(
+            "validation of %s: objective %.3f s (mean E2E %.3f s, mean TTFT %.3f s)%s",
+            score.name(), self.candidates.objective_s(score), score.e2e_s, score.ttft_s,
+            ", the best so far" if best else "",
+        )  # fmt: skip
+        self._instruments.record_validation(
+            step,
+            {
+                "Validation/Objective": self.candidates.objective_s(score),
+                "Validation/MeanLatency": score.e2e_s,
+                "Validation/MeanTTFT": score.ttft_s,
+            },
+        )
+        self._validated_at = learner.ppo_step
 
     def _describe(self, reason: str) -> Description:
-        scored_step, score = self._score
+        validated = self._validated_at == self.learner.ppo_step
+        scores = self.candidates.scores
         return Description(
             ppo_step=self.learner.ppo_step,
             global_step=self.learner.global_step,
@@ -390,7 +425,8 @@ class TrainingSession:
             run_dir=str(self._run_dir),
             config_digest=self._config.digest(),
             num_replicas=self.learner.num_replicas,
-            val_score=score if scored_step == self.learner.ppo_step else None,
+            # Of checkpoints the greater score is the better one.
+            val_score=-self.candidates.objective_s(scores[-1]) if validated else None,
             versions=dict(package_versions()),
             facts={"episode": self._position.episode, "requests_done": self.requests_done},
             settings=self._config.settings(),

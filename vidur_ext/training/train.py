@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,8 +16,14 @@ from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import IncompatibleState, UserError
+from ppo_scheduler.files import disk_errors, write_file
 from ppo_scheduler.monitoring.run_log import run_log
-from ppo_scheduler.policy.routing_policy import RoutingPolicy, read_policy_state, save_policy
+from ppo_scheduler.policy.routing_policy import (
+    RoutingPolicy,
+    read_policy_state,
+    save_policy,
+    save_policy_state,
+)
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
@@ -205,11 +212,30 @@ def _train(
         elif store is not None and (aside := store.set_aside()) is not None:
             _LOG.info("moved the checkpoints of an earlier training to %s", aside)
         session.run()
-        save_policy(session.learner.policy, folder.policy)
-        _LOG.info("trained %d decisions, policy in %s", session.requests_done, folder.policy)
+        _export(session, folder)
     if saver is not None:
         saver.raise_failures()
     instruments.raise_failures()
+
+
+def _export(session: TrainingSession, folder: RunFolder) -> None:
+    """Write the policy of the best validation, or without any the last one, and say which it is."""
+    candidates = session.candidates
+    best, policy = candidates.best, candidates.policy()
+    if best is None or policy is None:
+        save_policy(session.learner.policy, folder.policy)
+        _LOG.info("trained %d decisions, policy in %s", session.requests_done, folder.policy)
+        return
+    save_policy_state(policy, folder.policy)
+    text = json.dumps(candidates.to_dict(), indent=2) + "\n"
+    with disk_errors(folder.validation, "the validations were not written", "Free space there"):
+        write_file(folder.validation, text.encode())
+    _LOG.info(
+        "trained %d decisions; the policy in %s is that of %s, the best of %d validated: "
+        "objective %.3f s",
+        session.requests_done, folder.policy, best.name(), len(candidates.scores),
+        candidates.objective_s(best),
+    )  # fmt: skip
 
 
 def _resume(session: TrainingSession, loaded: LoadedCheckpoint, config: TrainingConfig) -> None:

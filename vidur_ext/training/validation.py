@@ -1,15 +1,54 @@
-"""How good the policy is by now, on workloads that nothing else sees."""
+"""How good the policy is by now, on workloads that nothing else sees, and which was the best."""
 
 from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
+from ppo_scheduler.state import StateDict, snapshot
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.metrics import LEARNED
 from vidur_ext.evaluation.runner import runs_on_engine, runs_on_vidur
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import validation_table
+
+_SCORED_WITH = (
+    "cluster.*",
+    "simulation.*",
+    "workload.*",
+    "observation.*",
+    "checkpointing.validation_seeds",
+    "checkpointing.validation_requests",
+)
+
+
+def changes_scores(key: str) -> bool:
+    """Return whether scores from before and after a change of ``key`` cannot be compared."""
+    return any(fnmatchcase(key, pattern) for pattern in _SCORED_WITH)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A policy on the validation workloads: mean latencies of all requests [s].
+
+    global_step, updates: of the training when it was validated.
+    """
+
+    global_step: int
+    updates: int
+    e2e_s: float
+    ttft_s: float
+
+    def objective_s(self, ttft_weight: float) -> float:
+        """Return what training makes small: mean E2E plus weighted mean TTFT."""
+        return self.e2e_s + ttft_weight * self.ttft_s
+
+    def name(self) -> str:
+        """Return what the policy is called."""
+        return f"step {self.global_step}" if self.global_step else "the warm start"
 
 
 class Validation:
@@ -30,11 +69,70 @@ class Validation:
         compiled = config.simulation.engine == "compiled"
         self._cluster = engine_cluster(config) if compiled else None
 
-    def mean_latency_s(self, policy: RoutingPolicy) -> float:
-        """Return the mean end-to-end latency of all requests; the training is left untouched."""
+    def score(self, policy: RoutingPolicy, global_step: int, updates: int) -> Score:
+        """Return how the policy does; the training is left untouched."""
         runs = (
             runs_on_vidur(self._config, LEARNED, policy, self._workloads)
             if self._cluster is None
             else runs_on_engine(self._config, self._cluster, LEARNED, policy, self._workloads)
         )
-        return float(np.mean([run.completed_at - run.table.arrived_at for run in runs]))
+        e2e = [run.completed_at - run.table.arrived_at for run in runs]
+        ttft = [run.prefill_completed_at - run.table.arrived_at for run in runs]
+        return Score(global_step, updates, float(np.mean(e2e)), float(np.mean(ttft)))
+
+
+class Candidates:
+    """All scores, and the best policy so far: what a training ends with.
+
+    Args:
+        ttft_weight: what decides beside the mean E2E.
+    """
+
+    def __init__(self, ttft_weight: float) -> None:
+        self.scores: list[Score] = []
+        self.best: Score | None = None
+        self._ttft_weight = ttft_weight
+        self._policy: StateDict | None = None
+
+    def consider(self, score: Score, policy: RoutingPolicy) -> bool:
+        """Take a validated policy; return whether it is the best so far. The first of equals is."""
+        self.scores.append(score)
+        better = self.best is None or self.objective_s(score) < self.objective_s(self.best)
+        if better:
+            self.best, self._policy = score, snapshot(policy.state_dict())
+        return better
+
+    def objective_s(self, score: Score) -> float:
+        """Return what is compared."""
+        return score.objective_s(self._ttft_weight)
+
+    def policy(self) -> StateDict | None:
+        """Return the state of the best policy; None if none was validated."""
+        return self._policy
+
+    def clear(self) -> None:
+        """Forget what was validated on other workloads."""
+        self.scores, self.best, self._policy = [], None, None
+
+    def to_dict(self) -> dict[str, object]:
+        """Return plain Python values, fit for JSON."""
+        return {
+            "ttft_weight": self._ttft_weight,
+            "chosen": None if self.best is None else self._described(self.best),
+            "scores": [self._described(score) for score in self.scores],
+        }
+
+    def _described(self, score: Score) -> dict[str, object]:
+        return {"name": score.name(), **asdict(score), "objective_s": self.objective_s(score)}
+
+    def state_dict(self) -> StateDict:
+        return {
+            "scores": [asdict(score) for score in self.scores],
+            "best": None if self.best is None else asdict(self.best),
+            "policy": self._policy,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.scores = [Score(**score) for score in state["scores"]]
+        self.best = None if state["best"] is None else Score(**state["best"])
+        self._policy = state["policy"]

@@ -88,11 +88,11 @@ class HeuristicChooser:
         if len(words) - used[0] < WORDS_PER_DECISION + SPARE_WORDS:
             more = random_words(self._rng, _WORDS_AT_ONCE)
             self._dice = Dice(np.concatenate([words[used[0] :], more]), np.zeros(1, np.int64))
-        _write_sight(self._shown.sight, snapshot, request)
+        write_sight(self._shown.sight, snapshot, request)
         return _choose(self._number, self._shown, self._scores, self._dice)
 
 
-def _write_sight(sight: Sight, snapshot: ClusterSnapshot, request: ArrivingRequest) -> None:
+def write_sight(sight: Sight, snapshot: ClusterSnapshot, request: ArrivingRequest) -> None:
     """Write what is known of the replicas, of the first waiting requests and of the arriving one.
 
     ``queues`` may list fewer requests than the snapshot.
@@ -116,7 +116,7 @@ def _reward_of(rule: RewardRule, sight: Sight, memory: Memory, components: Float
 
 
 @compiled_entry
-def _write_observation(
+def write_features(
     rule: FeatureRule,
     shown: VidurView,
     memory: Memory,
@@ -166,12 +166,12 @@ class Witness:
     ) -> Observation:
         """Return what the policy sees (B = 1) when ``request`` arrives, and its telemetry."""
         schema = self._schema
-        _write_sight(self._shown.sight, snapshot, request)
+        write_sight(self._shown.sight, snapshot, request)
         replicas = np.empty((1, snapshot.num_replicas, len(schema.replica)))
         context = np.empty((1, len(schema.context)))
         telemetry = np.empty((1, len(schema.telemetry)))
         telemetry[:, schema.component_columns] = earned.components
-        _write_observation(
+        write_features(
             self._features, self._shown, self._memory, replicas[0], context[0], telemetry[0]
         )
         return Observation(replicas, context, telemetry)

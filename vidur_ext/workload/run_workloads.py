@@ -84,6 +84,10 @@ def workload_stream(config: TrainingConfig, purpose: Purpose, variant: int = 0) 
     )
 
 
+_VALIDATED_SHARE = 0.25
+"""Of a trace's training part, at most, for validation."""
+
+
 def demonstration_table(
     config: TrainingConfig, index: int, count: int, load_level: float
 ) -> RequestTable:
@@ -104,19 +108,20 @@ def validation_table(config: TrainingConfig, seed: int) -> RequestTable:
     Raises:
         UserError: the trace is too short.
     """
-    count = config.checkpointing.validation_requests
+    section = config.checkpointing
+    count = section.validation_requests
     stream = workload_stream(config, Purpose.VALIDATION_WORKLOAD, seed)
     if not isinstance(stream, TraceStream):
         return stream.window(0, count)
     available = len(stream.table)
-    first = available - (seed + 1) * count
-    if first < 0:
+    count = min(count, int(available * _VALIDATED_SHARE) // section.validation_seeds)
+    if count < 16:
         raise UserError(
             f"{config.workload.trace_file}: its training part has {available} requests, too few "
-            f"for {seed + 1} validation workloads of {count}; lower checkpointing.validation_seeds "
-            "or validation_requests"
+            f"for checkpointing.validation_seeds={section.validation_seeds} workloads of 16 in a "
+            "quarter of it: lower validation_seeds, or set validation_freq to null"
         )
-    return stream.window(first, count)
+    return stream.window(available - (seed + 1) * count, count)
 
 
 def evaluation_requests(config: TrainingConfig) -> int:

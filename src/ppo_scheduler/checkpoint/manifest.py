@@ -12,6 +12,7 @@ from pydantic_core import to_json
 
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION, migrate_manifest
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.sealed_json import is_sealed, sealed
 
 
 class UnusableCheckpoint(UserError):
@@ -83,7 +84,7 @@ class Manifest(Description):
         settings = document.pop("settings")
         first = {"schema_version": self.schema_version, "file": self.file}
         text = to_json({**first, **document, "settings": settings}, indent=2)
-        return _sealed(text.removesuffix(b"\n}"))
+        return sealed(text, _CHECKSUM)
 
     def misfit(self, data: bytes) -> str | None:
         """Return why ``data`` is not what the manifest describes, None if it is."""
@@ -123,7 +124,7 @@ def parse_manifest(content: bytes, checkpoint: Path) -> Manifest:
             "newer program that wrote it"
         )
     if version >= 2:
-        if not _is_sealed(content):
+        if not is_sealed(content, _CHECKSUM):
             raise unusable("is damaged or was edited: its manifest_sha256 is another")
         del document[_CHECKSUM]
     try:
@@ -132,18 +133,3 @@ def parse_manifest(content: bytes, checkpoint: Path) -> Manifest:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise unusable(f"is not a manifest ({where}: {first['msg']})") from error
-
-
-def _sealed(body: bytes) -> bytes:
-    """Return a JSON object whose end is missing with its checksum as the last key, and the end."""
-    checksum = hashlib.sha256(body).hexdigest()
-    return b'%b,\n  "%b": "%b"\n}\n' % (body, _CHECKSUM.encode(), checksum.encode())
-
-
-def _is_sealed(content: bytes) -> bool:
-    """Tell whether ``_sealed`` wrote this, bit for bit.
-
-    Bits, not values: a number may lose a bit and still be read as the same number.
-    """
-    body, _, _ = content.rpartition(b',\n  "%b"' % _CHECKSUM.encode())
-    return content == _sealed(body)

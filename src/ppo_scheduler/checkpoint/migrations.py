@@ -15,7 +15,7 @@ from ppo_scheduler.state import StateDict
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Version of the manifest and of the tree that this program writes."""
 
 
@@ -116,6 +116,16 @@ def _tree_from_3(tree: StateDict) -> StateDict:
     )
 
 
+def _tree_from_4(tree: StateDict) -> StateDict:
+    """Version 4 knew neither the costs of choices nor what episodes leave behind, and kept no best
+    policy. Its rollout lacks columns, so an unfinished one is collected anew."""
+    return {
+        **tree,
+        "simulation": {**tree["simulation"], "episodes": {"lengths": None}},
+        "validation": {"scores": [], "best": None, "policy": None},
+    }
+
+
 def _flat(tensors: Iterable[Tensor]) -> Tensor | None:
     """Return all numbers in one tensor, None if there are none."""
     import torch  # takes seconds; those who only read manifests do without
@@ -132,6 +142,12 @@ _MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
     _manifest_from_1,
     _unchanged,
     _unchanged,
+    _unchanged,
 ]
-_TREE_STEPS: list[Callable[[StateDict], StateDict]] = [_tree_from_1, _tree_from_2, _tree_from_3]
+_TREE_STEPS: list[Callable[[StateDict], StateDict]] = [
+    _tree_from_1,
+    _tree_from_2,
+    _tree_from_3,
+    _tree_from_4,
+]
 assert len(_MANIFEST_STEPS) == len(_TREE_STEPS) == SCHEMA_VERSION - 1

@@ -303,7 +303,7 @@ class TrainingSection(Section):
         pattern=r"^\w[\w.+-]*$",
     )
     seed: int = key(0, "the only seed: every random stream is spawned from it", ge=0, lt=2**63)
-    total_requests: int = key(4_000_000, "routing decisions to train on", unit="requests", ge=1)
+    total_requests: int = key(1_000_000, "routing decisions to train on", unit="requests", ge=1)
     episode_requests: int = key(
         2000, "requests per simulation; an episode ends when all are served", unit="requests", ge=2
     )
@@ -346,10 +346,19 @@ class CheckpointingSection(Section):
         None, "checkpoints at multiples of this PPO step are never deleted", unit="steps", ge=1
     )
     validation_freq: int | None = key(
-        None, "updates between two validations on workloads of their own", unit="updates", ge=1
+        10,
+        "updates between two validations on workloads of their own; the best policy validated is "
+        "the one that a training ends with, null: the last one",
+        unit="updates",
+        ge=1,
     )
-    validation_seeds: int = key(1, "workloads per validation", ge=1, le=1000)
-    validation_requests: int = key(512, "requests per validation workload", unit="requests", ge=16)
+    validation_seeds: int = key(8, "workloads per validation", ge=1, le=1000)
+    validation_requests: int = key(
+        1024,
+        "requests per validation workload; of a short trace fewer",
+        unit="requests",
+        ge=16,
+    )
     resume_from_checkpoint: Literal[False] | str = key(
         False, "checkpoint to continue (a path, or latest); `--resume` has the last word"
     )

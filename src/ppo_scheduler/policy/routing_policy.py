@@ -161,10 +161,18 @@ def read_policy_state(path: Path) -> StateDict:
     return state
 
 
-def load_policy(path: Path, schema: ObservationSchema) -> RoutingPolicy:
-    """Return the policy of a file, with the network it was saved with."""
-    state = read_policy_state(path)
+def policy_of(state: StateDict, schema: ObservationSchema) -> RoutingPolicy:
+    """Return the policy of a state, with the network it was saved with.
+
+    Raises:
+        IncompatibleState: the state was made for other features.
+    """
     architecture = ArchitectureSection.model_validate(state["architecture"])
     policy = RoutingPolicy(schema, architecture, state["clip"])
     policy.load_state_dict(state)
     return policy
+
+
+def load_policy(path: Path, schema: ObservationSchema) -> RoutingPolicy:
+    """Return the policy of a file, with the network it was saved with."""
+    return policy_of(read_policy_state(path), schema)

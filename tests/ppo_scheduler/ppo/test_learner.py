@@ -12,7 +12,7 @@ import torch
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.ppo.objective import log_probabilities
 from ppo_scheduler.ppo.rollout import RolloutBuffer
-from ppo_scheduler.ppo.update import Batch
+from ppo_scheduler.ppo.update import SampledBatch
 
 
 def run(learner, task, steps):
@@ -70,7 +70,7 @@ def test_before_the_first_gradient_step_every_ratio_is_one(make_learner, make_ta
         task.step(learner)
     rollout = learner.rollout
     zeros = np.zeros_like(rollout.reward)
-    batch = Batch.from_rollout(rollout, zeros, zeros)
+    batch = SampledBatch.from_rollout(rollout, zeros, zeros)
     filled = 30 * 2
     logits, _ = learner.policy.network(batch.replicas[:filled], batch.context[:filled])
     table = log_probabilities(logits, batch.temperature[:filled])
@@ -104,14 +104,16 @@ def test_learns_the_toy_task(make_learner, make_task, sink):
 
 
 def test_explained_variance_rises_when_the_value_is_predictable(make_learner, sink):
-    learner = make_learner(2, ppo_config={"gamma": 0.1, "critic_warmup_updates": 3})
+    learner = make_learner(
+        2, reward_config={"horizon_s": 0.43}, ppo_config={"critic_warmup_updates": 3}
+    )
     rng = np.random.default_rng(0)
     from ppo_scheduler.observation import Observation
 
     reward = np.zeros(2)
     for _ in range(600):
         level = rng.random((2, 1))
-        observation = Observation(rng.random((2, 3, 2)), level, np.ones((2, 4)))
+        observation = Observation(rng.random((2, 3, 2)), level, np.ones((2, 5)))
         learner.decide(observation, reward, np.zeros(2, bool))
         reward = -10.0 * level[:, 0]
     explained = sink.series("Training/ExplainedVariance")
@@ -180,7 +182,7 @@ def test_not_finite_gradients_are_skipped_and_then_fail(make_learner, make_task)
     zeros = np.zeros_like(learner.rollout.reward)
     rollout: RolloutBuffer = learner.rollout
     rollout.replicas[:] = 0.0
-    batch = Batch.from_rollout(rollout, zeros * math.nan, zeros)
+    batch = SampledBatch.from_rollout(rollout, zeros * math.nan, zeros)
     with pytest.raises(FloatingPointError, match="3 gradient steps in a row"):
         learner.updater.update(batch, learner._coefficients(), np.random.default_rng(0))
     assert same(before, weights(learner))
@@ -218,7 +220,6 @@ def test_without_optimizer_state_adamw_starts_afresh(make_learner, make_task):
     "ppo_config.learning_rate",
     "ppo_config.weight_decay",
     "ppo_config.adam_eps",
-    "ppo_config.gamma",
     "ppo_config.gae_lambda",
     "ppo_config.clip_ratio",
     "ppo_config.value_clip",
@@ -237,7 +238,6 @@ def test_without_optimizer_state_adamw_starts_afresh(make_learner, make_task):
         ("learning_rate", 1e-3),
         ("weight_decay", 0.1),
         ("adam_eps", 1e-3),
-        ("gamma", 0.9),
         ("gae_lambda", 0.5),
         ("clip_ratio", 0.05),
         ("value_clip", None),

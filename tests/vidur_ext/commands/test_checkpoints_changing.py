@@ -6,14 +6,21 @@ import io
 import json
 import os
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ppo_scheduler.checkpoint.reading import load_named
 from ppo_scheduler.config.learner_sections import ObservationSection
-from ppo_scheduler.policy.routing_policy import load_policy
+from ppo_scheduler.deployed import RoutingPolicy, Snapshot
+from ppo_scheduler.deployed.policy import NEAR_TIE
+from ppo_scheduler.observation import Observation
+from ppo_scheduler.policy.routing_policy import load_policy, policy_of
 from vidur_ext.routing.features import observation_schema
+
+GOLDEN = Path(__file__).parents[2] / "ppo_scheduler" / "checkpoint" / "golden"
 
 
 class TestPrune:
@@ -154,7 +161,12 @@ class TestExport:
 
     @pytest.mark.parametrize(
         ("output", "message"),
-        [(".", "is a folder; name the policy file"), ("file/p.pt", "the policy was not written")],
+        [
+            (".", "is a folder; name the policy file"),
+            ("file/p.pt", "the policy was not written"),
+            ("file/p.json", "the policy was not written"),
+            ("p.npz", "p.npz: name it NAME.pt for this program, or NAME.json for a gateway"),
+        ],
     )
     def test_a_place_that_cannot_be_written_is_named(
         self, checkpoints, real_checkpoint, tmp_path, output, message
@@ -173,3 +185,115 @@ class TestExport:
         assert status == 2
         assert "damaged" in err
         assert not (tmp_path / "p.pt").exists()
+
+
+class TestExportForAGateway:
+    @pytest.fixture
+    def newest_checkpoint(self):
+        [path] = (GOLDEN / "schema_4").glob("*.pt")
+        return path
+
+    def test_it_chooses_as_the_policy_of_the_checkpoint(
+        self, checkpoints, newest_checkpoint, tmp_path
+    ) -> None:
+        status, out, _ = checkpoints("export", newest_checkpoint, "--output", "new/router.json")
+        assert status == 0
+        assert "wrote new/router.json" in out
+        assert "of PPO step 50" in out
+        deployed = RoutingPolicy.load(tmp_path / "new" / "router.json")
+        schema = observation_schema(ObservationSection())
+        trained = policy_of(load_named(newest_checkpoint).tree["learner"]["policy"], schema)
+        rng = np.random.default_rng(0)
+        replicas = rng.exponential(10.0, (1, 2, len(schema.replica)))
+        context = rng.exponential(10.0, (1, len(schema.context)))
+        observation = Observation(replicas, context, np.empty((1, 0)))
+        np.testing.assert_allclose(
+            deployed.logits(Snapshot(replicas[0], context[0])),
+            trained.evaluate(trained.normalize(observation))[0][0].numpy(),
+            atol=NEAR_TIE,
+        )
+
+    def test_the_schema_says_what_every_feature_is(
+        self, checkpoints, newest_checkpoint, tmp_path
+    ) -> None:
+        checkpoints("export", newest_checkpoint, "--output", "router.json")
+        deployed = RoutingPolicy.load(tmp_path / "router.json")
+        schema = observation_schema(ObservationSection())
+        replica = {feature.name: feature for feature in deployed.replica_features}
+        assert tuple(replica) == schema.replica
+        assert tuple(feature.name for feature in deployed.context_features) == schema.context
+        seen = [
+            (replica[name].unit, replica[name].meaning)
+            for name in ("running", "kv_fraction_gap", "outstanding_variance", "queue1_age_s")
+        ]
+        assert seen == [
+            ("requests", "with KV blocks"),
+            ("share", "of the KV cache that is taken; above the replica with the least"),
+            ("(requests)²", "outstanding: exponentially weighted"),
+            ("s", "since its arrival; of waiting request 1, from 0 on; 0 without one"),
+        ]
+
+    def test_it_is_for_the_cluster_it_was_trained_for_or_the_one_named(
+        self, checkpoints, newest_checkpoint, tmp_path
+    ) -> None:
+        (tmp_path / "five.json").write_text('{"cluster": {"num_replicas": 5, "block_size": 32}}')
+        checkpoints("export", newest_checkpoint, "--output", "two.json")
+        own = RoutingPolicy.load(tmp_path / "two.json").origin
+        assert (len(own["replicas"]), own["block_size"]) == (2, 16)
+        assert own["trained"]["ppo_step"] == 50
+        named = ("--config", "five.json", "--output", "two.json", "--force")
+        checkpoints("export", newest_checkpoint, *named)
+        other = RoutingPolicy.load(tmp_path / "two.json").origin
+        assert (len(other["replicas"]), other["block_size"]) == (5, 32)
+
+    def test_the_policy_of_a_run_is_exported_with_the_config_beside_it(
+        self, checkpoints, newest_checkpoint, tmp_path
+    ) -> None:
+        run = tmp_path / "run"
+        checkpoints("export", newest_checkpoint, "--output", "run/policy.pt")
+        status, _, err = checkpoints("export", "run/policy.pt", "--output", "router.json")
+        assert status == 2
+        assert "run/policy.pt: no config.json beside it" in err
+        (run / "config.json").write_text('{"cluster": {"num_replicas": 3}}')
+        status, out, _ = checkpoints("export", "run/policy.pt", "--output", "router.json")
+        assert status == 0
+        assert out.endswith("of run/policy.pt\n")
+        assert len(RoutingPolicy.load(tmp_path / "router.json").origin["replicas"]) == 3
+
+    def test_a_checkpoint_without_settings_needs_a_config(
+        self, checkpoints, old_checkpoint, tmp_path
+    ) -> None:
+        status, _, err = checkpoints("export", old_checkpoint, "--output", "router.json")
+        assert status == 2
+        assert "does not say what it was trained with: name its config with --config" in err
+        shown = '{"observation": {"history": false, "queue_slots": 0}}'
+        (tmp_path / "c.json").write_text(shown)
+        named = ("--config", "c.json", "--output", "router.json")
+        assert checkpoints("export", old_checkpoint, *named)[0] == 0
+
+    @pytest.mark.parametrize(
+        ("key", "value", "message"),
+        [
+            ("simulation.engine", "vidur", ""),
+            ("ppo_config.of_an_earlier_version", 1, ""),
+            ("cluster.gone", 1, "settings of an earlier version (cluster.gone: Extra inputs"),
+        ],
+    )
+    def test_settings_that_features_do_not_depend_on_do_not_matter(
+        self, checkpoints, series, folder, real_checkpoint, key, value, message
+    ) -> None:
+        settings = load_named(real_checkpoint).manifest.settings
+        series.save(1, settings={**settings, key: value})
+        status, _, err = checkpoints("export", 1, "--dir", folder, "--output", "router.json")
+        assert status == (2 if message else 0)
+        assert message in err
+
+    def test_a_config_that_shows_other_features_is_refused(
+        self, checkpoints, newest_checkpoint, tmp_path
+    ) -> None:
+        (tmp_path / "c.json").write_text('{"observation": {"history": false}}')
+        named = ("--config", "c.json", "--output", "router.json")
+        status, _, err = checkpoints("export", newest_checkpoint, *named)
+        assert status == 2
+        assert "the saved policy sees other features" in err
+        assert not (tmp_path / "router.json").exists()
