@@ -16,22 +16,23 @@ import torch
 
 pytestmark = pytest.mark.slow
 
+CONFIG: dict[str, dict[str, object]] = {
+    "training": {"total_requests": 1600},
+    "warmstart": {"method": "imitation"},
+    "evaluation": {"enabled": True, "requests": 64, "vidur_workloads": 0},
+}
 SUITE = ("suite", "--scenarios", "small.json", "--seeds", "2", "--processes", "2")
 
 
 @pytest.fixture
 def place(place):
-    return place.configure(
-        training={"total_requests": 1600}, evaluation={"enabled": True, "requests": 64}
-    )
+    return place.configure(**CONFIG)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(new_place):
     """A folder with a suite that was never interrupted."""
-    place = new_place(
-        training={"total_requests": 1600}, evaluation={"enabled": True, "requests": 64}
-    )
+    place = new_place(**CONFIG)
     result = place.run_command(*SUITE)
     assert result.returncode == 0, result.stderr
     return place
@@ -83,7 +84,7 @@ def assert_ends_like(place, undisturbed) -> None:
 
 def test_results_have_both_seeds_of_every_scheduler(undisturbed) -> None:
     found = results(undisturbed)["scenarios"]["small"]
-    assert found.keys() == {"ppo", "behaviour_cloning", "least_outstanding", "round_robin"}
+    assert found.keys() >= {"ppo", "least_outstanding", "round_robin"}
     assert all(len(figures) == 2 for one in found.values() for figures in one.values())
 
 

@@ -22,7 +22,7 @@ from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.run_workloads import arrival_rates, workload_stream
 
 ROUTER = "min_predicted_latency"
-"""Routes: the best heuristic on every homogeneous and mixed cluster tried."""
+"""Routes: the best heuristic on most scenarios, and within two percent of it on the others."""
 
 REQUESTS = 65_536
 """Length of the run; the mean output of so many requests is known to half a percent."""

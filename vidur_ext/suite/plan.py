@@ -9,6 +9,7 @@ from typing import Any
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.loading import load_config
+from vidur_ext.config.sections import CONTROLS, ORACLES, PLANNERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 
@@ -114,6 +115,11 @@ def _load(file: Path, overrides: Sequence[str], trace: Path | None) -> TrainingC
     config = load_config(file, overrides)
     if trace is not None and config.workload.source == "trace":
         config = load_config(file, [*overrides, f"workload.trace_file={trace}"])
+    if {*config.evaluation.schedulers} <= {*ORACLES, *CONTROLS, *PLANNERS}:
+        raise UserError(
+            f"{file}: evaluation.schedulers names nothing that a router could be; name a heuristic "
+            "to be set against"
+        )
     if not config.evaluation.enabled:
         raise UserError(f"{file}: evaluation.enabled=false leaves nothing to judge; set it to true")
     return config

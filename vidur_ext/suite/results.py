@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, Literal
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.config.sections import SCHEDULERS
+from vidur_ext.evaluation.comparison import COMPARISON_VERSION
 from vidur_ext.evaluation.metrics import LEARNED
 from vidur_ext.evaluation.saturation import Saturation, saturation_of
 from vidur_ext.suite.plan import Cell, Plan
@@ -72,8 +72,7 @@ class ScenarioResult:
 
     Attributes:
         facts: what the comparisons say of their runs, as far as it holds for all seeds.
-        best_heuristics: the one of each training seed: of the realistic ones that with the lowest
-            mean E2E over all held-out workloads of the seed.
+        best_heuristics: the one of each training seed, on its held-out workloads.
         saturation: what the cluster sustains; None where the compiled engine does not simulate it.
     """
 
@@ -153,7 +152,7 @@ def scenario_result(
         comparisons: documents as in ``comparison.json``.
 
     Raises:
-        UserError: they do not compare the same schedulers, or no realistic heuristic.
+        UserError: they do not compare the same schedulers.
     """
     seeds = [{entry["name"]: entry for entry in one["schedulers"]} for one in comparisons]
     names = list(seeds[0])
@@ -163,21 +162,20 @@ def scenario_result(
                 f"scenario {name}: seed {number} compares {', '.join(entries)}, seed 0 "
                 f"{', '.join(names)}; begin the suite anew with another --output-dir"
             )
-    best = [best_heuristic(name, list(entries.values())) for entries in seeds]
     schedulers = [
         SchedulerResult(
             scheduler,
             kind_of(seeds[0][scheduler]),
             seeds[0][scheduler]["uses_output_lengths"],
-            e2e=_ratios(scheduler, seeds, best, "e2e_mean_s"),
-            ttft_p99=_ratios(scheduler, seeds, best, "ttft_p99_s"),
+            e2e=_ratios([one[scheduler] for one in seeds], "e2e_vs_best_heuristic"),
+            ttft_p99=_ratios([one[scheduler] for one in seeds], "ttft_p99_vs_best_heuristic"),
         )
         for scheduler in names
     ]
     return ScenarioResult(
         name,
         {fact: text for fact, text in comparisons[0]["facts"].items() if fact not in _OF_ONE_SEED},
-        tuple(best),
+        tuple(comparison["best_heuristic"] for comparison in comparisons),
         saturation,
         tuple(sorted(schedulers, key=lambda one: one.e2e.median)),
     )
@@ -185,42 +183,15 @@ def scenario_result(
 
 def kind_of(entry: Mapping[str, Any]) -> Kind:
     """Return what a scheduler of a comparison is."""
-    if entry["name"] not in SCHEDULERS:
-        return "policy"
-    if entry.get("planner", False):  # comparisons before schema version 3 know none
-        return "planner"
-    if entry["control"]:
-        return "control"
+    for kind in ("policy", "planner", "control"):
+        if entry[kind]:
+            return kind
     return "oracle" if entry["uses_output_lengths"] else "heuristic"
 
 
-def best_heuristic(scenario: str, entries: Sequence[Mapping[str, Any]]) -> str:
-    """Return the realistic heuristic with the lowest mean E2E over all workloads.
-
-    Raises:
-        UserError: there is none.
-    """
-    heuristics = [entry for entry in entries if kind_of(entry) == "heuristic"]
-    if not heuristics:
-        raise UserError(
-            f"scenario {scenario}: evaluation.schedulers names no heuristic that a router could be"
-        )
-    best = min(heuristics, key=lambda entry: float(entry["pooled"]["e2e_mean_s"]))
-    return str(best["name"])
-
-
-def _ratios(
-    scheduler: str,
-    seeds: Sequence[Mapping[str, Mapping[str, Any]]],
-    best: Sequence[str],
-    figure: str,
-) -> Ratios:
-    return Ratios(
-        tuple(
-            entries[scheduler]["pooled"][figure] / entries[name]["pooled"][figure]
-            for entries, name in zip(seeds, best, strict=True)
-        )
-    )
+def _ratios(entries: Sequence[Mapping[str, Any]], figure: str) -> Ratios:
+    """Return a figure of one scheduler, by seed."""
+    return Ratios(tuple(float(entry[figure]) for entry in entries))
 
 
 def _read(cell: Cell) -> dict[str, Any]:
@@ -231,6 +202,11 @@ def _read(cell: Cell) -> dict[str, Any]:
         raise UserError(
             f"{file}: cannot be read ({error}); delete {cell.folder.comparison} to compare again"
         ) from None
+    if document["schema_version"] != COMPARISON_VERSION:
+        raise UserError(
+            f"{file}: has schema version {document['schema_version']}, not {COMPARISON_VERSION}; "
+            f"delete {cell.folder.comparison} to compare again"
+        )
     return document
 
 

@@ -12,8 +12,12 @@ from vidur_ext.suite.plan import Plan, plan_suite
 
 SMALL: dict[str, dict[str, object]] = {
     "training": {"total_requests": 80, "episode_requests": 80},
-    "evaluation": {"schedulers": ["least_outstanding", "always_first"], "requests": 32},
-    "warmstart": {"teachers": ["vllm_dp"], "demo_requests": 32},
+    "evaluation": {
+        "schedulers": ["least_outstanding", "always_first"],
+        "requests": 32,
+        "vidur_workloads": 0,
+    },
+    "warmstart": {"method": "imitation", "teachers": ["vllm_dp"], "demo_requests": 32},
     "monitoring": {"log_level": "info"},
 }
 

@@ -52,6 +52,13 @@ def test_a_scenario_without_a_comparison_is_refused(scenario) -> None:
         plan_suite({"small": file}, 1, asked_for=True)
 
 
+def test_a_scenario_without_a_heuristic_is_refused(scenario) -> None:
+    only = {"schedulers": ["oracle_work", "always_first"], "baseline": "always_first"}
+    file = scenario(evaluation=only)
+    with pytest.raises(UserError, match="names nothing that a router could be"):
+        plan_suite({"small": file}, 1, asked_for=True)
+
+
 def test_a_scenario_whose_trace_is_not_there_is_left_out_and_says_why(scenario) -> None:
     files = {"small": scenario(), "trace": scenario("trace", **TRACE)}
     plan = plan_suite(files, 1, asked_for=False)

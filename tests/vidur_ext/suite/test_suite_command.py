@@ -47,7 +47,7 @@ def test_what_is_trained_is_reported_and_not_trained_again(suite, scenario, tmp_
     compared = json.loads(cell.folder.comparison_json.read_text())
     figures = {one["name"]: one["pooled"] for one in compared["schedulers"]}
     best = figures["least_outstanding"]
-    assert document["scenarios"]["tiny"].keys() == figures.keys() >= {"ppo", "behaviour_cloning"}
+    assert document["scenarios"]["tiny"].keys() == figures.keys()
     for name, pooled in figures.items():
         assert document["scenarios"]["tiny"][name] == {
             "e2e_vs_best_heuristic": [pooled["e2e_mean_s"] / best["e2e_mean_s"]],
