@@ -15,7 +15,6 @@ from vidur_ext.evaluation.runner import runs_on_engine, runs_on_vidur
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import validation_table
 
-
 _SCORED_WITH = (
     "cluster.*",
     "simulation.*",
