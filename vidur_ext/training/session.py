@@ -157,6 +157,8 @@ class TrainingSession:
         self._schedule = SaveSchedule(saving, clock)
         self._validation = Validation(config) if saving.validation_freq is not None else None
         self.candidates = Candidates(config.lookahead.ttft_weight)
+        self._score_first = warm_start is not None
+        """The policy that training goes on from is a candidate that has no score yet."""
         if stop_at_requests is not None and stop_at_requests % num_envs:
             raise UserError(
                 f"a chunk that ends after {stop_at_requests} requests is no multiple of "
@@ -291,6 +293,7 @@ class TrainingSession:
         if causes and self.candidates.scores:
             _LOG.info("the validations so far do not count any more: %s changed", ", ".join(causes))
             self.candidates.clear()
+            self._score_first = True
 
     def _check_rest(self) -> None:
         """The rest of the budget must be split evenly too, whoever trained its beginning."""
@@ -307,8 +310,7 @@ class TrainingSession:
     def _run_and_save(self, total: int) -> None:
         self._schedule.start(self.learner.updates)
         try:
-            begins = self.learner.ppo_step == 0 and self.learner.stabilizer.warm_started
-            if begins and self._validation is not None and not self.candidates.scores:
+            if self._validation is not None and self._score_first:
                 self._validate()
             if self._config.checkpointing.checkpoint_on_start and self.learner.ppo_step == 0:
                 self.save("start")
