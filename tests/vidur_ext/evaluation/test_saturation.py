@@ -47,7 +47,9 @@ def test_twice_the_replicas_sustain_a_little_more_than_twice_the_rate() -> None:
 
 
 def test_saturation_needs_the_compiled_engine() -> None:
-    config = load_config(None, ["simulation.engine=vidur", "parallel_training.num_envs=1"])
+    on_vidur = ["simulation.engine=vidur", "parallel_training.num_envs=1"]
+    on_vidur += ["ppo_config.advantage=gae", "warmstart.method=imitation"]
+    config = load_config(None, on_vidur)
     with pytest.raises(UserError, match='found on the compiled engine, not on "vidur"'):
         saturation_of(config)
 
