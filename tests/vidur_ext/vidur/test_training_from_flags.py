@@ -17,6 +17,7 @@ CONFIGS = {
     "vidur": {
         "simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1},
         "cluster": {"num_pipeline_stages": 2}, "evaluation": {"enabled": False},
+        "ppo_config": {"advantage": "gae"}, "warmstart": {"method": "imitation"},
     },
     "trace": {"workload": {"source": "trace", "trace_file": "a.csv", "trace_format": "azure"}},
 }  # fmt: skip
@@ -53,7 +54,11 @@ def test_places_come_back_from_their_flags(job):
 
 
 def test_vidurs_own_requests_are_the_budget(job):
-    groups = {"parallel_training": {"num_envs": 1}, "workload": {"max_tokens": 4096}}
+    groups = {
+        "parallel_training": {"num_envs": 1},
+        "workload": {"max_tokens": 4096},
+        "checkpointing": {"validation_freq": None},
+    }
     one = job(groups, *VIDURS_REQUESTS)
     assert one.stream.num_requests == 120
     assert one.config.training.total_requests == 120
