@@ -136,7 +136,7 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
             raise UserError(
                 "checkpointing.validation_freq needs workloads of its own, which the request "
                 f"generator {config.request_generator_config.get_type()} does not have: use "
-                "stream, or set it to null"
+                f"stream, or --{SCHEDULER_FLAG_PREFIX}checkpointing_validation_freq null"
             )
         budget = {"total_requests": len(requests)}
         tree["training"] = learner.training.model_copy(update=budget)
@@ -155,6 +155,8 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
                 "simulation": simulation,
                 "workload": _workload_tree(config),
                 "parallel_training": {"num_envs": scheduler.num_envs},
+                # It lies before such a training, which is given what came of it.
+                "warmstart": {"enabled": False},
             }
         )
     except ValidationError as error:
