@@ -27,8 +27,20 @@ SMALL: dict[str, dict[str, object]] = {
     "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
     "ppo_config": {"rollout_len": 32, "minibatch_size": 16, "critic_warmup_updates": 1},
     "statistics_stabilization": {"collect_steps": 16},
-    "checkpointing": {"checkpoint_interval": 25},
-    "warmstart": {"demo_requests": 16, "epochs": 1, "load_levels": [1.0], "teachers": ["vllm_dp"]},
+    "checkpointing": {
+        "checkpoint_interval": 25,
+        "validation_seeds": 1,
+        "validation_requests": 32,
+    },
+    "warmstart": {
+        "rounds": 2,
+        "labels_per_round": 32,
+        "steps_per_round": 5,
+        "demo_requests": 16,
+        "epochs": 1,
+        "load_levels": [1.0],
+        "teachers": ["vllm_dp"],
+    },
     "parallel_training": {"num_envs": 1, "num_workers": 1},
     "evaluation": {
         "enabled": False,

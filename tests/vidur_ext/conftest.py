@@ -48,6 +48,8 @@ def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
         "checkpointing": {
             "checkpoint_dir": str(root / "checkpoints"),
             "checkpoint_interval": 1000,
+            "validation_seeds": 1,
+            "validation_requests": 32,
         },
         "monitoring": {"progress_bar": False, "log_level": "warning"},
         "cluster": {"num_replicas": 3},

@@ -135,6 +135,8 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
                 "simulation": _simulation_tree(config),
                 "workload": _workload_tree(config),
                 "parallel_training": {"num_envs": scheduler.num_envs},
+                # It lies before such a training, which is given what came of it.
+                "warmstart": {"enabled": False},
             }
         )
     except ValidationError as error:

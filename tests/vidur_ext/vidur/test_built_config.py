@@ -13,7 +13,12 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 
-ON_VIDUR = {"simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1}}
+ON_VIDUR = {
+    "simulation": {"engine": "vidur"},
+    "parallel_training": {"num_envs": 1},
+    "ppo_config": {"advantage": "gae"},
+    "warmstart": {"method": "imitation"},
+}
 CONFIGS = {
     "default": {},
     "vllm": {"cluster": {"replica_scheduler": "vllm", "max_tokens_in_batch": 2048}},
