@@ -47,7 +47,7 @@ def began_anew(place, kind: str, *, cloned: bool, loaded: bool) -> bool:
     assert place.manifest["run_dir"] == str(run.relative_to(place.path))
     assert place.manifest["global_step"] == 150
     assert RESUMED not in log
-    assert (run / "behaviour_cloning.json").exists() == cloned
+    assert (run / "warm_start.json").exists() == cloned
     assert (run / "demonstrations.npz").exists() == cloned
     assert ("fine-tuning given model/päpier.pt" in log) == (cloned and loaded)
     same = log.count("chooses the same in all of 512 probe states")
@@ -264,7 +264,7 @@ def test_a_key_of_the_config_answers_as_well(trained):
 def test_the_help_shows_the_values_of_the_config(place):
     text = " ".join(re.sub(r"[│\s]+", " ", place.run("--help").stdout).split())
     assert "default 120 (training.total_requests)" in text
-    assert "default 16 (warmstart.demo_requests)" in text
+    assert "default 16 (warmstart.demo_requests), 32 (warmstart.labels_per_round)" in text
     assert "default 22.0 (workload.qps)" in text
 
 
@@ -272,7 +272,7 @@ def test_the_help_shows_the_values_of_the_config(place):
 def test_verbose_says_more(place):
     result = place.run("--verbose", "--ppo-requests", "20")
     assert result.returncode == 0
-    assert "cloning epoch 0" in result.stderr
+    assert "warm start, round 0" in result.stderr
 
 
 @SLOW
