@@ -130,7 +130,9 @@ def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read)
     policy = run / "pretrained_actor.pt"
     assert policy.exists()
     assert f"--external-pretrain {policy.relative_to(place.path)}" in text.replace("'", "")
-    assert {"warm_start.json", "warm_start.csv", "tensorboard"} <= {path.name for path in run.iterdir()}
+    assert {"warm_start.json", "warm_start.csv", "tensorboard"} <= {
+        path.name for path in run.iterdir()
+    }
 
     fits = place.run_command("validate-model", *SMALL, str(policy), "--json")
     assert (fits.returncode, json.loads(fits.stdout)["fits"]) == (0, True)
@@ -171,3 +173,20 @@ def test_a_training_begins_with_a_set(place):
     assert elsewhere.returncode == 2
     assert the_set(place).name in elsewhere.stderr
     assert len(place.runs) == 1
+
+
+def test_a_training_that_was_killed_in_its_warm_start_begins_again_to_the_same_bits(place, until):
+    """Many rounds, of which the first is on the disk when the process dies."""
+    begin = ("--resume", "never", "--ppo-requests", "20", "--bc-epochs", "30")
+    killed = place.start(*begin)
+    until(lambda: any((run / "demonstrations.npz").exists() for run in place.runs), killed)
+    killed.kill()
+    killed.communicate()
+    [first] = place.runs
+    assert not (first / "pretrained_actor.pt").exists()
+    for _ in range(2):
+        done = place.run(*begin)
+        assert done.returncode == 0, done.stderr
+    _, again, straight = place.runs
+    for name in ("demonstrations.npz", "warm_start.json", "pretrained_actor.pt"):
+        assert (again / name).read_bytes() == (straight / name).read_bytes(), name
