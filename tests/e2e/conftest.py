@@ -35,6 +35,7 @@ SMALL: dict[str, dict[str, object]] = {
     "warmstart": {
         "rounds": 2,
         "labels_per_round": 32,
+        "label_share": 1.0,
         "steps_per_round": 5,
         "demo_requests": 16,
         "epochs": 1,

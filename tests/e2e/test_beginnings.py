@@ -103,7 +103,7 @@ print([name for name in ("torch", "vidur", "pandas", "matplotlib", "numba") if n
 
 def test_with_both_answer_one_resumes(situation, finished):
     place, arguments, prompt = situation("both")
-    child = place.terminal(*arguments, "--set", "ppo_config.gamma=0.9")
+    child = place.terminal(*arguments, "--set", "ppo_config.clip_ratio=0.3")
     for text in (
         "A training can be resumed",
         r"latest\.pt +-> checkpoint_step_00000120\.pt",
@@ -111,7 +111,7 @@ def test_with_both_answer_one_resumes(situation, finished):
         r"decisions +120; 120 requests",
         r"age +\d+",
         r"size +0\.\d\d MB",
-        r"ppo_config\.gamma: [\d.]+ in the checkpoint, 0\.9 now",
+        r"ppo_config\.clip_ratio: [\d.]+ in the checkpoint, 0\.3 now",
         "An external model is given: given model/päpier.pt",
         prompt,
     ):
@@ -263,9 +263,9 @@ def test_a_key_of_the_config_answers_as_well(trained):
 
 def test_the_help_shows_the_values_of_the_config(place):
     text = " ".join(re.sub(r"[│\s]+", " ", place.run("--help").stdout).split())
-    assert "default 120 (training.total_requests)" in text
-    assert "default 16 (warmstart.demo_requests), 32 (warmstart.labels_per_round)" in text
-    assert "default 22.0 (workload.qps)" in text
+    assert "default: training.total_requests 120" in text
+    assert "default: warmstart.demo_requests 16, warmstart.labels_per_round 32" in text
+    assert "default: workload.qps 22.0" in text
 
 
 @SLOW

@@ -84,6 +84,7 @@ def test_a_bad_checkpoint_ends_in_one_message(main, tmp_path):
     result = main(
         *VIDUR_FLAGS, *NO_PLOTS,
         "--global_scheduler_config_type", "ppo_modular", f"{PPO}load_checkpoint", "none.pt",
+        f"{PPO}checkpointing_validation_freq", "null",
     )  # fmt: skip
     assert result.returncode == 2
     assert "none.pt" in result.stderr

@@ -123,7 +123,7 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
             raise UserError(
                 "checkpointing.validation_freq needs workloads of its own, which the request "
                 f"generator {config.request_generator_config.get_type()} does not have: use "
-                "stream, or set it to null"
+                f"stream, or --{SCHEDULER_FLAG_PREFIX}checkpointing_validation_freq null"
             )
         budget = {"total_requests": len(requests)}
         tree["training"] = learner.training.model_copy(update=budget)

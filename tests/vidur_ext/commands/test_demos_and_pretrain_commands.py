@@ -110,5 +110,5 @@ def test_help_shows_the_defaults_of_the_config_that_is_named(run, words, values)
     assert (section.demo_requests, section.labels_per_round) != (777, 8888)
     Path("other.json").write_text(json.dumps(document))
     shown = run(*words, "--config", "other.json", "--help").output
-    assert "777 (warmstart.demo_requests), 8888 (warmstart.labels_per_round)" in unwrapped(shown)
+    assert "warmstart.demo_requests 777, warmstart.labels_per_round 8888" in unwrapped(shown)
     assert all(value in shown for value in values)
