@@ -123,7 +123,7 @@ def test_the_report_says_how_its_policies_came_about(job):
     chosen, count = validated["chosen"], len(validated["scores"])
     assert facts["Policy"] == (
         f"that of {chosen['name']}: of {count} validated the one with the smallest "
-        f"mean E2E + 5 x mean TTFT, {chosen['objective_s']:.3f} s"
+        f"mean E2E + {validated['ttft_weight']:g} x mean TTFT, {chosen['objective_s']:.3f} s"
     )
     page = (folder / "comparison" / "comparison.html").read_text(encoding="utf-8")
     assert "learned from costs; held-out regret after each round" in page
