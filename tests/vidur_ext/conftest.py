@@ -24,8 +24,18 @@ from vidur_ext.workload.request_table import RequestTable
 torch.set_num_threads(1)
 
 
+WITHOUT_PRICES: dict[str, dict[str, object]] = {
+    "ppo_config": {"advantage": "gae"},
+    "warmstart": {"method": "imitation"},
+}
+"""What a config says where choices cannot be priced: on Vidur."""
+
+
 def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
-    """Return a config of a tiny training below ``root``; ``groups`` override keys."""
+    """Return a config of a tiny training below ``root``; ``groups`` override keys.
+
+    With the engine "vidur" it says ``WITHOUT_PRICES``, which is all that Vidur can.
+    """
     base: dict[str, dict[str, object]] = {
         "training": {
             "total_requests": 240,
@@ -52,8 +62,10 @@ def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
         "parallel_training": {"num_envs": 1, "num_workers": 1},
         "evaluation": {"num_seeds": 1, "requests": 64, "bootstrap_samples": 20},
     }
-    for group, keys in groups.items():
-        base[group] = {**base.get(group, {}), **keys}
+    on_vidur = groups.get("simulation", {}).get("engine") == "vidur"
+    for changes in (WITHOUT_PRICES if on_vidur else {}, groups):
+        for group, keys in changes.items():
+            base[group] = {**base.get(group, {}), **keys}
     return TrainingConfig.model_validate(
         {
             group: {name: tuple(v) if isinstance(v, list) else v for name, v in keys.items()}
