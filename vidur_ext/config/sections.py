@@ -131,20 +131,21 @@ _FOLDER = "vidur_ext.routing.heuristics"
 HEURISTIC_NAMES = module_names(_FOLDER)
 """The heuristics this plug-in adds, one file each."""
 
-ORACLES = marked(_FOLDER, "USES_OUTPUT_LENGTHS")
-"""Those of them that know true output lengths, which no real router does."""
+PLANNERS = ("lookahead", "clairvoyant")
+"""Routers that simulate every choice with the compiled engine. The second one knows output lengths.
+"""
+
+ORACLES = (*marked(_FOLDER, "USES_OUTPUT_LENGTHS"), "clairvoyant")
+"""Schedulers that know true output lengths, which no real router does."""
 
 CONTROLS = marked(_FOLDER, "CONTROL")
-"""Those of them that are deliberately bad: a workload on which they do not lose cannot tell good
+"""Heuristics that are deliberately bad: a workload on which they do not lose cannot tell good
 from bad."""
 
-PLANNERS: tuple[str, ...] = ()
-"""Schedulers that simulate every choice before they take one: they teach, and are what a learned
-policy has to beat."""
-
-SCHEDULERS = ("random", "round_robin", "lor", *HEURISTIC_NAMES)
+SCHEDULERS = ("random", "round_robin", "lor", *HEURISTIC_NAMES, *PLANNERS)
 """Everything that can be named for the comparison; the first three are Vidur's own."""
 
+# Nobody imitates a planner: what its choices cost, all of them, teaches more than which it took.
 _TEACHERS = tuple(name for name in HEURISTIC_NAMES if name not in CONTROLS)
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.config.section import key
 from vidur_ext.config.sections import (
     ORACLES,
+    PLANNERS,
     ClusterSection,
     EvaluationSection,
     LookaheadSection,
@@ -44,6 +45,17 @@ def misfit(engine: str, num_envs: int, rollout_len: int, total_requests: int) ->
             f"multiple of parallel_training.num_envs={num_envs}: choose "
             f"{_multiples(total_requests, num_envs)}, or another num_envs"
         )
+    return None
+
+
+def beyond_the_engine(predictor: str, num_pipeline_stages: int) -> str | None:
+    """Say what of a cluster the compiled engine does not simulate; None if it does all."""
+    for name, value, only in (
+        ("simulation.predictor", predictor, "analytic"),
+        ("cluster.num_pipeline_stages", num_pipeline_stages, 1),
+    ):
+        if value != only:
+            return f"{name}={only!r} only, not {value!r}"
     return None
 
 
@@ -120,19 +132,26 @@ class TrainingConfig(RouterConfig):
     def _engine_simulates_the_cluster(self) -> Self:
         """`simulation.engine` "compiled" needs `simulation.predictor` "analytic" and
         `cluster.num_pipeline_stages` 1."""
-        if self.simulation.engine == "vidur":
-            return self
-        for name, value, only in (
-            ("simulation.predictor", self.simulation.predictor, "analytic"),
-            ("cluster.num_pipeline_stages", self.cluster.num_pipeline_stages, 1),
-        ):
-            if value != only:
-                raise ValueError(
-                    f'simulation.engine="compiled" simulates {name}={only!r} only, not {value!r}: '
-                    'change it, or set simulation.engine to "vidur", '
-                    'parallel_training.num_envs to 1, ppo_config.advantage to "gae" and '
-                    'warmstart.method to "imitation"'
-                )
+        beyond = beyond_the_engine(self.simulation.predictor, self.cluster.num_pipeline_stages)
+        if self.simulation.engine == "compiled" and beyond is not None:
+            raise ValueError(
+                f'simulation.engine="compiled" simulates {beyond}: change it, or set '
+                'simulation.engine to "vidur", parallel_training.num_envs to 1, '
+                'ppo_config.advantage to "gae" and warmstart.method to "imitation"'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _planners_simulate_the_cluster(self) -> Self:
+        """`evaluation.schedulers` contains no planner where `simulation.engine` "compiled" is
+        impossible: planners simulate their choices with it, whatever simulates the requests."""
+        beyond = beyond_the_engine(self.simulation.predictor, self.cluster.num_pipeline_stages)
+        named = [name for name in PLANNERS if name in self.evaluation.schedulers]
+        if self.evaluation.enabled and named and beyond is not None:
+            raise ValueError(
+                f"evaluation.schedulers contains {' and '.join(named)}, which plan with the "
+                f"compiled engine; it simulates {beyond}: remove them from evaluation.schedulers"
+            )
         return self
 
     @model_validator(mode="after")

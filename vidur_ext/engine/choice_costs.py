@@ -21,6 +21,7 @@ from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.layout import (
     Counter,
     Ints,
+    Own,
     Replica,
     Request,
     Simulation,
@@ -29,6 +30,7 @@ from vidur_ext.engine.layout import (
 )
 from vidur_ext.engine.loop import assign_one, run_until
 from vidur_ext.engine.preemption import find_next_finish
+from vidur_ext.routing.dice import Dice, lightest
 from vidur_ext.routing.output_lengths import expected_output, learn_length
 
 _NEVER_SERVED_S = 1e6
@@ -38,8 +40,8 @@ _NEVER_SERVED_S = 1e6
 class Plan(NamedTuple):
     """How choices are simulated.
 
-    ttft_weight: L. clairvoyant: the true output lengths are known. bench: a simulation of the same
-    cluster, working memory for as many requests as any simulation has; its tables are those that
+    ttft_weight: L. clairvoyant: the true output lengths are known. bench: a simulation of one
+    replica, working memory for as many requests as any simulation has; its tables are those that
     are planned with.
     """
 
@@ -66,10 +68,16 @@ def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
 
 
 @compiled
-def _longest(sim: Simulation) -> int:
-    """Return the tokens of the longest request that the execution-time tables cover."""
-    columns = min(sim.tables.decode.shape[2], sim.tables.prefill.shape[1])
-    return (columns - 1) * sim.tables.kv_step
+def _longest(bench: Simulation) -> int:
+    """Return the tokens of the longest request that the tables cover and the cache can serve.
+
+    Nobody expects more: that request would never end.
+    """
+    tables, own = bench.tables, bench.settings.own[0]
+    covered = (min(tables.decode.shape[2], tables.prefill.shape[1]) - 1) * tables.kv_step
+    # Vidur wants one block more than a request needs to go on.
+    served = (own[Own.BLOCKS] - own[Own.WATERMARK] - 1) * bench.settings.block_size
+    return int(min(covered, served))
 
 
 @compiled
@@ -83,8 +91,8 @@ def _copy_request(
     if plan.clairvoyant:
         return
     prompt = row[Request.TOTAL] - row[Request.OUTPUT]
-    # A request that was preempted has its output so far in its prompt.
-    generated = max(row[Request.PROMPT], done) - prompt
+    # A preempted request has its output so far in its prompt, or only what was done of a prompt.
+    generated = max(row[Request.PROMPT], done, prompt) - prompt
     output = expected_output(lengths, sim.estimates, prompt, generated)
     copy[Request.TOTAL] = max(min(prompt + output, _longest(plan.bench)), prompt + generated + 1)
 
@@ -93,10 +101,13 @@ def _copy_request(
 def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int) -> int:
     """Copy a replica and the requests on it, which are numbered anew; return how many they are."""
     state, copy = sim.state, plan.bench.state
-    row = copy.replicas[replica]
+    row = copy.replicas[0]
+    _copy(sim.settings.own[replica], plan.bench.settings.own[0])
     _copy(state.replicas[replica], row)
-    _copy(state.clocks[replica], copy.clocks[replica])
-    _copy(state.phases[replica], copy.phases[replica])
+    _copy(state.clocks[replica], copy.clocks[0])
+    _copy(state.phases[replica], copy.phases[0])
+    # What comes after the running batch takes the time that the bench's tables say.
+    row[Replica.STEADY] = 0
     count = row[Replica.MEMBERS]
     for slot in range(count):
         request = state.members[replica, slot]
@@ -104,8 +115,8 @@ def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int) ->
         if slot < row[Replica.DECODING]:
             done += row[Replica.ROUNDS]
         _copy_request(plan, sim, lengths, request, done, slot)
-        copy.members[replica, slot] = slot
-        copy.chunks[replica, slot] = state.chunks[replica, slot]
+        copy.members[0, slot] = slot
+        copy.chunks[0, slot] = state.chunks[replica, slot]
     request = row[Replica.HEAD]
     row[Replica.HEAD] = count
     for _ in range(row[Replica.WAITING]):
@@ -114,7 +125,7 @@ def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int) ->
         request = state.requests[request, Request.NEXT]
         count += 1
     row[Replica.TAIL] = count - 1
-    find_next_finish(plan.bench, replica)
+    find_next_finish(plan.bench, 0)
     copy.now[0] = state.now[0]
     for counter in range(len(copy.counters)):
         copy.counters[counter] = 0
@@ -145,7 +156,7 @@ def _price(plan: Plan, sim: Simulation, lengths: Floats, costs: Floats) -> None:
             count = _copy_replica(plan, sim, lengths, replica)
             if queued:
                 _copy_request(plan, sim, lengths, arriving, 0, count)
-                assign_one(plan.bench, replica)
+                assign_one(plan.bench, 0)
                 count += 1
             run_until(plan.bench, np.inf)
             spent = _time_spent(plan, count, now)
@@ -178,6 +189,12 @@ def price_choices(
             sim = one_of(sims, env)
             learned.counted[env] = _learn(sim, learned.lengths[env], learned.counted[env])
             _price(plan, sim, learned.lengths[env], costs[env])
+
+
+@compiled_entry
+def cheapest(costs: Floats, dice: Dice) -> int:
+    """Return the choice that costs [R] least, ties broken as those of heuristics."""
+    return lightest(costs, dice)
 
 
 @compiled_entry

@@ -7,7 +7,7 @@ simulations can be stacked. N requests, R replicas, C requests per batch, B toke
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -255,13 +255,29 @@ def one_of(sims: Simulation, env: int) -> Simulation:
     )
 
 
+def alone(sim: Simulation) -> Simulation:
+    """Return a simulation as one that is stacked; its arrays are views."""
+    inputs = sim.inputs
+    stacked: Any = (array[None] for array in sim.state)
+    return sim._replace(
+        inputs=Inputs(inputs.arrived[None], inputs.choices[None], inputs.words),
+        state=EngineState(*stacked),
+    )
+
+
+def write_requests(rows: Ints, prompts: Ints, outputs: Ints) -> None:
+    """Describe requests [n] that have not been routed, in ``EngineState.requests``."""
+    rows[:] = 0
+    rows[:, Request.PROMPT] = prompts
+    rows[:, Request.TOTAL] = prompts + outputs
+    rows[:, Request.OUTPUT] = outputs
+    rows[:, (Request.NEXT, Request.REPLICA)] = -1
+
+
 def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Settings) -> EngineState:
     """Return the state before the first arrival."""
-    requests = np.zeros((len(prompts), len(Request)), dtype=np.int64)
-    requests[:, Request.PROMPT] = prompts
-    requests[:, Request.TOTAL] = prompts + outputs
-    requests[:, Request.OUTPUT] = outputs
-    requests[:, (Request.NEXT, Request.REPLICA)] = -1
+    requests = np.empty((len(prompts), len(Request)), dtype=np.int64)
+    write_requests(requests, prompts, outputs)
     replicas = np.zeros((num_replicas, len(Replica)), dtype=np.int64)
     replicas[:, (Replica.HEAD, Replica.TAIL)] = -1
     replicas[:, Replica.FREE] = settings.num_blocks

@@ -38,14 +38,19 @@ class Planner:
         lengths: Floats | None = None,
         tables: Tables | None = None,
     ) -> None:
-        settings, nothing = cluster.settings, np.zeros(num_requests, dtype=np.int64)
-        # The arriving request is one more than those that are there.
-        state = new_state(nothing, nothing, cluster.num_replicas, settings)
-        nobody = Inputs(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.uint32))
-        scores = np.zeros(cluster.num_replicas)
+        # A copy, as large as any replica: the bench becomes one after the other.
+        largest = cluster.settings.own.max(axis=0, keepdims=True)
+        settings = cluster.settings._replace(own=largest)
+        nothing = np.zeros(num_requests, dtype=np.int64)
         bench = Simulation(
-            settings, tables or cluster.tables, cluster.estimates, nobody, state, scores
+            settings,
+            tables or cluster.tables,
+            cluster.estimates,
+            Inputs(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.uint32)),
+            new_state(nothing, nothing, 1, settings),
+            np.zeros(1),
         )
+        self._num_replicas = cluster.num_replicas
         self._plan = Plan(ttft_weight, clairvoyant, bench)
         self._first = new_lengths() if lengths is None else lengths
         self._learned = Learned(
@@ -61,9 +66,17 @@ class Planner:
             sims: B stacked simulations; in those asked about a request waits.
             asked: [B].
         """
-        costs = np.full((len(asked), len(self._plan.bench.scores)), np.nan)
+        costs = np.full((len(asked), self._num_replicas), np.nan)
         price_choices(self._plan, sims, self._learned, asked, costs)
         return costs
+
+    def forget(self) -> None:
+        """Know as little of output lengths as in the beginning; what was completed is learned anew.
+
+        For simulations that went back in time.
+        """
+        self._learned.lengths[:] = self._first
+        self._learned.counted[:] = 0
 
     def lengths(self, sims: Simulation) -> Floats:
         """Return the table of output lengths with all that was completed in any simulation."""

@@ -1,4 +1,7 @@
-"""How a simulation is routed: by a heuristic, by Vidur's own rules, by an array, by the caller."""
+"""How a simulation is routed: by a heuristic, by Vidur's own rules, by an array, by the caller.
+
+Planners decide outside of the loop, as callers do; see ``lookahead``.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose, generator, seed_sequence
 from vidur_ext.compiled import compiled
-from vidur_ext.config.sections import SCHEDULERS
+from vidur_ext.config.sections import PLANNERS, SCHEDULERS
 from vidur_ext.engine.layout import (
     GIVEN,
     SHORTEST_QUEUE,
@@ -52,7 +55,7 @@ def route(sim: Simulation) -> int:
 
 
 class Routing(NamedTuple):
-    """A rule, replicas [N] for GIVEN, and the random words of the heuristics."""
+    """A rule, replicas [N] for GIVEN, and the random words of heuristics and planners."""
 
     rule: int
     choices: Ints
@@ -72,7 +75,7 @@ def routing_of(
     Args:
         scheduler: None leaves every decision to the caller.
         choices: replicas [N] to take instead of the scheduler's; ASK leaves one to the caller.
-        rng: breaks the ties of a heuristic of this plug-in instead of the seed's own stream.
+        rng: breaks the ties of a scheduler of this plug-in instead of the seed's own stream.
 
     Raises:
         UserError: there is no such scheduler, or ``choices`` are not one replica per request.
@@ -93,6 +96,8 @@ def routing_of(
         return Routing(SHORTEST_QUEUE, np.zeros(0, np.int64), np.zeros(0, np.uint32))
     stream = generator(seed, Purpose.SCHEDULER) if rng is None else rng
     words = random_words(stream, WORDS_PER_DECISION * num_requests + SPARE_WORDS)
+    if scheduler in PLANNERS:
+        return Routing(GIVEN, np.full(num_requests, ASK, dtype=np.int64), words)
     return Routing(HEURISTICS[scheduler].number, np.zeros(0, np.int64), words)
 
 

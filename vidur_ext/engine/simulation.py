@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Floats
+from vidur_ext.config.sections import PLANNERS
 from vidur_ext.engine import loop
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
@@ -24,6 +25,7 @@ from vidur_ext.engine.layout import (
     Time,
     new_state,
 )
+from vidur_ext.engine.lookahead import Lookahead
 from vidur_ext.engine.routing import routing_of
 from vidur_ext.workload.request_table import RequestTable
 
@@ -33,8 +35,8 @@ Snapshot = dict[str, NDArray[Any]]
 class CompiledSimulation:
     """Simulates the requests of ``table`` on a cluster.
 
-    Vidur's and this plug-in's heuristics route inside compiled code. Without a scheduler the caller
-    does: ``advance`` returns the request, ``assign`` its replica.
+    Vidur's and this plug-in's heuristics route inside compiled code, planners between calls of it.
+    Without a scheduler the caller does: ``advance`` returns the request, ``assign`` its replica.
 
     Args:
         cluster: the cluster in numbers.
@@ -43,11 +45,12 @@ class CompiledSimulation:
         seed: of the stream that breaks ties, as Vidur's ``--seed``.
         choices: replica per request [N] instead of the scheduler's, to replay a routing; -1 leaves
             one to the caller.
-        rng: breaks the ties of this plug-in's heuristics instead of the seed's stream; all that
+        rng: breaks the ties of this plug-in's schedulers instead of the seed's stream; all that
             could be needed is drawn at once.
+        ttft_weight: L of the planners, which need it; see ``Planner``.
 
     Raises:
-        UserError: there is no such scheduler, or ``choices`` do not fit.
+        UserError: there is no such scheduler, it lacks something, or ``choices`` do not fit.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class CompiledSimulation:
         seed: int = 0,
         choices: Ints | None = None,
         rng: np.random.Generator | None = None,
+        ttft_weight: float | None = None,
     ) -> None:
         self.table = table
         num_replicas = cluster.num_replicas
@@ -73,6 +77,9 @@ class CompiledSimulation:
             state=new_state(table.prefill_tokens, table.decode_tokens, num_replicas, settings),
             scores=np.zeros(num_replicas),
         )
+        self._planner: Lookahead | None = None
+        if scheduler in PLANNERS and choices is None:
+            self._planner = Lookahead(cluster, self._sim, scheduler, ttft_weight)
 
     def advance(self) -> int:
         """Simulate up to the next decision that is the caller's.
@@ -83,6 +90,9 @@ class CompiledSimulation:
             UserError: a batch exceeds the execution-time tables, or a request can never be served.
         """
         request = loop.advance(self._sim)
+        while self._planner is not None and request != loop.AT_END:
+            loop.assign(self._sim, self._planner.choose())
+            request = loop.advance(self._sim)
         if request == loop.AT_END:
             check_end(self._sim, self._limits)
         return request
@@ -96,7 +106,7 @@ class CompiledSimulation:
         loop.assign(self._sim, replica)
 
     def run(self) -> None:
-        """Simulate to the end; the global scheduler must be a heuristic, or the choices given.
+        """Simulate to the end; there must be a global scheduler, or the choices given.
 
         Raises:
             UserError: see ``advance``.
@@ -124,6 +134,9 @@ class CompiledSimulation:
             )
         for name, array in arrays.items():
             array[...] = snapshot[name]
+        if self._planner is not None:
+            # What it knows of output lengths follows from the completed requests.
+            self._planner.forget()
 
     def digest(self) -> str:
         """Return a digest of everything that changes: equal digests, equal futures."""

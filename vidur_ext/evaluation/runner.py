@@ -131,9 +131,14 @@ def _heuristic_run(
     config: TrainingConfig, cluster: Cluster, name: str, seed: int, table: RequestTable
 ) -> RunResult:
     ties = config.training.seed % 2**32
+    weight = config.lookahead.ttft_weight
+
+    def simulation_of_engine(requests: RequestTable) -> CompiledSimulation:
+        return CompiledSimulation(cluster, requests, name, seed=ties, ttft_weight=weight)
+
     # The first run of a process loads machine code, which is not simulation: it is not timed.
-    CompiledSimulation(cluster, table.slice(0, 1), name, seed=ties).run()
-    simulation = CompiledSimulation(cluster, table, name, seed=ties)
+    simulation_of_engine(table.slice(0, 1)).run()
+    simulation = simulation_of_engine(table)
     started = time.perf_counter()
     simulation.run()
     elapsed = time.perf_counter() - started

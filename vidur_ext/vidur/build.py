@@ -19,6 +19,7 @@ from vidur.config.utils import get_all_subclasses
 from vidur.utils.memory_planner import MemoryPlanner
 
 from ppo_scheduler.errors import UserError
+from vidur_ext.config.sections import PLANNERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.vidur import plugin
 from vidur_ext.vidur.cluster import ClusterConfig, ReplicaKind, SimulationConfig, replica_kinds
@@ -71,7 +72,7 @@ def simulation_config(config: TrainingConfig, scheduler: str) -> Any:
                 watermark_blocks_fraction=cluster.watermark_blocks_fraction,
                 memory_margin_fraction=cluster.memory_margin_fraction,
             ),
-            global_scheduler_config=_of_type(BaseGlobalSchedulerConfig, scheduler),
+            global_scheduler_config=_global_scheduler_config(config, scheduler),
             replica_scheduler_config=_replica_scheduler_config(config),
             devices=None if cluster.devices is None else ",".join(cluster.devices),
         ),
@@ -112,6 +113,13 @@ def _of_type(base: Any, name: str) -> Any:
     """Return a new config of the subclass of ``base`` whose type is called ``name``."""
     kinds = [kind for kind in get_all_subclasses(base) if hasattr(kind, "get_type")]
     return next(kind() for kind in kinds if str(kind.get_type()) == name)
+
+
+def _global_scheduler_config(config: TrainingConfig, name: str) -> Any:
+    built = _of_type(BaseGlobalSchedulerConfig, name)
+    if name in PLANNERS:
+        built.ttft_weight = config.lookahead.ttft_weight
+    return built
 
 
 def _replica_scheduler_config(config: TrainingConfig) -> Any:

@@ -1,65 +1,18 @@
-"""A cluster in numbers for the compiled engine, read off Vidur's own replica schedulers."""
+"""The cluster of a config for the compiled engine."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from vidur.types import ReplicaSchedulerType
 
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.engine.execution import TOKENS_PER_CHUNK, TOKENS_PER_ROW
-from vidur_ext.engine.layout import (
-    GIVEN,
-    Batching,
-    Cluster,
-    Ints,
-    Own,
-    Settings,
-    Tables,
-)
-from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits
-from vidur_ext.routing.estimator import Estimates
-from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
+from vidur_ext.engine.layout import Cluster
 from vidur_ext.vidur.build import simulation_config
-from vidur_ext.vidur.cluster import (
-    build_predictor,
-    build_replica_scheduler,
-    replica_kinds,
-)
-from vidur_ext.vidur.estimates import estimates_of
+from vidur_ext.vidur.cluster import build_predictor, build_replica_scheduler, replica_kinds
+from vidur_ext.vidur.cluster_numbers import Replicas, cluster_in_numbers
 from vidur_ext.vidur.simulation import isolated_simulation
-
-assert (TOKENS_PER_ROW, TOKENS_PER_CHUNK) == (TOKEN_STEP, CHUNK_STEP)
-
-_SCHEDULERS = {
-    ReplicaSchedulerType.SARATHI: Batching.SARATHI,
-    ReplicaSchedulerType.VLLM: Batching.VLLM,
-    ReplicaSchedulerType.ORCA: Batching.ORCA,
-}
-
-
-class Replicas(NamedTuple):
-    """Vidur's replica schedulers, one of each kind, and which kind [R] each replica is of."""
-
-    schedulers: list[Any]
-    kind: Ints
-
-    @property
-    def predictors(self) -> list[AnalyticExecutionTimePredictor]:
-        """The predictor of each kind."""
-        return [scheduler._execution_time_predictor for scheduler in self.schedulers]
-
-    @property
-    def estimates(self) -> Estimates:
-        """How fast each replica is."""
-        return estimates_of([self.schedulers[kind] for kind in self.kind])
-
-    @property
-    def limits(self) -> TableLimits:
-        """What the tables of every kind cover."""
-        return self.predictors[0].tables.limits
 
 
 def engine_cluster(config: TrainingConfig) -> Cluster:
@@ -75,14 +28,7 @@ def cluster_of(config: Any) -> Cluster:
     """Return the numbers of Vidur's ``SimulationConfig``; the engine must simulate its cluster."""
     # Vidur counts the objects that are built to read its limits and tables.
     with isolated_simulation():
-        replicas = build_replicas(config)
-        estimates = replicas.estimates
-    return Cluster(
-        settings=_settings_of(replicas),
-        tables=_tables_of(replicas),
-        estimates=estimates,
-        limits=replicas.limits,
-    )
+        return cluster_in_numbers(build_replicas(config))
 
 
 def build_replicas(config: Any) -> Replicas:
@@ -95,67 +41,3 @@ def build_replicas(config: Any) -> Replicas:
         for index, kind in enumerate(kinds)
     ]
     return Replicas(schedulers, np.array(kind_of, dtype=np.int64))
-
-
-def _settings_of(replicas: Replicas) -> Settings:
-    """Return the replica schedulers' limits as numbers."""
-    first = replicas.schedulers[0]
-    config, cache = first._config, first._cache_config
-    kind = _SCHEDULERS[config.get_type()]
-    tokens = {Batching.SARATHI: "chunk_size", Batching.VLLM: "max_tokens_in_batch"}.get(kind)
-
-    orca = kind == Batching.ORCA
-    own = np.empty((len(replicas.schedulers), len(Own)), dtype=np.int64)
-    for place, scheduler in enumerate(replicas.schedulers):
-        own[place, Own.KIND] = place
-        own[place, Own.BATCH_CAP] = scheduler._max_batch_size if orca else config.batch_size_cap
-        own[place, Own.BLOCKS] = scheduler._cache_config.num_blocks
-        own[place, Own.WATERMARK] = 0 if orca else scheduler._watermark_blocks
-    return Settings(
-        scheduler=int(kind),
-        rule=GIVEN,
-        batch_tokens=int(getattr(config, tokens)) if tokens else 0,
-        block_size=int(cache.block_size),
-        flat_blocks=int(first._max_blocks_per_sequence),
-        batch_capacity=float(config.batch_size_cap),
-        own=own[replicas.kind],
-    )
-
-
-def _tables_of(replicas: Replicas) -> Tables:
-    """Return the predictors' tables, stacked."""
-    each = [_predictors_tables(predictor) for predictor in replicas.predictors]
-    return Tables(
-        per_tokens=np.stack([tables.per_tokens for tables in each]),
-        decode=np.stack([tables.decode for tables in each]),
-        prefill=np.stack([tables.prefill for tables in each]),
-        kv_step=each[0].kv_step,
-        num_layers=each[0].num_layers,
-    )
-
-
-def _predictors_tables(predictor: AnalyticExecutionTimePredictor) -> Tables:
-    """Return one predictor's tables; sums that precede Vidur's other terms are taken here."""
-    tables, roofline = predictor.tables, predictor.roofline
-    at = {name: values[::TOKEN_STEP] for name, values in tables.tokens.items()}
-    nothing = np.zeros_like(at["add"])
-    all_reduce = (
-        at["all_reduce"] + roofline.collective_overhead_ms if "all_reduce" in at else nothing
-    )
-    mlp_norm = at["post_attention_layernorm"] if roofline.model.post_attention_norm else nothing
-    return Tables(
-        per_tokens=np.stack(
-            [
-                at["attn_pre_proj"] + at["attn_post_proj"] + at["attn_rope"],
-                all_reduce,
-                at["input_layernorm"],
-                at["mlp_up_proj"] + at["mlp_down_proj"] + at["mlp_act"] + all_reduce + mlp_norm,
-                at["add"],
-            ],
-            axis=1,
-        ),
-        decode=tables.decode,
-        prefill=tables.prefill,
-        kv_step=int(tables.limits.kv_granularity),
-        num_layers=float(roofline.model.num_layers),
-    )

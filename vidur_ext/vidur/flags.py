@@ -16,8 +16,13 @@ from vidur.request_generator import RequestGeneratorRegistry
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.fields import Location
 from vidur_ext.config.problems import describe_problems, join_problems
-from vidur_ext.config.sections import WorkloadSection
-from vidur_ext.config.training_config import RouterConfig, TrainingConfig, devices_need_analytic
+from vidur_ext.config.sections import PLANNERS, WorkloadSection
+from vidur_ext.config.training_config import (
+    RouterConfig,
+    TrainingConfig,
+    beyond_the_engine,
+    devices_need_analytic,
+)
 from vidur_ext.vidur import plugin
 from vidur_ext.vidur.build import check_memory, largest_prefill
 from vidur_ext.vidur.cluster import SimulationConfig
@@ -57,6 +62,9 @@ def cli_flags(
             resumed; None trains to ``training.total_requests``.
     """
     values = {**_values(config, scheduler), "metrics_config_output_dir": metrics_dir}
+    if scheduler in PLANNERS:
+        flag = f"{scheduler}_global_scheduler_config_ttft_weight"
+        values[flag] = config.lookahead.ttft_weight
     if scheduler == "ppo_modular":
         learner = {
             **learner_values(config),
@@ -127,12 +135,16 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
             )
         budget = {"total_requests": len(requests)}
         tree["training"] = learner.training.model_copy(update=budget)
+    cluster, simulation = _cluster_tree(config), _simulation_tree(config)
+    if beyond_the_engine(simulation["predictor"], cluster["num_pipeline_stages"]):
+        # Flags cannot name the schedulers of a comparison, and the usual ones cannot plan here.
+        tree["evaluation"] = {"enabled": False}
     try:
         built = TrainingConfig.model_validate(
             {
                 **tree,
-                "cluster": _cluster_tree(config),
-                "simulation": _simulation_tree(config),
+                "cluster": cluster,
+                "simulation": simulation,
                 "workload": _workload_tree(config),
                 "parallel_training": {"num_envs": scheduler.num_envs},
             }

@@ -15,6 +15,7 @@ from vidur_ext.vidur.local_profile_predictor import (
     LocalLinearRegressionExecutionTimePredictor,
     LocalRandomForrestExecutionTimePredictor,
 )
+from vidur_ext.vidur.planners import PLANNER_CONFIGS, PlannerGlobalScheduler
 from vidur_ext.vidur.requests import WorkloadRequestGenerator, WorkloadRequestGeneratorConfig
 from vidur_ext.vidur.schedulers import (
     HEURISTIC_CONFIGS,
@@ -62,3 +63,5 @@ def _register_schedulers() -> None:
     )
     for name, config_class in HEURISTIC_CONFIGS.items():
         GlobalSchedulerRegistry.register(config_class.get_type(), HEURISTIC_SCHEDULERS[name])
+    for config_class in PLANNER_CONFIGS:
+        GlobalSchedulerRegistry.register(config_class.get_type(), PlannerGlobalScheduler)

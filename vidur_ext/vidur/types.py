@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vidur.types import BaseIntEnum
 
-from vidur_ext.config.sections import HEURISTIC_NAMES
+from vidur_ext.config.sections import HEURISTIC_NAMES, PLANNERS
 
 
 class PredictorType(BaseIntEnum):
@@ -17,6 +17,9 @@ class PredictorType(BaseIntEnum):
 
 RoutingSchedulerType = BaseIntEnum(
     "RoutingSchedulerType",
-    [(name.upper(), key) for key, name in enumerate(("ppo_modular", *HEURISTIC_NAMES), 100)],
+    [
+        (name.upper(), key)
+        for key, name in enumerate(("ppo_modular", *HEURISTIC_NAMES, *PLANNERS), 100)
+    ],
 )
-"""The learner and every heuristic; values start far above Vidur's own, of the same registry."""
+"""The learner, all heuristics and planners; values start far above Vidur's own, of one registry."""

@@ -79,6 +79,16 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             "'linear_regression'",
         ),
         (
+            {
+                "cluster": {"num_pipeline_stages": 4},
+                "simulation": {"engine": "vidur"},
+                "parallel_training": {"num_envs": 1},
+            },
+            "evaluation.schedulers contains lookahead and clairvoyant, which plan with the "
+            "compiled engine; it simulates cluster.num_pipeline_stages=1 only, not 4: remove them "
+            "from evaluation.schedulers",
+        ),
+        (
             {"ppo_config": {"rollout_len": 1020, "minibatch_size": 100}},
             "ppo_config.rollout_len=1020 is no multiple of parallel_training.num_envs=100: choose "
             "1000 or 1100",
@@ -143,6 +153,7 @@ def test_a_contradiction_is_named_with_the_keys_of_both_sides(complaint, tree, e
                 "engine": "vidur",
             },
             "parallel_training": {"num_envs": 1},
+            "evaluation": {"schedulers": ["least_kv"], "baseline": "least_kv"},
         },
         {"training": {"total_requests": 90}, "parallel_training": {"num_envs": 2}},
     ],

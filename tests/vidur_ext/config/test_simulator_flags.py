@@ -18,7 +18,8 @@ SMALL = """{
                 "memory_margin_fraction": 0.2},
     "workload": {"qps": 6.5, "arrival": "poisson", "burstiness_cv": 1.0, "code_fraction": 0.5,
                  "max_tokens": 2048, "rate_scale": 2.0, "holdout_fraction": 0.25},
-    "simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1}
+    "simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1},
+    "evaluation": {"enabled": false}
 }"""
 
 GOLDEN = """
@@ -101,11 +102,19 @@ def test_a_replica_schedulers_token_limit_reaches_it_and_the_predictor(
 def test_a_profile_folder_reaches_the_predictor_that_reads_it() -> None:
     flags = flags_of(
         '{"simulation": {"predictor": "local_random_forrest", "profile_dir": "profiles/a100",'
-        ' "engine": "vidur"}, "parallel_training": {"num_envs": 1}}'
+        ' "engine": "vidur"}, "parallel_training": {"num_envs": 1},'
+        ' "evaluation": {"enabled": false}}'
     )
     assert flags["execution_time_predictor_config_type"] == "local_random_forrest"
     name = "local_random_forrest_execution_time_predictor_config_profile_dir"
     assert flags[name] == "profiles/a100"
+
+
+def test_a_planner_gets_its_weight() -> None:
+    text = '{"lookahead": {"ttft_weight": 17.5}}'
+    assert flags_of(text, "lookahead")["lookahead_global_scheduler_config_ttft_weight"] == "17.5"
+    flags = flags_of(text, "clairvoyant")
+    assert flags["clairvoyant_global_scheduler_config_ttft_weight"] == "17.5"
 
 
 def test_a_trace_reaches_the_workload() -> None:

@@ -243,7 +243,10 @@ def compiled_simulation(config: Any, table: RequestTable, **more: Any) -> Compil
     """Return the compiled simulation of Vidur's config."""
     name = str(config.cluster_config.global_scheduler_config.get_type())
     scheduler = None if name == "ppo_modular" else name
-    return CompiledSimulation(cluster_of(config), table, scheduler, seed=config.seed, **more)
+    weight = getattr(config.cluster_config.global_scheduler_config, "ttft_weight", None)
+    return CompiledSimulation(
+        cluster_of(config), table, scheduler, seed=config.seed, ttft_weight=weight, **more
+    )
 
 
 @pytest.fixture(scope="session")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from vidur_ext.config.sections import ORACLES
 from vidur_ext.workload.request_table import RequestTable
 
 SOME = settings(max_examples=4, deadline=None)
-ORACLE = "oracle_work"
 
 
 @SOME
@@ -143,16 +144,17 @@ def decisions_before_lengths_show(case, simulate, rng):
 def test_routers_do_not_know_output_lengths(data, draw_case, simulate):
     """No oracle knowledge: a decision depends on lengths only once they have shown."""
     case = draw_case(data)
-    assume(case.rule != ORACLE)
+    assume(case.rule not in ORACLES)
     rng = np.random.default_rng(case.seed)
     one, other = decisions_before_lengths_show(case, simulate, rng)
     np.testing.assert_array_equal(one, other)
 
 
-def test_the_oracle_is_caught_knowing_output_lengths(make_case, simulate):
+@pytest.mark.parametrize("oracle", ORACLES)
+def test_an_oracle_is_caught_knowing_output_lengths(oracle, make_case, simulate):
     rng = np.random.default_rng(0)
     table = RequestTable(np.arange(30) * 1e-3, rng.integers(1, 100, 30), rng.integers(100, 200, 30))
     cluster = {"num_replicas": 3, "replica_scheduler": "sarathi"}
-    case = make_case(cluster=cluster, rule=ORACLE, max_tokens=300, seed=0, table=table)
+    case = make_case(cluster=cluster, rule=oracle, max_tokens=300, seed=0, table=table)
     one, other = decisions_before_lengths_show(case, simulate, rng)
     assert (one != other).any()

@@ -13,9 +13,14 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 
-ON_VIDUR = {"simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1}}
+ON_VIDUR = {
+    "simulation": {"engine": "vidur"},
+    "parallel_training": {"num_envs": 1},
+    "evaluation": {"enabled": False},
+}
 CONFIGS = {
     "default": {},
+    "ttft": {"lookahead": {"ttft_weight": 17.5}},
     "vllm": {"cluster": {"replica_scheduler": "vllm", "max_tokens_in_batch": 2048}},
     "orca": {"cluster": {"replica_scheduler": "orca", "batch_size_cap": 32, "num_blocks": 900}},
     "mixed": {"cluster": {"devices": ("a100", "h100", "a40", "a100")}, "training": {"seed": 2**40}},
@@ -34,7 +39,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("groups", CONFIGS.values(), ids=CONFIGS)
-@pytest.mark.parametrize("scheduler", ["round_robin", "least_kv"])
+@pytest.mark.parametrize("scheduler", ["round_robin", "least_kv", "lookahead"])
 def test_it_is_what_vidurs_parser_makes_of_the_flags(groups, scheduler, tmp_path, monkeypatch):
     config = TrainingConfig.model_validate(groups)
     flags = cli_flags(config, scheduler, metrics_dir=str(tmp_path))

@@ -17,7 +17,10 @@ def completed_at(make_config, build_simulation, make_requests):
 
     def simulate(table=None, **cluster: object) -> np.ndarray:
         config = make_config(
-            cluster=cluster, workload={"max_tokens": 2048}, simulation={"engine": "vidur"}
+            cluster=cluster,
+            workload={"max_tokens": 2048},
+            simulation={"engine": "vidur"},
+            evaluation={"enabled": False},
         )
         table = table if table is not None else make_requests(qps=60.0)
         simulation = build_simulation(config, "round_robin", table)

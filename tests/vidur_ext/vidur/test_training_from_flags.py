@@ -16,7 +16,7 @@ CONFIGS = {
     "mixed": {"cluster": {"devices": ("a100", "h100", "h100", "a100")}},
     "vidur": {
         "simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1},
-        "cluster": {"num_pipeline_stages": 2},
+        "cluster": {"num_pipeline_stages": 2}, "evaluation": {"enabled": False},
     },
     "trace": {"workload": {"source": "trace", "trace_file": "a.csv", "trace_format": "azure"}},
 }  # fmt: skip

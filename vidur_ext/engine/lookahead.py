@@ -1,0 +1,141 @@
+"""Look-ahead routing: the cheapest choice, in a simulation or in a cluster that one follows."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppo_scheduler.errors import UserError
+from ppo_scheduler.observation import Floats
+from vidur_ext.engine import loop
+from vidur_ext.engine.choice_costs import cheapest
+from vidur_ext.engine.failures import check_end
+from vidur_ext.engine.layout import (
+    Cluster,
+    Counter,
+    EngineState,
+    Inputs,
+    Simulation,
+    alone,
+    new_state,
+    write_requests,
+)
+from vidur_ext.engine.planner import Planner
+from vidur_ext.engine.routing import ASK
+from vidur_ext.routing.dice import SPARE_WORDS, WORDS_PER_DECISION, Dice, random_words
+
+_ASKED = np.ones(1, dtype=np.bool_)
+_FIRST_ROOM = 512
+"""Requests that a twin has memory for at first."""
+
+
+class Lookahead:
+    """Decides for one simulation, by what its completed requests have shown of output lengths.
+
+    Args:
+        cluster: the simulation's.
+        sim: rule GIVEN, with the random words that break ties.
+        name: ``lookahead``, or ``clairvoyant`` with the true output lengths.
+        ttft_weight: L, see ``Planner``.
+
+    Raises:
+        UserError: there is no ``ttft_weight``.
+    """
+
+    def __init__(
+        self, cluster: Cluster, sim: Simulation, name: str, ttft_weight: float | None
+    ) -> None:
+        if ttft_weight is None:
+            raise UserError(
+                f"{name} needs ttft_weight, what a second to the first token weighs: pass "
+                "config.lookahead.ttft_weight"
+            )
+        clairvoyant = name == "clairvoyant"
+        num_requests = len(sim.inputs.arrived)
+        self._planner = Planner(cluster, 1, num_requests, ttft_weight, clairvoyant=clairvoyant)
+        self._sims = alone(sim)
+        used = sim.state.counters[Counter.WORD : Counter.WORD + 1]
+        self._dice = Dice(sim.inputs.words, used)
+
+    def choose(self) -> int:
+        """Return the replica for the request that waits."""
+        return cheapest(self._planner.costs(self._sims, _ASKED)[0], self._dice)
+
+    def forget(self) -> None:
+        """See ``Planner.forget``."""
+        self._planner.forget()
+
+
+class ClusterTwin:
+    """Routes the requests of a cluster that something else simulates, and simulates it alongside.
+
+    Both engines do the same, so what the planner reads here is what happens there; a router of real
+    replicas would ask them instead. Memory grows with the requests.
+
+    Args:
+        cluster: the cluster in numbers.
+        name, ttft_weight: see ``Lookahead``.
+        rng: breaks ties; it is drawn from in blocks.
+    """
+
+    def __init__(
+        self, cluster: Cluster, name: str, ttft_weight: float, rng: np.random.Generator
+    ) -> None:
+        self._cluster = cluster
+        self._name = name
+        self._ttft_weight = ttft_weight
+        self._rng = rng
+        self._routed = 0
+        nobody = np.zeros(0, dtype=np.int64)
+        self._make_room(
+            new_state(nobody, nobody, cluster.num_replicas, cluster.settings),
+            np.zeros(0),
+            random_words(rng, SPARE_WORDS),
+        )
+
+    def route(self, arrived_at: float, prompt_tokens: int, output_tokens: int) -> int:
+        """Return the replica for a request that arrives now, and let it go there.
+
+        Args:
+            arrived_at: time [s], not before the last one's.
+            output_tokens: nobody looks at them before they are generated, but ``clairvoyant``.
+
+        Raises:
+            UserError: a batch exceeds the execution-time tables.
+        """
+        state, inputs = self._sim.state, self._sim.inputs
+        if self._routed == len(inputs.arrived):
+            self._make_room(state, inputs.arrived, inputs.words)
+        sim, row = self._sim, slice(self._routed, self._routed + 1)
+        sim.inputs.arrived[row] = arrived_at
+        write_requests(
+            sim.state.requests[row], np.array([prompt_tokens]), np.array([output_tokens])
+        )
+        if loop.advance(sim) == loop.AT_END:
+            check_end(sim, self._cluster.limits)
+        replica = self._lookahead.choose()
+        loop.assign(sim, replica)
+        self._routed += 1
+        return replica
+
+    def _make_room(self, state: EngineState, arrived: Floats, words: NDArray[np.uint32]) -> None:
+        """Go on from a state with room for twice as many requests."""
+        cluster, capacity = self._cluster, max(2 * len(arrived), _FIRST_ROOM)
+        nothing = np.zeros(capacity, dtype=np.int64)
+        larger = new_state(nothing, nothing, cluster.num_replicas, cluster.settings)
+        for before, now in zip(state, larger, strict=True):
+            now[: len(before)] = before
+        more = capacity - len(arrived)
+        self._sim = Simulation(
+            cluster.settings,
+            cluster.tables,
+            cluster.estimates,
+            Inputs(
+                np.concatenate([arrived, np.full(more, np.inf)]),
+                np.full(capacity, ASK, dtype=np.int64),
+                np.concatenate([words, random_words(self._rng, WORDS_PER_DECISION * more)]),
+            ),
+            larger,
+            np.zeros(cluster.num_replicas),
+        )
+        self._lookahead = Lookahead(cluster, self._sim, self._name, self._ttft_weight)

@@ -1,0 +1,149 @@
+"""A cluster in numbers for the compiled engine, read off Vidur's own replica schedulers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from vidur.types import ReplicaSchedulerType
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.engine.execution import TOKENS_PER_CHUNK, TOKENS_PER_ROW
+from vidur_ext.engine.layout import (
+    GIVEN,
+    Batching,
+    Cluster,
+    Ints,
+    Own,
+    Settings,
+    Tables,
+)
+from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits
+from vidur_ext.routing.estimator import Estimates
+from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
+from vidur_ext.vidur.estimates import estimates_of
+
+assert (TOKENS_PER_ROW, TOKENS_PER_CHUNK) == (TOKEN_STEP, CHUNK_STEP)
+
+_SCHEDULERS = {
+    ReplicaSchedulerType.SARATHI: Batching.SARATHI,
+    ReplicaSchedulerType.VLLM: Batching.VLLM,
+    ReplicaSchedulerType.ORCA: Batching.ORCA,
+}
+
+
+class Replicas(NamedTuple):
+    """Vidur's replica schedulers, one of each kind, and which kind [R] each replica is of."""
+
+    schedulers: list[Any]
+    kind: Ints
+
+    @property
+    def predictors(self) -> list[AnalyticExecutionTimePredictor]:
+        """The predictor of each kind."""
+        return [scheduler._execution_time_predictor for scheduler in self.schedulers]
+
+    @property
+    def estimates(self) -> Estimates:
+        """How fast each replica is."""
+        return estimates_of([self.schedulers[kind] for kind in self.kind])
+
+    @property
+    def limits(self) -> TableLimits:
+        """What the tables of every kind cover."""
+        return self.predictors[0].tables.limits
+
+
+def cluster_in_numbers(replicas: Replicas) -> Cluster:
+    """Return the numbers of a cluster that Vidur has built.
+
+    Raises:
+        UserError: only Vidur simulates it.
+    """
+    _check_simulated(replicas.schedulers[0])
+    return Cluster(
+        settings=_settings_of(replicas),
+        tables=_tables_of(replicas),
+        estimates=replicas.estimates,
+        limits=replicas.limits,
+    )
+
+
+def _check_simulated(scheduler: Any) -> None:
+    """Say what of a replica the engine does not simulate; all replicas agree in that."""
+    flag = None
+    if scheduler._config.get_type() not in _SCHEDULERS:
+        flag = "--replica_scheduler_config_type sarathi, vllm or orca"
+    elif not isinstance(scheduler._execution_time_predictor, AnalyticExecutionTimePredictor):
+        flag = "--execution_time_predictor_config_type analytic"
+    elif scheduler._num_stages != 1:
+        flag = "--replica_config_num_pipeline_stages 1"
+    if flag is not None:
+        raise UserError(
+            f"the compiled engine, with which planners simulate their choices, needs {flag}: "
+            "change it, or choose another --global_scheduler_config_type"
+        )
+
+
+def _settings_of(replicas: Replicas) -> Settings:
+    """Return the replica schedulers' limits as numbers."""
+    first = replicas.schedulers[0]
+    config, cache = first._config, first._cache_config
+    kind = _SCHEDULERS[config.get_type()]
+    tokens = {Batching.SARATHI: "chunk_size", Batching.VLLM: "max_tokens_in_batch"}.get(kind)
+
+    orca = kind == Batching.ORCA
+    own = np.empty((len(replicas.schedulers), len(Own)), dtype=np.int64)
+    for place, scheduler in enumerate(replicas.schedulers):
+        own[place, Own.KIND] = place
+        own[place, Own.BATCH_CAP] = scheduler._max_batch_size if orca else config.batch_size_cap
+        own[place, Own.BLOCKS] = scheduler._cache_config.num_blocks
+        own[place, Own.WATERMARK] = 0 if orca else scheduler._watermark_blocks
+    return Settings(
+        scheduler=int(kind),
+        rule=GIVEN,
+        batch_tokens=int(getattr(config, tokens)) if tokens else 0,
+        block_size=int(cache.block_size),
+        flat_blocks=int(first._max_blocks_per_sequence),
+        batch_capacity=float(config.batch_size_cap),
+        own=own[replicas.kind],
+    )
+
+
+def _tables_of(replicas: Replicas) -> Tables:
+    """Return the predictors' tables, stacked."""
+    each = [_predictors_tables(predictor) for predictor in replicas.predictors]
+    return Tables(
+        per_tokens=np.stack([tables.per_tokens for tables in each]),
+        decode=np.stack([tables.decode for tables in each]),
+        prefill=np.stack([tables.prefill for tables in each]),
+        kv_step=each[0].kv_step,
+        num_layers=each[0].num_layers,
+    )
+
+
+def _predictors_tables(predictor: AnalyticExecutionTimePredictor) -> Tables:
+    """Return one predictor's tables; sums that precede Vidur's other terms are taken here."""
+    tables, roofline = predictor.tables, predictor.roofline
+    at = {name: values[::TOKEN_STEP] for name, values in tables.tokens.items()}
+    nothing = np.zeros_like(at["add"])
+    all_reduce = (
+        at["all_reduce"] + roofline.collective_overhead_ms if "all_reduce" in at else nothing
+    )
+    mlp_norm = at["post_attention_layernorm"] if roofline.model.post_attention_norm else nothing
+    return Tables(
+        per_tokens=np.stack(
+            [
+                at["attn_pre_proj"] + at["attn_post_proj"] + at["attn_rope"],
+                all_reduce,
+                at["input_layernorm"],
+                at["mlp_up_proj"] + at["mlp_down_proj"] + at["mlp_act"] + all_reduce + mlp_norm,
+                at["add"],
+            ],
+            axis=1,
+        ),
+        decode=tables.decode,
+        prefill=tables.prefill,
+        kv_step=int(tables.limits.kv_granularity),
+        num_layers=float(roofline.model.num_layers),
+    )
