@@ -46,6 +46,9 @@ def build_stream(
             burstiness_cv=workload.burstiness_cv,
             code_fraction=workload.code_fraction,
             max_tokens=workload.max_tokens,
+            output_tail_index=workload.output_tail_index,
+            rate_profile=workload.rate_profile,
+            rate_period=workload.rate_period,
             variant=variant,
         )
     whole = TraceStream(read_trace(workload).table.at_rate(workload.rate_scale))
@@ -165,5 +168,21 @@ def describe_workload(config: TrainingConfig) -> str:
         if workload.arrival == "poisson"
         else f"Gamma arrivals (cv {workload.burstiness_cv:g})"
     )
-    rate = workload.qps * workload.rate_scale
-    return f"{rate:g} requests/s, {process}, {workload.code_fraction:.0%} code, {held_out}"
+    tail = workload.output_tail_index
+    code = f"{workload.code_fraction:.0%} code"
+    lengths = code if tail is None else f"{code}, outputs with tail index {tail:g}"
+    rates = " -> ".join(f"{rate:g}" for rate in arrival_rates(workload))
+    return f"{rates} requests/s, {process}, {lengths}, {held_out}"
+
+
+def arrival_rates(workload: WorkloadSection) -> tuple[float, ...]:
+    """Return the mean arrival rates [requests/s] that a workload goes through, one after the other;
+    of a trace it is one, that of all its requests.
+
+    Raises:
+        UserError: the trace cannot be used.
+    """
+    if workload.source == "trace":
+        arrived = read_trace(workload).table.at_rate(workload.rate_scale).arrived_at
+        return ((len(arrived) - 1) / float(arrived[-1] - arrived[0]),)
+    return tuple(workload.qps * workload.rate_scale * factor for factor in workload.rate_profile)

@@ -1,4 +1,4 @@
-"""A warm start as a run has it: what it begins with, what it leaves, and that it can begin again."""
+"""A warm start as a run has it: what it begins with, what it leaves, and its second start."""
 
 from __future__ import annotations
 
