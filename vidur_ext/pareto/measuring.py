@@ -18,7 +18,7 @@ from vidur_ext.versions import package_versions
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.warmstart.cost_labels import CostLabels
 from vidur_ext.warmstart.cost_learning import learn_from_costs
-from vidur_ext.workload.run_workloads import validation_table
+from vidur_ext.workload.run_workloads import describe_requests, validation_table
 
 PLANNER = "lookahead"
 POLICY = "policy"
@@ -149,8 +149,9 @@ def _facts(config: TrainingConfig, workloads: Workloads) -> dict[str, str]:
     cluster, section = config.cluster, config.evaluation
     requests = len(next(iter(workloads.values())))
     return {
-        "Workloads": f"{len(workloads)} for validation, {requests} requests each, the first "
-        f"{section.warmup_fraction:.0%} not counted",
+        "Workload": describe_requests(config.workload),
+        "Measured on": f"{len(workloads)} validation workloads of {requests} requests, the first "
+        f"{section.warmup_fraction:.0%} of each not counted",
         "Cluster": f"{cluster.num_replicas} x {cluster.model_name} on {cluster.device_counts()}",
         "L of the config": f"{config.lookahead.ttft_weight:g}",
         "Seed": str(config.training.seed),
