@@ -30,7 +30,7 @@ from vidur_ext.runs.start import Start
 _CONFIGS = Path(__file__).parents[1] / "configs"
 _DEFAULT = "default"
 
-_ROWS: dict[str, tuple[str, ...]] = {
+ROWS: dict[str, tuple[str, ...]] = {
     "as_shipped": (),
     "no_warm_start": ("warmstart.enabled=false",),
     "imitation_of_heuristics": ("warmstart.method=imitation",),
@@ -41,6 +41,8 @@ _ROWS: dict[str, tuple[str, ...]] = {
     "attention": ("actor_critic_architecture.attention_layers=1",),
     "fewer_features": ("observation.history=false", "observation.queue_slots=0"),
 }
+"""What each row changes."""
+
 _QUICK = (
     "training.total_requests=128000",
     "warmstart.rounds=1",
@@ -61,7 +63,9 @@ _ALONE = (
 
 
 @dataclass(frozen=True)
-class _Cell:
+class Cell:
+    """One training of the ablation."""
+
     scenario: str
     row: str
     seed: int
@@ -86,7 +90,7 @@ class _Cell:
                 f"training.seed={self.seed}",
                 f"training.output_root={folder}",
                 f"checkpointing.checkpoint_dir={folder}/checkpoints",
-                *_ROWS[self.row],
+                *ROWS[self.row],
             ],
         )
 
@@ -99,7 +103,7 @@ class _Ratios:
     ttft_p99: float
 
 
-def _trained(cell: _Cell) -> _Ratios:
+def _trained(cell: Cell) -> _Ratios:
     with tempfile.TemporaryDirectory() as folder:
         run = run_pipeline(Start(cell.config(folder), run_dir=Path(folder) / "run"), quiet=True)
         document = json.loads((run.comparison / "comparison.json").read_text(encoding="utf-8"))
@@ -109,7 +113,7 @@ def _trained(cell: _Cell) -> _Ratios:
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scenarios", default=_DEFAULT, help="names, with commas between them")
-    parser.add_argument("--rows", default=",".join(_ROWS), help="the same of what is left out")
+    parser.add_argument("--rows", default=",".join(ROWS), help="the same of what is left out")
     parser.add_argument("--seeds", type=int, default=3, help="training seeds of each row")
     parser.add_argument("--processes", type=int, default=2, help="trainings side by side")
 
@@ -117,10 +121,10 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """Return the figures of every row, by scenario."""
     rows = arguments.rows.split(",")
-    if unknown := [row for row in rows if row not in _ROWS]:
-        raise UserError(f"--rows {unknown[0]}: there is no such row; there are {', '.join(_ROWS)}")
+    if unknown := [row for row in rows if row not in ROWS]:
+        raise UserError(f"--rows {unknown[0]}: there is no such row; there are {', '.join(ROWS)}")
     cells = [
-        _Cell(scenario, row, seed, arguments.quick)
+        Cell(scenario, row, seed, arguments.quick)
         for seed in range(1 if arguments.quick else arguments.seeds)
         for scenario in arguments.scenarios.split(",")
         for row in rows
