@@ -8,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from vidur_ext.evaluation.report.plots import BASELINE_COLOR, LEARNED_COLOR, PLANNER_COLOR
@@ -16,10 +17,13 @@ from vidur_ext.pareto.measuring import PLANNER, POLICY
 
 _STYLE = {"font.family": "DejaVu Sans", "font.size": 12, "axes.titlesize": 14}
 _LOOKS = {
-    PLANNER: (PLANNER_COLOR, "D", (-8, -14)),
-    POLICY: (LEARNED_COLOR, "o", (8, 6)),
+    PLANNER: (PLANNER_COLOR, "D", (8, 6)),
+    POLICY: (LEARNED_COLOR, "o", (-8, -14)),
 }
 """Color, marker, and where the value of L stands beside it [points]."""
+
+_HALO = withStroke(linewidth=3.0, foreground="white")
+"""Text on a line or marker stays legible."""
 
 
 def draw_plot(tradeoff: Tradeoff) -> bytes:
@@ -74,7 +78,7 @@ def _draw(axis: Axes, front: Front) -> None:
             f"L={point.weight:g}" if chosen else f"{point.weight:g}",
             (_change(point.e2e), point.ttft_p99), xytext=offset, textcoords="offset points",
             color=color, fontweight="bold" if chosen else "normal",
-            ha="right" if offset[0] < 0 else "left",
+            ha="right" if offset[0] < 0 else "left", path_effects=[_HALO],
         )  # fmt: skip
 
 

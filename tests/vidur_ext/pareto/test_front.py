@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vidur_ext.pareto.front import Front, Latencies, Tradeoff, front_of
+from vidur_ext.pareto.plot import draw_plot
 from vidur_ext.pareto.report import headlines, render_page
 
 BEST = Latencies(e2e_mean_s=5.0, ttft_p99_s=2.0)
@@ -61,3 +62,12 @@ def test_the_page_says_which_weight_is_taken_and_escapes_what_is_named():
     assert "lookahead: L = 5 is the smallest of the grid" in page
     assert "mean E2E −5.0 %" in page
     assert "<script>" not in page
+
+
+def test_equal_results_are_drawn_with_equal_bytes_and_others_are_not():
+    def drawn(*measured: tuple[float, float, float]) -> bytes:
+        return draw_plot(Tradeoff("least_tokens", BEST, (front(*measured),), {}))
+
+    one = (3, 4.5, 3.0), (5, 4.75, 2.0)
+    assert drawn(*one) == drawn(*one)
+    assert drawn(*one) != drawn((3, 4.5, 3.0), (5, 4.75, 2.1))
