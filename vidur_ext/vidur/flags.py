@@ -144,9 +144,6 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
     if beyond_the_engine(simulation["predictor"], cluster["num_pipeline_stages"]):
         # Flags cannot name the schedulers of a comparison, and the usual ones cannot plan here.
         tree["evaluation"] = {"enabled": False}
-    if simulation["engine"] == "vidur":
-        # The warm start lies before what flags describe, and the usual one needs the other engine.
-        tree["warmstart"] = {"method": "imitation"}
     try:
         built = TrainingConfig.model_validate(
             {
