@@ -95,6 +95,15 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             "from evaluation.schedulers",
         ),
         (
+            {
+                "ppo_config": {"rollout_len": 300, "minibatch_size": 2},
+                "training": {"total_requests": 300},
+            },
+            "ppo_config.rollout_len=300 is 3 decisions in each of parallel_training.num_envs=100 "
+            "environments, of which ppo_config.counterfactual_share=0.25 prices none: raise "
+            "rollout_len or the share",
+        ),
+        (
             {"simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1}},
             'ppo_config.advantage="counterfactual" prices every choice, which '
             'simulation.engine="vidur" cannot: set it to "gae", or the engine to "compiled"',
