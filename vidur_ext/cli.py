@@ -14,6 +14,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.commands import checkpoints, config, demos
 from vidur_ext.commands.compare import compare
 from vidur_ext.commands.monitor import monitor
+from vidur_ext.commands.pareto import pareto
 from vidur_ext.commands.pretrain import pretrain
 from vidur_ext.commands.saturation import saturation
 from vidur_ext.commands.suite import suite
@@ -33,6 +34,7 @@ app.command()(train)
 app.command()(pretrain)
 app.command()(validate_model)
 app.command()(compare)
+app.command()(pareto)
 app.command()(saturation)
 app.command()(suite)
 app.command()(monitor)

@@ -156,13 +156,21 @@ def evaluation_table(config: TrainingConfig, seed: int) -> RequestTable:
 
 
 def describe_workload(config: TrainingConfig) -> str:
-    """Return one line about the workload, for logs and reports."""
-    workload = config.workload
+    """Return one line about the workload and what is held out of it, for logs and reports."""
     held_out = f"{config.evaluation.num_seeds} x {evaluation_requests(config)} requests held out"
+    return f"{describe_requests(config.workload)}, {held_out}"
+
+
+def describe_requests(workload: WorkloadSection) -> str:
+    """Return in words what arrives, and when.
+
+    Raises:
+        UserError: the trace cannot be used.
+    """
     if workload.source == "trace":
         notes = read_trace(workload).notes
         trace = f"trace {workload.trace_file} at {workload.rate_scale:g} x its rate"
-        return ", ".join([trace, *notes, held_out])
+        return ", ".join([trace, *notes])
     process = (
         "Poisson arrivals"
         if workload.arrival == "poisson"
@@ -172,7 +180,7 @@ def describe_workload(config: TrainingConfig) -> str:
     code = f"{workload.code_fraction:.0%} code"
     lengths = code if tail is None else f"{code}, outputs with tail index {tail:g}"
     rates = " -> ".join(f"{rate:g}" for rate in arrival_rates(workload))
-    return f"{rates} requests/s, {process}, {lengths}, {held_out}"
+    return f"{rates} requests/s, {process}, {lengths}"
 
 
 def arrival_rates(workload: WorkloadSection) -> tuple[float, ...]:
