@@ -14,7 +14,10 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.commands import checkpoints, config, demos
 from vidur_ext.commands.compare import compare
 from vidur_ext.commands.monitor import monitor
+from vidur_ext.commands.pareto import pareto
 from vidur_ext.commands.pretrain import pretrain
+from vidur_ext.commands.saturation import saturation
+from vidur_ext.commands.suite import suite
 from vidur_ext.commands.tensorboard import tensorboard
 from vidur_ext.commands.train import train
 from vidur_ext.commands.validate_model import validate_model
@@ -31,6 +34,9 @@ app.command()(train)
 app.command()(pretrain)
 app.command()(validate_model)
 app.command()(compare)
+app.command()(pareto)
+app.command()(saturation)
+app.command()(suite)
 app.command()(monitor)
 app.command()(tensorboard)
 app.add_typer(config.app, name="config")

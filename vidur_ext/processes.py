@@ -8,9 +8,12 @@ import ctypes
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from ppo_scheduler.errors import UserError
 
@@ -20,11 +23,21 @@ Result = TypeVar("Result")
 
 def _prepare_worker() -> None:
     """One torch thread per worker: the workers themselves are the parallelism."""
+    # A worker holds both ends of the queue it waits at: without this it would wait for ever for
+    # the jobs of a process that was killed.
+    threading.Thread(target=_end_when_orphaned, daemon=True).start()
     import torch  # takes a second: those who only start a child do without
 
     torch.set_num_threads(1)
     # The terminal sends Ctrl-C to the whole group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _end_when_orphaned() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a worker has a parent"
+    parent.join()
+    os._exit(1)
 
 
 def map_unordered(
@@ -51,6 +64,25 @@ def map_unordered(
 
 _VARIABLE = "PPO_SCHEDULER_PARENT"
 _PR_SET_PDEATHSIG = 1
+
+
+def start_child(module: str, arguments: Sequence[str], output: BinaryIO) -> subprocess.Popen[bytes]:
+    """Start ``python -m module``, which must call ``end_with_parent``, without a terminal.
+
+    It is in a session of its own, so that a Ctrl-C reaches it from here alone: a second one from
+    the terminal would stop a training without letting it save.
+
+    Args:
+        output: file that gets what it prints.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=child_environment(),
+        start_new_session=True,
+    )
 
 
 def child_environment() -> dict[str, str]:

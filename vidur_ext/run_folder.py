@@ -71,6 +71,11 @@ class RunFolder:
         return self.path / "comparison"
 
     @property
+    def comparison_json(self) -> Path:
+        """The comparison for programs; it is there when the run is judged."""
+        return self.comparison / "comparison.json"
+
+    @property
     def simulator(self) -> Path:
         """Vidur insists on writing its config somewhere."""
         return self.path / "simulator"

@@ -25,10 +25,23 @@ TRAIN = ("train", "--config", "small.json")
 SMALL: dict[str, dict[str, object]] = {
     "training": {"total_requests": 120, "episode_requests": 100},
     "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
-    "ppo_config": {"rollout_len": 32, "minibatch_size": 16, "critic_warmup_updates": 1},
+    "ppo_config": {"rollout_len": 32, "minibatch_size": 8, "critic_warmup_updates": 1},
     "statistics_stabilization": {"collect_steps": 16},
-    "checkpointing": {"checkpoint_interval": 25},
-    "warmstart": {"demo_requests": 16, "epochs": 1, "load_levels": [1.0], "teachers": ["vllm_dp"]},
+    "checkpointing": {
+        "checkpoint_interval": 25,
+        "validation_seeds": 1,
+        "validation_requests": 32,
+    },
+    "warmstart": {
+        "rounds": 2,
+        "labels_per_round": 32,
+        "label_share": 1.0,
+        "steps_per_round": 5,
+        "demo_requests": 16,
+        "epochs": 1,
+        "load_levels": [1.0],
+        "teachers": ["vllm_dp"],
+    },
     "parallel_training": {"num_envs": 1, "num_workers": 1},
     "evaluation": {
         "enabled": False,
@@ -66,8 +79,12 @@ class Place:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a training without a terminal."""
+        return self.start_command(*TRAIN, *arguments)
+
+    def start_command(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start ``vidur-ppo`` without a terminal."""
         return self._python.popen(
-            [COMMAND, *TRAIN, *arguments],
+            [COMMAND, *arguments],
             cwd=self.path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -47,7 +47,7 @@ def began_anew(place, kind: str, *, cloned: bool, loaded: bool) -> bool:
     assert place.manifest["run_dir"] == str(run.relative_to(place.path))
     assert place.manifest["global_step"] == 150
     assert RESUMED not in log
-    assert (run / "behaviour_cloning.json").exists() == cloned
+    assert (run / "warm_start.json").exists() == cloned
     assert (run / "demonstrations.npz").exists() == cloned
     assert ("fine-tuning given model/päpier.pt" in log) == (cloned and loaded)
     same = log.count("chooses the same in all of 512 probe states")
@@ -103,7 +103,7 @@ print([name for name in ("torch", "vidur", "pandas", "matplotlib", "numba") if n
 
 def test_with_both_answer_one_resumes(situation, finished):
     place, arguments, prompt = situation("both")
-    child = place.terminal(*arguments, "--set", "ppo_config.gamma=0.9")
+    child = place.terminal(*arguments, "--set", "ppo_config.clip_ratio=0.3")
     for text in (
         "A training can be resumed",
         r"latest\.pt +-> checkpoint_step_00000120\.pt",
@@ -111,7 +111,7 @@ def test_with_both_answer_one_resumes(situation, finished):
         r"decisions +120; 120 requests",
         r"age +\d+",
         r"size +0\.\d\d MB",
-        r"ppo_config\.gamma: [\d.]+ in the checkpoint, 0\.9 now",
+        r"ppo_config\.clip_ratio: [\d.]+ in the checkpoint, 0\.3 now",
         "An external model is given: given model/päpier.pt",
         prompt,
     ):
@@ -263,16 +263,16 @@ def test_a_key_of_the_config_answers_as_well(trained):
 
 def test_the_help_shows_the_values_of_the_config(place):
     text = " ".join(re.sub(r"[│\s]+", " ", place.run("--help").stdout).split())
-    assert "default 120 (training.total_requests)" in text
-    assert "default 16 (warmstart.demo_requests)" in text
-    assert "default 22.0 (workload.qps)" in text
+    assert "default: training.total_requests 120" in text
+    assert "default: warmstart.demo_requests 16, warmstart.labels_per_round 32" in text
+    assert "default: workload.qps 22.0" in text
 
 
 @SLOW
 def test_verbose_says_more(place):
     result = place.run("--verbose", "--ppo-requests", "20")
     assert result.returncode == 0
-    assert "cloning epoch 0" in result.stderr
+    assert "warm start, round 0" in result.stderr
 
 
 @SLOW

@@ -50,7 +50,7 @@ def test_the_newest_run_is_compared_under_its_own_config(project, read):
     status, text = read(project.script(SCRIPT))
     assert status == 0, text
     [folder] = reports(project)
-    learned = {"ppo", "behaviour_cloning"}
+    learned = {"ppo", "warm_start"}
     assert names(report(folder)) == {*learned, "least_outstanding", "round_robin"}
     assert all(name in text for name in learned)
     assert f"comparison in {folder.relative_to(project.path)}" in " ".join(text.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pexpect
@@ -19,7 +20,7 @@ def collected(new_place):
     place = new_place().with_scripts()
     child = place.script("manage_pretrain_data.sh", *COLLECT)
     # The first command after a change of the engine compiles it, on a busy machine for minutes.
-    child.expect("16 demonstrations of vllm_dp at load 1", timeout=300)
+    child.expect("32 decisions of look-ahead, with the cost of every choice", timeout=300)
     child.expect(r"use them: vidur-ppo train --demonstrations outputs/demonstrations/set_\d+_\d+")
     child.expect(pexpect.EOF)
     child.close()
@@ -40,12 +41,32 @@ def the_set(place) -> Path:
 def test_a_set_says_what_it_holds(place, read):
     status, text = read(place.command("demos", "info", str(the_set(place))))
     assert status == 0
-    assert "vllm_dp" in text
+    assert re.search(r"teachers +lookahead\b", text)
+    assert re.search(r"costs +of every choice\b", text)
     listed = place.run_command("demos", "list", "--json")
     [one] = json.loads(listed.stdout)["sets"]
     assert one["path"].endswith(the_set(place).name)
     told = json.loads(place.run_command("demos", "info", str(the_set(place)), "--json").stdout)
-    assert told["decisions"] == one["decisions"] == 16
+    assert told["decisions"] == one["decisions"] == 32
+    assert told["priced"] is one["priced"] is True
+
+
+def test_sets_of_choices_alone_are_told_apart_and_cannot_teach_costs(place, read):
+    imitation = ("--set", "warmstart.method=imitation")
+    made = place.run_command("demos", *COLLECT, *imitation, "--output-dir", "gezeigt", "--json")
+    told = json.loads(made.stdout)
+    assert (told["teachers"], told["decisions"], told["priced"]) == (["vllm_dp"], 16, False)
+    status, text = read(place.command("demos", "list", "."))
+    assert status == 0
+    assert re.search(r"gezeigt +16 +vllm_dp +no ", text)
+    assert re.search(r"32 +lookahead +yes ", text)
+    refused = place.run_command("pretrain", *SMALL, "--demonstrations", "gezeigt")
+    assert refused.returncode == 2
+    assert 'set warmstart.method to "imitation", or collect a new set' in refused.stderr
+    assert not (place.path / "outputs" / "pretrain").exists()
+    taught = place.run_command("pretrain", *SMALL, *imitation, "--demonstrations", "gezeigt")
+    assert taught.returncode == 0, taught.stderr
+    assert "as vllm_dp" in taught.stdout
 
 
 def test_sets_are_deleted_after_a_yes_only(place, asked, finished):
@@ -91,7 +112,7 @@ def test_a_place_that_cannot_hold_a_set_is_named(place):
 
 def test_ctrl_c_leaves_no_half_set_and_the_rest_alone(place, finished):
     kept = the_set(place)
-    child = place.command("demos", *COLLECT, "--demo-steps", "16384")
+    child = place.command("demos", *COLLECT, "--demo-steps", "160000")
     child.expect("workload: ")
     child.sendintr()
     status, text = finished(child)
@@ -102,14 +123,16 @@ def test_ctrl_c_leaves_no_half_set_and_the_rest_alone(place, finished):
 def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read):
     made = str(the_set(place))
     status, text = read(
-        place.script("standalone_pretrain.sh", *SMALL, "--demonstrations", made, "--bc-epochs", "2")
+        place.script("standalone_pretrain.sh", *SMALL, "--demonstrations", made, "--bc-epochs", "3")
     )
     assert status == 0
     [run] = (place.path / "outputs" / "pretrain").iterdir()
     policy = run / "pretrained_actor.pt"
     assert policy.exists()
     assert f"--external-pretrain {policy.relative_to(place.path)}" in text.replace("'", "")
-    assert {"behaviour_cloning.json", "tensorboard"} <= {path.name for path in run.iterdir()}
+    assert {"warm_start.json", "warm_start.csv", "tensorboard"} <= {
+        path.name for path in run.iterdir()
+    }
 
     fits = place.run_command("validate-model", *SMALL, str(policy), "--json")
     assert (fits.returncode, json.loads(fits.stdout)["fits"]) == (0, True)
@@ -126,10 +149,11 @@ def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read)
     assert read(other) == (0, "")
     finer = place.path / "verfeinert ü"
     begun, refined = (
-        json.loads((folder / "behaviour_cloning.json").read_text()) for folder in (run, finer)
+        json.loads((folder / "warm_start.json").read_text()) for folder in (run, finer)
     )
     assert (finer / "pretrained_actor.pt").read_bytes() != policy.read_bytes()
-    assert refined["history"][0]["train_loss"] < begun["history"][0]["train_loss"]
+    assert [len(one["history"]) for one in (begun, refined)] == [3, 2]
+    assert f"fine-tuning {policy}" in (finer / "pretraining.log").read_text()
 
     used = place.run("--external-pretrain", str(policy), "--use-external", "--resume", "never")
     assert used.returncode == 0, used.stderr
@@ -140,7 +164,7 @@ def test_a_training_begins_with_a_set(place):
     result = place.run("--demonstrations", str(the_set(place)), "--resume", "never")
     assert result.returncode == 0, result.stderr
     log = place.log()
-    assert "collecting demonstrations" not in log
+    assert "decisions of look-ahead" not in log
     assert the_set(place).name in log
     elsewhere = place.run(
         "--demonstrations", str(the_set(place)), "--resume", "never",
@@ -149,3 +173,20 @@ def test_a_training_begins_with_a_set(place):
     assert elsewhere.returncode == 2
     assert the_set(place).name in elsewhere.stderr
     assert len(place.runs) == 1
+
+
+def test_a_training_that_was_killed_in_its_warm_start_begins_again_to_the_same_bits(place, until):
+    """Many rounds, of which the first is on the disk when the process dies."""
+    begin = ("--resume", "never", "--ppo-requests", "20", "--bc-epochs", "30")
+    killed = place.start(*begin)
+    until(lambda: any((run / "demonstrations.npz").exists() for run in place.runs), killed)
+    killed.kill()
+    killed.communicate()
+    [first] = place.runs
+    assert not (first / "pretrained_actor.pt").exists()
+    for _ in range(2):
+        done = place.run(*begin)
+        assert done.returncode == 0, done.stderr
+    _, again, straight = place.runs
+    for name in ("demonstrations.npz", "warm_start.json", "pretrained_actor.pt"):
+        assert (again / name).read_bytes() == (straight / name).read_bytes(), name

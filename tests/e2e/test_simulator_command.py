@@ -60,8 +60,9 @@ def test_ppo_trains_on_vidurs_own_requests_and_resumes(main, tmp_path):
         *NO_PLOTS,
         "--global_scheduler_config_type", "ppo_modular",
         f"{PPO}ppo_config_rollout_len", "32",
-        f"{PPO}ppo_config_minibatch_size", "16",
+        f"{PPO}ppo_config_minibatch_size", "8",
         f"{PPO}statistics_stabilization_collect_steps", "16",
+        f"{PPO}checkpointing_validation_freq", "null",
         f"{PPO}run_dir", "run",
     ]  # fmt: skip
     result = main(*flags)
@@ -83,6 +84,7 @@ def test_a_bad_checkpoint_ends_in_one_message(main, tmp_path):
     result = main(
         *VIDUR_FLAGS, *NO_PLOTS,
         "--global_scheduler_config_type", "ppo_modular", f"{PPO}load_checkpoint", "none.pt",
+        f"{PPO}checkpointing_validation_freq", "null",
     )  # fmt: skip
     assert result.returncode == 2
     assert "none.pt" in result.stderr

@@ -26,9 +26,10 @@ def test_a_training_leaves_everything_behind(trained):
         "tensorboard",
         "metrics",
         "demonstrations.npz",
-        "behaviour_cloning.json",
+        "warm_start.json",
         "pretrained_actor.pt",
         "policy.pt",
+        "validation.json",
     } <= names
     assert trained.manifest["global_step"] == 120
     # Statistics are collected for 16 decisions, every 32 further ones make an update.

@@ -74,7 +74,9 @@ def test_the_programs_own_configs_are_used_in_any_folder(run, tmp_path, name, op
     (tmp_path / "configs" / name).write_text("somebody else's")
     config = json.loads((ROOT / "configs" / name).read_text(encoding="utf-8"))
     told = run("train", *options, "--help")
-    assert f"default {config['training']['total_requests']} " in told.stdout, told.stderr
+    assert f"training.total_requests {config['training']['total_requests']}" in told.stdout, (
+        told.stderr
+    )
 
 
 def test_a_config_of_the_operator_counts_from_the_working_folder(run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -24,8 +25,18 @@ from vidur_ext.workload.request_table import RequestTable
 torch.set_num_threads(1)
 
 
+WITHOUT_PRICES: dict[str, dict[str, object]] = {
+    "ppo_config": {"advantage": "gae"},
+    "warmstart": {"method": "imitation"},
+}
+"""What a config says where choices cannot be priced: on Vidur."""
+
+
 def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
-    """Return a config of a tiny training below ``root``; ``groups`` override keys."""
+    """Return a config of a tiny training below ``root``; ``groups`` override keys.
+
+    With the engine "vidur" it says ``WITHOUT_PRICES``, which is all that Vidur can.
+    """
     base: dict[str, dict[str, object]] = {
         "training": {
             "total_requests": 240,
@@ -38,6 +49,8 @@ def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
         "checkpointing": {
             "checkpoint_dir": str(root / "checkpoints"),
             "checkpoint_interval": 1000,
+            "validation_seeds": 2,
+            "validation_requests": 32,
         },
         "monitoring": {"progress_bar": False, "log_level": "warning"},
         "cluster": {"num_replicas": 3},
@@ -52,8 +65,10 @@ def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
         "parallel_training": {"num_envs": 1, "num_workers": 1},
         "evaluation": {"num_seeds": 1, "requests": 64, "bootstrap_samples": 20},
     }
-    for group, keys in groups.items():
-        base[group] = {**base.get(group, {}), **keys}
+    on_vidur = groups.get("simulation", {}).get("engine") == "vidur"
+    for changes in (WITHOUT_PRICES if on_vidur else {}, groups):
+        for group, keys in changes.items():
+            base[group] = {**base.get(group, {}), **keys}
     return TrainingConfig.model_validate(
         {
             group: {name: tuple(v) if isinstance(v, list) else v for name, v in keys.items()}
@@ -104,6 +119,8 @@ class Trained:
 
     run: Path
     store: CheckpointStore
+    weights: dict[str, dict[str, torch.Tensor]]
+    """Of the policy that was "exported" and, where it was saved, of the "last" one."""
 
     @property
     def infos(self) -> list[CheckpointInfo]:
@@ -133,14 +150,25 @@ class Trained:
         return [{n: v for n, v in row.items() if n not in _CLOCK_COLUMNS} for row in rows]
 
     @property
-    def weights(self) -> dict[str, torch.Tensor]:
-        state = torch.load(self.run / "policy.pt", weights_only=True)
-        weights: dict[str, torch.Tensor] = state["policy"]["network"]
-        return weights
+    def validation(self) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads((self.run / "validation.json").read_text())
+        return content
 
-    def has_weights_of(self, other: Trained) -> bool:
-        theirs = other.weights
-        return all(torch.equal(value, theirs[name]) for name, value in self.weights.items())
+    def has_weights_of(self, other: Trained, *, which: tuple[str, ...] = ()) -> bool:
+        """Return whether the policies (all, or those of ``which``) have equal weights."""
+        assert self.weights.keys() == other.weights.keys()
+        return all(
+            torch.equal(weight, other.weights[policy][name])
+            for policy in which or self.weights
+            for name, weight in self.weights[policy].items()
+        )
+
+
+def weights_left(run: Path, store: CheckpointStore) -> dict[str, dict[str, torch.Tensor]]:
+    policies = {"exported": torch.load(run / "policy.pt", weights_only=True)["policy"]}
+    if store.checkpoints():
+        policies["last"] = store.load("latest").tree["learner"]["policy"]
+    return {who: policy["network"] for who, policy in policies.items()}
 
 
 Train = Callable[..., Trained]
@@ -153,7 +181,8 @@ def train(tmp_path) -> Train:
     def run(config: TrainingConfig, name: str = "run", **arguments: Any) -> Trained:
         folder = tmp_path / name
         where = run_training(Job(config, **{"run_dir": str(folder), **arguments})).path
-        return Trained(where, CheckpointStore(config.checkpointing))
+        store = CheckpointStore(config.checkpointing)
+        return Trained(where, store, weights_left(where, store))
 
     return run
 
@@ -163,7 +192,7 @@ def left_by(tmp_path):
     """Return what a training left that did not end by itself."""
 
     def trained(config: TrainingConfig, name: str = "run") -> Trained:
-        return Trained(tmp_path / name, CheckpointStore(config.checkpointing))
+        return Trained(tmp_path / name, CheckpointStore(config.checkpointing), {})
 
     return trained
 

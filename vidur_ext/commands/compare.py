@@ -50,14 +50,17 @@ def compare(
         raise UserError("--run and --policy both say what is compared: leave one of them out")
     if policy is not None:
         loaded = load_config(config or DEFAULT_CONFIG, set_ or [])
-        _compare(loaded, _as_learned(policy), output_dir, quiet)
+        _compare(loaded, _as_learned(policy), {}, output_dir, quiet)
         return
-    chosen, policies = _policies(run, config)
+    chosen, policies, origin = _policies(run, config)
     loaded = load_config(config or chosen.config, set_ or [])
-    _compare(loaded, policies, output_dir, quiet)
+    _compare(loaded, policies, origin, output_dir, quiet)
 
 
-def _policies(run: Path | None, config: Path | None) -> tuple[RunFolder, dict[str, Path]]:
+def _policies(
+    run: Path | None, config: Path | None
+) -> tuple[RunFolder, dict[str, Path], dict[str, str]]:
+    """Return a run, its policies by name, and facts on where they come from."""
     from vidur_ext.runs.status import find_run
 
     chosen = find_run(run or Path(load_config(config or DEFAULT_CONFIG).training.output_root))
@@ -66,9 +69,9 @@ def _policies(run: Path | None, config: Path | None) -> tuple[RunFolder, dict[st
             f"{chosen.path}: holds no policy.pt, its training has not ended yet; name another "
             "run with --run, or a policy file with --policy"
         )
-    from vidur_ext.evaluation.judging import policies_of
+    from vidur_ext.evaluation.judging import origin_of, policies_of
 
-    return chosen, policies_of(chosen)
+    return chosen, policies_of(chosen), origin_of(chosen)
 
 
 def _as_learned(policy: Path) -> dict[str, Path]:
@@ -78,7 +81,11 @@ def _as_learned(policy: Path) -> dict[str, Path]:
 
 
 def _compare(
-    config: TrainingConfig, policies: dict[str, Path], output_dir: Path | None, quiet: bool
+    config: TrainingConfig,
+    policies: dict[str, Path],
+    origin: dict[str, str],
+    output_dir: Path | None,
+    quiet: bool,
 ) -> None:
     if output_dir is not None and RunFolder(output_dir).comparison.exists():
         raise UserError(
@@ -105,6 +112,6 @@ def _compare(
     torch.set_num_threads(config.training.torch_threads)
     with run_log(folder.path / "comparison.log", config.monitoring.log_level, quiet=quiet):
         try:
-            judge(config, policies, folder, quiet)
+            judge(config, policies, folder, quiet, origin)
         except KeyboardInterrupt:
             raise Interrupted(signal.SIGINT, f"{folder.path} holds no report") from None

@@ -73,6 +73,7 @@ def print_set_contents(document: Document) -> None:
         "created": moment(document["created_at"]),
         "decisions": str(document["decisions"]),
         "teachers": ", ".join(document["teachers"]),
+        "costs": "of every choice" if document["priced"] else "none, only what was chosen",
         "loads": _loads(document["load_levels"]),
         "workload": document["workload"],
         "replicas": str(document["num_replicas"]),
@@ -118,13 +119,14 @@ def print_sets_found(document: Document) -> None:
     if not sets:
         say(f"no demonstration sets below {document['folder']}")
     else:
-        found = table("set", "decisions", "teachers", "loads", "size", right=(1, 4))
+        found = table("set", "decisions", "teachers", "costs", "loads", "size", right=(1, 5))
         for one in sets:
             found.add_row(
                 # A path in one piece can be copied, even if the rest gets narrow.
                 Text(one["path"], style="red" if one["problem"] else "", no_wrap=True),
                 str(one["decisions"]),
                 ", ".join(one["teachers"]),
+                "yes" if one["priced"] else "no",
                 _loads(one["load_levels"]),
                 decimal(one["size_bytes"]),
             )

@@ -31,6 +31,7 @@ _METRICS = {
 _METRICS_VERBOSE = {
     **_METRICS,
     "TTFT p99": "tail_latency/ttft_p99",
+    "regret": "Rollout/Regret",
     "explained variance": "Training/ExplainedVariance",
     "entropy": "Training/Entropy",
     "approximate KL": "Training/ApproxKL",

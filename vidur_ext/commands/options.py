@@ -89,8 +89,9 @@ def help_option(keys: Keys) -> Any:
             own = keys.get(parameter.name or "", ())
             if own and isinstance(parameter, click.Option):
                 values = ["none" if settings[k] is None else json.dumps(settings[k]) for k in own]
-                shown = [f"{value} ({key})" for value, key in zip(values, own, strict=True)]
-                parameter.help = f"{parameter.help}; default {', '.join(shown)}"
+                # A narrow terminal breaks lines at spaces, and cuts what has none.
+                shown = [f"{key} {value}" for key, value in zip(own, values, strict=True)]
+                parameter.help = f"{parameter.help}; default: {', '.join(shown)}"
         typer.echo(context.get_help())
         context.exit()
 

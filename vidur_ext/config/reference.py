@@ -48,6 +48,10 @@ Relative paths (`training.output_root`, `checkpointing.checkpoint_dir`, `workloa
 | `configs/scenarios/eight_replicas.json` | eight replicas at the same load per replica |
 | `configs/scenarios/mixed_devices.json` | two H100 and two A100: fast and slow replicas |
 | `configs/scenarios/slow_signals.json` | the router sees the cluster as of 100 ms ago |
+| `configs/scenarios/heavy_tail.json` | a hundredth of the answers has a seventh of all tokens |
+| `configs/scenarios/shifting.json` | 60, then 110, then 80 % of what can be served |
+| `configs/scenarios/large.json` | sixteen replicas |
+| `configs/scenarios/trace.json` | the Azure conversation trace, which has to be fetched |
 
 A scenario names only what differs from the defaults.
 """

@@ -248,8 +248,24 @@ class WorkloadSection(Section):
     burstiness_cv: float = key(
         2.0, "gamma: coefficient of variation of the gaps; 1 is Poisson", gt=0, le=20
     )
+    rate_profile: tuple[float, ...] = key(
+        (1.0,),
+        "synthetic: factors on qps, one after the other and again from the first; each holds for "
+        "an equal part of rate_period",
+        min_length=1,
+    )
+    rate_period: int = key(
+        2048, "synthetic: requests in which rate_profile is gone through", unit="requests", ge=1
+    )
     code_fraction: float = key(
         0.2, "synthetic: share of code-completion requests among conversations", ge=0, le=1
+    )
+    output_tail_index: float | None = key(
+        None,
+        "synthetic: outputs are multiplied by Pareto numbers >= 1 of this tail index, which "
+        "max_tokens cuts; smaller is heavier, null leaves them as fitted",
+        gt=1,
+        le=20,
     )
     max_tokens: int = key(
         8192, "prompt + output of a request; longer prompts are cut", unit="tokens", ge=16
@@ -268,6 +284,18 @@ class WorkloadSection(Section):
             raise ValueError("source='trace' needs trace_file")
         if self.source == "synthetic" and self.trace_file is not None:
             raise ValueError("trace_file has no effect with source='synthetic'")
+        return self
+
+    @model_validator(mode="after")
+    def _profile_has_rates(self) -> WorkloadSection:
+        """`rate_profile` holds numbers above 0, no more of them than `rate_period`."""
+        if any(factor <= 0 for factor in self.rate_profile):
+            raise ValueError(f"rate_profile must be above 0 all over: {list(self.rate_profile)}")
+        if len(self.rate_profile) > self.rate_period:
+            raise ValueError(
+                f"rate_profile has {len(self.rate_profile)} factors for rate_period="
+                f"{self.rate_period} requests; raise rate_period, or name fewer factors"
+            )
         return self
 
 

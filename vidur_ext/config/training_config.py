@@ -169,6 +169,21 @@ class TrainingConfig(RouterConfig):
         return self
 
     @model_validator(mode="after")
+    def _a_rollout_prices_choices(self) -> Self:
+        """With `ppo_config.advantage` "counterfactual", `ppo_config.rollout_len` has a priced
+        decision in each of `parallel_training.num_envs` environments."""
+        ppo, num_envs = self.ppo_config, self.parallel_training.num_envs
+        steps = ppo.rollout_len // num_envs
+        if ppo.advantage == "counterfactual" and steps * ppo.counterfactual_share < 1.0:
+            raise ValueError(
+                f"ppo_config.rollout_len={ppo.rollout_len} is {steps} decisions in each of "
+                f"parallel_training.num_envs={num_envs} environments, of which "
+                f"ppo_config.counterfactual_share={ppo.counterfactual_share:g} prices none: raise "
+                "rollout_len or the share"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _choices_can_be_priced(self) -> Self:
         """`ppo_config.advantage` "counterfactual" and `warmstart.method` "costs" need
         `simulation.engine` "compiled"."""

@@ -98,7 +98,7 @@ class SchedulerComparison:
     @property
     def realistic(self) -> bool:
         """Whether this is a router that could be at work, and is meant to be good."""
-        return _is_realistic(self.name, oracle=self.uses_output_lengths)
+        return is_realistic(self.name, oracle=self.uses_output_lengths)
 
     @property
     def marked_name(self) -> str:
@@ -270,15 +270,14 @@ class Comparison:
         }
 
 
-def _is_realistic(name: str, *, oracle: bool) -> bool:
+def is_realistic(name: str, *, oracle: bool) -> bool:
+    """Return whether a scheduler could be at work and is meant to be good."""
     return not oracle and name not in CONTROLS and name not in PLANNERS
 
 
 def _best_heuristic(pooled: Mapping[str, Summary], oracles: Collection[str]) -> str | None:
     heuristics = [
-        name
-        for name in pooled
-        if name in SCHEDULERS and _is_realistic(name, oracle=name in oracles)
+        name for name in pooled if name in SCHEDULERS and is_realistic(name, oracle=name in oracles)
     ]
     return min(heuristics, key=lambda name: _mean_e2e_s(pooled[name]), default=None)
 

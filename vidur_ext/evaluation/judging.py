@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -36,13 +38,51 @@ def policies_of(folder: RunFolder) -> dict[str, Path]:
     return policies
 
 
+def origin_of(folder: RunFolder) -> dict[str, str]:
+    """Return in words how the policies of a run came about, as far as its files say it."""
+    origin = {}
+    if folder.warm_start.exists():
+        origin["Warm start"] = _taught(json.loads(folder.warm_start.read_text(encoding="utf-8")))
+    if folder.validation.exists():
+        origin["Policy"] = _chosen(json.loads(folder.validation.read_text(encoding="utf-8")))
+    return origin
+
+
+def _taught(document: dict[str, Any]) -> str:
+    steps = document["history"]
+    last = steps[document["best"]]
+    if document["method"] == "imitation":
+        agreement = ", ".join(f"{share:.1%} as {name}" for name, share in last["accuracy"].items())
+        return f"imitation, epoch {document['best']} of {len(steps)}: held-out {agreement}"
+    regrets = ", ".join(f"{step['regret']:.3f}" for step in steps)
+    return (
+        f"learned from costs; held-out regret after each round {regrets} request-seconds "
+        f"(at random {last['regret_at_random']:.3f})"
+    )
+
+
+def _chosen(document: dict[str, Any]) -> str:
+    chosen, weight = document["chosen"], document["ttft_weight"]
+    return (
+        f"that of {chosen['name']}: of {len(document['scores'])} validated the one with the "
+        f"smallest mean E2E + {weight:g} x mean TTFT, {chosen['objective_s']:.3f} s"
+    )
+
+
 def judge(
-    config: TrainingConfig, policies: dict[str, Path], folder: RunFolder, quiet: bool
+    config: TrainingConfig,
+    policies: dict[str, Path],
+    folder: RunFolder,
+    quiet: bool,
+    origin: Mapping[str, str],
 ) -> ReportPaths:
     """Compare policies with the heuristics on held-out workloads; the report goes to ``folder``.
 
     The engine of the config judges. If that is "compiled", Vidur repeats the first workloads, and
     the report says how far it agrees.
+
+    Args:
+        origin: facts on where the policies come from; see ``origin_of``.
     """
     section, engine = config.evaluation, config.simulation.engine
     _LOG.info(
@@ -70,6 +110,7 @@ def judge(
         f"{config.cluster.replica_scheduler}",
         "Decisions trained": str(config.training.total_requests),
         "Seed": str(config.training.seed),
+        **origin,
         "Config digest": config.digest()[:16],
         **{f"Version of {name}": text for name, text in package_versions().items()},
     }

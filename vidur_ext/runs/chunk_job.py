@@ -124,7 +124,7 @@ def _finish(job: Recovered, *, quiet: bool, say: Callable[[str], None]) -> None:
     """Train what is left and compare; what is done is said and not done again."""
     start, progress = job.start, job.progress
     assert start.run_dir is not None
-    compared = (RunFolder(start.run_dir).comparison / "comparison.json").exists()
+    compared = RunFolder(start.run_dir).comparison_json.exists()
     done = progress.status == "completed"
     if done:
         say(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,7 +15,7 @@ from types import FrameType
 from typing import BinaryIO
 
 from ppo_scheduler.files import disk_errors
-from vidur_ext.processes import child_environment
+from vidur_ext.processes import start_child
 
 HEADING = "--- chunk started at "
 _POLL_S = 0.1
@@ -32,17 +31,18 @@ class Ended:
     peak_rss_mb: float
 
     def __str__(self) -> str:
-        if self.status < 0:
-            return f"was killed by {signal.Signals(-self.status).name}"
-        return f"ended with status {self.status}"
+        return ending(self.status)
+
+
+def ending(status: int) -> str:
+    """Say how a process ended with an exit status (-n: killed by signal n)."""
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
 
 
 class Signals:
-    """Hands SIGINT, SIGTERM and SIGUSR1 on to the chunk that runs, and remembers the first stop.
-
-    Chunks are in a session of their own, so that a Ctrl-C reaches them from here alone: a second
-    one from the terminal would stop a training without letting it save.
-    """
+    """Hands SIGINT, SIGTERM and SIGUSR1 on to the chunk that runs, and remembers the first stop."""
 
     def __init__(self) -> None:
         self.stop: int | None = None
@@ -94,14 +94,7 @@ def run_chunk(flags: Sequence[str], log: Path, signals: Signals, show: Callable[
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
         output.write(f"{HEADING}{begun}\n".encode())
         output.flush()
-        child = subprocess.Popen(
-            [sys.executable, "-m", "vidur_ext.main", *flags],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=child_environment(),
-            start_new_session=True,
-        )
+        child = start_child("vidur_ext.main", flags, output)
         with signals.reaching(child):
             return _watch(child, show)
 

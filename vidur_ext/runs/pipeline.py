@@ -43,10 +43,10 @@ def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> 
             warm_start(config, folder, start.external, start.demonstrations)
         (train or train_in_one_go)(start, folder)
         if config.evaluation.enabled:
-            from vidur_ext.evaluation.judging import judge, policies_of
+            from vidur_ext.evaluation.judging import judge, origin_of, policies_of
 
             _set_torch_threads(config)
-            judge(config, policies_of(folder), folder, quiet)
+            judge(config, policies_of(folder), folder, quiet, origin_of(folder))
     return folder
 
 

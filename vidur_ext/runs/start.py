@@ -97,6 +97,21 @@ def open_folder(start: Start) -> RunFolder:
     return folder
 
 
+def go_on(config: TrainingConfig, folder: RunFolder) -> Start:
+    """Return how a run goes on that has its folder and its checkpoint folder to itself.
+
+    It may have been killed at any moment, or not have begun. Nobody is asked.
+    """
+    saved = config.checkpointing.enable_checkpoints
+    newest = CheckpointStore(config.checkpointing).latest() if saved else None
+    return Start(
+        config,
+        load_checkpoint=None if newest is None else "latest",
+        run_dir=folder.path,
+        warm_start_done=folder.pretrained_actor.exists(),
+    )
+
+
 def begins_with_actor(start: Start) -> bool:
     """Tell whether a new training begins with a policy that was trained before it."""
     new = start.load_checkpoint is None

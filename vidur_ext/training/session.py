@@ -26,7 +26,7 @@ from vidur_ext.routing.view import Earned
 from vidur_ext.training.episodes import CompiledEpisodes, EpisodePlan, Episodes, VidurEpisodes
 from vidur_ext.training.instruments import Instruments
 from vidur_ext.training.signals import ChunkFinished, SignalRequests
-from vidur_ext.training.validation import Candidates, Validation
+from vidur_ext.training.validation import Candidates, Validation, changes_scores
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.stream import RequestStream
 
@@ -157,6 +157,8 @@ class TrainingSession:
         self._schedule = SaveSchedule(saving, clock)
         self._validation = Validation(config) if saving.validation_freq is not None else None
         self.candidates = Candidates(config.lookahead.ttft_weight)
+        self._score_first = warm_start is not None
+        """The policy that training goes on from is a candidate that has no score yet."""
         if stop_at_requests is not None and stop_at_requests % num_envs:
             raise UserError(
                 f"a chunk that ends after {stop_at_requests} requests is no multiple of "
@@ -284,19 +286,14 @@ class TrainingSession:
         self._check_rest()
 
     def _load_candidates(self, state: StateDict, changed: Sequence[Difference]) -> None:
+        if self._validation is None:
+            return  # the training ends with its last policy
         self.candidates.load_state_dict(state)
-        other_workloads = [
-            d.name
-            for d in changed
-            if d.rule.effect is Effect.NEXT_EPISODE
-            or d.name in ("checkpointing.validation_seeds", "checkpointing.validation_requests")
-        ]
-        if other_workloads and self.candidates.scores:
-            _LOG.info(
-                "the validations so far do not count any more: %s changed",
-                ", ".join(other_workloads),
-            )
+        causes = [d.name for d in changed if changes_scores(d.name)]
+        if causes and self.candidates.scores:
+            _LOG.info("the validations so far do not count any more: %s changed", ", ".join(causes))
             self.candidates.clear()
+            self._score_first = True
 
     def _check_rest(self) -> None:
         """The rest of the budget must be split evenly too, whoever trained its beginning."""
@@ -313,8 +310,7 @@ class TrainingSession:
     def _run_and_save(self, total: int) -> None:
         self._schedule.start(self.learner.updates)
         try:
-            begins = self.learner.ppo_step == 0 and self.learner.stabilizer.warm_started
-            if begins and self._validation is not None:
+            if self._validation is not None and self._score_first:
                 self._validate()
             if self._config.checkpointing.checkpoint_on_start and self.learner.ppo_step == 0:
                 self.save("start")
@@ -402,8 +398,8 @@ class TrainingSession:
         """Score the policy of this step, and keep it if it is the best so far."""
         assert self._validation is not None
         learner = self.learner
-        # The decision at hand is counted already, but the policy belongs to its past.
-        step = max(learner.global_step - 1, 0)
+        # The decisions at hand are counted already, but the policy belongs to their past.
+        step = max(learner.global_step - self._episodes.num_envs, 0)
         score = self._validation.score(learner.policy, step, learner.updates)
         best = self.candidates.consider(score, learner.policy)
         _LOG.info(

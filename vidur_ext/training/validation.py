@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 
@@ -13,6 +14,20 @@ from vidur_ext.evaluation.metrics import LEARNED
 from vidur_ext.evaluation.runner import runs_on_engine, runs_on_vidur
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import validation_table
+
+_SCORED_WITH = (
+    "cluster.*",
+    "simulation.*",
+    "workload.*",
+    "observation.*",
+    "checkpointing.validation_seeds",
+    "checkpointing.validation_requests",
+)
+
+
+def changes_scores(key: str) -> bool:
+    """Return whether scores from before and after a change of ``key`` cannot be compared."""
+    return any(fnmatchcase(key, pattern) for pattern in _SCORED_WITH)
 
 
 @dataclass(frozen=True)

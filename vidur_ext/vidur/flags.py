@@ -16,7 +16,7 @@ from vidur.request_generator import RequestGeneratorRegistry
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.fields import Location
 from vidur_ext.config.problems import describe_problems, join_problems
-from vidur_ext.config.sections import PLANNERS, WorkloadSection
+from vidur_ext.config.sections import PLANNERS
 from vidur_ext.config.training_config import (
     RouterConfig,
     TrainingConfig,
@@ -33,7 +33,12 @@ from vidur_ext.vidur.learner_flags import (
     learner_config,
     learner_values,
 )
-from vidur_ext.vidur.requests import WORKLOAD_FLAG_PREFIX, WorkloadRequestGeneratorConfig
+from vidur_ext.vidur.requests import (
+    WORKLOAD_FLAG_PREFIX,
+    WorkloadRequestGeneratorConfig,
+    workload_flags,
+    workload_values,
+)
 from vidur_ext.workload.request_table import RequestTable
 
 _PLACES = ("metrics_config_output_dir", "log_level")
@@ -131,7 +136,7 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
             raise UserError(
                 "checkpointing.validation_freq needs workloads of its own, which the request "
                 f"generator {config.request_generator_config.get_type()} does not have: use "
-                "stream, or set it to null"
+                f"stream, or --{SCHEDULER_FLAG_PREFIX}checkpointing_validation_freq null"
             )
         budget = {"total_requests": len(requests)}
         tree["training"] = learner.training.model_copy(update=budget)
@@ -148,6 +153,8 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
                 "simulation": simulation,
                 "workload": _workload_tree(config),
                 "parallel_training": {"num_envs": scheduler.num_envs},
+                # It lies before such a training, which is given what came of it.
+                "warmstart": {"enabled": False},
             }
         )
     except ValidationError as error:
@@ -245,7 +252,7 @@ def _simulation_tree(config: Any) -> dict[str, Any]:
 
 
 def _workload_values(config: TrainingConfig) -> dict[str, Any]:
-    workload = config.workload.model_dump()
+    workload = workload_flags(config.workload)
     return {
         "request_generator_config_type": "stream",
         **{WORKLOAD_FLAG_PREFIX + name: value for name, value in workload.items()},
@@ -257,7 +264,7 @@ def _workload_values(config: TrainingConfig) -> dict[str, Any]:
 def _workload_tree(config: Any) -> dict[str, Any]:
     generator = config.request_generator_config
     if isinstance(generator, WorkloadRequestGeneratorConfig):
-        return {name: getattr(generator, name) for name in WorkloadSection.model_fields}
+        return workload_values(generator)
     return {"max_tokens": generator.max_tokens}
 
 

@@ -59,7 +59,12 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
     qps: float = _flag(22.0, "synthetic: mean arrival rate [requests/s].")
     arrival: str = _flag("gamma", "synthetic: poisson or gamma.")
     burstiness_cv: float = _flag(2.0, "gamma: coefficient of variation of the gaps.")
+    rate_profile: str = _flag("1.0", "synthetic: factors on qps, e.g. 0.6,1.1,0.8.")
+    rate_period: int = _flag(2048, "synthetic: requests in which the profile is gone through.")
     code_fraction: float = _flag(0.2, "synthetic: share of code requests.")
+    output_tail_index: Optional[float] = _flag(  # noqa: UP045
+        None, "synthetic: Pareto index of the tail of outputs."
+    )
     trace_file: Optional[str] = _flag(None, "trace: file to replay.")  # noqa: UP045
     trace_format: str = _flag("auto", f"trace: auto or {', '.join(trace_formats())}.")
     rate_scale: float = _flag(1.0, "Factor on the arrival rate.")
@@ -79,10 +84,33 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
 def stream_config(config: TrainingConfig) -> WorkloadRequestGeneratorConfig:
     """Return the generator's config of a run's training stream."""
     return WorkloadRequestGeneratorConfig(
-        **config.workload.model_dump(),
+        **workload_flags(config.workload),
         seed=config.training.seed,
         num_requests=config.training.total_requests,
     )
+
+
+def workload_flags(workload: WorkloadSection) -> dict[str, Any]:
+    """Return a workload's values as the flags of a ``WorkloadRequestGeneratorConfig``."""
+    return {**workload.model_dump(), "rate_profile": ",".join(map(str, workload.rate_profile))}
+
+
+def workload_values(config: Any) -> dict[str, Any]:
+    """Return the keys of ``workload`` that a ``WorkloadRequestGeneratorConfig`` has; they are not
+    validated.
+
+    Raises:
+        UserError: the rate profile is no list of numbers.
+    """
+    values = {name: getattr(config, name) for name in WorkloadSection.model_fields}
+    try:
+        values["rate_profile"] = tuple(map(float, config.rate_profile.split(",")))
+    except ValueError:
+        raise UserError(
+            f"{_flag_at(['rate_profile'])} {config.rate_profile}: expected numbers with commas "
+            "between them, e.g. 0.6,1.1,0.8"
+        ) from None
+    return values
 
 
 def workload_of(config: Any) -> WorkloadSection:
@@ -91,9 +119,8 @@ def workload_of(config: Any) -> WorkloadSection:
     Raises:
         UserError: a flag is out of range, or flags contradict each other.
     """
-    values = {name: getattr(config, name) for name in WorkloadSection.model_fields}
     try:
-        return WorkloadSection.model_validate(values)
+        return WorkloadSection.model_validate(workload_values(config))
     except ValidationError as error:
         problems = describe_problems(error, WorkloadSection, _flag_at)
         raise UserError(join_problems(problems)) from None

@@ -39,7 +39,7 @@ class CostLabels:
     """Collects priced decisions; every round has requests of its own.
 
     ``parallel_training.num_envs`` simulations run side by side, at ``warmstart.load_levels`` in
-    turn; what their completions say of output lengths is known in the next round.
+    turn; what their completions say of output lengths is known in the next round collected here.
     """
 
     def __init__(self, config: TrainingConfig) -> None:

@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import ObservationSchema
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.ppo.adamw import AdamW
@@ -99,14 +98,10 @@ def learn_from_costs(
         initial: state of a policy to begin with. It keeps its feature statistics.
 
     Raises:
-        UserError: the decisions are not priced, or were made for other features.
+        UserError: the decisions were made for other features, or the policy for another network.
     """
     first.check_schema(schema)
-    if not first.priced:
-        raise UserError(
-            "the demonstrations show what was chosen, not what every choice costs: set "
-            'warmstart.method to "imitation", or collect a new set (vidur-ppo demos collect)'
-        )
+    assert first.priced, "a set is checked before it is loaded, and what is collected has prices"
     seed, section = config.training.seed, config.warmstart
     policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
     if initial is None:
@@ -114,6 +109,7 @@ def learn_from_costs(
         policy.collect(first.observation())
     else:
         policy.load_state_dict(initial)
+    # It knows no output lengths of the first round: a set of that round teaches the very same.
     labels = CostLabels(config)
     rng = generator(seed, Purpose.BEHAVIOUR_CLONING)
     train: list[_Tensors] = []
@@ -121,8 +117,9 @@ def learn_from_costs(
     history: list[RoundReport] = []
     for number in range(section.rounds):
         decisions = first if number == 0 else labels.collect(number, policy)
-        # Whole simulations are held out: neighbours in time are too alike.
+        # The last simulations are held out, not rows at random: neighbours in time are too alike.
         held = max(1, round(len(decisions) * section.holdout_fraction))
+        held = min(held, len(decisions) - 1)
         data = _tensors(policy, decisions)
         train.append(_rows(data, slice(None, -held)))
         held_out.append(_rows(data, slice(-held, None)))

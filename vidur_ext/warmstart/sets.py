@@ -47,9 +47,11 @@ class SetDescription(BaseModel):
     """ISO 8601 with offset."""
     teachers: tuple[str, ...]
     load_levels: tuple[float, ...]
-    """Arrival rates relative to the workload's; every teacher routed at every one."""
+    """Arrival rates relative to the workload's; every teacher is there at every one."""
     decisions: int = Field(ge=1)
     """Of all teachers and loads together."""
+    priced: bool = False
+    """Whether the cost of every choice is in it; sets were written before there were any."""
     num_replicas: int = Field(ge=1)
     seed: int = Field(ge=0)
     workload: str
@@ -93,7 +95,7 @@ class DemonstrationSet:
         return None if there == said else f"{DATA_FILE} has {there} bytes, not {said}"
 
     def check(self, config: TrainingConfig) -> None:
-        """Raise ``UserError`` unless a policy of this config can be cloned from the set."""
+        """Raise ``UserError`` unless a warm start of this config can learn from the set."""
         here, there = recorded_keys(config.observation), self.description.observation
         differing = [
             f"{name} is {there.get(name)!r} in the set and {here.get(name)!r} in this config"
@@ -108,6 +110,25 @@ class DemonstrationSet:
                 f"{self.path}: shows another observation than this config: {'; '.join(differing)}. "
                 "Set the observation group as it was, or collect a new set with this config "
                 "(vidur-ppo demos collect)"
+            )
+        if config.warmstart.method == "costs":
+            self._check_costs(config)
+
+    def _check_costs(self, config: TrainingConfig) -> None:
+        said, section = self.description, config.warmstart
+        ways_out = (
+            'set warmstart.method to "imitation", or collect a new set (vidur-ppo demos collect)'
+        )
+        if not said.priced:
+            raise UserError(
+                f"{self.path}: shows what was chosen, not what every choice costs, which "
+                f'warmstart.method="costs" learns from: {ways_out}'
+            )
+        here = config.cluster.num_replicas
+        if said.num_replicas != here and section.rounds > 1:
+            raise UserError(
+                f"{self.path}: shows {said.num_replicas} replicas, and the rounds after it would "
+                f"show {here}: set warmstart.rounds to 1, {ways_out}"
             )
 
     def load(self) -> Demonstrations:
@@ -243,6 +264,7 @@ def write_set(
             teachers=demonstrations.teachers,
             load_levels=tuple(dict.fromkeys(demonstrations.load_level.tolist())),
             decisions=len(demonstrations),
+            priced=demonstrations.priced,
             num_replicas=demonstrations.replicas.shape[1],
             seed=config.training.seed,
             workload=workload,

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ppo_scheduler.files import disk_errors, write_file
-from ppo_scheduler.policy.routing_policy import read_policy_state, save_policy
+from ppo_scheduler.policy.routing_policy import RoutingPolicy, load_policy, save_policy
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.run_folder import RunFolder
@@ -87,18 +87,21 @@ def teach(
     Args:
         watch: is told of every step.
         demonstrations: set to learn from, with costs that of the first round; None collects.
-        initial: file of a policy to begin with.
+        initial: file of a policy to begin with; with costs it routes the first round as well.
 
     Raises:
         UserError: the set or the policy cannot be used, or the disk refuses.
     """
-    state = None
-    if initial is not None:
-        state = read_policy_state(initial)
-        _LOG.info("fine-tuning %s", initial)
     schema = observation_schema(config.observation)
-    given = None if demonstrations is None else _given(config, demonstrations)
-    data = given or _kept(new_demonstrations(config, _LOG.info), folder)
+    begun, state = None, None
+    if initial is not None:
+        begun = load_policy(initial, schema)
+        state = begun.state_dict()
+        _LOG.info("fine-tuning %s", initial)
+    if demonstrations is None:
+        data = _kept(new_demonstrations(config, _LOG.info, begun), folder)
+    else:
+        data = _given(config, demonstrations)
     if config.warmstart.method == "imitation":
         taught = clone_behaviour(config, schema, data, watch, initial=state)
     else:
@@ -112,16 +115,20 @@ def teach(
     return taught
 
 
-def new_demonstrations(config: TrainingConfig, report: Callable[[str], None]) -> Demonstrations:
+def new_demonstrations(
+    config: TrainingConfig, report: Callable[[str], None], policy: RoutingPolicy | None = None
+) -> Demonstrations:
     """Collect what a warm start begins with: heuristics' choices, or choices priced by look-ahead.
 
     Args:
         report: is told in words what was collected.
+        policy: routes what is priced, if there is one already; look-ahead does without.
     """
     if config.warmstart.method == "imitation":
         return collect_demonstrations(config, report)
-    priced = CostLabels(config).collect(0, None)
-    report(f"{len(priced)} decisions of look-ahead, with the cost of every choice")
+    priced = CostLabels(config).collect(0, policy)
+    router = "look-ahead" if policy is None else "the policy to fine-tune"
+    report(f"{len(priced)} decisions of {router}, with the cost of every choice")
     return priced
 
 

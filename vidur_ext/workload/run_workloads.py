@@ -46,6 +46,9 @@ def build_stream(
             burstiness_cv=workload.burstiness_cv,
             code_fraction=workload.code_fraction,
             max_tokens=workload.max_tokens,
+            output_tail_index=workload.output_tail_index,
+            rate_profile=workload.rate_profile,
+            rate_period=workload.rate_period,
             variant=variant,
         )
     whole = TraceStream(read_trace(workload).table.at_rate(workload.rate_scale))
@@ -153,17 +156,41 @@ def evaluation_table(config: TrainingConfig, seed: int) -> RequestTable:
 
 
 def describe_workload(config: TrainingConfig) -> str:
-    """Return one line about the workload, for logs and reports."""
-    workload = config.workload
+    """Return one line about the workload and what is held out of it, for logs and reports."""
     held_out = f"{config.evaluation.num_seeds} x {evaluation_requests(config)} requests held out"
+    return f"{describe_requests(config.workload)}, {held_out}"
+
+
+def describe_requests(workload: WorkloadSection) -> str:
+    """Return in words what arrives, and when.
+
+    Raises:
+        UserError: the trace cannot be used.
+    """
     if workload.source == "trace":
         notes = read_trace(workload).notes
         trace = f"trace {workload.trace_file} at {workload.rate_scale:g} x its rate"
-        return ", ".join([trace, *notes, held_out])
+        return ", ".join([trace, *notes])
     process = (
         "Poisson arrivals"
         if workload.arrival == "poisson"
         else f"Gamma arrivals (cv {workload.burstiness_cv:g})"
     )
-    rate = workload.qps * workload.rate_scale
-    return f"{rate:g} requests/s, {process}, {workload.code_fraction:.0%} code, {held_out}"
+    tail = workload.output_tail_index
+    code = f"{workload.code_fraction:.0%} code"
+    lengths = code if tail is None else f"{code}, outputs with tail index {tail:g}"
+    rates = " -> ".join(f"{rate:g}" for rate in arrival_rates(workload))
+    return f"{rates} requests/s, {process}, {lengths}"
+
+
+def arrival_rates(workload: WorkloadSection) -> tuple[float, ...]:
+    """Return the mean arrival rates [requests/s] that a workload goes through, one after the other;
+    of a trace it is one, that of all its requests.
+
+    Raises:
+        UserError: the trace cannot be used.
+    """
+    if workload.source == "trace":
+        arrived = read_trace(workload).table.at_rate(workload.rate_scale).arrived_at
+        return ((len(arrived) - 1) / float(arrived[-1] - arrived[0]),)
+    return tuple(workload.qps * workload.rate_scale * factor for factor in workload.rate_profile)

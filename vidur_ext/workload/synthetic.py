@@ -81,15 +81,20 @@ class SyntheticStream:
     """Poisson or Gamma arrivals; lengths of Azure conversations mixed with code requests.
 
     Requests are drawn in blocks of 1024, each from a seed of its own (seed, purpose, block,
-    variant): a window costs its own blocks only, and a stream has no state to save. Another rate
-    or limit leaves the drawn numbers alone: the same requests arrive faster, or are cut shorter.
+    variant): a window costs its own blocks only, and a stream has no state to save. Another rate,
+    tail or limit leaves the drawn numbers alone: the same requests arrive faster, have longer
+    answers, or are cut shorter.
 
     Attributes:
-        qps: mean arrival rate [requests/s].
+        qps: mean arrival rate [requests/s] where the profile says 1.
         arrival: ``poisson``, or ``gamma``: gaps with coefficient of variation ``burstiness_cv``
             (shape cv^-2; above 1 is burstier than Poisson), which Poisson arrivals do not use.
         code_fraction: share of code requests, 0 to 1.
         max_tokens: prompt + output at most; see :func:`limit_tokens`.
+        output_tail_index: outputs are multiplied by Pareto numbers of this index, at least 1 each;
+            None: they are not.
+        rate_profile: factors on ``qps``; each holds for an equal part of ``rate_period``.
+        rate_period: requests after which the profile begins again; request 0 begins one.
         variant: tells streams of one seed and purpose apart.
 
     Raises:
@@ -103,6 +108,9 @@ class SyntheticStream:
     burstiness_cv: float
     code_fraction: float
     max_tokens: int
+    output_tail_index: float | None = None
+    rate_profile: tuple[float, ...] = (1.0,)
+    rate_period: int = 1
     variant: int = 0
 
     def __post_init__(self) -> None:
@@ -115,6 +123,16 @@ class SyntheticStream:
             ("burstiness_cv", 0.0 < self.burstiness_cv <= 20.0, "a number above 0, at most 20"),
             ("code_fraction", 0.0 <= self.code_fraction <= 1.0, "a share from 0 to 1"),
             ("max_tokens", self.max_tokens >= 2, "an integer >= 2"),
+            (
+                "output_tail_index",
+                self.output_tail_index is None or self.output_tail_index > 1.0,
+                "a number above 1, or none",
+            ),
+            (
+                "rate_profile",
+                0 < len(self.rate_profile) <= self.rate_period and min(self.rate_profile) > 0.0,
+                f"numbers above 0, at most rate_period={self.rate_period} of them",
+            ),
         ):
             if not valid:
                 raise UserError(f"workload {name}={getattr(self, name)!r}: expected {expected}")
@@ -148,5 +166,16 @@ class SyntheticStream:
         else:
             variance = self.burstiness_cv**2
             unit_gaps = rng.standard_gamma(1.0 / variance, _BLOCK) * variance
+        if self.output_tail_index is not None:
+            # Of its own stream: neither gaps nor lengths are others for it.
+            [of_tail] = rng.spawn(1)
+            longer = decode * (1.0 + of_tail.pareto(self.output_tail_index, _BLOCK))
+            decode = _whole(np.minimum(longer, self.max_tokens))
         limited = limit_tokens(prefill, decode, self.max_tokens)
-        return _Block(to_ticks(unit_gaps / self.qps), limited.prefill, limited.decode)
+        return _Block(to_ticks(unit_gaps / self._rates(index)), limited.prefill, limited.decode)
+
+    def _rates(self, block: int) -> NDArray[np.float64]:
+        """Return the arrival rate [requests/s] before each request of a block."""
+        request = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
+        part = request % self.rate_period * len(self.rate_profile) // self.rate_period
+        return self.qps * np.array(self.rate_profile)[part]

@@ -322,7 +322,8 @@ class Learner:
                 f"the checkpoint's unfinished rollout ({rollout['num_replicas']} replicas, "
                 f"{rollout['num_envs']} environments, {rollout['buffer']['filled']} steps) does "
                 f"not fit {self.num_replicas} replicas, {self._num_envs} environments and "
-                f"{self.rollout.length} steps: it is collected anew"
+                f"{self.rollout.length} steps with what ppo_config.advantage="
+                f'"{self.config.ppo_config.advantage}" needs: it is collected anew'
             )
 
     @property

@@ -30,6 +30,7 @@ TOTAL = 240
 CHUNKS = (70, 140, 200, TOTAL)
 """In PPO steps; with many environments each of them decides for as many requests."""
 ENVIRONMENTS = {"vidur": 1, "compiled": 4}
+ADVANTAGES = {"vidur": "gae", "compiled": "counterfactual"}
 _POLLS_PER_LOOK = 32
 """How often the files are polled before one looks whether the process still runs."""
 
@@ -47,8 +48,9 @@ def config_below(
         },
         "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
         "ppo_config": {
+            "advantage": ADVANTAGES[engine],
             "rollout_len": 32 * envs,
-            "minibatch_size": 16 * envs,
+            "minibatch_size": 8 * envs,
             "critic_warmup_updates": 1,
         },
         "simulation": {"engine": engine},
@@ -60,7 +62,11 @@ def config_below(
             "max_checkpoints": 3,
             "keep_every": 12 * INTERVAL,
             "save_async": save_async,
+            "validation_freq": 2,
+            "validation_seeds": 1,
+            "validation_requests": 32,
         },
+        "warmstart": {"enabled": False},
         "monitoring": {"progress_bar": False, "log_level": "info"},
         "cluster": {"num_replicas": 3},
     }

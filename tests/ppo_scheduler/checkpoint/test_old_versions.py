@@ -21,7 +21,7 @@ from ppo_scheduler.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 VERSIONS = range(1, SCHEMA_VERSION + 1)
-PARTS = ["learner", "rollout", "simulation", "metrics"]
+PARTS = {"learner", "rollout", "simulation", "validation", "metrics"}
 
 
 def golden(version: int) -> Path:
@@ -56,8 +56,8 @@ def names(node, depth: int, where: str = "") -> set[str]:
 def test_it_is_read_with_all_of_todays_parts(version):
     loaded = load_named(golden(version))
     assert loaded.manifest.schema_version == version
-    assert loaded.manifest.parts == PARTS
-    assert list(loaded.tree) == PARTS
+    assert set(loaded.manifest.parts) == (PARTS if version >= 5 else PARTS - {"validation"})
+    assert set(loaded.tree) == PARTS
     assert loaded.tree["learner"]["counters"]["ppo_step"] == loaded.manifest.ppo_step > 0
 
 
@@ -80,7 +80,7 @@ def test_no_tensor_is_lost_or_changed(version):
         assert moved["actions"].tolist() == [log.tolist() for log in logs]
     if version < 4:  # what was measured before the last decision is not kept any more
         old["learner" if version == 1 else "rollout"]["pending"].pop("telemetry")
-    if version < 5:  # the features of replicas are fewer: see test_past_observations.py
+    if version < 4:  # the features of replicas are fewer: see test_past_observations.py
         for tree in (old, new):
             drop_features(tree)
     before, after = tensors(old), tensors(new)
@@ -122,6 +122,7 @@ def test_version_1_keeps_all_it_says():
         "digest": old["simulation_digest"],
         "seed": old["seed"],
         "engine": "vidur",
+        "episodes": {"lengths": None},
     }
     assert new["metrics"]["tail"]["count"] == old["instruments"]["tail"]["count"]
     assert (new["metrics"]["history"], new["metrics"]["wandb_run"]) == (None, None)
@@ -131,6 +132,25 @@ def test_version_1_says_what_it_did_not_know():
     manifest = load_named(golden(1)).manifest
     assert (manifest.settings, manifest.val_score) == ({}, None)
     assert manifest.facts == {"episode": 0, "requests_done": 57}
+
+
+@pytest.mark.parametrize("version", range(1, 5))
+def test_before_version_5_nothing_was_priced_and_no_policy_was_the_best(version):
+    tree = load_named(golden(version)).tree
+    assert tree["simulation"]["episodes"] == {"lengths": None}
+    assert tree["validation"] == {"scores": [], "best": None, "policy": None}
+    assert "costs" not in tree["rollout"]["buffer"]["rows"]
+
+
+def test_version_5_keeps_what_outputs_and_validations_have_shown():
+    tree = load_named(golden(5)).tree
+    assert tree["simulation"]["episodes"]["lengths"].sum() > 0
+    scores, best = tree["validation"]["scores"], tree["validation"]["best"]
+    assert [score["updates"] for score in scores] == [2, 4]
+    assert best in scores
+    assert tree["validation"]["policy"].keys() == tree["learner"]["policy"].keys()
+    priced = ~tree["rollout"]["buffer"]["rows"]["costs"].isnan().any(dim=-1)
+    assert priced.tolist() == [[True, False], [False, False]]
 
 
 def test_files_of_old_versions_stay_as_they_are(tmp_path, make_stores, save):
@@ -183,5 +203,5 @@ def test_the_learner_we_save_has_the_names_of_its_version(make_learner, make_tas
     for _ in range(150):
         task.step(learner)
     state, saved = learner.state_dict(), raw_tree(SCHEMA_VERSION)
-    assert set(saved) - set(state) == {"simulation", "metrics"}
+    assert set(saved) - set(state) == {"simulation", "validation", "metrics"}
     assert names(state, 3) == names({part: saved[part] for part in state}, 3)

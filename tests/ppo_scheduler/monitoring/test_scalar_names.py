@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ppo_scheduler.monitoring.scalars import scalar_names
 from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
@@ -17,16 +18,22 @@ Training/ExplainedVariance Training/GradientNorm Training/LearningRate Training/
 Training/ReferenceKLCoef Training/EntropyCoef Training/ActionBalance Training/MinibatchSize
 Training/EpochsDone Training/SkippedSteps Training/RewardScale
 Rollout/RewardMean Rollout/RewardStd Rollout/RewardMin Rollout/RewardMax Rollout/ValueMean
-Rollout/ReturnMean Rollout/AdvantageStd
+Rollout/ReturnMean Rollout/AdvantageStd Rollout/Regret
 Actions/Replica_0 Actions/Replica_1
 Reward/latency Reward/imbalance
 tail_latency/latency_p50 tail_latency/latency_p90 tail_latency/latency_p95 tail_latency/latency_p99
 tail_latency/ttft_p50 tail_latency/ttft_p90 tail_latency/ttft_p99
 Control/Temperature Control/TemperaturePulses Control/CollapseInterventions
 curriculum/Stage curriculum/QpsScale curriculum/LatencyThresholdScale curriculum/PenaltyScale
-Validation/MeanLatency
+Validation/Objective Validation/MeanLatency Validation/MeanTTFT
 Speed/DecisionsPerSecond Speed/UpdateSeconds Speed/CheckpointSeconds
 """
+_OF_A_CRITIC = {
+    "Training/ValueLoss",
+    "Training/ExplainedVariance",
+    "Rollout/ValueMean",
+    "Rollout/ReturnMean",
+}
 _FROM_THE_SIMULATION = ("curriculum/", "tail_latency/", "Validation/", "Speed/CheckpointSeconds")
 
 
@@ -34,15 +41,23 @@ def test_names_are_fixed_in_text_and_order():
     assert " ".join(scalar_names(2, ("latency", "imbalance"))) == _GOLDEN.replace("\n", " ").strip()
 
 
+@pytest.mark.parametrize(
+    ("advantage", "missing"),
+    [("gae", {"Rollout/Regret"}), ("counterfactual", _OF_A_CRITIC)],
+)
 def test_the_learner_records_every_name_that_is_its_own_and_no_other(
-    make_learner, make_task, toy_schema, sink
+    make_learner, make_task, toy_schema, sink, advantage, missing
 ):
-    learner, task = make_learner(), make_task()
+    learner, task = (
+        make_learner(ppo_config={"advantage": advantage, "minibatch_size": 16}),
+        make_task(),
+    )
     for _ in range(300):
         task.step(learner)
     recorded = set().union(*(scalars for _, scalars in sink.records))
     expected = scalar_names(learner.num_replicas, toy_schema.reward_components)
-    assert recorded == {name for name in expected if not name.startswith(_FROM_THE_SIMULATION)}
+    own = {name for name in expected if not name.startswith(_FROM_THE_SIMULATION)}
+    assert recorded == own - missing
 
 
 def test_the_tracker_records_every_tail_latency():

@@ -68,7 +68,6 @@ def test_last_step_bootstraps_from_the_true_next_state():
     assert advantages[0, 0] == 3.5
 
 
-@pytest.mark.shows("reward_config.horizon_s")
 def test_the_future_counts_by_the_clock_and_not_per_decision():
     """Ten decisions in a second count as much less as one decision after a second."""
     many, one = discount(np.full(10, 0.1), 4.0), discount(np.array([1.0]), 4.0)
@@ -81,6 +80,13 @@ def test_advantages_of_choices_are_what_they_save_against_the_policys_mean():
     log_probs = torch.tensor([[0.75, 0.25], [0.5, 0.5]]).log()
     advantages = advantages_of_choices(costs, log_probs)
     torch.testing.assert_close(advantages, torch.tensor([[0.5, -1.5], [0.0, 0.0]]))
+
+
+def test_only_differences_of_costs_count():
+    costs = torch.tensor([[1.0, 3.0, 4.0]], dtype=torch.float64)
+    log_probs = torch.tensor([[0.2, 0.3, 0.5]], dtype=torch.float64).log()
+    moved = advantages_of_choices(costs + 1e6, log_probs)
+    torch.testing.assert_close(moved, advantages_of_choices(costs, log_probs), atol=1e-9, rtol=0.0)
 
 
 def test_advantages_of_choices_have_no_mean_under_the_policy():

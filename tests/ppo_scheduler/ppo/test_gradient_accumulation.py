@@ -12,14 +12,14 @@ from ppo_scheduler.config.learner_sections import (
     PPOSection,
 )
 from ppo_scheduler.policy.network import ActorCritic
-from ppo_scheduler.ppo.update import Batch, Coefficients, PPOUpdater
+from ppo_scheduler.ppo.update import Coefficients, PPOUpdater, SampledBatch
 
 DECISIONS = 64
 
 
-def batch() -> Batch:
+def batch() -> SampledBatch:
     rng = torch.Generator().manual_seed(0)
-    return Batch(
+    return SampledBatch(
         replicas=torch.randn(DECISIONS, 3, 2, generator=rng),
         context=torch.randn(DECISIONS, 1, generator=rng),
         action=torch.randint(0, 3, (DECISIONS,), generator=rng),

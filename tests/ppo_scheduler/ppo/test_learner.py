@@ -34,16 +34,22 @@ def same(first, second) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.fixture(params=["gae", "counterfactual"])
+def kind(request) -> dict[str, object]:
+    """The keys of an update on each kind of advantages."""
+    return {"advantage": request.param, "minibatch_size": 16}
+
+
 @pytest.mark.parametrize("stop", [5, 40, 97, 300])
 @pytest.mark.parametrize("num_envs", [1, 3])
-def test_interrupted_training_ends_bit_identical(make_learner, make_task, stop, num_envs):
-    straight = make_learner(num_envs)
+def test_interrupted_training_ends_bit_identical(make_learner, make_task, kind, stop, num_envs):
+    straight = make_learner(num_envs, ppo_config=kind)
     actions = run(straight, make_task(num_envs), 400)
 
     task = make_task(num_envs)
-    first = make_learner(num_envs)
+    first = make_learner(num_envs, ppo_config=kind)
     before = run(first, task, stop)
-    resumed = make_learner(num_envs)
+    resumed = make_learner(num_envs, ppo_config=kind)
     resumed.load_state_dict(through_file(first.state_dict()))
     after = run(resumed, task, 400 - stop)
 
@@ -96,7 +102,7 @@ def test_logits_change_with_the_state_while_acting_on_single_observations(make_l
 def test_learns_the_toy_task(make_learner, make_task, sink):
     learner = make_learner(4, training={"total_requests": 20_000})
     task = make_task(4)
-    run(learner, task, 5000)
+    run(learner, task, 1500)
     rewards = sink.series("Rollout/RewardMean")
     # Uniform routing earns -1/2, always taking the smallest of three uniforms -1/4.
     assert np.mean(rewards[:3]) < -0.42
@@ -136,7 +142,7 @@ def test_warm_start_begins_with_exactly_the_given_policy(
 
 
 def test_reference_stays_frozen_and_holds_the_policy_back(
-    make_config, make_learner, make_task, toy_schema, sink
+    make_config, make_learner, make_task, toy_schema, sink, kind
 ):
     teacher = make_learner()
     run(teacher, make_task(), 100)
@@ -145,7 +151,7 @@ def test_reference_stays_frozen_and_holds_the_policy_back(
     for coefficient in (0.0, 100.0):
         config = make_config(
             kl_regularization={"initial_coef": coefficient, "final_coef": coefficient},
-            ppo_config={"target_kl": None},
+            ppo_config={**kind, "target_kl": None},
         )
         learner = Learner(config, toy_schema, 3, sink, warm_start=state)
         reference = {n: t.clone() for n, t in learner.updater.reference.state_dict().items()}
@@ -186,6 +192,21 @@ def test_not_finite_gradients_are_skipped_and_then_fail(make_learner, make_task)
     with pytest.raises(FloatingPointError, match="3 gradient steps in a row"):
         learner.updater.update(batch, learner._coefficients(), np.random.default_rng(0))
     assert same(before, weights(learner))
+
+
+def test_a_checkpoint_of_the_other_kind_goes_on_without_its_rollout(make_learner, make_task):
+    returns = make_learner()
+    run(returns, make_task(), 150)
+    events = []
+    costs = make_learner(
+        on_event=events.append, ppo_config={"advantage": "counterfactual", "minibatch_size": 16}
+    )
+    costs.load_state_dict(through_file(returns.state_dict()))
+    assert same(weights(costs), weights(returns))
+    assert 'what ppo_config.advantage="counterfactual" needs: it is collected anew' in events[0]
+    run(costs, make_task(), 150)
+    assert costs.global_step == 300
+    assert costs.updates > returns.updates
 
 
 def test_a_checkpoint_of_another_cluster_size_goes_on_without_its_rollout(make_learner, make_task):
@@ -258,8 +279,8 @@ def test_every_key_of_the_update_changes_the_weights(make_learner, make_task, ke
 
 
 @pytest.mark.shows("ppo_config.target_kl")
-def test_target_kl_stops_an_update_early(make_learner, make_task, sink):
-    learner = make_learner(ppo_config={"target_kl": 1e-5})
+def test_target_kl_stops_an_update_early(make_learner, make_task, sink, kind):
+    learner = make_learner(ppo_config={**kind, "epochs": 4, "target_kl": 1e-5})
     run(learner, make_task(), 400)
     assert min(sink.series("Training/EpochsDone")) < 4
 
@@ -286,6 +307,23 @@ def test_clipped_observations_stay_within_the_clip(make_learner, make_task):
     assert np.abs(replicas).max() <= 0.5
 
 
+@pytest.mark.shows("reward_config.horizon_s")
+def test_horizon_s_sets_how_far_the_return_reaches(make_learner, make_task, sink):
+    """A second passes between decisions: none of it is left after a thousandth of a second, and
+    within a thousand seconds the whole rollout is worth what it earns."""
+    means = []
+    for horizon_s in (1e-3, 1e3):
+        learner = make_learner(
+            reward_config={"horizon_s": horizon_s, "normalize": False},
+            ppo_config={"gae_lambda": 1.0},
+        )
+        run(learner, make_task(), 100)
+        means.append((sink.series("Rollout/ReturnMean")[-1], sink.series("Rollout/RewardMean")[-1]))
+    (near_return, near_reward), (far_return, far_reward) = means
+    assert near_return == pytest.approx(near_reward)
+    assert far_return < 10 * far_reward < 0
+
+
 @pytest.mark.shows("reward_config.normalize")
 def test_unnormalised_rewards_are_stored_as_they_are(make_learner, make_task):
     learner = make_learner(reward_config={"normalize": False})
@@ -304,10 +342,11 @@ def test_reward_clip_bounds_the_scaled_rewards(make_learner, make_task):
     assert np.abs(learner.rollout.reward).max() == pytest.approx(0.3)
 
 
-def test_the_guard_intervenes_in_acting_and_learning(make_learner, make_task, sink):
+def test_the_guard_intervenes_in_acting_and_learning(make_learner, make_task, sink, kind):
     events = []
     learner = make_learner(
         on_event=events.append,
+        ppo_config=kind,
         collapse_guard={"window": 16, "max_share": 0.34, "intervention_steps": 64},
     )
     run(learner, make_task(), 300)

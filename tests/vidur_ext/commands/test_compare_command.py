@@ -58,6 +58,24 @@ def test_a_run_is_compared_under_its_own_config(run, tmp_path):
     assert not run.comparison.exists()
 
 
+def test_the_report_says_what_the_run_knows_of_its_policies(run, tmp_path):
+    step = {"number": 0, "labels": 27, "regret": 0.25, "regret_at_random": 1.5, "agreement": 0.5}
+    taught = {"method": "costs", "best": 0, "history": [step]}
+    run.warm_start.write_text(json.dumps(taught), encoding="utf-8")
+    for name, of in (("run", ["--run", run.path]), ("file", ["--policy", run.policy])):
+        config = ["--config", run.config, "--set", "evaluation.vidur_workloads=0"]
+        compare(*of, *config, "--output-dir", tmp_path / name, "--quiet")
+    facts = [
+        json.loads((tmp_path / name / "comparison" / "comparison.json").read_text())["facts"]
+        for name in ("run", "file")
+    ]
+    assert facts[0]["Warm start"] == (
+        "learned from costs; held-out regret after each round 0.250 request-seconds "
+        "(at random 1.500)"
+    )
+    assert "Warm start" not in facts[1]
+
+
 def test_a_policy_file_is_compared_under_any_config(run, tmp_path):
     other = run.path / "other.json"
     other.write_text(run.config.read_text(encoding="utf-8"), encoding="utf-8")

@@ -32,6 +32,11 @@ def run(tmp_path, monkeypatch):
     return invoke
 
 
+def unwrapped(help_text: str) -> str:
+    """Return the text of a help page in one line, without its frames."""
+    return " ".join(help_text.replace("│", " ").split())
+
+
 def refusal(result) -> str:
     assert isinstance(result.exception, UserError)
     return str(result.exception)
@@ -86,16 +91,24 @@ def test_a_file_that_is_no_policy_does_not_fit_and_json_says_why(run):
 @pytest.mark.parametrize(
     ("words", "values"),
     [
-        (["demos", "collect"], ("warmstart.demo_requests", "training.output_root")),
-        (["pretrain"], ("warmstart.epochs", "warmstart.demo_requests", "training.seed")),
+        (
+            ["demos", "collect"],
+            ("warmstart.demo_requests", "warmstart.labels_per_round", "training.output_root"),
+        ),
+        (
+            ["pretrain"],
+            ("warmstart.epochs", "warmstart.rounds", "warmstart.demo_requests", "training.seed"),
+        ),
     ],
 )
 def test_help_shows_the_defaults_of_the_config_that_is_named(run, words, values):
     path = Path("configs/ppo_warmstart.json")
     document = json.loads(path.read_text())
     document["warmstart"]["demo_requests"] = 777
-    assert TrainingConfig().warmstart.demo_requests != 777
+    document["warmstart"]["labels_per_round"] = 8888
+    section = TrainingConfig().warmstart
+    assert (section.demo_requests, section.labels_per_round) != (777, 8888)
     Path("other.json").write_text(json.dumps(document))
     shown = run(*words, "--config", "other.json", "--help").output
-    assert "777" in shown
+    assert "warmstart.demo_requests 777, warmstart.labels_per_round 8888" in unwrapped(shown)
     assert all(value in shown for value in values)

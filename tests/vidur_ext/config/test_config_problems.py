@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from vidur_ext.config.fields import leaf_fields
+from vidur_ext.config.problems import REPLACED
+from vidur_ext.config.training_config import TrainingConfig
+
 SEED_HELP = "(the only seed: every random stream is spawned from it)"
 
 
@@ -52,12 +56,12 @@ SEED_HELP = "(the only seed: every random stream is spawned from it)"
         (
             "warmstart", "load_levels", [1, "high"],
             'warmstart.load_levels[1] = "high": must be a number '
-            "(arrival rates to demonstrate at, relative to the workload's)",
+            "(arrival rates to learn at, relative to the workload's)",
         ),
         (
             "warmstart", "load_levels", [],
             "warmstart.load_levels = []: must be a list of numbers of length >= 1 "
-            "(arrival rates to demonstrate at, relative to the workload's)",
+            "(arrival rates to learn at, relative to the workload's)",
         ),
         (
             "curriculum_learning", "stages", [{"until_requests": 5}, {}],
@@ -104,8 +108,8 @@ def test_numbers_must_be_finite(complaint, text) -> None:
             'ppo = {"epochs": 2}: unknown key; did you mean ppo_config?',
         ),
         (
-            {"gamma": 0.9},
-            "gamma = 0.9: unknown key; did you mean ppo_config.gamma?",
+            {"gae_lambda": 0.9},
+            "gae_lambda = 0.9: unknown key; did you mean ppo_config.gae_lambda?",
         ),
         (
             {"training": {"epochs": 3}},
@@ -125,6 +129,24 @@ def test_numbers_must_be_finite(complaint, text) -> None:
 )
 def test_an_unknown_key_leads_to_the_one_that_was_meant(complaint, tree, expected) -> None:
     assert complaint(tree) == f"my.json: {expected}"
+
+
+def test_a_key_of_an_earlier_version_says_what_replaces_it(complaint) -> None:
+    assert complaint({"ppo_config": {"gamma": 0.99}}) == (
+        "my.json: ppo_config.gamma = 0.99: is replaced by reward_config.horizon_s, by the clock "
+        "and not per decision: with a request every d seconds, a gamma is a horizon of "
+        "d / (1 - gamma)"
+    )
+    assert complaint({}, "ppo_config.gamma=0.9").startswith(
+        "command line: ppo_config.gamma = 0.9: is replaced by reward_config.horizon_s"
+    )
+
+
+def test_what_replaces_a_key_exists_and_the_key_does_not() -> None:
+    keys = {path for path, _ in leaf_fields(TrainingConfig)}
+    assert not REPLACED.keys() & keys
+    for instead in REPLACED.values():
+        assert instead.removeprefix("is replaced by ").partition(",")[0] in keys
 
 
 def test_a_top_level_key_like_no_other_lists_the_groups(complaint) -> None:

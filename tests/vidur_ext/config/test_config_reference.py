@@ -69,7 +69,7 @@ def test_rows_tell_type_range_default_and_unit() -> None:
     lines = config_reference().splitlines()
     assert (
         "| `value_clip` | number or null | > 0 | `0.2` | return std | "
-        "clip of the value's move per update, null for none |"
+        "gae: clip of the value's move per update, null for none |"
     ) in lines
     assert (
         "| `until_requests` | integer | >= 1 | required | requests | "

@@ -18,8 +18,13 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             "actor_critic_architecture: attention_heads=4 must divide hidden_size=30",
         ),
         (
-            {"ppo_config": {"minibatch_size": 65, "rollout_len": 64}},
-            "ppo_config: minibatch_size=65 is larger than rollout_len=64",
+            {"ppo_config": {"minibatch_size": 17, "rollout_len": 64}},
+            "ppo_config: minibatch_size=17 is larger than rollout_len=64 x "
+            "counterfactual_share=0.25: one rollout holds no full minibatch",
+        ),
+        (
+            {"ppo_config": {"minibatch_size": 65, "rollout_len": 64, "advantage": "gae"}},
+            "ppo_config: minibatch_size=65 is larger than rollout_len=64: one rollout holds",
         ),
         (
             {"temperature_control": {"min_temperature": 1.2}},
@@ -76,7 +81,8 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
         (
             {"cluster": {"num_pipeline_stages": 4}},
             'simulation.engine="compiled" simulates cluster.num_pipeline_stages=1 only, not 4: '
-            'change it, or set simulation.engine to "vidur" and parallel_training.num_envs to 1',
+            'change it, or set simulation.engine to "vidur", parallel_training.num_envs to 1, '
+            'ppo_config.advantage to "gae" and warmstart.method to "imitation"',
         ),
         (
             {"simulation": {"predictor": "linear_regression"}},
@@ -94,6 +100,29 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             "from evaluation.schedulers",
         ),
         (
+            {
+                "ppo_config": {"rollout_len": 300, "minibatch_size": 2},
+                "training": {"total_requests": 300},
+            },
+            "ppo_config.rollout_len=300 is 3 decisions in each of parallel_training.num_envs=100 "
+            "environments, of which ppo_config.counterfactual_share=0.25 prices none: raise "
+            "rollout_len or the share",
+        ),
+        (
+            {"simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1}},
+            'ppo_config.advantage="counterfactual" prices every choice, which '
+            'simulation.engine="vidur" cannot: set it to "gae", or the engine to "compiled"',
+        ),
+        (
+            {
+                "simulation": {"engine": "vidur"},
+                "parallel_training": {"num_envs": 1},
+                "ppo_config": {"advantage": "gae"},
+            },
+            'warmstart.method="costs" prices every choice, which simulation.engine="vidur" '
+            'cannot: set it to "imitation", or the engine to "compiled"',
+        ),
+        (
             {"ppo_config": {"rollout_len": 1020, "minibatch_size": 100}},
             "ppo_config.rollout_len=1020 is no multiple of parallel_training.num_envs=100: choose "
             "1000 or 1100",
@@ -109,6 +138,14 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             "workload: trace_file has no effect with source='synthetic'",
         ),
         (
+            {"workload": {"rate_profile": [1.0, 0.0]}},
+            "workload: rate_profile must be above 0 all over: [1.0, 0.0]",
+        ),
+        (
+            {"workload": {"rate_profile": [1.0, 2.0], "rate_period": 1}},
+            "workload: rate_profile has 2 factors for rate_period=1 requests; raise rate_period",
+        ),
+        (
             {"warmstart": {"load_levels": [1.0, 0.0]}},
             "warmstart: load_levels must all be above 0, not [1.0, 0.0]",
         ),
@@ -117,7 +154,7 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             "warmstart: teachers names one heuristic twice",
         ),
         (
-            {"warmstart": {"teachers": ["oracle_work"]}},
+            {"warmstart": {"method": "imitation", "teachers": ["oracle_work"]}},
             "warmstart.teachers contains oracle_work, whose choice follows from true output "
             'lengths, but observation.output_length is "hidden"',
         ),
@@ -146,10 +183,19 @@ def test_a_contradiction_is_named_with_the_keys_of_both_sides(complaint, tree, e
         {"advanced_optimization": {**ADAPTIVE, "adaptive_minibatch": False}},
         {"cluster": {"device": "h100", "network_device": "h100_dgx", "tensor_parallel_size": 8}},
         {
-            "warmstart": {"teachers": ["oracle_work"]},
+            "warmstart": {"method": "imitation", "teachers": ["oracle_work"]},
             "observation": {"output_length": "oracle"},
         },
-        {"warmstart": {"enabled": False, "teachers": ["oracle_work"]}},
+        {"warmstart": {"enabled": False, "method": "imitation", "teachers": ["oracle_work"]}},
+        {"warmstart": {"method": "costs", "teachers": ["oracle_work"]}},
+        {"ppo_config": {"minibatch_size": 16_000, "advantage": "gae"}},
+        {"ppo_config": {"minibatch_size": 16_000, "counterfactual_share": 1.0}},
+        {
+            "simulation": {"engine": "vidur"},
+            "parallel_training": {"num_envs": 1},
+            "ppo_config": {"advantage": "gae"},
+            "warmstart": {"enabled": False},
+        },
         {"workload": {"source": "trace", "trace_file": "trace.csv"}},
         {
             "simulation": {
@@ -159,6 +205,8 @@ def test_a_contradiction_is_named_with_the_keys_of_both_sides(complaint, tree, e
             },
             "parallel_training": {"num_envs": 1},
             "evaluation": {"schedulers": ["least_kv"], "baseline": "least_kv"},
+            "ppo_config": {"advantage": "gae"},
+            "warmstart": {"method": "imitation"},
         },
         {"training": {"total_requests": 90}, "parallel_training": {"num_envs": 2}},
     ],

@@ -17,9 +17,11 @@ SMALL = """{
                 "block_size": 32, "watermark_blocks_fraction": 0.02,
                 "memory_margin_fraction": 0.2},
     "workload": {"qps": 6.5, "arrival": "poisson", "burstiness_cv": 1.0, "code_fraction": 0.5,
-                 "max_tokens": 2048, "rate_scale": 2.0, "holdout_fraction": 0.25},
+                 "max_tokens": 2048, "rate_scale": 2.0, "holdout_fraction": 0.25,
+                 "rate_profile": [0.6, 1.1], "rate_period": 64, "output_tail_index": 1.5},
     "simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1},
-    "evaluation": {"enabled": false}
+    "evaluation": {"enabled": false},
+    "ppo_config": {"advantage": "gae"}, "warmstart": {"method": "imitation"}
 }"""
 
 GOLDEN = """
@@ -45,7 +47,10 @@ GOLDEN = """
 --workload_request_generator_config_qps 6.5
 --workload_request_generator_config_arrival poisson
 --workload_request_generator_config_burstiness_cv 1.0
+--workload_request_generator_config_rate_profile 0.6,1.1
+--workload_request_generator_config_rate_period 64
 --workload_request_generator_config_code_fraction 0.5
+--workload_request_generator_config_output_tail_index 1.5
 --workload_request_generator_config_max_tokens 2048
 --workload_request_generator_config_trace_format auto
 --workload_request_generator_config_rate_scale 2.0
@@ -103,7 +108,8 @@ def test_a_profile_folder_reaches_the_predictor_that_reads_it() -> None:
     flags = flags_of(
         '{"simulation": {"predictor": "local_random_forrest", "profile_dir": "profiles/a100",'
         ' "engine": "vidur"}, "parallel_training": {"num_envs": 1},'
-        ' "evaluation": {"enabled": false}}'
+        ' "evaluation": {"enabled": false},'
+        ' "ppo_config": {"advantage": "gae"}, "warmstart": {"method": "imitation"}}'
     )
     assert flags["execution_time_predictor_config_type"] == "local_random_forrest"
     name = "local_random_forrest_execution_time_predictor_config_profile_dir"

@@ -188,7 +188,14 @@ def test_a_wrong_use_of_the_vector_form_is_named(act, message):
     [
         ({"overrides": ["cluster.num_replica=3"]}, "did you mean cluster.num_replicas"),
         (
-            {"overrides": ["simulation.engine=vidur", "parallel_training.num_envs=1"]},
+            {
+                "overrides": [
+                    "simulation.engine=vidur",
+                    "parallel_training.num_envs=1",
+                    "ppo_config.advantage=gae",
+                    "warmstart.method=imitation",
+                ]
+            },
             'the Gymnasium environments need simulation.engine="compiled"',
         ),
         ({"config": "nowhere.json"}, "nowhere.json"),

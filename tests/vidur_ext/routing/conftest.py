@@ -27,9 +27,15 @@ def estimates(replicas: int) -> Estimates:
 def make_witness():
     """Return a witness of R replicas, of the keys of ``observation`` and ``reward_config``."""
 
-    def make(replicas: int, *, observation=None, reward=None, scales=None) -> Witness:
+    def make(
+        replicas: int, *, observation=None, reward=None, lookahead=None, scales=None
+    ) -> Witness:
         return Witness(
-            RouterConfig(observation=observation or {}, reward_config=reward or {}),
+            RouterConfig(
+                observation=observation or {},
+                reward_config=reward or {},
+                lookahead=lookahead or {},
+            ),
             BLOCK_SIZE,
             estimates(replicas),
             scales or StageScales(0),

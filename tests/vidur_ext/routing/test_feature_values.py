@@ -200,6 +200,7 @@ def test_every_common_feature_before_anything_has_happened(decide):
     assert telemetry["qps"] == 0.0
     assert math.isnan(telemetry["latency_s"])
     assert telemetry["balance"] == pytest.approx(COMMON["balance"])
+    assert telemetry["elapsed_s"] == 0.0
 
 
 def test_every_common_feature_after_the_first_completions(decide):
@@ -210,7 +211,7 @@ def test_every_common_feature_after_the_first_completions(decide):
         common, qps=2, completions_per_arrival=0.1, latency_s=4, ttft_s=0.6,
         qps_ema=2, qps_trend=0, qps_variance=0,
     )  # fmt: skip
-    assert [telemetry[name] for name in TELEMETRY] == pytest.approx([2, 4, COMMON["balance"]])
+    assert [telemetry[name] for name in TELEMETRY] == pytest.approx([2, 4, COMMON["balance"], 0.5])
 
 
 RATE = 1 / 0.48

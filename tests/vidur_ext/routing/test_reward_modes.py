@@ -31,8 +31,11 @@ SLOW = Completion(e2e_s=30.0, ttft_s=5.0, tbt_s=0.2, output_tokens=10)
 def pay(make_witness):
     """Return what a mode pays for intervals on two even replicas."""
 
-    def paid(mode: str, *steps: SinceLastDecision, **keys: float) -> list[float]:
-        witness = make_witness(2, reward={"mode": mode, **keys})
+    def paid(
+        mode: str, *steps: SinceLastDecision, ttft_weight: float = 5.0, **keys: float
+    ) -> list[float]:
+        lookahead = {"ttft_weight": ttft_weight}
+        witness = make_witness(2, reward={"mode": mode, **keys}, lookahead=lookahead)
         return [float(witness.earn(snapshot(2.0, 2.0), step).reward[0]) for step in steps]
 
     return paid
@@ -45,6 +48,12 @@ def test_latency_is_minus_the_time_integral_of_requests(pay):
 
 def test_ttft_is_minus_the_time_integral_of_unanswered_requests(pay):
     assert pay("ttft", interval(unanswered=1.25)) == [-1.25]
+
+
+@pytest.mark.parametrize(("ttft_weight", "expected"), [(0.0, -3.5), (5.0, -9.75), (8.0, -13.5)])
+def test_latency_ttft_weighs_what_is_unanswered(pay, ttft_weight, expected):
+    step = interval(request_seconds=3.5, unanswered=1.25)
+    assert pay("latency_ttft", step, ttft_weight=ttft_weight) == [expected]
 
 
 def test_slo_counts_completions_in_time_minus_late_ones(pay):
@@ -120,7 +129,9 @@ def test_components_are_always_all_there(make_witness, mode):
 
 
 def test_every_mode_is_a_file_with_its_docstring_and_reward():
-    assert set(REWARD_MODES) == {"delta", "hybrid", "instant", "latency", "slo", "ttft"}
+    assert set(REWARD_MODES) == {
+        "delta", "hybrid", "instant", "latency", "latency_ttft", "slo", "ttft",
+    }  # fmt: skip
     assert set(MODES) == set(REWARD_MODES)
 
 
@@ -181,6 +192,7 @@ HYBRID_BY_HAND = COMPONENTS_BY_HAND | {
 REWARDS_BY_HAND = {
     "latency": COMPONENTS_BY_HAND["latency"],
     "ttft": COMPONENTS_BY_HAND["ttft"],
+    "latency_ttft": [-7.0 - 7.0 * 2.5, -1.0, -2.0 - 7.0 * 0.5],  # L is 7
     "slo": COMPONENTS_BY_HAND["slo"],
     "delta": COMPONENTS_BY_HAND["change"],
     "instant": [4.65, -1.25, -0.75],

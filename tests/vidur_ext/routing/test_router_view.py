@@ -89,11 +89,21 @@ def test_no_request_is_lost_or_made_up(simulate):
 
 
 def test_rewards_of_an_episode_sum_to_minus_all_latencies(simulate):
-    recorder, simulation, end = simulate()
+    recorder, simulation, end = simulate(reward_config={"mode": "latency"})
     total = sum(recorder.rewards) + end.reward
     assert total == pytest.approx(
         -(simulation.times("completed_at") - simulation.times("arrived_at")).sum(), rel=1e-9
     )
+
+
+def test_by_default_they_sum_to_minus_all_latencies_and_weighted_times_to_first_token(simulate):
+    recorder, simulation, end = simulate(lookahead={"ttft_weight": 3.0})
+    total = sum(recorder.rewards) + end.reward
+    arrived, answered, completed = (
+        simulation.times(f"{name}_at") for name in ("arrived", "prefill_completed", "completed")
+    )
+    expected = -(completed - arrived + 3.0 * (answered - arrived)).sum()
+    assert total == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.shows("observation.history")

@@ -122,6 +122,20 @@ def test_a_child_is_told_when_its_parent_is_killed():
     middle.wait()
 
 
+def test_workers_end_with_a_process_that_is_killed():
+    middle = python(
+        """
+        from vidur_ext.processes import map_unordered
+        job = "import signal; print('working', flush=True); signal.pause()"
+        list(map_unordered(exec, [job], 1))
+        """
+    )
+    assert middle.stdout.readline() == "working\n"
+    middle.kill()
+    assert middle.stdout.read() == "", "all that could write there have ended"
+    middle.wait()
+
+
 def test_a_child_whose_parent_is_gone_already_does_nothing(monkeypatch):
     for name, value in child_environment().items():
         monkeypatch.setenv(name, value)
@@ -141,7 +155,7 @@ def chunk(monkeypatch, tmp_path):
         program.write_text(f'#!/bin/sh\nexec "{PYTHON}" -c "$CODE" "$@"\n', encoding="utf-8")
         program.chmod(0o755)
         monkeypatch.setenv("CODE", textwrap.dedent(code))
-        monkeypatch.setattr(chunk_process.sys, "executable", str(program))
+        monkeypatch.setattr(sys, "executable", str(program))
         log = tmp_path / "chunk_1.log"
         ended = run_chunk(["--flag"], log, signals or Signals(), show)
         return ended, log.read_text(encoding="utf-8")

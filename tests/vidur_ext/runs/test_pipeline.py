@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidur_ext.evaluation.judging import judge, policies_of
+from vidur_ext.evaluation.judging import judge, origin_of, policies_of
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.pipeline import run_pipeline
 from vidur_ext.runs.start import Start
@@ -48,10 +48,13 @@ def compared(folder: Path) -> set[str]:
 def test_the_job_leaves_policy_demonstrations_and_comparison(job):
     folder = job()
     names = {path.name for path in folder.iterdir()}
-    assert {"policy.pt", "pretrained_actor.pt", "demonstrations.npz", "config.json"} <= names
+    assert {
+        "policy.pt", "pretrained_actor.pt", "demonstrations.npz", "warm_start.json", "config.json",
+        "validation.json",
+    } <= names  # fmt: skip
     report = {path.suffix for path in (folder / "comparison").iterdir()}
     assert report == {".json", ".html", ".png"}
-    assert compared(folder) == {"ppo", "behaviour_cloning", "least_outstanding", "always_first"}
+    assert compared(folder) == {"ppo", "warm_start", "least_outstanding", "always_first"}
     [*engines] = comparison(folder)["engines"]["schedulers"]
     assert {one["name"] for one in engines} == compared(folder)
     assert all(one["agrees"] for one in engines)
@@ -92,6 +95,7 @@ def test_without_warmstart_there_are_no_demonstrations(job):
 def test_teachers_levels_and_requests_shape_the_demonstrations(job):
     folder = job(
         warmstart={
+            "method": "imitation",
             "teachers": ["vllm_dp", "least_kv"],
             "load_levels": [0.5, 1.5],
             "demo_requests": 20,
@@ -102,6 +106,39 @@ def test_teachers_levels_and_requests_shape_the_demonstrations(job):
     assert data.teachers == ("vllm_dp", "least_kv")
     assert set(data.load_level) == {0.5, 1.5}
     assert len(data) == 2 * 2 * 20
+
+
+def test_the_report_says_how_its_policies_came_about(job):
+    folder = job()
+    facts = comparison(folder)["facts"]
+    taught, validated = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("warm_start", "validation")
+    )
+    first, second = taught["history"]
+    assert facts["Warm start"] == (
+        f"learned from costs; held-out regret after each round {first['regret']:.3f}, "
+        f"{second['regret']:.3f} request-seconds (at random {second['regret_at_random']:.3f})"
+    )
+    chosen, count = validated["chosen"], len(validated["scores"])
+    assert facts["Policy"] == (
+        f"that of {chosen['name']}: of {count} validated the one with the smallest "
+        f"mean E2E + {validated['ttft_weight']:g} x mean TTFT, {chosen['objective_s']:.3f} s"
+    )
+    page = (folder / "comparison" / "comparison.html").read_text(encoding="utf-8")
+    assert "learned from costs; held-out regret after each round" in page
+
+
+def test_of_imitation_it_says_how_far_it_went(job):
+    folder = job(warmstart={"method": "imitation"}, evaluation={"enabled": False})
+    told = origin_of(RunFolder(folder))["Warm start"]
+    assert re.fullmatch(r"imitation, epoch [01] of 2: held-out \d+\.\d% as vllm_dp", told)
+
+
+def test_of_what_was_not_taught_it_says_nothing(job):
+    off = {"warmstart": {"enabled": False}, "checkpointing": {"validation_freq": None}}
+    folder = job(**off, evaluation={"enabled": False})
+    assert origin_of(RunFolder(folder)) == {}
 
 
 @pytest.mark.shows("evaluation.enabled")
@@ -144,7 +181,7 @@ def test_every_key_of_the_comparison_changes_it(job, make_config):
     def judged(**change: object) -> str:
         evaluation = {**SMALL["evaluation"], "vidur_workloads": 0, **change}
         config = make_config(**{**SMALL, "evaluation": evaluation})
-        judge(config, policies_of(folder), folder, quiet=True)
+        judge(config, policies_of(folder), folder, quiet=True, origin={})
         document = comparison(folder.path)
         document.pop("facts")
         return re.sub(r'"decisions_per_second": [^,}]*', "", json.dumps(document))

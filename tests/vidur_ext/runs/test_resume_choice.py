@@ -27,7 +27,7 @@ NOW = datetime(2030, 1, 2, 3, 4, tzinfo=timezone.utc)
 MODEL = Path("given/policy.pt")
 
 
-GAMMA = TrainingConfig().ppo_config.gamma
+CLIP_RATIO = TrainingConfig().ppo_config.clip_ratio
 
 
 def checkpoint(folder: Path = Path("saved"), **change: object) -> CheckpointInfo:
@@ -208,7 +208,7 @@ def test_the_block_names_what_an_operator_asks_for(tmp_path):
     info = checkpoint(tmp_path)
     info.path.write_bytes(b"")
     now = TrainingConfig.model_validate(
-        {"ppo_config": {"gamma": 0.5}, "training": {"seed": 3}, "monitoring": {"csv": False}}
+        {"ppo_config": {"clip_ratio": 0.5}, "training": {"seed": 3}, "monitoring": {"csv": False}}
     )
     text = describe(info, now.settings(), NOW)
     for expected in (
@@ -219,7 +219,7 @@ def test_the_block_names_what_an_operator_asks_for(tmp_path):
         "saved because of: interval",
         "size         1.50 MB",
         "run folder   outputs/run_1",
-        f"ppo_config.gamma: {GAMMA} in the checkpoint, 0.5 now (counts from here on",
+        f"ppo_config.clip_ratio: {CLIP_RATIO} in the checkpoint, 0.5 now (counts from here on",
         "training.seed: 0 in the checkpoint, 3 now (cannot be changed",
         "1 changed that do not concern learning",
     ):

@@ -123,7 +123,7 @@ def test_the_command_prints_json_and_a_page(begin, train):
     assert document["checkpoint"]["reason"] == "end"
     page = CliRunner().invoke(app, ["monitor", str(folder.path), "-v"]).output
     assert "240 of 240 (100%)" in page
-    assert "explained variance" in page
+    assert "regret" in page  # of choices that were priced
 
 
 def test_watching_ends_with_the_training(begin, train):

@@ -7,25 +7,46 @@ import os
 import pytest
 
 from ppo_scheduler.checkpoint.manifest import Description
+from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.errors import Interrupted, UserError
 
 
+def publish_instead(store: CheckpointStore, changed: LoadedCheckpoint) -> None:
+    """Put a changed tree in the place of the checkpoint it was read from."""
+    said = changed.manifest.model_dump(include=set(Description.model_fields))
+    store.publish(changed.tree, Description(**said))
+    store.close()
+
+
+@pytest.fixture(params=["counterfactual", "gae"])
+def make_kind(request, make_config):
+    """Make the config of a training on one kind of advantages that is validated now and then."""
+
+    def make(**saving):
+        return make_config(
+            ppo_config={"advantage": request.param}, checkpointing={"validation_freq": 2, **saving}
+        )
+
+    return make
+
+
 @pytest.fixture
-def straight(make_config, train, tmp_path):
+def straight(make_kind, train, tmp_path):
     """A training that was never stopped, with a checkpoint folder of its own."""
-    folder = str(tmp_path / "straight_checkpoints")
-    return train(make_config(checkpointing={"checkpoint_dir": folder}), "straight")
+    return train(make_kind(checkpoint_dir=str(tmp_path / "straight_checkpoints")), "straight")
 
 
+# Episodes have 100 requests: later than that, output lengths of earlier ones are carried along.
 @pytest.mark.parametrize("step", [1, 10, 57, 100, 101, 163, 239])
-def test_stopped_and_resumed_is_bit_identical(make_config, train, stop_at, straight, step):
+def test_stopped_and_resumed_is_bit_identical(make_kind, train, stop_at, straight, step):
     stop_at(step)
     with pytest.raises(Interrupted):
-        train(make_config())
-    resumed = train(make_config(), load_checkpoint="latest")
+        train(make_kind())
+    resumed = train(make_kind(), load_checkpoint="latest")
     assert resumed.has_weights_of(straight)
     assert resumed.rows == straight.rows
+    assert resumed.validation == straight.validation
 
 
 @pytest.mark.parametrize("engine", ["compiled", "vidur"])
@@ -47,11 +68,24 @@ def test_where_signals_come_late_too(make_config, train, stop_at, tmp_path, engi
     assert resumed.rows == straight.rows
 
 
-def test_training_in_chunks_is_bit_identical(make_config, train, straight):
+def test_output_lengths_of_earlier_episodes_are_part_of_a_checkpoint(make_config, train, tmp_path):
+    straight = train(make_config(checkpointing={"checkpoint_dir": str(tmp_path / "straight")}))
+    train(make_config(), "stopped", stop_at_requests=130)
+    store = CheckpointStore(make_config().checkpointing)
+    loaded = store.load("latest")
+    episodes = loaded.tree["simulation"]["episodes"]
+    assert episodes["lengths"].any()
+    episodes["lengths"] = None
+    publish_instead(store, loaded)
+    forgetful = train(make_config(), "forgetful", load_checkpoint="latest")
+    assert not forgetful.has_weights_of(straight), "what choices cost depends on them"
+
+
+def test_training_in_chunks_is_bit_identical(make_kind, train, straight):
     manifests = []
     for stop_at in (70, 140, 200, 240):
         chunk = train(
-            make_config(),
+            make_kind(),
             load_checkpoint="latest" if manifests else None,
             stop_at_requests=stop_at,
         )
@@ -60,6 +94,7 @@ def test_training_in_chunks_is_bit_identical(make_config, train, straight):
     assert [manifest.reason for manifest in manifests] == [*["chunk_end"] * 3, "end"]
     assert chunk.has_weights_of(straight)
     assert chunk.rows == straight.rows
+    assert chunk.validation == straight.validation
 
 
 def test_a_chunk_that_is_trained_already_is_left_alone(make_config, train):
@@ -131,9 +166,7 @@ def test_what_the_settings_do_not_show_is_found_by_the_replay(make_config, train
     store = CheckpointStore(make_config().checkpointing)
     loaded = store.load("latest")
     loaded.tree["simulation"]["digest"] = "0" * 32
-    said = loaded.manifest.model_dump(include=set(Description.model_fields))
-    store.publish(loaded.tree, Description(**said))
-    store.close()
+    publish_instead(store, loaded)
     with pytest.raises(UserError, match="replaying the unfinished episode"):
         train(make_config(), load_checkpoint="latest")
 

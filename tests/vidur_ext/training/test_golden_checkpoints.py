@@ -24,20 +24,22 @@ OBSERVED = {
     2: ObservationSection(),
     3: ObservationSection(),
     4: ObservationSection(),
+    5: ObservationSection(),
 }
 """What the policies in the golden checkpoints see."""
 assert len(OBSERVED) == SCHEMA_VERSION
 
 
+@pytest.mark.parametrize("advantage", ["counterfactual", "gae"])
 @pytest.mark.parametrize(("version", "observed"), OBSERVED.items())
-def test_a_learner_goes_on_from_every_version(version, observed):
+def test_a_learner_goes_on_from_every_version(version, observed, advantage):
     [path] = (GOLDEN / f"schema_{version}").glob("*.pt")
     tree = load_named(path).tree
     config = LearnerConfig.model_validate(
         {
             "observation": observed,
             "actor_critic_architecture": tree["learner"]["policy"]["architecture"],
-            "ppo_config": {"rollout_len": 16, "minibatch_size": 16},
+            "ppo_config": {"rollout_len": 16, "minibatch_size": 4, "advantage": advantage},
             "statistics_stabilization": {"collect_steps": 16},
         }
     )
@@ -54,6 +56,8 @@ def test_a_learner_goes_on_from_every_version(version, observed):
         replicas, np.ones((envs, len(schema.context))), np.ones((envs, len(schema.telemetry)))
     )
     for _ in range(20):
-        learner.decide(seen, np.zeros(envs), np.zeros(envs, dtype=bool))
+        asked, prices = learner.asks(), np.arange(float(learner.num_replicas))
+        costs = None if asked is None else np.where(asked[:, None], prices, np.nan)
+        learner.decide(seen, np.zeros(envs), np.zeros(envs, dtype=bool), costs)
     assert learner.global_step == steps + 20 * envs
     assert learner.updates > updates

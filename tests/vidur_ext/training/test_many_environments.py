@@ -24,27 +24,39 @@ def make_four(make_config):
     return make
 
 
+@pytest.fixture(params=["counterfactual", "gae"])
+def make_kind(request, make_four):
+    """Make the config of a training on one kind of advantages that is validated now and then."""
+
+    def make(**saving):
+        return make_four(
+            ppo_config={"advantage": request.param}, checkpointing={"validation_freq": 2, **saving}
+        )
+
+    return make
+
+
 @pytest.fixture
-def straight(make_four, train, tmp_path):
-    folder = str(tmp_path / "straight_checkpoints")
-    return train(make_four(checkpointing={"checkpoint_dir": folder}), "straight")
+def straight(make_kind, train, tmp_path):
+    return train(make_kind(checkpoint_dir=str(tmp_path / "straight_checkpoints")), "straight")
 
 
 @pytest.mark.parametrize("step", [1, 10, 24, 25, 26, 49, 50, 59])
-def test_stopped_and_resumed_is_bit_identical(make_four, train, stop_at, straight, step):
+def test_stopped_and_resumed_is_bit_identical(make_kind, train, stop_at, straight, step):
     stop_at(step)
     with pytest.raises(Interrupted):
-        train(make_four())
-    resumed = train(make_four(), load_checkpoint="latest")
+        train(make_kind())
+    resumed = train(make_kind(), load_checkpoint="latest")
     assert resumed.has_weights_of(straight)
     assert resumed.rows == straight.rows
+    assert resumed.validation == straight.validation
 
 
-def test_training_in_chunks_is_bit_identical(make_four, train, straight):
+def test_training_in_chunks_is_bit_identical(make_kind, train, straight):
     done = []
     for stop_at in (72, 100, 200, 240):
         load = "latest" if done else None
-        chunk = train(make_four(), load_checkpoint=load, stop_at_requests=stop_at)
+        chunk = train(make_kind(), load_checkpoint=load, stop_at_requests=stop_at)
         done.append(chunk.newest.manifest.facts["requests_done"])
     assert done == [72, 100, 200, 240]
     assert chunk.has_weights_of(straight)
@@ -70,7 +82,9 @@ def test_one_environment_learns_the_same_on_either_engine(make_config, train, tm
     for engine in ("compiled", "vidur"):
         folder = str(tmp_path / f"{engine}_checkpoints")
         config = make_config(
-            simulation={"engine": engine}, checkpointing={"checkpoint_dir": folder}
+            simulation={"engine": engine},
+            ppo_config={"advantage": "gae"},
+            checkpointing={"checkpoint_dir": folder},
         )
         curves.append([float(r["Rollout/RewardMean"] or "nan") for r in train(config, engine).rows])
     # Sums are taken in another order, so the last bits differ.
@@ -85,7 +99,7 @@ def test_every_request_is_trained_once(make_four, train, monkeypatch):
         return plain(self, start, count)
 
     monkeypatch.setattr(SyntheticStream, "window", window)
-    manifest = train(make_four()).newest.manifest
+    manifest = train(make_four(checkpointing={"validation_freq": None})).newest.manifest
     trained = sorted(request for start, n in windows for request in range(start, start + n))
     assert trained == list(range(240))
     assert manifest.global_step == manifest.facts["requests_done"] == 240

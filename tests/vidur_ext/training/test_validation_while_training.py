@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-
 import pytest
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.policy.routing_policy import load_policy
+from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.training.validation import Validation
 
-VALIDATED = {"validation_freq": 2, "validation_requests": 32, "max_checkpoints": None}
+VALIDATED = {"validation_freq": 2, "validation_seeds": 1, "max_checkpoints": None}
 
 
 @pytest.fixture
@@ -24,8 +23,11 @@ def validation(make_config):
     return build
 
 
-def policy_of(trained, config):
-    return load_policy(trained.run / "policy.pt", observation_schema(config.observation))
+def objective_of(validation, trained) -> float:
+    """Score the policy that a training ended with."""
+    config = TrainingConfig()
+    policy = load_policy(trained.run / "policy.pt", observation_schema(config.observation))
+    return validation.score(policy, 0, 0).objective_s(config.lookahead.ttft_weight)
 
 
 def scores(trained) -> dict[int, float]:
@@ -40,12 +42,27 @@ def scores(trained) -> dict[int, float]:
 def test_every_validation_is_saved_with_its_score(make_config, train):
     trained = train(make_config(checkpointing=VALIDATED))
     assert trained.reasons == ["validation", "validation", "validation", "end"]
-    assert trained.newest.manifest.val_score is None
-    with (trained.run / "metrics" / "training.csv").open(encoding="utf-8") as file:
-        latencies = [float(row["Validation/MeanLatency"] or 0) for row in csv.DictReader(file)]
-    shown = [-latency for latency in latencies if latency]
-    assert list(scores(trained).values()) == shown
-    assert all(score < 0 for score in shown)
+    rows = [row for row in trained.rows if row["Validation/Objective"]]
+    objective, e2e, ttft = (
+        [float(row[f"Validation/{name}"]) for row in rows]
+        for name in ("Objective", "MeanLatency", "MeanTTFT")
+    )
+    weight = TrainingConfig().lookahead.ttft_weight
+    assert objective == pytest.approx([e + weight * t for e, t in zip(e2e, ttft, strict=True)])
+    assert [-score for score in scores(trained).values()] == objective
+    assert all(score < 0 for score in scores(trained).values())
+
+
+def test_a_validation_stands_where_its_update_stands(make_config, train):
+    """With B environments the decisions at hand, which the policy has not seen, are B."""
+    four = {"parallel_training": {"num_envs": 4}, "training": {"episode_requests": 25}}
+    rows = train(make_config(**four, checkpointing={**VALIDATED, "validation_freq": 1})).rows
+    updates, validations = (
+        [row["global_step"] for row in rows if row[name]]
+        for name in ("Training/Entropy", "Validation/Objective")
+    )
+    assert validations == updates
+    assert len(updates) == 7
 
 
 def test_the_score_is_that_of_the_policy_at_the_time(make_config, train, validation):
@@ -53,18 +70,21 @@ def test_the_score_is_that_of_the_policy_at_the_time(make_config, train, validat
     trained = train(config)
     step, score = list(scores(trained).items())[-1]
     chunk = make_config(
-        checkpointing={"checkpoint_dir": config.checkpointing.checkpoint_dir + "_chunk"}
+        checkpointing={
+            "checkpoint_dir": config.checkpointing.checkpoint_dir + "_chunk",
+            "validation_freq": None,
+        }
     )
     stopped = train(chunk, "chunk", stop_at_requests=step)
-    assert validation().mean_latency_s(policy_of(stopped, config)) == -score
+    assert objective_of(validation(), stopped) == -score
 
 
 def test_training_is_not_disturbed(make_config, train):
-    plain = train(make_config(), "plain")
+    plain = train(make_config(checkpointing={"validation_freq": None}), "plain")
     config = make_config(
         checkpointing={**VALIDATED, "checkpoint_dir": str(plain.run.parent / "validated")}
     )
-    assert train(config, "validated").has_weights_of(plain)
+    assert train(config, "validated").has_weights_of(plain, which=("last",))
 
 
 def test_a_resume_repeats_no_validation_and_misses_none(make_config, train):
@@ -80,6 +100,7 @@ def test_a_resume_repeats_no_validation_and_misses_none(make_config, train):
         train(config, f"run_{step}", stop_at_requests=step)
         resumed = train(config, f"run_{step}", load_checkpoint="latest")
         assert resumed.rows == straight.rows
+        assert resumed.validation == straight.validation
         assert list(scores(resumed).items())[-2:] == list(scores(straight).items())[-2:]
 
 
@@ -102,11 +123,10 @@ def test_top_k_val_keeps_the_best_and_the_newest(make_config, train):
 @pytest.mark.parametrize(("seeds", "tolerance"), [(1, 1e-9), (3, 0.02)])
 def test_both_engines_give_the_same_score(seeds, tolerance, make_config, train, validation):
     """Several workloads are decided for at once, which may turn near-ties."""
-    config = make_config()
-    policy = policy_of(train(config), config)
+    trained = train(make_config())
     on_vidur, compiled = (
-        validation({"validation_seeds": seeds}, simulation={"engine": engine}).mean_latency_s(
-            policy
+        objective_of(
+            validation({"validation_seeds": seeds}, simulation={"engine": engine}), trained
         )
         for engine in ("vidur", "compiled")
     )
@@ -115,23 +135,29 @@ def test_both_engines_give_the_same_score(seeds, tolerance, make_config, train, 
 
 @pytest.mark.shows("checkpointing.validation_seeds", "checkpointing.validation_requests")
 def test_validation_requests_and_seeds_are_the_workloads(make_config, train, validation):
-    config = make_config()
-    policy = policy_of(train(config), config)
+    trained = train(make_config())
     one, more, longer = (
-        validation(saving).mean_latency_s(policy)
+        objective_of(validation(saving), trained)
         for saving in ({}, {"validation_seeds": 3}, {"validation_requests": 64})
     )
     assert len({one, more, longer}) == 3
-    assert validation().mean_latency_s(policy) == one
+    assert objective_of(validation(), trained) == one
 
 
-def test_of_a_trace_the_end_of_the_training_part_is_taken(make_config, tmp_path, validation):
+def test_of_a_trace_a_quarter_at_the_end_of_the_training_part_is_taken_at_most(
+    tmp_path, validation
+):
+    """160 of 200 requests are to train on: 2 workloads have 40, and 30 each would be too many."""
     rows = [f"2023-11-16 18:00:{i // 10:02d}.{i % 10}000000,{100 + i},10" for i in range(200)]
     trace = tmp_path / "trace.csv"
     trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]) + "\n")
     workload = {"source": "trace", "trace_file": str(trace), "holdout_fraction": 0.2}
-    keys = {"validation_seeds": 2, "validation_requests": 30}
-    tables = validation(keys, workload=workload)._workloads
-    assert [int(table.prefill_tokens[0]) for table in tables.values()] == [230, 200]
-    with pytest.raises(UserError, match="training part has 160 requests, too few for 6 validation"):
-        validation({**keys, "validation_seeds": 6}, workload=workload)
+    for asked, given in ((30, 20), (16, 16)):
+        keys = {"validation_seeds": 2, "validation_requests": asked}
+        tables = validation(keys, workload=workload)._workloads.values()
+        assert [len(table) for table in tables] == [given, given]
+        first = [int(table.prefill_tokens[0]) - 100 for table in tables]
+        assert first == [160 - given, 160 - 2 * given]
+    message = "160 requests, too few for checkpointing.validation_seeds=3 workloads of 16"
+    with pytest.raises(UserError, match=message):
+        validation({"validation_seeds": 3}, workload=workload)

@@ -21,7 +21,7 @@ GOLDEN_KEYS = {
     "actor_critic_architecture": {
         "hidden_size": 4, "attention_heads": 1, "encoder_layers": 1, "attention_layers": 1,
     },
-    "ppo_config": {"rollout_len": 16, "minibatch_size": 8, "critic_warmup_updates": 1},
+    "ppo_config": {"rollout_len": 16, "minibatch_size": 4},
 }  # fmt: skip
 
 
@@ -156,7 +156,7 @@ def test_settings_of_the_learning_count_from_the_resume_on(make_config, train):
     rates = [float(row["Training/LearningRate"] or "nan") for row in staged.rows]
     before = [float(row["Training/LearningRate"] or "nan") for row in straight.rows]
     changed = [now != then for now, then in zip(rates, before, strict=True) if then == then]
-    assert changed == [False, False, True, True, True, True][-len(changed) :]
+    assert changed == [False, False, False, True, True, True, True]
     assert (
         f"ppo_config.learning_rate: {RATE} in the checkpoint, 0.003 now (counts from" in staged.log
     )
@@ -165,7 +165,7 @@ def test_settings_of_the_learning_count_from_the_resume_on(make_config, train):
 @pytest.mark.parametrize("rollout_len", [16, 64])
 def test_another_rollout_length_loses_no_request(make_config, train, rollout_len):
     train(make_config(), stop_at_requests=75)  # 27 steps of a rollout are collected
-    other = make_config(ppo_config={"rollout_len": rollout_len, "minibatch_size": 16})
+    other = make_config(ppo_config={"rollout_len": rollout_len, "minibatch_size": 4})
     trained = train(other, load_checkpoint="latest")
     assert trained.newest.manifest.facts["requests_done"] == 240
 

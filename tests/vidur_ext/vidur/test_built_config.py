@@ -16,6 +16,8 @@ from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 ON_VIDUR = {
     "simulation": {"engine": "vidur"},
     "parallel_training": {"num_envs": 1},
+    "ppo_config": {"advantage": "gae"},
+    "warmstart": {"method": "imitation"},
     "evaluation": {"enabled": False},
 }
 CONFIGS = {

@@ -17,6 +17,7 @@ CONFIGS = {
     "vidur": {
         "simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1},
         "cluster": {"num_pipeline_stages": 2}, "evaluation": {"enabled": False},
+        "ppo_config": {"advantage": "gae"}, "warmstart": {"method": "imitation"},
     },
     "trace": {"workload": {"source": "trace", "trace_file": "a.csv", "trace_format": "azure"}},
 }  # fmt: skip
@@ -41,8 +42,9 @@ def job(tmp_path):
 
 
 @pytest.mark.parametrize("groups", CONFIGS.values(), ids=CONFIGS)
-def test_a_config_comes_back_from_its_flags(groups, job):
-    assert job(groups).config == TrainingConfig.model_validate(groups)
+def test_a_config_comes_back_from_its_flags_without_the_warm_start_before_it(groups, job):
+    began = {**groups, "warmstart": {"enabled": False}}
+    assert job(groups).config == TrainingConfig.model_validate(began)
 
 
 def test_places_come_back_from_their_flags(job):
@@ -53,7 +55,11 @@ def test_places_come_back_from_their_flags(job):
 
 
 def test_vidurs_own_requests_are_the_budget(job):
-    groups = {"parallel_training": {"num_envs": 1}, "workload": {"max_tokens": 4096}}
+    groups = {
+        "parallel_training": {"num_envs": 1},
+        "workload": {"max_tokens": 4096},
+        "checkpointing": {"validation_freq": None},
+    }
     one = job(groups, *VIDURS_REQUESTS)
     assert one.stream.num_requests == 120
     assert one.config.training.total_requests == 120

@@ -19,7 +19,7 @@ from vidur_ext.vidur.requests import (
     stream_of,
 )
 
-SYNTHETIC = WorkloadRequestGeneratorConfig(seed=5, num_requests=300)
+SYNTHETIC = WorkloadRequestGeneratorConfig(seed=5, num_requests=300, rate_profile="1.0,1.2")
 
 
 @pytest.fixture
@@ -66,6 +66,9 @@ def test_vidur_can_make_flags_of_every_field() -> None:
     "workload.burstiness_cv",
     "workload.code_fraction",
     "workload.max_tokens",
+    "workload.rate_profile",
+    "workload.rate_period",
+    "workload.output_tail_index",
 )
 @pytest.mark.parametrize(
     "change",
@@ -79,6 +82,9 @@ def test_vidur_can_make_flags_of_every_field() -> None:
         {"code_fraction": 0.9},
         {"max_tokens": 300},
         {"rate_scale": 2.0},
+        {"rate_profile": "0.6,1.1"},
+        {"rate_period": 100},
+        {"output_tail_index": 1.5},
     ],
 )
 def test_every_synthetic_flag_changes_the_stream(change: dict[str, Any]) -> None:
@@ -128,6 +134,8 @@ def test_the_limit_and_the_format_reach_the_reader(recorded: Any) -> None:
             "max_tokens = 1: must be an integer >= 16",
         ),
         ({"num_requests": 0}, "at least one request"),
+        ({"rate_profile": "0.6;1.1"}, "_rate_profile 0.6;1.1: expected numbers with commas"),
+        ({"rate_profile": "0.6,0"}, "rate_profile must be above 0 all over"),
     ],
 )
 def test_impossible_flags_are_named(change: dict[str, Any], text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from datetime import datetime, timedelta, timezone
@@ -34,13 +35,18 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
 
 
 def config(**groups: dict[str, object]) -> TrainingConfig:
-    return TrainingConfig.model_validate(groups)
+    """A config of three replicas that learns from costs, unless told otherwise."""
+    return TrainingConfig.model_validate({"cluster": {"num_replicas": 3}, **groups})
+
+
+IMITATION: dict[str, dict[str, object]] = {"warmstart": {"method": "imitation"}}
 
 
 def demonstrations(of: TrainingConfig, rows: int = 20) -> Demonstrations:
-    """Two teachers, each at two loads, with three replicas."""
+    """Two teachers, each at two loads, with three replicas; priced for what learns from costs."""
     schema = observation_schema(of.observation)
     rng = np.random.default_rng(0)
+    priced = of.warmstart.method == "costs"
     return Demonstrations(
         schema.replica,
         schema.context,
@@ -50,6 +56,7 @@ def demonstrations(of: TrainingConfig, rows: int = 20) -> Demonstrations:
         rng.integers(0, 3, rows),
         np.repeat([0, 1], rows // 2),
         np.tile([0.5, 1.0], rows // 2),
+        rng.random((rows, 3 if priced else 0)).astype(np.float32),
     )
 
 
@@ -74,11 +81,11 @@ def rewrite(path: Path, **changes: object) -> None:
 def test_a_set_is_read_as_it_was_written(made):
     one = open_set(made)
     data, original = one.load(), demonstrations(config())
-    for name in ("replicas", "context", "action", "teacher", "load_level"):
+    for name in ("replicas", "context", "action", "teacher", "load_level", "costs"):
         np.testing.assert_array_equal(getattr(data, name), getattr(original, name))
     said = one.description
     assert (said.teachers, said.load_levels) == (("vllm_dp", "least_kv"), (0.5, 1.0))
-    assert (said.decisions, said.num_replicas, said.seed) == (20, 3, 0)
+    assert (said.decisions, said.num_replicas, said.seed, said.priced) == (20, 3, 0, True)
     assert said.schema_digest == observation_schema(config().observation).digest()
     assert datetime.fromisoformat(said.created_at) == NOW
     assert one.problem() is None
@@ -90,12 +97,13 @@ def test_a_set_is_read_as_it_was_written(made):
     loads=st.lists(st.floats(0.01, 100), min_size=1, unique=True),
     workload=st.text(st.characters(codec="utf-8")),
     decisions=st.integers(1, 10**9),
+    priced=st.booleans(),
 )
-def test_every_description_survives_its_file(seed, loads, workload, decisions):
+def test_every_description_survives_its_file(seed, loads, workload, decisions, priced):
     one = SetDescription(
         created_at=NOW.isoformat(), teachers=("lor",), load_levels=tuple(loads),
-        decisions=decisions, num_replicas=1, seed=seed, workload=workload, engine="vidur",
-        observation={"history": True}, schema_digest="d", versions={}, size_bytes=1,
+        decisions=decisions, priced=priced, num_replicas=1, seed=seed, workload=workload,
+        engine="vidur", observation={"history": True}, schema_digest="d", versions={}, size_bytes=1,
         sha256="0" * 64,
     )  # fmt: skip
     assert SetDescription.model_validate_json(one.to_json()) == one
@@ -183,6 +191,44 @@ def test_a_set_fits_the_observation_it_was_recorded_with(made, name):
     else:
         with pytest.raises(UserError, match=rf"{name} is .* in the set and .* in this config"):
             open_set(made).check(other)
+
+
+def test_choices_without_costs_are_refused_where_costs_are_learned_from(tmp_path):
+    shown = open_set(make(tmp_path / "shown", config(**IMITATION)))
+    shown.check(config(**IMITATION))
+    with pytest.raises(UserError, match=r"not what every choice costs.*method to .imitation., or "):
+        shown.check(config())
+
+
+def test_priced_choices_can_be_imitated(made):
+    open_set(made).check(config(**IMITATION))
+
+
+def test_costs_of_another_cluster_do_for_a_single_round_only(made):
+    larger = {"cluster": {"num_replicas": 9}}
+    with pytest.raises(UserError, match=r"shows 3 replicas.* 9: set warmstart.rounds to 1"):
+        open_set(made).check(config(**larger))
+    open_set(made).check(config(**larger, warmstart={"rounds": 1}))
+    open_set(made).check(config(**larger, **IMITATION))
+
+
+def test_a_set_from_before_there_were_costs_is_read_without_them(tmp_path):
+    old = make(tmp_path / "old", config(**IMITATION))
+    file = old / DATA_FILE
+    with np.load(file) as arrays:
+        content = {name: arrays[name] for name in arrays.files if name != "costs"}
+    np.savez_compressed(file, **{**content, "format": np.array(1)})
+    document = json.loads((old / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+    del document["priced"]
+    (old / DESCRIPTION_FILE).write_text(json.dumps(document), encoding="utf-8")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    rewrite(old, size_bytes=file.stat().st_size, sha256=digest)
+    one = open_set(old)
+    assert (one.problem(), one.description.priced) == (None, False)
+    data = one.load()
+    assert not data.priced
+    assert data.costs.shape == (20, 0)
+    np.testing.assert_array_equal(data.action, demonstrations(config(**IMITATION)).action)
 
 
 def test_features_of_another_version_are_refused(made):

@@ -18,7 +18,12 @@ TEACHERS = [
     "least_outstanding", "power_of_two", "least_tokens", "least_kv", "vllm_dp",
     "min_predicted_latency",
 ]  # fmt: skip
-WARMSTART = {"teachers": TEACHERS, "load_levels": [0.5, 3.0], "demo_requests": 48}
+WARMSTART = {
+    "method": "imitation",
+    "teachers": TEACHERS,
+    "load_levels": [0.5, 3.0],
+    "demo_requests": 48,
+}
 
 
 @pytest.fixture
@@ -81,7 +86,11 @@ def test_the_engine_of_the_config_collects(make_config):
         collect_demonstrations(
             make_config(
                 simulation={"engine": engine},
-                warmstart={"teachers": ["vllm_dp", "least_kv"], "demo_requests": 20},
+                warmstart={
+                    "method": "imitation",
+                    "teachers": ["vllm_dp", "least_kv"],
+                    "demo_requests": 20,
+                },
             ),
             told.append,
         )
@@ -99,7 +108,7 @@ def test_a_request_that_can_never_be_served_is_named(make_config):
     """Vidur ends in an assertion: that there is a name shows that the compiled engine collects."""
     config = make_config(
         cluster={"replica_scheduler": "vllm", "max_tokens_in_batch": 64},
-        warmstart={"teachers": ["vllm_dp"]},
+        warmstart={"method": "imitation", "teachers": ["vllm_dp"]},
     )
     with pytest.raises(UserError, match=r"request \d+ can never be served: its \d+ prompt tokens"):
         collect_demonstrations(config, lambda line: None)

@@ -30,6 +30,9 @@ synthetic_streams = st.builds(
     burstiness_cv=st.floats(0.1, 20.0),
     code_fraction=st.floats(0.0, 1.0),
     max_tokens=st.integers(2, 10_000),
+    output_tail_index=st.none() | st.floats(1.01, 5.0),
+    rate_profile=st.lists(st.floats(0.1, 5.0), min_size=1, max_size=4).map(tuple),
+    rate_period=st.integers(4, 3000),
     variant=st.integers(0, 5),
 )
 repeating_traces = st.builds(

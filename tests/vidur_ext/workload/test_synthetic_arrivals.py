@@ -62,6 +62,28 @@ def test_the_first_request_comes_after_a_gap() -> None:
     assert STREAM.window(0, 1).arrived_at[0] > 0.0
 
 
+def test_a_profile_scales_the_rate_part_by_part_and_begins_again() -> None:
+    plain = gaps(STREAM, 2100)
+    shifted = gaps(replace(STREAM, rate_profile=(0.5, 2.0), rate_period=10), 2100)
+    factors = np.tile([0.5] * 5 + [2.0] * 5, 210)
+    np.testing.assert_allclose(shifted * factors, plain, atol=1e-8)
+
+
+def test_parts_of_a_profile_share_its_period_as_equally_as_whole_requests_can() -> None:
+    plain = gaps(STREAM, 2048)
+    shifted = gaps(replace(STREAM, rate_profile=(0.6, 1.1, 0.8), rate_period=2048), 2048)
+    # 2048 / 3 = 682.67 and 2 * 2048 / 3 = 1365.33: the parts begin at 0, 683 and 1366.
+    factors = np.array([0.6] * 683 + [1.1] * 683 + [0.8] * 682)
+    np.testing.assert_allclose(shifted * factors, plain, atol=1e-8)
+
+
+def test_a_profile_changes_no_length() -> None:
+    shifted = replace(STREAM, rate_profile=(0.6, 1.1), rate_period=100).window(0, 3000)
+    plain = STREAM.window(0, 3000)
+    assert shifted.prefill_tokens.tolist() == plain.prefill_tokens.tolist()
+    assert shifted.decode_tokens.tolist() == plain.decode_tokens.tolist()
+
+
 def test_equal_addresses_give_equal_streams() -> None:
     assert STREAM.window(5, 2000).digest() == replace(STREAM).window(5, 2000).digest()
 
@@ -89,6 +111,10 @@ def test_blocks_do_not_repeat_each_other() -> None:
         ({"burstiness_cv": 21.0}, "burstiness_cv=21.0"),
         ({"code_fraction": 1.5}, "code_fraction=1.5: expected a share from 0 to 1"),
         ({"max_tokens": 1}, "max_tokens=1: expected an integer >= 2"),
+        ({"output_tail_index": 1.0}, "output_tail_index=1.0: expected a number above 1"),
+        ({"rate_profile": (1.0, 0.0)}, r"rate_profile=\(1.0, 0.0\): expected numbers above 0"),
+        ({"rate_profile": ()}, r"rate_profile=\(\)"),
+        ({"rate_profile": (1.0, 2.0), "rate_period": 1}, "at most rate_period=1 of them"),
         ({"seed": -1}, "seed=-1"),
         ({"variant": -1}, "variant=-1"),
     ],

@@ -13,7 +13,7 @@ from fit_lengths import (
 
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.workload import azure_2023
-from vidur_ext.workload.synthetic import Tokens, draw_lengths
+from vidur_ext.workload.synthetic import SyntheticStream, Tokens, draw_lengths
 
 DRAWS = 200_000
 
@@ -85,6 +85,30 @@ def test_the_code_fraction_mixes_both(
     is_conversation = (prompt == conversation[0]) & (output == conversation[1])
     assert (is_code | is_conversation).all()
     assert is_code.mean() == pytest.approx(0.25, abs=0.01)
+
+
+def outputs(tail_index: float | None, max_tokens: int) -> Tokens:
+    stream = SyntheticStream(
+        7, Purpose.WORKLOAD, 20.0, "gamma", 2.0, 0.2, max_tokens, output_tail_index=tail_index
+    )
+    return stream.window(0, DRAWS).decode_tokens
+
+
+def test_a_tail_multiplies_outputs_by_pareto_numbers() -> None:
+    plain, heavy = outputs(None, 10**9), outputs(2.0, 10**9)
+    # Rounding matters little for outputs of 100 tokens and more.
+    factors = (heavy / plain)[plain >= 100]
+    assert factors.min() >= 1.0
+    # A Pareto number of index 2 is above x with probability x^-2.
+    for threshold, share in ((2.0, 0.25), (5.0, 0.04), (10.0, 0.01)):
+        assert (factors > threshold).mean() == pytest.approx(share, rel=0.05)
+
+
+def test_a_tail_ends_at_the_longest_request_allowed() -> None:
+    heavy = outputs(1.5, 8192)
+    assert heavy.max() == 8191
+    assert 0.001 < (heavy == 8191).mean() < 0.01
+    assert np.sort(heavy)[-DRAWS // 100 :].sum() > 0.12 * heavy.sum()
 
 
 def test_the_fit_finds_quantiles_and_dependence_of_its_data() -> None:

@@ -12,6 +12,7 @@ from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.sections import EvaluationSection, WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.workload.run_workloads import (
+    arrival_rates,
     demonstration_table,
     describe_workload,
     evaluation_table,
@@ -90,3 +91,14 @@ def test_the_description_states_rate_and_arrivals() -> None:
     assert "18 requests/s, Gamma arrivals (cv 2)" in describe_workload(SYNTHETIC)
     poisson = TrainingConfig(workload=WorkloadSection(qps=3.0, arrival="poisson"))
     assert "3 requests/s, Poisson arrivals" in describe_workload(poisson)
+    shifting = WorkloadSection(qps=20.0, rate_scale=0.5, rate_profile=(0.6, 1.1), code_fraction=0)
+    described = describe_workload(TrainingConfig(workload=shifting))
+    assert "6 -> 11 requests/s, Gamma" in described
+    assert "tail" not in described
+    heavy = TrainingConfig(workload=WorkloadSection(output_tail_index=1.5))
+    assert "20% code, outputs with tail index 1.5, " in describe_workload(heavy)
+
+
+def test_the_rate_of_a_trace_is_that_of_all_its_requests(tmp_path: Path) -> None:
+    assert arrival_rates(recorded(tmp_path, 100).workload) == (2.0,)
+    assert arrival_rates(recorded(tmp_path, 100, rate_scale=3.0).workload) == (6.0,)

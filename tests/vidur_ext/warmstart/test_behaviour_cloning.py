@@ -32,12 +32,13 @@ def demonstrations(teacher: str = "lightest", rows: int = 600, seed: int = 0) ->
         action.astype(np.int64),
         np.zeros(rows, np.int64),
         np.ones(rows),
+        np.zeros((rows, 0), np.float32),
     )
 
 
 def config(**warmstart: object) -> TrainingConfig:
     keys = {"epochs": 25, "batch_size": 64, "patience": 30, "learning_rate": 3e-3, **warmstart}
-    return TrainingConfig.model_validate({"warmstart": keys})
+    return TrainingConfig.model_validate({"warmstart": {"method": "imitation", **keys}})
 
 
 def clone(data: Demonstrations, **warmstart: object):
@@ -50,7 +51,7 @@ def test_demonstrations_survive_their_file(tmp_path):
     data.save(tmp_path / "demo.npz")
     loaded = Demonstrations.load(tmp_path / "demo.npz")
     assert loaded.teachers == data.teachers
-    for name in ("replicas", "context", "action", "teacher", "load_level"):
+    for name in ("replicas", "context", "action", "teacher", "load_level", "costs"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(data, name))
 
 
@@ -101,7 +102,7 @@ def test_held_out_rows_come_from_every_teacher_and_are_not_trained_on():
 
 def test_the_clone_does_what_the_teacher_does():
     result = clone(demonstrations(rows=2000))
-    assert result.best.accuracy["lightest"] > 0.95
+    assert result.report.accuracy["lightest"] > 0.95
     fresh = demonstrations(rows=500, seed=9)
     agreement = (result.policy.greedy(fresh.observation()) == fresh.action).mean()
     assert agreement > 0.95
@@ -109,7 +110,7 @@ def test_the_clone_does_what_the_teacher_does():
 
 def test_accuracy_is_reported_per_teacher():
     joined = concatenate([demonstrations("fixed", 300), demonstrations("lightest", 300, seed=1)])
-    accuracy = clone(joined).best.accuracy
+    accuracy = clone(joined).report.accuracy
     assert set(accuracy) == {"fixed", "lightest"}
 
 
@@ -144,7 +145,7 @@ def test_epochs_and_patience_end_the_cloning():
         demonstrations(), action=np.random.default_rng(0).integers(0, 3, 600)
     )
     stopped = clone(noise, epochs=200, patience=2, learning_rate=1e-2)
-    assert len(stopped.history) == stopped.best_epoch + 3 < 200
+    assert len(stopped.history) == stopped.best + 3 < 200
 
 
 @pytest.mark.shows("warmstart.batch_size", "warmstart.learning_rate", "warmstart.holdout_fraction")

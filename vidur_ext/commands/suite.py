@@ -1,0 +1,102 @@
+"""``vidur-ppo suite``: every scenario trained and judged over several seeds, in parallel."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.commands.options import DEFAULT_CONFIG, set_option
+
+_SCENARIOS = DEFAULT_CONFIG.parent / "scenarios"
+_DEFAULT = "default"
+
+
+def suite(
+    scenarios: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Names of configs/scenarios, default, or paths of configs, with commas between "
+            "them (default: all that there are)",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Training seeds of each: 0 to N - 1")] = 3,
+    set_: Annotated[
+        list[str] | None, set_option("Override one key of every scenario, e.g. ppo_config.epochs=4")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What scenarios with a trace replay")
+    ] = None,
+    output_dir: Annotated[
+        Path, typer.Option(help="Folder of the suite; what is done there is not done again")
+    ] = Path("outputs/suite"),
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Trainings side by side (default: one per core)", show_default=False
+        ),
+    ] = None,
+    json_: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Write the results there as well, as JSON"),
+    ] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the results there as well, e.g. docs/results.md"),
+    ] = None,
+) -> None:
+    """Train and judge scenarios over seeds; an interrupted suite goes on where it was."""
+    # The simulator and torch take seconds to import: not for the help.
+    from vidur_ext.suite.display import Display
+    from vidur_ext.suite.driver import run_cells
+    from vidur_ext.suite.folder import SuiteFolder, open_suite
+    from vidur_ext.suite.plan import plan_suite
+    from vidur_ext.suite.report.tables import headline
+    from vidur_ext.suite.report.writer import write_results
+    from vidur_ext.suite.results import collect
+
+    plan = plan_suite(
+        _files(scenarios), seeds, set_ or [], trace=trace, asked_for=scenarios is not None
+    )
+    for name, why in plan.skipped.items():
+        typer.echo(f"scenario {name} is left out: {why}")
+    folder = SuiteFolder(output_dir)
+    with open_suite(folder, plan):
+        cells = plan.cells(folder.path)
+        with Display(Console()) as display:
+            run_cells(cells, processes or len(os.sched_getaffinity(0)), display)
+        result = collect(plan, cells)
+        write_results(result, folder, json_, markdown)
+    typer.echo(f"{headline(result)}\n{folder.results('html')}")
+
+
+def _files(names: str | None) -> dict[str, Path]:
+    """Return the config of each scenario that is named, or of all that there are.
+
+    Raises:
+        UserError: there is no such scenario, or two have one name.
+    """
+    known = {
+        _DEFAULT: DEFAULT_CONFIG,
+        **{file.stem: file for file in sorted(_SCENARIOS.glob("*.json"))},
+    }
+    if names is None:
+        return known
+    files: dict[str, Path] = {}
+    for text in names.split(","):
+        name, file = (text, known[text]) if text in known else (Path(text).stem, Path(text))
+        if not file.is_file():
+            raise UserError(
+                f"--scenarios {text}: there is no such scenario or file; there are "
+                f"{', '.join(known)}"
+            )
+        if name in files:
+            raise UserError(f"--scenarios {names}: {name} stands there twice")
+        files[name] = file
+    return files

@@ -1,0 +1,1 @@
+"""The results of a suite as JSON, Markdown, one HTML page and a plot."""
