@@ -96,7 +96,9 @@ class DemonstrationSet:
 
     def check(self, config: TrainingConfig) -> None:
         """Raise ``UserError`` unless a warm start of this config can learn from the set."""
-        here, there = recorded_keys(config.observation), self.description.observation
+        here = recorded_keys(config.observation)
+        # Keys that are younger than a set were as they are by default now.
+        there = {**recorded_keys(ObservationSection()), **self.description.observation}
         differing = [
             f"{name} is {there.get(name)!r} in the set and {here.get(name)!r} in this config"
             for name in sorted(here.keys() | there.keys())

@@ -57,6 +57,7 @@ GOLDEN = """
 --workload_request_generator_config_holdout_fraction 0.25
 --workload_request_generator_config_seed 7
 --workload_request_generator_config_num_requests 96
+--cluster_config_signal_delay_s 0.0
 --global_scheduler_config_type least_kv
 --seed 7
 --log_level warning

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from ppo_scheduler.config.learner_sections import CurriculumStage
 from vidur_ext.config.fields import choices, leaf_fields
-from vidur_ext.config.sections import ParallelSection
+from vidur_ext.config.sections import EvaluationSection, ParallelSection
 from vidur_ext.config.training_config import RouterConfig, TrainingConfig
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.learner_flags import learner_config
@@ -65,6 +65,7 @@ def test_every_changed_key_arrives(tmp_path) -> None:
         assert changed == (path not in EXCLUDED_BY_ANOTHER), path
     config = TrainingConfig(
         parallel_training=ParallelSection(num_envs=1),
+        evaluation=EvaluationSection(enabled=False),  # planners see no late signals
         **{group: getattr(learner, group) for group in type(learner).model_fields},
     )
     assert parsed(config, str(tmp_path)) == learner

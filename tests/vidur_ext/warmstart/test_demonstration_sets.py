@@ -179,18 +179,31 @@ OTHER_VALUES = {
     "history": False,
     "history_alpha": 0.2,
     "clip": 3.0,
+    "signal_delay_s": 0.1,
 }
 
 
 @pytest.mark.parametrize("name", ObservationSection.model_fields)
 def test_a_set_fits_the_observation_it_was_recorded_with(made, name):
-    other = config(observation={name: OTHER_VALUES[name]})
+    without_planners = {"enabled": False}
+    other = config(observation={name: OTHER_VALUES[name]}, evaluation=without_planners)
     open_set(made).check(config())
     if name == "clip":  # states are recorded before they are clipped
         open_set(made).check(other)
     else:
         with pytest.raises(UserError, match=rf"{name} is .* in the set and .* in this config"):
             open_set(made).check(other)
+
+
+def test_a_set_from_before_a_key_was_recorded_with_its_default(made):
+    file = made / "demonstration_set.json"
+    description = json.loads(file.read_text())
+    del description["observation"]["signal_delay_s"]
+    file.write_text(json.dumps(description))
+    open_set(made).check(config())
+    late = config(observation={"signal_delay_s": 0.1}, evaluation={"enabled": False})
+    with pytest.raises(UserError, match=r"signal_delay_s is 0\.0 in the set and 0\.1"):
+        open_set(made).check(late)
 
 
 def test_choices_without_costs_are_refused_where_costs_are_learned_from(tmp_path):
