@@ -196,7 +196,7 @@ class LookaheadSection(Section):
     plus `ttft_weight` times those to the first."""
 
     ttft_weight: float = key(
-        7.0, "L: what a second to the first token weighs beside one to the last", ge=0, le=1000
+        8.0, "L: what a second to the first token weighs beside one to the last", ge=0, le=1000
     )
 
 

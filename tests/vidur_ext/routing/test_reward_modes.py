@@ -192,7 +192,7 @@ HYBRID_BY_HAND = COMPONENTS_BY_HAND | {
 REWARDS_BY_HAND = {
     "latency": COMPONENTS_BY_HAND["latency"],
     "ttft": COMPONENTS_BY_HAND["ttft"],
-    "latency_ttft": [-7.0 - 7.0 * 2.5, -1.0, -2.0 - 7.0 * 0.5],  # L is 7
+    "latency_ttft": [-7.0 - 8.0 * 2.5, -1.0, -2.0 - 8.0 * 0.5],  # L is 8
     "slo": COMPONENTS_BY_HAND["slo"],
     "delta": COMPONENTS_BY_HAND["change"],
     "instant": [4.65, -1.25, -0.75],
