@@ -29,7 +29,7 @@ def make(make_config):
 def warm_start(make_config, train, tmp_path):
     """The file of a good policy, which another training has left."""
     before = make_config(
-        training={"total_requests": 800},
+        training={"total_requests": 1600},
         parallel_training={"num_envs": 4},
         ppo_config={
             "rollout_len": 40, "counterfactual_share": 1.0, "learning_rate": 1e-2, "target_kl": None
