@@ -6,9 +6,8 @@ import base64
 import json
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ppo_scheduler.files import disk_errors, write_file
+from vidur_ext.evaluation.report.page import page_template
 from vidur_ext.pareto.front import MOST_TTFT_P99, Front, Tradeoff
 from vidur_ext.pareto.plot import draw_plot
 
@@ -39,15 +38,7 @@ def write_report(tradeoff: Tradeoff, folder: Path, json_copy: Path | None) -> Pa
 
 def render_page(tradeoff: Tradeoff) -> str:
     """Return the page; it needs no network and no other file."""
-    environment = Environment(
-        loader=PackageLoader("vidur_ext.pareto", "."),
-        autoescape=True,  # nothing that a user names can become markup
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html").render(
+    return page_template("vidur_ext.pareto").render(
         headlines=headlines(tradeoff),
         best=tradeoff.best,
         best_heuristic=tradeoff.best_heuristic,

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import EngineComparison
@@ -23,6 +23,19 @@ _CAPTIONS = {
 }
 
 
+def page_template(package: str) -> Template:
+    """Return the template ``page.html`` of a package."""
+    environment = Environment(
+        loader=PackageLoader(package, "."),
+        autoescape=True,  # nothing that a user names can become markup
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("page.html")
+
+
 def render_page(
     comparison: Comparison,
     plots: Mapping[str, bytes],
@@ -36,15 +49,7 @@ def render_page(
         facts: what the reader must know about the run: workload, cluster, config digest, versions.
         engines: runs that both engines made, if there are any.
     """
-    environment = Environment(
-        loader=PackageLoader("vidur_ext.evaluation.report", "."),
-        autoescape=True,  # nothing that a user names can become markup
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html").render(
+    return page_template("vidur_ext.evaluation.report").render(
         headline=wording.headline(comparison),
         notes=_notes([*wording.notes(comparison), *wording.check_notes(comparison, engines)]),
         baseline=comparison.baseline,

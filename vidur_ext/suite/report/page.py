@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from vidur_ext.evaluation.report.page import page_template
 from vidur_ext.suite.report import tables
 from vidur_ext.suite.results import SuiteResult
 
@@ -16,15 +15,7 @@ def render_page(result: SuiteResult, plot: bytes) -> str:
     Args:
         plot: PNG file, as ``draw_plot`` returns it.
     """
-    environment = Environment(
-        loader=PackageLoader("vidur_ext.suite.report", "."),
-        autoescape=True,  # nothing that a user names can become markup
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html").render(
+    return page_template("vidur_ext.suite.report").render(
         headline=tables.headline(result),
         introduction=tables.introduction(result),
         routers=tables.routers_table(result),
