@@ -19,6 +19,7 @@ from vidur_ext.config.sections import (
     ParallelSection,
     RewardSection,
     SimulationSection,
+    TerminalValueSection,
     WarmstartSection,
     WorkloadSection,
 )
@@ -87,6 +88,9 @@ class TrainingConfig(RouterConfig):
     simulation: SimulationSection = key(SimulationSection(), "the simulator")
     workload: WorkloadSection = key(WorkloadSection(), "the request stream")
     warmstart: WarmstartSection = key(WarmstartSection(), "what the policy is taught before PPO")
+    terminal_value: TerminalValueSection = key(
+        TerminalValueSection(), "what look-ahead leaves out of the cost of a choice"
+    )
     parallel_training: ParallelSection = key(ParallelSection(), "work spread over processes")
     evaluation: EvaluationSection = key(EvaluationSection(), "the comparison at the end")
 

@@ -37,6 +37,8 @@ class Pretraining:
     """Set to learn from; None collects new demonstrations."""
     finetune: Path | None = None
     """Policy to begin with; None begins with random weights."""
+    also: tuple[TrainingConfig, ...] = ()
+    """The config on other clusters, for one policy that serves them all."""
 
 
 def pretraining_folder(output_root: Path, output_dir: Path | None) -> RunFolder:
@@ -72,6 +74,8 @@ def run_pretraining(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> T
     with run_log(folder.path / "pretraining.log", config.monitoring.log_level, quiet=quiet):
         _LOG.info("pretraining folder %s", folder.path)
         _LOG.info("workload: %s", wanted.workload)
+        for other in wanted.also:
+            _LOG.info("and also: %s", describe_cluster(other))
         monitoring = config.monitoring
         table = folder.warm_start.with_suffix(".csv") if monitoring.csv else None
         events = folder.tensorboard if monitoring.tensorboard else None
@@ -87,6 +91,7 @@ def run_pretraining(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> T
                 watch,
                 demonstrations=wanted.demonstrations,
                 initial=wanted.finetune,
+                also=wanted.also,
             )
         if stopped_early(taught, config):
             _LOG.info(
