@@ -365,7 +365,7 @@ class TerminalValueSection(Section):
         "more; without a warm start, or with ppo_config.advantage gae, there is none",
     )
     decisions: int = key(
-        16_384, "decisions that branch, to learn from", unit="decisions", ge=16, le=10_000_000
+        32_768, "decisions that branch, to learn from", unit="decisions", ge=16, le=10_000_000
     )
     choices: int = key(
         4,

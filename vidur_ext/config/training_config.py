@@ -205,6 +205,14 @@ class TrainingConfig(RouterConfig):
             )
         return self
 
+    def on_cluster_of(self, other: TrainingConfig) -> TrainingConfig:
+        """Return this config with the cluster and the workload of another one; with its objective,
+        too, if the policy sees what that is."""
+        groups = ["cluster", "simulation", "workload"]
+        if self.observation.objective:
+            groups.append("lookahead")
+        return self.model_copy(update={group: getattr(other, group) for group in groups})
+
     def digest(self) -> str:
         """Return the sha256 of the canonical JSON text: equal settings, equal digest."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,7 +149,7 @@ class RoutingEnvironments:
                 ),
                 state=_copied(envs.sims.state, count, end),
             ),
-            memory=Memory(*(np.repeat(array, count, axis=0) for array in envs.memory)),
+            memory=Memory(*_repeated(envs.memory, count)),
             traces=np.repeat(envs.traces, count),
         )
         copies._seen = None if self._seen is None else _copied(self._seen, count, end)
@@ -259,7 +259,12 @@ def _copied(states: EngineState, count: int, end: int) -> EngineState:
         times=states.times[:, :end],
         completions=states.completions[:, :end],
     )
-    return EngineState(*(np.repeat(array, count, axis=0) for array in of_requests))
+    return EngineState(*_repeated(of_requests, count))
+
+
+def _repeated(arrays: Iterable[NDArray[Any]], count: int) -> list[NDArray[Any]]:
+    """Return each row of the arrays ``count`` times."""
+    return [np.repeat(array, count, axis=0) for array in arrays]
 
 
 def _stacked(items: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:

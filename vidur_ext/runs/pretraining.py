@@ -18,6 +18,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.warmstart.taught_policy import Report, TaughtPolicy
 from vidur_ext.warmstart.teaching import teach, teaching_curves
+from vidur_ext.workload.run_workloads import describe_requests
 
 _LOG = logging.getLogger("ppo")
 PRETRAININGS = "pretrain"
@@ -75,7 +76,12 @@ def run_pretraining(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> T
         _LOG.info("pretraining folder %s", folder.path)
         _LOG.info("workload: %s", wanted.workload)
         for other in wanted.also:
-            _LOG.info("and also: %s", describe_cluster(other))
+            _LOG.info(
+                "and also on %s: %s, L = %g",
+                other.cluster.device_counts(),
+                describe_requests(other.workload),
+                other.lookahead.ttft_weight,
+            )
         monitoring = config.monitoring
         table = folder.warm_start.with_suffix(".csv") if monitoring.csv else None
         events = folder.tensorboard if monitoring.tensorboard else None

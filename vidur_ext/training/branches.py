@@ -33,7 +33,10 @@ class BranchingSimulations:
 
     def collect(self, policy: RoutingPolicy) -> Branches:
         """Return ``terminal_value.decisions`` decisions, those of one moment after the other's."""
-        wanted, length = self._config.terminal_value.decisions, self._config.training.episode_requests
+        wanted, length = (
+            self._config.terminal_value.decisions,
+            self._config.training.episode_requests,
+        )
         moments = -(-wanted // self._num_envs)
         every = max(1, length // moments)
         kept: list[Branches] = []

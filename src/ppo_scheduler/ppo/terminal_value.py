@@ -60,24 +60,27 @@ class TerminalValue:
     ) -> None:
         priced = replace(schema, replica=(*schema.replica, "cost"))
         self._network = RoutingPolicy(priced, architecture, clip)
-        self._unit = 1.0
+        self._unit = 0.0
         """Of what the network returns, in that of costs."""
+        self._most = 0.0
+        """The largest difference that was foreseen, in the network's unit."""
 
     def learn(self, branches: Branches, steps: int, seed: int) -> float:
         """Fit the network to all but the last branches; return the share that it explains of them.
 
         The share is of the variance of what prices left out; most of that is chance, which nothing
-        can explain. At or below 0 nothing was learned.
+        can explain. What the network has learned by heart does not hold for the last branches: its
+        answers are scaled down to what fits those best, and to nothing if nothing was learned.
         """
         network, rng = self._network, np.random.default_rng(seed)
         network.initialize(seed)
         seen = _with_costs(branches.observation, branches.costs)
         network.collect(seen)
         missed = branches.missed
-        self._unit = float(missed.std()) or 1.0
+        unit = float(missed.std()) or 1.0
         replicas, context = (torch.from_numpy(part) for part in network.normalize(seen))
         choices = torch.from_numpy(branches.choices)
-        target = torch.from_numpy((missed / self._unit).astype(np.float32))
+        target = torch.from_numpy((missed / unit).astype(np.float32))
         held = max(1, round(len(branches) * _HELD_OUT))
         optimizer = AdamW(network.network.parameters(), learning_rate=_LEARNING_RATE)
         for step in range(steps):
@@ -88,13 +91,17 @@ class TerminalValue:
             error.square().mean().backward()
             optimizer.step()
         with torch.no_grad():
-            error = self._explained(replicas[-held:], context[-held:], choices[-held:])
-            error -= target[-held:]
-        return 1.0 - float(error.square().mean() / target[-held:].square().mean())
+            foreseen = self._explained(replicas[-held:], context[-held:], choices[-held:])
+        left = target[-held:]
+        scale = float((foreseen * left).sum() / foreseen.square().sum().clamp(min=1e-12))
+        scale = min(max(scale, 0.0), 1.0)
+        self._unit, self._most = unit * scale, float(foreseen.abs().max())
+        error = scale * foreseen - left
+        return 1.0 - float(error.square().sum() / left.square().sum().clamp(min=1e-12))
 
     def _explained(self, replicas: Tensor, context: Tensor, choices: Tensor) -> Tensor:
         """Return differences [B, K] between the choices."""
-        value, _ = self._network.network(replicas, context)
+        value: Tensor = self._network.network(replicas, context)[0]
         chosen = value.gather(1, choices)
         return chosen - chosen.mean(dim=1, keepdim=True)
 
@@ -112,11 +119,13 @@ class TerminalValue:
                 costs[asked],
             )
             value, _ = self._network.evaluate(self._network.normalize(seen))
-            corrected[asked] += self._unit * _differences(value.double().numpy())
+            foreseen = _differences(value.double().numpy())
+            corrected[asked] += self._unit * foreseen.clip(-self._most, self._most)
         return corrected
 
     def state_dict(self) -> StateDict:
-        return {"network": self._network.state_dict(), "unit": self._unit}
+        network = self._network.state_dict()
+        return {"network": network, "unit": self._unit, "most": self._most}
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore what was learned.
@@ -125,7 +134,7 @@ class TerminalValue:
             IncompatibleState: it was made for other features or another network.
         """
         self._network.load_state_dict(state["network"])
-        self._unit = state["unit"]
+        self._unit, self._most = state["unit"], state["most"]
 
 
 def _with_costs(observation: Observation, costs: Floats) -> Observation:
@@ -134,4 +143,4 @@ def _with_costs(observation: Observation, costs: Floats) -> Observation:
 
 
 def _differences(values: Floats) -> Floats:
-    return values - values.mean(axis=1, keepdims=True)
+    return np.asarray(values - values.mean(axis=1, keepdims=True))

@@ -82,7 +82,10 @@ def test_of_chance_nothing_is_foreseen():
 def test_where_prices_leave_nothing_out_nothing_is_added():
     value = new_value()
     value.learn(branches(lambda observation, costs: 0.0 * costs), STEPS, seed=1)
-    observation, costs = seen(np.random.default_rng(5), 10), np.random.default_rng(6).random((10, 4))
+    observation, costs = (
+        seen(np.random.default_rng(5), 10),
+        np.random.default_rng(6).random((10, 4)),
+    )
     assert value.add_to(costs, observation) == pytest.approx(costs, abs=0.05)
 
 
