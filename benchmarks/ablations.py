@@ -37,7 +37,8 @@ ROWS: dict[str, tuple[str, ...]] = {
     "gae": ("ppo_config.advantage=gae",),
     # No rollout is filled: the policy stays that of the warm start.
     "no_ppo": ("training.total_requests=16000",),
-    "no_kl": ("kl_regularization.initial_coef=0",),
+    "no_terminal_value": ("terminal_value.enabled=false",),
+    "no_kl": ("kl_regularization.initial_coef=0", "kl_regularization.final_coef=0"),
     "attention": ("actor_critic_architecture.attention_layers=1",),
     "fewer_features": ("observation.history=false", "observation.queue_slots=0"),
 }
@@ -50,6 +51,8 @@ _QUICK = (
     "warmstart.steps_per_round=100",
     "warmstart.demo_requests=512",
     "warmstart.epochs=2",
+    "terminal_value.decisions=1000",
+    "terminal_value.steps=50",
     "evaluation.num_seeds=2",
     "evaluation.requests=256",
 )
