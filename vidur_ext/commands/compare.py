@@ -97,9 +97,11 @@ def _compare(
 
     from ppo_scheduler.policy.routing_policy import load_policy
     from vidur_ext.routing.features import observation_schema
+    from vidur_ext.training.feasible import check_feasible
 
     for path in policies.values():
         load_policy(path, observation_schema(config.observation))
+    check_feasible(config)
     from ppo_scheduler.errors import Interrupted
     from ppo_scheduler.monitoring.run_log import run_log
     from vidur_ext.evaluation.judging import judge

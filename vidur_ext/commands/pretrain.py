@@ -94,8 +94,10 @@ def _run(
 ) -> tuple[RunFolder, TaughtPolicy]:
     from ppo_scheduler.errors import Interrupted
     from vidur_ext.runs.pretraining import Pretraining, pretraining_folder, run_pretraining
+    from vidur_ext.training.feasible import check_feasible
     from vidur_ext.workload.run_workloads import describe_workload
 
+    check_feasible(config)
     # Before there is a folder: a trace that is missing leaves none behind.
     wanted = Pretraining(config, describe_workload(config), demonstrations, finetune)
     folder = pretraining_folder(Path(config.training.output_root), output_dir)

@@ -17,6 +17,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.engine.layout import Ints
 from vidur_ext.routing.components import COMPONENT_NAMES
+from vidur_ext.training.feasible import check_feasible
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.run_workloads import build_stream
@@ -39,6 +40,7 @@ class RoutingEpisodes:
             UserError: the config is wrong, or its cluster is one that only Vidur simulates.
         """
         self._config = read_config(config, overrides)
+        check_feasible(self._config)
         cluster = engine_cluster(self._config)
         self._envs = RoutingEnvironments(cluster, self._config, num_envs)
         self._episode_requests = self._config.training.episode_requests
