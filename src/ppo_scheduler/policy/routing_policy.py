@@ -140,6 +140,8 @@ def read_policy_state(path: Path) -> StateDict:
         UserError: no such file, not a policy file (pickles are refused), a damaged one, one that
             has not seen anything, or one of an earlier version that cannot be taken over.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no file; give a pretrained_actor.pt or policy.pt")
     try:
         content = state_file.load(path.read_bytes())
     except FileNotFoundError:
