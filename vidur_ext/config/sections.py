@@ -368,7 +368,7 @@ class WarmstartSection(Section):
         0.01,
         "costs: entropy bonus of the fit, beside costs in standard deviations",
         ge=0,
-        le=1e3,
+        le=1e6,
     )
     teachers: tuple[TeacherName, ...] = key(
         ("min_predicted_latency", "least_tokens"),

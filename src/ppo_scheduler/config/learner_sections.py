@@ -115,7 +115,7 @@ class PPOSection(Section):
         ge=1e-6,
         le=1e6,
     )
-    value_coef: float = key(0.5, "gae: weight of the value loss", ge=0, le=1e3)
+    value_coef: float = key(0.5, "gae: weight of the value loss", ge=0, le=1e6)
     normalize_advantages: bool = key(
         True, "scale advantages per rollout; those of gae are shifted, too"
     )
@@ -132,13 +132,13 @@ class PPOSection(Section):
         ge=0,
         le=10**9,
     )
-    entropy_coef_initial: float = key(0.0005, "entropy bonus at step 0", ge=0, le=1e3)
-    entropy_coef_final: float = key(0.0, "entropy bonus after the decay", ge=0, le=1e3)
+    entropy_coef_initial: float = key(0.0005, "entropy bonus at step 0", ge=0, le=1e6)
+    entropy_coef_final: float = key(0.0, "entropy bonus after the decay", ge=0, le=1e6)
     entropy_decay_steps: int = key(
         500_000, "length of the entropy decay", unit="decisions", ge=1, le=10**12
     )
     entropy_warmup_coef: float = key(
-        0.0, "extra entropy bonus at step 0, falling to 0", ge=0, le=1e3
+        0.0, "extra entropy bonus at step 0, falling to 0", ge=0, le=1e6
     )
     entropy_warmup_steps: int = key(
         0,
@@ -151,7 +151,7 @@ class PPOSection(Section):
         0.0,
         "weight of a penalty on uneven mean action probabilities",
         ge=0,
-        le=1e3,
+        le=1e6,
     )
     max_nonfinite_steps: int = key(
         10,
@@ -200,8 +200,8 @@ class RewardScalingSection(Section):
 class KLSection(Section):
     """KL to the frozen warm-start policy."""
 
-    initial_coef: float = key(0.2, "weight of KL(policy || reference) at step 0", ge=0, le=1e3)
-    final_coef: float = key(0.0, "weight after the decay, kept from then on", ge=0, le=1e3)
+    initial_coef: float = key(0.2, "weight of KL(policy || reference) at step 0", ge=0, le=1e6)
+    final_coef: float = key(0.0, "weight after the decay, kept from then on", ge=0, le=1e6)
     decay_steps: int = key(1_000_000, "length of the decay", unit="decisions", ge=1, le=10**12)
 
 
@@ -232,17 +232,17 @@ class TemperatureSection(Section):
         22.0, "arrival rate without pressure", unit="requests/s", ge=1e-3, le=1e6
     )
     target_latency_s: float = key(6.0, "mean latency without pressure", unit="s", ge=1e-3, le=1e6)
-    qps_sensitivity: float = key(0.1, "temperature drop per unit of rate pressure", ge=0, le=1e3)
+    qps_sensitivity: float = key(0.1, "temperature drop per unit of rate pressure", ge=0, le=1e6)
     latency_sensitivity: float = key(
-        0.1, "temperature drop per unit of latency pressure", ge=0, le=1e3
+        0.1, "temperature drop per unit of latency pressure", ge=0, le=1e6
     )
-    balance_weight: float = key(0.1, "temperature rise at complete imbalance", ge=0, le=1e3)
+    balance_weight: float = key(0.1, "temperature rise at complete imbalance", ge=0, le=1e6)
     ema_alpha: float = key(0.1, "weight of the newest pressure in its moving average", gt=0, le=1)
     pulse_magnitude: float = key(
         0.5,
         "height of a pulse, relative to base_temperature; 0 for no pulses",
         ge=0,
-        le=1e3,
+        le=1e6,
     )
     pulse_steps: int = key(8, "length of a pulse", unit="steps", ge=1, le=10**9)
     stagnation_window: int = key(
@@ -257,7 +257,7 @@ class TemperatureSection(Section):
         0.01,
         "rise of the mean reward, relative to its size, that counts as progress",
         ge=0,
-        le=1e3,
+        le=1e6,
     )
 
     @model_validator(mode="after")
@@ -285,7 +285,7 @@ class CurriculumStage(Section):
         le=1e3,
     )
     penalty_scale: float = key(
-        1.0, "reward_config.threshold_penalty is multiplied by this", ge=0, le=1e3
+        1.0, "reward_config.threshold_penalty is multiplied by this", ge=0, le=1e6
     )
 
 
@@ -350,7 +350,7 @@ class CollapseGuardSection(Section):
         0.05,
         "entropy coefficient during an intervention (if larger than the schedule's)",
         ge=0,
-        le=1e3,
+        le=1e6,
     )
     temperature_boost: float = key(
         1.5,
