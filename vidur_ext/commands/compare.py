@@ -45,7 +45,12 @@ def compare(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare on workloads that no training has seen; write the report as HTML, PNG and JSON."""
+    """Compare on workloads that no training has seen; write the report as HTML, PNG and JSON.
+
+    The newest run again, at another load: vidur-ppo compare --set workload.qps=30
+
+    A policy by itself: vidur-ppo compare --policy policy.pt --config my.json
+    """
     if run is not None and policy is not None:
         raise UserError("--run and --policy both say what is compared: leave one of them out")
     if policy is not None:

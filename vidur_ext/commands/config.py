@@ -26,7 +26,10 @@ def show_config(
         bool, typer.Option("--changed", help="Only what differs from the defaults")
     ] = False,
 ) -> None:
-    """Print the effective configuration as JSON."""
+    """Print the effective configuration as JSON.
+
+    What is not the default: vidur-ppo config show --config my.json --changed
+    """
     effective = load_config(config, set_ or [])
     if changed:
         print_json(_changes(effective))
