@@ -29,8 +29,13 @@ def show(document: Document, print_it: Callable[[Document], None], *, as_json: b
 
 
 def print_json(document: Document) -> None:
-    """Print strict JSON, which knows neither infinity nor NaN: they become texts."""
-    typer.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))
+    """Print strict JSON, which knows neither infinity nor NaN: they become texts.
+
+    What cannot be printed is written as JSON's escapes, wherever the output goes.
+    """
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    shown = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    typer.echo("".join(shown))
 
 
 def _finite(value: Any) -> Any:

@@ -129,6 +129,15 @@ def read_config(config: ConfigSource, overrides: Sequence[str]) -> TrainingConfi
     Raises:
         UserError: it is wrong, or names the engine that cannot be stepped from outside.
     """
+    if not isinstance(config, TrainingConfig | str | Path | None):
+        raise UserError(
+            f"config is a {type(config).__name__}: give a TrainingConfig, which "
+            "TrainingConfig.model_validate makes of a dict, or the path of a JSON file"
+        )
+    if isinstance(overrides, str) or not all(isinstance(text, str) for text in overrides):
+        raise UserError(
+            f'overrides={overrides!r}: give a list of texts, such as ["cluster.num_replicas=8"]'
+        )
     if not isinstance(config, TrainingConfig):
         read = load_config(None if config is None else Path(config), overrides)
     elif overrides:
