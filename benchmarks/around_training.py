@@ -42,7 +42,8 @@ def _config(engine: str, requests: int) -> TrainingConfig:
         {
             "simulation": {"engine": engine},
             "parallel_training": {"num_envs": 1, "num_workers": 2},
-            "warmstart": {"demo_requests": requests},
+            "ppo_config": {"advantage": "gae"},
+            "warmstart": {"method": "imitation", "demo_requests": requests},
         }
     )
 

@@ -48,7 +48,9 @@ def _learner(config: TrainingConfig) -> Learner:
             rng.normal(size=(1, len(schema.context))),
             np.abs(rng.normal(size=(1, len(schema.telemetry)))),
         )
-        learner.decide(observation, rng.normal(size=1), np.array([False]))
+        asked, prices = learner.asks(), rng.random((1, replicas))
+        costs = None if asked is None else np.where(asked[:, None], prices, np.nan)
+        learner.decide(observation, rng.normal(size=1), np.array([False]), costs)
     for parameter in learner.policy.network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     learner.updater.optimizer.step()

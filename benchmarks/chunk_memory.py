@@ -22,14 +22,12 @@ from vidur_ext.runs.chunk_trainer import chunk_flags
 from vidur_ext.runs.pipeline import training_job
 from vidur_ext.runs.start import Start
 
-_CHUNKS = 20
 
-
-def _config(root: Path, size: int) -> TrainingConfig:
+def _config(root: Path, total: int) -> TrainingConfig:
     return TrainingConfig.model_validate(
         {
             "training": {
-                "total_requests": _CHUNKS * size,
+                "total_requests": total,
                 "output_root": str(root),
             },
             "checkpointing": {"checkpoint_dir": str(root / "checkpoints")},
@@ -44,12 +42,12 @@ def measure(quick: bool) -> dict[str, float]:
 
     Growth is that of a straight line through all chunks, so that one outlier does not decide.
     """
-    size = 2000 if quick else 200_000
+    size, chunks = (2000, 4) if quick else (200_000, 20)
     peaks = []
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as root:
-        start = Start(_config(Path(root), size))
+        start = Start(_config(Path(root), chunks * size))
         folder = RunFolder.at(Path(root) / "run")
-        for part in plan(_CHUNKS * size, size):
+        for part in plan(chunks * size, size):
             start = replace(start, load_checkpoint="latest" if part.start else None)
             job = training_job(start, folder, start.load_checkpoint, part.stop)
             log = folder.chunk_log(part.chunk_id)

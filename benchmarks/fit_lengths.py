@@ -81,11 +81,21 @@ def fit_errors(trace: RequestTable, draws: int = 200_000) -> dict[str, float]:
     }
 
 
+def _drawn() -> RequestTable:
+    prompt, output = draw_lengths(generator(1, Purpose.WORKLOAD), 20_000, code_fraction=0.0)
+    return RequestTable(np.arange(len(prompt), dtype=np.float64), prompt, output)
+
+
 def run(arguments: list[str]) -> None:
     """Print tables and errors."""
     parser = argparse.ArgumentParser(prog="fit_lengths.py")
-    parser.add_argument("--trace", type=Path, required=True, help="AzureLLMInferenceTrace_conv.csv")
-    trace = load_trace(parser.parse_args(arguments).trace, "auto", _NO_LIMIT).table
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--trace", type=Path, help="AzureLLMInferenceTrace_conv.csv")
+    source.add_argument(
+        "--quick", action="store_true", help="fit what the present tables draw: it needs no file"
+    )
+    options = parser.parse_args(arguments)
+    trace = _drawn() if options.quick else load_trace(options.trace, "auto", _NO_LIMIT).table
     print("CONVERSATION_PROMPT =", quantiles(trace.prefill_tokens).tolist())
     print("CONVERSATION_OUTPUT =", quantiles(trace.decode_tokens).tolist())
     print("CONVERSATION_JOINT =", joint_counts(trace.prefill_tokens, trace.decode_tokens).tolist())

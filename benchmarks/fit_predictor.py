@@ -7,6 +7,7 @@ those committed in ``devices.py``; this module reproduces them.
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, fields, replace
 from functools import partial
@@ -20,6 +21,7 @@ from kernel_profiles import (
     Floats,
     Profile,
     read_profiles,
+    write_profiles,
 )
 from scipy.optimize import least_squares  # type: ignore[import-untyped]
 
@@ -207,12 +209,17 @@ def _print_constants(start: DeviceConstants, fitted: DeviceConstants) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fit, print the constants and both errors: of the new constants and of the committed."""
     parser = argparse.ArgumentParser(description="Fit the roofline's constants to profiles.")
-    parser.add_argument("--profiles", type=Path, required=True, help="folder of profile CSVs")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--profiles", type=Path, help="folder of profile CSVs")
+    source.add_argument(
+        "--quick", action="store_true", help="fit what the present constants give: no file needed"
+    )
     options = parser.parse_args(arguments)
     try:
-        groups = profiled_devices(read_profiles(options.profiles))
-        for name, profiles in groups.items():
-            _print_fit(name, profiles)
+        with tempfile.TemporaryDirectory() as made_up:
+            folder = options.profiles or write_profiles(Path(made_up), device_constants("a100"))
+            for name, profiles in profiled_devices(read_profiles(folder)).items():
+                _print_fit(name, profiles)
     except UserError as error:
         parser.error(str(error))
 

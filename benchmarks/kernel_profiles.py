@@ -1,4 +1,4 @@
-"""Reading measured operator profiles (Vidur's CSV format) for the fit and its error."""
+"""Operator profiles in Vidur's CSV format: measured ones for the fit, and made-up ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.execution_time.roofline import ModelShape
+from vidur_ext.execution_time.constants import DeviceConstants
+from vidur_ext.execution_time.roofline import ModelShape, RooflineModel
 
 GEMM_OPERATORS = ("attn_pre_proj", "attn_post_proj", "mlp_up_proj", "mlp_down_proj")
 STREAM_OPERATORS = {
@@ -130,3 +131,35 @@ def _read(device: str, model: str, mlp_path: Path, attention_path: Path | None) 
 def _full_name(name: str) -> str:
     """Map ``attn_decode_median_ms`` of a condensed file to Vidur's column name."""
     return re.sub(r"^(attn_\w+)_median_ms$", r"time_stats.\1.median", name)
+
+
+_MADE_UP = ModelShape(1, 32, 8, 4096, 14336, 128256)
+
+
+def write_profiles(folder: Path, device: DeviceConstants) -> Path:
+    """Write the profiles that a device of these constants would give; return the folder."""
+    tokens = np.array([1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096], dtype=np.float64)
+    frames: list[pd.DataFrame] = []
+    attention: list[tuple[Any, ...]] = []
+    for degree in (1, 4):
+        model = RooflineModel(_MADE_UP, device, degree, 1)
+        frame = pd.DataFrame({"num_tokens": tokens, "num_tensor_parallel_workers": degree})
+        for name in (*GEMM_OPERATORS, *STREAM_OPERATORS):
+            frame[f"time_stats.{name}.median"] = model.operator_ms(name, tokens)
+        frames.append(frame)
+        for kv in (0.0, 256.0, 1024.0, 4096.0, 16384.0):
+            for batch in (1.0, 8.0, 32.0, 40.0, 128.0):
+                save = model.operator_ms("attn_kv_cache_save", batch)
+                attention.append((degree, batch, 0, kv, 0.0, model.attn_decode(batch, kv), save))
+            for chunk in (64.0, 256.0, 512.0, 2048.0):
+                time = model.attn_prefill(kv, chunk)
+                attention.append((degree, 1.0, chunk, kv, time, 0.0, 0.0))
+    shape = {"n_head": 32, "n_kv_head": 8, "n_embd": 4096, "n_expanded_embd": 14336}
+    mlp = pd.concat(frames).assign(vocab_size=128256, use_gated_mlp=True, **shape)
+    mlp.to_csv(folder / "a100_made-up_model_mlp.csv", index=False)
+    columns = ["num_tensor_parallel_workers", "batch_size", "prefill_chunk_size", "kv_cache_size"]
+    columns += [f"time_stats.attn_{kind}.median" for kind in ("prefill", "decode", "kv_cache_save")]
+    pd.DataFrame(attention, columns=columns).to_csv(
+        folder / "a100_made-up_model_attention.csv", index=False
+    )
+    return folder

@@ -1,4 +1,4 @@
-"""How well the analytic predictor meets measured profiles, and what a prediction costs."""
+"""What a prediction costs, and with profiles at hand, how well the predictor meets them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from vidur.config import CacheConfig, ReplicaConfig
 from vidur.entities import Batch
 from vidur.types import ReplicaId
 
-from ppo_scheduler.errors import UserError
 from vidur_ext.execution_time import tables
 from vidur_ext.execution_time.devices import device_constants
 from vidur_ext.vidur import analytic_predictor
@@ -41,20 +40,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--profiles",
         type=Path,
         default=os.environ.get(_VARIABLE),
-        help=f"folder of <device>_<model>_mlp.csv and …_attention.csv (default: ${_VARIABLE})",
+        help="folder of <device>_<model>_mlp.csv and …_attention.csv, in the format of Vidur's "
+        f"profiler: also print the errors (default: ${_VARIABLE})",
     )
 
 
 def measure(arguments: argparse.Namespace) -> Figures:
-    """Return the fit's errors [%] and the predictor's costs."""
-    if arguments.profiles is None:
-        raise UserError(
-            "the fit's error needs measured profiles: give --profiles DIR (or set "
-            f"{_VARIABLE}), a folder of <device>_<model>_mlp.csv and …_attention.csv "
-            "in the format of Vidur's profiler"
-        )
+    """Return the predictor's costs and, with ``--profiles``, the fit's errors [%]."""
     figures: Figures = {}
-    for device, profiles in profiled_devices(read_profiles(Path(arguments.profiles))).items():
+    measured = None if arguments.profiles is None else read_profiles(Path(arguments.profiles))
+    for device, profiles in profiled_devices(measured or ()).items():
         errors = error_table(profiles, device_constants(device))
         errors["mlp_layer_sum"] = layer_errors(profiles, device_constants(device))
         if len(profiles) > 1 and not arguments.quick:

@@ -65,7 +65,7 @@ def _simulate(replicas: int, environments: int, decisions: int) -> float:
 
 
 def _measure(replicas: int, environments: int, *, quick: bool) -> dict[str, float]:
-    rollouts = 8 if quick or environments < 16 else 24
+    rollouts = 4 if quick else 8 if environments < 16 else 24
     return {
         "simulation": _simulate(replicas, environments, 20_000 if quick else 200_000),
         "training": train(_settings(replicas, environments, rollouts))[1],
@@ -74,8 +74,10 @@ def _measure(replicas: int, environments: int, *, quick: bool) -> dict[str, floa
 
 def measure(arguments: argparse.Namespace) -> dict[str, float]:
     """Return both speeds for every size, keyed ``replicas_4.training`` and the like."""
-    sizes = {f"replicas_{count}": (count, _USUAL_ENVIRONMENTS) for count in _REPLICAS}
-    sizes |= {f"environments_{count}": (_USUAL_REPLICAS, count) for count in _ENVIRONMENTS}
+    replicas = _REPLICAS[2:3] if arguments.quick else _REPLICAS
+    environments = _ENVIRONMENTS[2:3] if arguments.quick else _ENVIRONMENTS
+    sizes = {f"replicas_{count}": (count, _USUAL_ENVIRONMENTS) for count in replicas}
+    sizes |= {f"environments_{count}": (_USUAL_REPLICAS, count) for count in environments}
     figures = {
         f"{name}.{what}": rate
         for name, size in sizes.items()
@@ -94,7 +96,8 @@ def _draw(figures: dict[str, float], path: Path) -> None:
         "replicas": (_REPLICAS, f"replicas ({_USUAL_ENVIRONMENTS} environments)"),
         "environments": (_ENVIRONMENTS, f"environments ({_USUAL_REPLICAS} replicas)"),
     }
-    for panel, (kind, (counts, label)) in zip(panels, axes.items(), strict=True):
+    for panel, (kind, (all_counts, label)) in zip(panels, axes.items(), strict=True):
+        counts = [count for count in all_counts if f"{kind}_{count}.training" in figures]
         for what, colour in (("simulation", BASELINE_COLOR), ("training", LEARNED_COLOR)):
             rates = [figures[f"{kind}_{count}.{what}"] for count in counts]
             panel.plot(counts, rates, marker="o", linewidth=2.4, color=colour, label=_LABELS[what])

@@ -28,11 +28,15 @@ def _config(root: Path, requests: int) -> TrainingConfig:
     return TrainingConfig.model_validate(
         {
             "training": {"total_requests": requests, "output_root": str(root)},
-            "checkpointing": {"checkpoint_dir": str(root / "checkpoints")},
+            "checkpointing": {
+                "checkpoint_dir": str(root / "checkpoints"),
+                "validation_freq": None,
+            },
             "monitoring": {"progress_bar": False, "log_level": "warning"},
             "simulation": {"engine": "vidur"},
             "parallel_training": {"num_envs": 1},
-            "ppo_config": {"rollout_len": 512, "minibatch_size": 256},
+            "ppo_config": {"rollout_len": 512, "minibatch_size": 256, "advantage": "gae"},
+            "warmstart": {"enabled": False},
             "statistics_stabilization": {"collect_steps": 256},
         }
     )

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's PPO on our vector environment: ``stable_baselines.py DECISIONS SIZES``.
+"""Stable-Baselines3's PPO on our vector environment: ``stable_baselines.py [DECISIONS [SIZES]]``.
 
 SIZES are "ours", minibatch and epochs of the default training, or "its", Stable-Baselines3's own
 (64, 10). Environments and rollout are those of the default training; the network is
@@ -8,6 +8,7 @@ Stable-Baselines3's default, 64-64 for policy and value each, on the flattened o
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -19,13 +20,18 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
-from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.vec_env import VecEnv
 
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.gym import ROUTING
 from vidur_ext.gym.episodes import GymObservation
+
+try:
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.vec_env import VecEnv
+except ImportError:
+    print("error: needs Stable-Baselines3: pip install stable-baselines3", file=sys.stderr)
+    sys.exit(2)
 
 Numbers = NDArray[np.float32]
 
@@ -103,10 +109,15 @@ def _flat(seen: GymObservation) -> Numbers:
 
 def main() -> None:
     """Train, and print decisions per second."""
+    parser = argparse.ArgumentParser(description="Stable-Baselines3's PPO on our environment.")
+    parser.add_argument("decisions", type=int, nargs="?", default=400_000)
+    parser.add_argument("sizes", choices=("ours", "its"), nargs="?", default="ours")
+    parser.add_argument("--quick", action="store_true", help="few decisions")
+    options = parser.parse_args()
+    decisions = 48_000 if options.quick else options.decisions
     config = TrainingConfig()
     torch.set_num_threads(config.training.torch_threads)
     section, count = config.ppo_config, config.parallel_training.num_envs
-    decisions, sizes = int(sys.argv[1]), sys.argv[2]
     ours = {"batch_size": section.minibatch_size, "n_epochs": section.epochs}
     envs = FlatEnvironments(gymnasium.make_vec(ROUTING, num_envs=count))
     model = PPO(
@@ -120,7 +131,7 @@ def main() -> None:
         max_grad_norm=section.max_grad_norm,
         seed=config.training.seed,
         device="cpu",
-        **(ours if sizes == "ours" else {}),
+        **(ours if options.sizes == "ours" else {}),
     )
     clock = _Clock()
     model.learn(decisions, callback=clock)

@@ -29,6 +29,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    suggest_commands=False,  # click does
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)
 app.command()(pretrain)

@@ -17,6 +17,7 @@ from vidur_ext.exits import exit_status
 from vidur_ext.processes import end_with_parent
 from vidur_ext.training.train import Job, run_training
 from vidur_ext.vidur.flags import (
+    check_servable,
     foreign_requests,
     is_training,
     parse_simulation_config,
@@ -29,6 +30,7 @@ from vidur_ext.workload.trace_stream import TraceStream
 def run(flags: Sequence[str]) -> None:
     """Simulate or train as Vidur's flat flags say."""
     config = parse_simulation_config(flags)
+    check_servable(config)
     if is_training(config):
         run_training(job_of(config, flags))
     else:

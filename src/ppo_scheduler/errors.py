@@ -5,11 +5,22 @@ from __future__ import annotations
 import signal
 
 
+def printable(text: str) -> str:
+    """Return a text that no terminal takes for a command: names in files may hold escapes.
+
+    Lines stay lines; whatever else cannot be printed is written out as in Python.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+
+
 class UserError(ValueError):
     """What cannot be done as asked: the text says what, where, and what to do.
 
     Command line entry points print it in one line and exit with status 2.
     """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
 
 
 class IncompatibleState(UserError):

@@ -9,14 +9,11 @@ import fit_predictor as fit
 import numpy as np
 import pandas as pd
 import pytest
-from kernel_profiles import GEMM_OPERATORS, STREAM_OPERATORS, read_profiles
+from kernel_profiles import read_profiles, write_profiles
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.execution_time.constants import DeviceConstants
 from vidur_ext.execution_time.devices import DATA_SHEETS, device_constants
-from vidur_ext.execution_time.roofline import ModelShape, RooflineModel
 
-SHAPE = ModelShape(1, 32, 8, 4096, 14336, 128256)
 TRUE_DEVICE = replace(
     device_constants("a100"),
     gemm=replace(device_constants("a100").gemm, tflops=180.0, gb_s=1400.0, launch_ms=0.008),
@@ -25,35 +22,8 @@ TRUE_DEVICE = replace(
 )
 
 
-def write_profiles(folder: Path, device: DeviceConstants = TRUE_DEVICE) -> Path:
-    tokens = np.array([1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096], dtype=np.float64)
-    frames, attention = [], []
-    for degree in (1, 4):
-        model = RooflineModel(SHAPE, device, degree, 1)
-        frame = pd.DataFrame({"num_tokens": tokens, "num_tensor_parallel_workers": degree})
-        for name in (*GEMM_OPERATORS, *STREAM_OPERATORS):
-            frame[f"time_stats.{name}.median"] = model.operator_ms(name, tokens)
-        frames.append(frame)
-        for kv in (0.0, 256.0, 1024.0, 4096.0, 16384.0):
-            for batch in (1.0, 8.0, 32.0, 40.0, 128.0):
-                save = model.operator_ms("attn_kv_cache_save", batch)
-                attention.append((degree, batch, 0, kv, 0.0, model.attn_decode(batch, kv), save))
-            for chunk in (64.0, 256.0, 512.0, 2048.0):
-                time = model.attn_prefill(kv, chunk)
-                attention.append((degree, 1.0, chunk, kv, time, 0.0, 0.0))
-    shape = {"n_head": 32, "n_kv_head": 8, "n_embd": 4096, "n_expanded_embd": 14336}
-    mlp = pd.concat(frames).assign(vocab_size=128256, use_gated_mlp=True, **shape)
-    mlp.to_csv(folder / "a100_made-up_model_mlp.csv", index=False)
-    columns = ["num_tensor_parallel_workers", "batch_size", "prefill_chunk_size", "kv_cache_size"]
-    columns += [f"time_stats.attn_{kind}.median" for kind in ("prefill", "decode", "kv_cache_save")]
-    pd.DataFrame(attention, columns=columns).to_csv(
-        folder / "a100_made-up_model_attention.csv", index=False
-    )
-    return folder
-
-
 def test_known_constants_are_found_again(tmp_path: Path) -> None:
-    profiles = read_profiles(write_profiles(tmp_path))
+    profiles = read_profiles(write_profiles(tmp_path, TRUE_DEVICE))
     fitted = fit.fit_device(profiles, device_constants("a100"))
     assert astuple(fitted.norm) == pytest.approx(astuple(TRUE_DEVICE.norm), rel=0.01)
     assert fitted.gemm.tflops == pytest.approx(180.0, rel=0.02)
@@ -65,7 +35,7 @@ def test_known_constants_are_found_again(tmp_path: Path) -> None:
 
 
 def test_errors_are_relative_and_signed(tmp_path: Path) -> None:
-    profiles = read_profiles(write_profiles(tmp_path))
+    profiles = read_profiles(write_profiles(tmp_path, TRUE_DEVICE))
     doubled = replace(
         TRUE_DEVICE,
         rope=replace(
@@ -89,7 +59,7 @@ def test_a_fitted_rate_never_exceeds_the_data_sheet(tmp_path: Path) -> None:
 def test_the_command_prints_constants_and_errors(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fit.main(["--profiles", str(write_profiles(tmp_path))])
+    fit.main(["--profiles", str(write_profiles(tmp_path, TRUE_DEVICE))])
     printed = capsys.readouterr().out
     assert "gemm=GemmConstants(tflops=180" in printed
     assert "attention_prefill" in printed
@@ -108,14 +78,14 @@ def test_the_command_ends_with_status_2_for_a_folder_without_profiles(
 def test_unusable_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no profile"):
         read_profiles(tmp_path)
-    write_profiles(tmp_path)
+    write_profiles(tmp_path, TRUE_DEVICE)
     (tmp_path / "a100_made-up_model_mlp.csv").rename(tmp_path / "v100_other_mlp.csv")
     with pytest.raises(UserError, match="no data sheet of the profiled device 'v100'"):
         fit.profiled_devices(read_profiles(tmp_path))
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
-    path = write_profiles(tmp_path) / "a100_made-up_model_mlp.csv"
+    path = write_profiles(tmp_path, TRUE_DEVICE) / "a100_made-up_model_mlp.csv"
     pd.read_csv(path).drop(columns="time_stats.add.median").to_csv(path, index=False)
     with pytest.raises(UserError, match=r"lacks the column 'time_stats\.add\.median'"):
         fit.error_table(read_profiles(tmp_path), TRUE_DEVICE)

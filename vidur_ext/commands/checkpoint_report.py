@@ -276,11 +276,14 @@ def policy_state(loaded: LoadedCheckpoint) -> StateDict:
     Raises:
         UserError: it holds none.
     """
+    from ppo_scheduler.policy.soundness import UnsoundPolicy, sound_policy
+
     try:
-        state: StateDict = loaded.tree["learner"]["policy"]
+        return sound_policy(loaded.tree["learner"]["policy"])
     except (LookupError, TypeError):
         raise UserError(f"{loaded.path}: holds no policy") from None
-    return state
+    except UnsoundPolicy as unsound:
+        raise UserError(f"{loaded.path}: its policy {unsound}") from None
 
 
 def exported(trained: Trained, policy: Path) -> Document:

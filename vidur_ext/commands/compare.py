@@ -45,7 +45,12 @@ def compare(
     ] = None,
     quiet: Quiet = False,
 ) -> None:
-    """Compare on workloads that no training has seen; write the report as HTML, PNG and JSON."""
+    """Compare on workloads that no training has seen; write the report as HTML, PNG and JSON.
+
+    The newest run again, at another load: vidur-ppo compare --set workload.qps=30
+
+    A policy by itself: vidur-ppo compare --policy policy.pt --config my.json
+    """
     if run is not None and policy is not None:
         raise UserError("--run and --policy both say what is compared: leave one of them out")
     if policy is not None:
@@ -97,9 +102,11 @@ def _compare(
 
     from ppo_scheduler.policy.routing_policy import load_policy
     from vidur_ext.routing.features import observation_schema
+    from vidur_ext.training.feasible import check_feasible
 
     for path in policies.values():
         load_policy(path, observation_schema(config.observation))
+    check_feasible(config)
     from ppo_scheduler.errors import Interrupted
     from ppo_scheduler.monitoring.run_log import run_log
     from vidur_ext.evaluation.judging import judge

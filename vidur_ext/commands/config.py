@@ -26,7 +26,10 @@ def show_config(
         bool, typer.Option("--changed", help="Only what differs from the defaults")
     ] = False,
 ) -> None:
-    """Print the effective configuration as JSON."""
+    """Print the effective configuration as JSON.
+
+    What is not the default: vidur-ppo config show --config my.json --changed
+    """
     effective = load_config(config, set_ or [])
     if changed:
         print_json(_changes(effective))
@@ -36,13 +39,17 @@ def show_config(
 
 @app.command()
 def validate(files: Annotated[list[Path], typer.Argument(help="JSON configs to check")]) -> None:
-    """Check configs; every problem is named and the exit status is 2."""
+    """Check configs, and that a run could get by with them; the exit status is 2 if one cannot."""
+    from vidur_ext.training.feasible import check_feasible  # the simulator takes seconds
+
     problems = []
     for file in files:
+        loaded = None
         try:
-            load_config(file)
+            loaded = load_config(file)
+            check_feasible(loaded)
         except UserError as error:
-            problems.append(str(error))
+            problems.append(str(error) if loaded is None else f"{file}: {error}")
         else:
             typer.echo(f"{file}: ok")
     if problems:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal
 from rich.text import Text
 
+from ppo_scheduler.errors import printable
 from vidur_ext.commands.printing import Document, console, facts_table, moment, say, table
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def print_sets_found(document: Document) -> None:
         for one in sets:
             found.add_row(
                 # A path in one piece can be copied, even if the rest gets narrow.
-                Text(one["path"], style="red" if one["problem"] else "", no_wrap=True),
+                Text(printable(one["path"]), style="red" if one["problem"] else "", no_wrap=True),
                 str(one["decisions"]),
                 ", ".join(one["teachers"]),
                 "yes" if one["priced"] else "no",

@@ -66,8 +66,10 @@ def collect(
     steps = overrides({"demo_steps": demo_steps}, {"demo_steps": _KEYS["demo_steps"]})
     loaded = load_config(config or DEFAULT_CONFIG, [*steps, *(set_ or [])])
     from ppo_scheduler.errors import Interrupted
+    from vidur_ext.training.feasible import check_feasible
     from vidur_ext.warmstart.sets import new_set_path, open_set
 
+    check_feasible(loaded)
     root = Path(loaded.training.output_root)
     target = output_dir or new_set_path(root, datetime.now())
     say = (lambda text: None) if quiet else (lambda text: typer.echo(text, err=True))

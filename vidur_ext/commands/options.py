@@ -70,14 +70,16 @@ def set_option(help_: str = "Override one key") -> Any:
     return typer.Option("--set", metavar="KEY=VALUE", help=help_)
 
 
-def help_option(keys: Keys) -> Any:
+def help_option(keys: Keys, panels: Keys | None = None) -> Any:
     """Return ``--help`` that shows the values of the config in use as defaults.
 
     Without its file those of an empty config are shown.
 
     Args:
         keys: of the parameters that set some.
+        panels: parameters that are shown together, by what they are for.
     """
+    panel_of = {name: panel for panel, names in (panels or {}).items() for name in names}
 
     def show(context: typer.Context, asked: bool) -> None:
         if not asked:
@@ -86,6 +88,8 @@ def help_option(keys: Keys) -> Any:
         config = QUICK_CONFIG if quick else Path(context.params.get("config") or DEFAULT_CONFIG)
         settings = load_config(config if config.exists() else None).settings()
         for parameter in context.command.params:
+            if (panel := panel_of.get(parameter.name or "")) is not None:
+                parameter.rich_help_panel = panel  # type: ignore[attr-defined]
             own = keys.get(parameter.name or "", ())
             if own and isinstance(parameter, click.Option):
                 values = ["none" if settings[k] is None else json.dumps(settings[k]) for k in own]
@@ -95,7 +99,7 @@ def help_option(keys: Keys) -> Any:
         typer.echo(context.get_help())
         context.exit()
 
-    return typer.Option("--help", callback=show, help="Show this message and exit")
+    return typer.Option("--help", "-h", callback=show, help="Show this message and exit")
 
 
 def confirmed(question: str) -> bool:

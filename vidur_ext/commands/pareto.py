@@ -60,8 +60,10 @@ def pareto(
     from ppo_scheduler.errors import Interrupted
     from vidur_ext.pareto.measuring import Measured, check_measurable, measure
     from vidur_ext.pareto.report import headlines, write_report
+    from vidur_ext.training.feasible import check_feasible
 
     check_measurable(loaded, policies=policies)
+    check_feasible(loaded)
 
     def watch(one: Measured) -> None:
         if not quiet:

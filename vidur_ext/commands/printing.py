@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ppo_scheduler.errors import printable
+
 Document = dict[str, Any]
 """JSON values."""
 
@@ -27,8 +29,13 @@ def show(document: Document, print_it: Callable[[Document], None], *, as_json: b
 
 
 def print_json(document: Document) -> None:
-    """Print strict JSON, which knows neither infinity nor NaN: they become texts."""
-    typer.echo(json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False))
+    """Print strict JSON, which knows neither infinity nor NaN: they become texts.
+
+    What cannot be printed is written as JSON's escapes, wherever the output goes.
+    """
+    text = json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    shown = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    typer.echo("".join(shown))
 
 
 def _finite(value: Any) -> Any:
@@ -39,14 +46,24 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
+class _Terminal(Console):
+    """Shows texts as they are, but for what a terminal would take for a command."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(printable(text), **how)
+
+
 def console() -> Console:
-    """Return the terminal; paths and names are printed as they are."""
-    return Console(highlight=False, markup=False, emoji=False)
+    """Return the terminal; paths and names are printed as they are, as far as they can be."""
+    return _Terminal()
 
 
 def say(text: str, style: str = "") -> None:
     """Print a line; it is not broken, so that a path in it can be copied."""
-    console().print(Text(text, style=style), soft_wrap=True)
+    console().print(text, style=style, soft_wrap=True)
 
 
 def table(*headers: str, right: Sequence[int] | None = None) -> Table:
@@ -65,8 +82,10 @@ def table(*headers: str, right: Sequence[int] | None = None) -> Table:
 def facts_table(facts: Mapping[str, str]) -> Table:
     """Return names and values, a line each."""
     grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
     for name, value in facts.items():
-        grid.add_row(Text(name, style="dim"), Text(value, overflow="fold"))
+        grid.add_row(name, value)
     return grid
 
 

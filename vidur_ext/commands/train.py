@@ -44,6 +44,17 @@ TRAIN_SHORTCUTS = {
 """Options that set keys of the config; ``--help`` shows the config's value as the default."""
 
 
+_PANELS = {
+    "Shortcuts for keys of the config": (*TRAIN_SHORTCUTS, "skip_bc_training"),
+    "How to begin": (
+        "resume", "force_warmstart", "external_pretrain", "use_external", "demonstrations", "yes",
+    ),
+    "Training in chunks": ("chunk_mode", "chunk_size", "total_requests"),
+    "What is printed": ("verbose", "quiet", "help_"),
+}  # fmt: skip
+"""What ``--help`` shows together; the rest comes first."""
+
+
 OutputDir = Annotated[
     Path | None, typer.Option(help="Folder of this run; default a new one per run")
 ]
@@ -108,9 +119,18 @@ def train(
     ] = False,
     verbose: Annotated[bool, _flag("--verbose", "Log every detail")] = False,
     quiet: Quiet = False,
-    help_: Annotated[bool, help_option(TRAIN_SHORTCUTS)] = False,
+    help_: Annotated[bool, help_option(TRAIN_SHORTCUTS, _PANELS)] = False,
 ) -> None:
-    """Warm-start, train and compare a PPO router inside Vidur."""
+    """Warm-start, train and compare a PPO router inside Vidur.
+
+    The whole job, small: vidur-ppo train --quick-test
+
+    Another cluster, another load: vidur-ppo train --num-replicas 8 --qps 40
+
+    Any key: vidur-ppo train --config my.json --set ppo_config.epochs=4
+
+    Go on after a crash: vidur-ppo train --resume latest
+    """
     _refuse_contradictions(context.params)
     path = QUICK_CONFIG if quick_test else config or DEFAULT_CONFIG
     loaded = load_config(path, [*_overrides(context.params), *(set_ or [])])

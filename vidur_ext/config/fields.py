@@ -40,6 +40,18 @@ def is_model(annotation: Any) -> typing.TypeGuard[type[BaseModel]]:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
+def declared(model: type[BaseModel], location: Location) -> Location:
+    """Return a location without what pydantic adds to it: which type of several did not fit."""
+    annotation: Any = model
+    for depth, part in enumerate(location):
+        if isinstance(part, str) and not is_model(annotation):
+            return location[:depth]
+        if is_model(annotation) and part not in annotation.model_fields:
+            return location[: depth + 1]  # an unknown key
+        annotation = type_at(model, location[: depth + 1])
+    return location
+
+
 def type_at(model: type[BaseModel], location: Location) -> Any:
     """Return the type declared at a location that exists."""
     annotation: Any = model

@@ -112,6 +112,7 @@ def _value(dotted: str, text: str) -> Any:
 
 
 _COMMAND_LINE = "command line"
+_TOO_DEEP = "objects or lists stand in each other deeper than in any config: remove them"
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> TrainingConfig:
@@ -138,7 +139,11 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> TrainingCon
         raise UserError(
             f"{origin(())}: {error.object[error.start]!a} is half of a character; write all of it"
         ) from None
+    except RecursionError:
+        raise UserError(f"{origin(())}: {_TOO_DEEP}") from None
     except ValidationError as error:
+        if error.errors()[0]["type"] == "json_invalid":  # JSON it is: Python read it
+            raise UserError(f"{origin(())}: {_TOO_DEEP}") from None
         raise UserError(join_problems(describe_problems(error, TrainingConfig, origin))) from None
 
 

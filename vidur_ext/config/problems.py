@@ -13,6 +13,7 @@ from vidur_ext.config.fields import (
     Location,
     bounds,
     choices,
+    declared,
     field_at,
     is_model,
     leaf_fields,
@@ -25,6 +26,7 @@ from vidur_ext.config.fields import (
 WhereGiven = Callable[[Location], str]
 """Says where the value at a location was given."""
 
+_WHOLE = ("integer", "integer or null")
 _SHOWN_CHARACTERS = 60
 _MOST_SUGGESTIONS = 3
 
@@ -38,19 +40,20 @@ def describe_problems(
         model: the model that was validated.
         origin: says which file or command line a location comes from.
     """
-    lines = []
+    lines: dict[str, None] = {}  # one of each: a value that fits none of several types has several
     for problem in error.errors():
         if _follows_from_its_elements(problem, error):
             continue
+        problem["loc"] = tuple(declared(model, problem["loc"]))
         where = origin(problem["loc"])
         if problem["type"] == "value_error":
             group = f"{path_text(problem['loc'])}: " if problem["loc"] else ""
             contradictions = str(problem["ctx"]["error"]).splitlines()
-            lines += [f"{where}: {group}{contradiction}" for contradiction in contradictions]
+            lines |= {f"{where}: {group}{one}": None for one in contradictions}
         else:
             subject, complaint = _explain(problem, model)
-            lines.append(f"{where}: {subject}: {complaint}")
-    return lines
+            lines[f"{where}: {subject}: {complaint}"] = None
+    return list(lines)
 
 
 def join_problems(lines: Sequence[str]) -> str:
@@ -78,6 +81,31 @@ def _explain(problem: Any, model: type[BaseModel]) -> tuple[str, str]:
         return subject, replaced or f"unknown key; {_meant(model, location)}"
     return subject, _must_be(model, location) + _meant_value(type_at(model, location), value)
 
+
+CALLED_ELSEWHERE = {
+    "batch_size": "ppo_config.minibatch_size",
+    "checkpoint_every": "checkpointing.checkpoint_interval",
+    "keep": "checkpointing.max_checkpoints",
+    "keep_last": "checkpointing.max_checkpoints",
+    "last_n": "checkpointing.max_checkpoints",
+    "log_dir": "training.output_root",
+    "lr": "ppo_config.learning_rate",
+    "max_grad": "ppo_config.max_grad_norm",
+    "model": "cluster.model_name",
+    "n_envs": "parallel_training.num_envs",
+    "n_epochs": "ppo_config.epochs",
+    "n_steps": "ppo_config.rollout_len",
+    "output_dir": "training.output_root",
+    "resume": "checkpointing.resume_from_checkpoint",
+    "resume_from": "checkpointing.resume_from_checkpoint",
+    "save_dir": "checkpointing.checkpoint_dir",
+    "save_freq": "checkpointing.checkpoint_interval",
+    "save_interval": "checkpointing.checkpoint_interval",
+    "save_steps": "checkpointing.checkpoint_interval",
+    "save_total_limit": "checkpointing.max_checkpoints",
+    "total_timesteps": "training.total_requests",
+}
+"""Our keys by the names that other trainers give them."""
 
 REPLACED = {
     "ppo_config.gamma": "is replaced by reward_config.horizon_s, by the clock and not per "
@@ -109,6 +137,8 @@ def _with_article(noun: str) -> str:
 def _meant(model: type[BaseModel], location: Location) -> str:
     """Return the sentence that leads from an unknown key to the one that was meant."""
     *above, name = location
+    if (ours := CALLED_ELSEWHERE.get(str(name))) in dict(leaf_fields(model)):
+        return _did_you_mean([str(ours)])
     siblings = list(type_at(model, above).model_fields)
     similar = _similar(str(name), siblings)
     if similar:
@@ -122,15 +152,18 @@ def _meant(model: type[BaseModel], location: Location) -> str:
 
 
 def _meant_value(annotation: Any, value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and type_text(annotation) in _WHOLE:
+        return f"; write {int(value)}"
     similar = _similar(value, choices(annotation)) if isinstance(value, str) else []
     return f"; {_did_you_mean(json.dumps(text) for text in similar[:1])}" if similar else ""
 
 
 def _similar(name: str, known: Iterable[str]) -> list[str]:
     """Return the most similar names first; if there are none, those that contain ``name``."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name.lower(), known, cutoff=0.7)
-    return close or [other for other in known if len(name) > 2 and name.lower() in other]
+    spelled = {other.lower(): other for other in sorted(known)}
+    close = difflib.get_close_matches(name.lower(), spelled, cutoff=0.7)
+    within = [other for other in spelled if len(name) > 2 and name.lower() in other]
+    return [spelled[other] for other in close or within]
 
 
 def _did_you_mean(candidates: Iterable[str]) -> str:

@@ -32,6 +32,10 @@ vidur-ppo config show --config my.json --changed --set workload.qps=20
 vidur-ppo config schema                     # JSON schema, for an editor's completion
 ```
 
+`validate` says as well what no run could end well with, as every run does before it begins: a
+request that the cluster cannot serve, a trace that is missing or too short, memory that this
+machine has not.
+
 `--set group.key=value` overrides one key, the last one wins. The value is JSON (`20`, `false`,
 `null`, `[0.7,1.0]`) or plain text. Lists are set as a whole.
 

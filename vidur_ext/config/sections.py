@@ -67,16 +67,23 @@ class ClusterSection(Section):
     replica_scheduler: Literal["sarathi", "vllm", "orca"] = key(
         "sarathi", "how a replica forms its batches"
     )
-    batch_size_cap: int = key(128, "requests in one batch at most", unit="requests", ge=1)
+    batch_size_cap: int = key(128, "requests in one batch at most", unit="requests", ge=1, le=4096)
     chunk_size: int = key(
         512, "sarathi: tokens in one batch at most", unit="tokens", ge=32, le=65_536
     )
     max_tokens_in_batch: int = key(
-        4096, "vllm: tokens in one batch at most", unit="tokens", ge=32, le=1_048_576
+        8192,
+        "vllm: tokens in one batch at most, and so of the longest request",
+        unit="tokens",
+        ge=32,
+        le=2**20,
     )
     block_size: int = key(16, "tokens per KV block", unit="tokens", ge=1, le=1024)
     num_blocks: int | None = key(
-        None, "KV blocks per replica; null computes them from the device's memory", ge=1
+        None,
+        "KV blocks per replica; null computes them from the device's memory",
+        ge=1,
+        le=10**8,
     )
     watermark_blocks_fraction: float = key(
         0.01, "KV blocks kept free when a request is admitted", ge=0, lt=1
@@ -172,19 +179,35 @@ class RewardSection(learner_sections.RewardScalingSection):
         "latency_ttft",
         "what is rewarded; docs/features.md says what each of them pays for",
     )
-    slo_ttft_s: float = key(1.0, "slo: objective for the time to first token", unit="s", gt=0)
-    slo_tbt_s: float = key(0.1, "slo: objective for the mean time between tokens", unit="s", gt=0)
-    throughput_weight: float = key(
-        1.0, "score modes: weight of completed requests per arrived request", ge=0
+    slo_ttft_s: float = key(
+        1.0, "slo: objective for the time to first token", unit="s", ge=1e-3, le=1e6
     )
-    latency_weight: float = key(0.1, "score modes: weight of mean latency", unit="1/s", ge=0)
+    slo_tbt_s: float = key(
+        0.1, "slo: objective for the mean time between tokens", unit="s", ge=1e-4, le=1e6
+    )
+    throughput_weight: float = key(
+        1.0,
+        "score modes: weight of completed requests per arrived request",
+        ge=0,
+        le=1e6,
+    )
+    latency_weight: float = key(
+        0.1, "score modes: weight of mean latency", unit="1/s", ge=0, le=1e6
+    )
     imbalance_weight: float = key(
-        0.1, "score modes: weight of the variation of outstanding requests over replicas", ge=0
+        0.1,
+        "score modes: weight of the variation of outstanding requests over replicas",
+        ge=0,
+        le=1e6,
     )
     latency_threshold_s: float = key(
-        20.0, "score modes: mean latency above this is penalized", unit="s", gt=0
+        20.0,
+        "score modes: mean latency above this is penalized",
+        unit="s",
+        ge=1e-3,
+        le=1e6,
     )
-    threshold_penalty: float = key(0.5, "score modes: size of that penalty", ge=0)
+    threshold_penalty: float = key(0.5, "score modes: size of that penalty", ge=0, le=1e6)
     ema_alpha: float = key(
         0.1, "hybrid: weight of the newest value in the moving averages", gt=0, le=1
     )
@@ -243,10 +266,13 @@ class WorkloadSection(Section):
     """The request stream."""
 
     source: Literal["synthetic", "trace"] = key("synthetic", "where requests come from")
-    qps: float = key(22.0, "synthetic: mean arrival rate", unit="requests/s", gt=0)
+    qps: float = key(22.0, "synthetic: mean arrival rate", unit="requests/s", ge=1e-3, le=1e6)
     arrival: Literal["poisson", "gamma"] = key("gamma", "synthetic: arrival process")
     burstiness_cv: float = key(
-        2.0, "gamma: coefficient of variation of the gaps; 1 is Poisson", gt=0, le=20
+        2.0,
+        "gamma: coefficient of variation of the gaps; 1 is Poisson",
+        ge=0.01,
+        le=20,
     )
     rate_profile: tuple[float, ...] = key(
         (1.0,),
@@ -255,7 +281,11 @@ class WorkloadSection(Section):
         min_length=1,
     )
     rate_period: int = key(
-        2048, "synthetic: requests in which rate_profile is gone through", unit="requests", ge=1
+        2048,
+        "synthetic: requests in which rate_profile is gone through",
+        unit="requests",
+        ge=1,
+        le=10**9,
     )
     code_fraction: float = key(
         0.2, "synthetic: share of code-completion requests among conversations", ge=0, le=1
@@ -268,11 +298,15 @@ class WorkloadSection(Section):
         le=20,
     )
     max_tokens: int = key(
-        8192, "prompt + output of a request; longer prompts are cut", unit="tokens", ge=16
+        8192,
+        "prompt + output of a request; longer prompts are cut",
+        unit="tokens",
+        ge=16,
+        le=2**20,
     )
     trace_file: str | None = key(None, "trace: the file to replay", min_length=1)
     trace_format: TraceFormatName = key("auto", "trace: its format; auto looks at the first line")
-    rate_scale: float = key(1.0, "arrival rates are multiplied by this", gt=0)
+    rate_scale: float = key(1.0, "arrival rates are multiplied by this", ge=1e-3, le=1e3)
     holdout_fraction: float = key(
         0.2, "trace: share at its end that is kept for the comparison", gt=0, lt=1
     )
@@ -288,9 +322,11 @@ class WorkloadSection(Section):
 
     @model_validator(mode="after")
     def _profile_has_rates(self) -> WorkloadSection:
-        """`rate_profile` holds numbers above 0, no more of them than `rate_period`."""
-        if any(factor <= 0 for factor in self.rate_profile):
-            raise ValueError(f"rate_profile must be above 0 all over: {list(self.rate_profile)}")
+        """`rate_profile` holds numbers from 0.001 to 1000, no more of them than `rate_period`."""
+        if not all(1e-3 <= factor <= 1e3 for factor in self.rate_profile):
+            raise ValueError(
+                f"rate_profile must be from 0.001 to 1000 all over: {list(self.rate_profile)}"
+            )
         if len(self.rate_profile) > self.rate_period:
             raise ValueError(
                 f"rate_profile has {len(self.rate_profile)} factors for rate_period="
@@ -309,20 +345,30 @@ class WarmstartSection(Section):
         "choice of a share of the decisions; imitation: heuristics are cloned",
     )
     rounds: int = key(
-        4, "costs: times that decisions are priced and the policy is fitted to all so far", ge=1
+        4,
+        "costs: times that decisions are priced and the policy is fitted to all so far",
+        ge=1,
+        le=100,
     )
     labels_per_round: int = key(
-        32_000, "costs: decisions that are priced to learn from, per round", unit="decisions", ge=16
+        32_000,
+        "costs: decisions that are priced to learn from, per round",
+        unit="decisions",
+        ge=16,
+        le=10**7,
     )
     label_share: float = key(
-        0.25, "costs: share of the simulated decisions that is priced to learn from", gt=0, le=1
+        0.25, "costs: share of the simulated decisions that is priced to learn from", ge=1e-3, le=1
     )
     random_share: float = key(
         0.1, "costs: share of the decisions that are routed at random meanwhile", ge=0, le=1
     )
-    steps_per_round: int = key(800, "costs: gradient steps per round", ge=1)
+    steps_per_round: int = key(800, "costs: gradient steps per round", ge=1, le=10**7)
     entropy_coef: float = key(
-        0.01, "costs: entropy bonus of the fit, beside costs in standard deviations", ge=0
+        0.01,
+        "costs: entropy bonus of the fit, beside costs in standard deviations",
+        ge=0,
+        le=1e6,
     )
     teachers: tuple[TeacherName, ...] = key(
         ("min_predicted_latency", "least_tokens"),
@@ -333,11 +379,17 @@ class WarmstartSection(Section):
         (0.7, 1.0), "arrival rates to learn at, relative to the workload's", min_length=1
     )
     demo_requests: int = key(
-        4096, "imitation: decisions per teacher and load level", unit="requests", ge=16
+        4096,
+        "imitation: decisions per teacher and load level",
+        unit="requests",
+        ge=16,
+        le=10**7,
     )
-    epochs: int = key(30, "imitation: passes over the demonstrations at most", ge=1)
-    patience: int = key(5, "imitation: epochs without better held-out loss before stopping", ge=1)
-    batch_size: int = key(1024, "decisions per gradient step", unit="decisions", ge=1)
+    epochs: int = key(30, "imitation: passes over the demonstrations at most", ge=1, le=10**6)
+    patience: int = key(
+        5, "imitation: epochs without better held-out loss before stopping", ge=1, le=10**6
+    )
+    batch_size: int = key(1024, "decisions per gradient step", unit="decisions", ge=1, le=10**7)
     learning_rate: float = key(
         1e-3, "AdamW step size; with costs it falls to a tenth in every round", gt=0, le=1
     )
@@ -347,9 +399,9 @@ class WarmstartSection(Section):
 
     @model_validator(mode="after")
     def _positive_levels(self) -> WarmstartSection:
-        """`load_levels` are above 0, `teachers` names each once."""
-        if any(level <= 0 for level in self.load_levels):
-            raise ValueError(f"load_levels must all be above 0, not {list(self.load_levels)}")
+        """`load_levels` are from 0.01 to 100, `teachers` names each once."""
+        if not all(0.01 <= level <= 100 for level in self.load_levels):
+            raise ValueError(f"load_levels must all be from 0.01 to 100: {list(self.load_levels)}")
         if len(set(self.teachers)) != len(self.teachers):
             raise ValueError(f"teachers names one heuristic twice: {list(self.teachers)}")
         return self
@@ -377,7 +429,7 @@ class TerminalValueSection(Section):
     horizon: int = key(
         8, "requests per replica that come after the decision", unit="requests", ge=0, le=1000
     )
-    steps: int = key(1000, "gradient steps of the fit", ge=1)
+    steps: int = key(1000, "gradient steps of the fit", ge=1, le=10**9)
 
 
 class ParallelSection(Section):
@@ -415,13 +467,15 @@ class EvaluationSection(Section):
         ge=0,
         le=1000,
     )
-    requests: int = key(2048, "requests per held-out workload", unit="requests", ge=16)
+    requests: int = key(2048, "requests per held-out workload", unit="requests", ge=16, le=10**6)
     warmup_fraction: float = key(
         0.1, "share of each run's first requests that is not counted", ge=0, lt=1
     )
-    slo_ttft_s: float = key(1.0, "objective for the time to first token", unit="s", gt=0)
-    slo_tbt_s: float = key(0.1, "objective for the mean time between tokens", unit="s", gt=0)
-    bootstrap_samples: int = key(500, "resamples behind the confidence intervals", ge=10)
+    slo_ttft_s: float = key(1.0, "objective for the time to first token", unit="s", ge=1e-3, le=1e6)
+    slo_tbt_s: float = key(
+        0.1, "objective for the mean time between tokens", unit="s", ge=1e-4, le=1e6
+    )
+    bootstrap_samples: int = key(500, "resamples behind the confidence intervals", ge=10, le=10**5)
 
     @model_validator(mode="after")
     def _baseline_runs(self) -> EvaluationSection:

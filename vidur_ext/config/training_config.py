@@ -205,6 +205,12 @@ class TrainingConfig(RouterConfig):
             )
         return self
 
+    @property
+    def corrects_costs(self) -> bool:
+        """Whether a training that begins with a policy learns more than look-ahead prices."""
+        priced = self.ppo_config.advantage == "counterfactual"
+        return self.terminal_value.enabled and priced and self.cluster.num_replicas > 1
+
     def on_cluster_of(self, other: TrainingConfig) -> TrainingConfig:
         """Return this config with the cluster and the workload of another one; with its objective,
         too, if the policy sees what that is."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from ppo_scheduler.errors import UserError, printable
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.comparison import Comparison
@@ -39,12 +40,22 @@ def policies_of(folder: RunFolder) -> dict[str, Path]:
 
 
 def origin_of(folder: RunFolder) -> dict[str, str]:
-    """Return in words how the policies of a run came about, as far as its files say it."""
+    """Return in words how the policies of a run came about, as far as its files say it.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    said = {"Warm start": (folder.warm_start, _taught), "Policy": (folder.validation, _chosen)}
     origin = {}
-    if folder.warm_start.exists():
-        origin["Warm start"] = _taught(json.loads(folder.warm_start.read_text(encoding="utf-8")))
-    if folder.validation.exists():
-        origin["Policy"] = _chosen(json.loads(folder.validation.read_text(encoding="utf-8")))
+    for name, (file, describe) in said.items():
+        if file.exists():
+            try:
+                origin[name] = printable(describe(json.loads(file.read_bytes())))
+            except Exception as error:  # whatever stands in it
+                raise UserError(
+                    f"{file}: is damaged ({type(error).__name__}: {error}). Restore it, or delete "
+                    "it: the report will not say how the policy came about"
+                ) from error
     return origin
 
 
@@ -86,8 +97,9 @@ def judge(
     """
     section, engine = config.evaluation, config.simulation.engine
     _LOG.info(
-        "comparing %d schedulers on %d held-out workloads, engine %s",
-        len(policies) + len(section.schedulers), section.num_seeds, engine,
+        "comparing %d schedulers on %d held-out %s, engine %s",
+        len(policies) + len(section.schedulers), section.num_seeds,
+        "workload" if section.num_seeds == 1 else "workloads", engine,
     )  # fmt: skip
     runs = compared_runs(config, policies, engine, range(section.num_seeds), _reporter("compared"))
     engines = _check_on_vidur(config, policies, runs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, JsonValue, ValidationError, field_validator
@@ -21,8 +21,8 @@ class ReplicaSpeed(Section):
     rates: every ``Rate`` under its label.
     """
 
-    iteration_s: tuple[float, ...]
-    rates: dict[str, float]
+    iteration_s: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
+    rates: dict[str, Annotated[float, Field(ge=0)]]
 
 
 class Origin(Section):
@@ -37,11 +37,11 @@ class Origin(Section):
     program: Literal["vidur_ext"] = "vidur_ext"
     trained: dict[str, JsonValue]
     observation: ObservationSection
-    block_size: int
-    ttft_weight: float
-    prefill_tokens: float
-    output_sum: float
-    output_count: float
+    block_size: int = Field(ge=1, le=2**20)
+    ttft_weight: float = Field(ge=0)
+    prefill_tokens: float = Field(ge=0)
+    output_sum: float = Field(ge=0)
+    output_count: float = Field(gt=0)
     replicas: tuple[ReplicaSpeed, ...] = Field(min_length=1)
 
     @field_validator("replicas")
@@ -106,7 +106,9 @@ def read_origin(tree: object) -> Origin:
     """
     try:
         return Origin.model_validate_json(to_json(tree))
-    except ValidationError as error:
+    except (ValueError, RecursionError) as error:
+        if not isinstance(error, ValidationError):  # nested without end
+            raise UserError(f"does not say how its features are computed ({error})") from None
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in ("origin", *first["loc"]))
         raise UserError(

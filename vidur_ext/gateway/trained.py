@@ -68,7 +68,7 @@ def _trained_for(file: Path, manifest: Manifest) -> TrainingConfig:
     groups: dict[str, dict[str, Any]] = {}
     for key, value in manifest.settings.items():
         if key.startswith(_FEATURES_DEPEND_ON):
-            group, name = key.split(".")
+            group, _, name = key.partition(".")
             groups.setdefault(group, {})[name] = value
     if "observation" not in groups or "cluster" not in groups:
         raise UserError(

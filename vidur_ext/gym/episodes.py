@@ -17,6 +17,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.engine.layout import Ints
 from vidur_ext.routing.components import COMPONENT_NAMES
+from vidur_ext.training.feasible import check_feasible
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.run_workloads import build_stream
@@ -39,6 +40,7 @@ class RoutingEpisodes:
             UserError: the config is wrong, or its cluster is one that only Vidur simulates.
         """
         self._config = read_config(config, overrides)
+        check_feasible(self._config)
         cluster = engine_cluster(self._config)
         self._envs = RoutingEnvironments(cluster, self._config, num_envs)
         self._episode_requests = self._config.training.episode_requests
@@ -127,6 +129,15 @@ def read_config(config: ConfigSource, overrides: Sequence[str]) -> TrainingConfi
     Raises:
         UserError: it is wrong, or names the engine that cannot be stepped from outside.
     """
+    if not isinstance(config, TrainingConfig | str | Path | None):
+        raise UserError(
+            f"config is a {type(config).__name__}: give a TrainingConfig, which "
+            "TrainingConfig.model_validate makes of a dict, or the path of a JSON file"
+        )
+    if isinstance(overrides, str) or not all(isinstance(text, str) for text in overrides):
+        raise UserError(
+            f'overrides={overrides!r}: give a list of texts, such as ["cluster.num_replicas=8"]'
+        )
     if not isinstance(config, TrainingConfig):
         read = load_config(None if config is None else Path(config), overrides)
     elif overrides:

@@ -15,6 +15,7 @@ from ppo_scheduler.monitoring.run_log import run_log
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.start import Start, begins_with_actor, open_folder
+from vidur_ext.training.feasible import check_feasible
 from vidur_ext.workload.run_workloads import describe_workload
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> 
         train: trains in another way than in one go.
     """
     config = start.config
+    check_feasible(config)
     workload = describe_workload(config)
     folder = open_folder(start)
     with run_log(folder.log, config.monitoring.log_level, quiet=quiet):

@@ -8,12 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, JsonValue
+
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import FileLock, disk_errors, write_file
 from vidur_ext.suite.plan import RECORD_VERSION, Plan
 from vidur_ext.versions import package_versions
 
 _ELSEWHERE = "Choose another --output-dir"
+
+
+class _Record(BaseModel):
+    """What ``suite.json`` says."""
+
+    model_config = ConfigDict(strict=True)
+
+    seeds: int
+    versions: dict[str, str]
+    scenarios: dict[str, dict[str, JsonValue]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +72,9 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         record = json.loads(file.read_bytes())
         version = record["schema_version"]
-    except (ValueError, KeyError, TypeError):
+        if version == RECORD_VERSION:
+            _Record.model_validate(record)
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise UserError(f"{file}: is no suite's record, or damaged. {_ELSEWHERE}") from None
     if version != RECORD_VERSION:
         raise UserError(f"{file}: has schema version {version}, not {RECORD_VERSION}. {_ELSEWHERE}")
@@ -82,14 +96,15 @@ def _problems(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[s
     if found["seeds"] > wanted["seeds"]:
         yield f"{found['seeds']} seeds there, {wanted['seeds']} now: none may be left out"
     for name, version in found["versions"].items():
-        if version != wanted["versions"][name]:
-            yield f"{name} {version} there, {wanted['versions'][name]} now"
+        now = wanted["versions"].get(name, "none")
+        if version != now:
+            yield f"{name} {version} there, {now} now"
     for scenario, settings in found["scenarios"].items():
-        now = wanted["scenarios"].get(scenario)
-        if now is None:
+        planned = wanted["scenarios"].get(scenario)
+        if planned is None:
             yield f"scenario {scenario} is there and would be left out"
             continue
-        for key in sorted({*settings, *now}):
-            there, here = json.dumps(settings.get(key)), json.dumps(now.get(key))
+        for key in sorted({*settings, *planned}):
+            there, here = json.dumps(settings.get(key)), json.dumps(planned.get(key))
             if there != here:
                 yield f"{scenario}: {key}: {there} there, {here} now"

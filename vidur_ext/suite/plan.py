@@ -12,6 +12,7 @@ from vidur_ext.config.loading import load_config
 from vidur_ext.config.sections import CONTROLS, ORACLES, PLANNERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
+from vidur_ext.training.feasible import check_feasible
 
 RECORD_VERSION = 1
 
@@ -101,6 +102,7 @@ def plan_suite(
         config = _load(file, overrides, trace)
         missing = _missing_trace(config)
         if missing is None:
+            _check(name, config)
             scenarios[name] = config
         elif asked_for:
             raise UserError(f"scenario {name}: {missing}")
@@ -123,6 +125,13 @@ def _load(file: Path, overrides: Sequence[str], trace: Path | None) -> TrainingC
     if not config.evaluation.enabled:
         raise UserError(f"{file}: evaluation.enabled=false leaves nothing to judge; set it to true")
     return config
+
+
+def _check(name: str, config: TrainingConfig) -> None:
+    try:
+        check_feasible(config)
+    except UserError as error:
+        raise UserError(f"scenario {name}: {error}") from None
 
 
 def _missing_trace(config: TrainingConfig) -> str | None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from ppo_scheduler.errors import UserError
 from vidur_ext.evaluation.comparison import COMPARISON_VERSION
 from vidur_ext.evaluation.metrics import LEARNED
@@ -23,6 +25,30 @@ _OF_ONE_SEED = ("Seed", "Config digest")
 Kind = Literal["policy", "planner", "heuristic", "oracle", "control"]
 """Policies are learned; planners simulate every choice; oracles are heuristics that know output
 lengths; controls are deliberately bad."""
+
+
+class _Entry(BaseModel):
+    """What is read of a scheduler in a ``comparison.json``."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    name: str
+    policy: bool
+    planner: bool
+    control: bool
+    uses_output_lengths: bool
+    e2e_vs_best_heuristic: float
+    ttft_p99_vs_best_heuristic: float
+
+
+class _Compared(BaseModel):
+    """What is read of a ``comparison.json``."""
+
+    model_config = ConfigDict(strict=True)
+
+    best_heuristic: str
+    facts: dict[str, str]
+    schedulers: list[_Entry] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -196,17 +222,20 @@ def _ratios(entries: Sequence[Mapping[str, Any]], figure: str) -> Ratios:
 
 def _read(cell: Cell) -> dict[str, Any]:
     file = cell.folder.comparison_json
+    again = f"delete {cell.folder.comparison} to compare again"
     try:
         document: dict[str, Any] = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{file}: cannot be read ({error}); delete {cell.folder.comparison} to compare again"
-        ) from None
-    if document["schema_version"] != COMPARISON_VERSION:
-        raise UserError(
-            f"{file}: has schema version {document['schema_version']}, not {COMPARISON_VERSION}; "
-            f"delete {cell.folder.comparison} to compare again"
-        )
+        version = document["schema_version"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read ({error}); {again}") from None
+    if version != COMPARISON_VERSION:
+        raise UserError(f"{file}: has schema version {version}, not {COMPARISON_VERSION}; {again}")
+    try:
+        _Compared.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{file}: is damaged ({where}: {first['msg']}); {again}") from None
     return document
 
 

@@ -19,12 +19,6 @@ def changes_terminal_value(key: str) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in _LEARNED_FOR)
 
 
-def corrects_costs(config: TrainingConfig) -> bool:
-    """Return whether a training that begins with a policy learns more than look-ahead prices."""
-    priced = config.ppo_config.advantage == "counterfactual"
-    return config.terminal_value.enabled and priced and config.cluster.num_replicas > 1
-
-
 def learn_terminal_value(config: TrainingConfig, learner: Learner) -> None:
     """Let the learner correct the costs of choices by what later requests add under its policy.
 

@@ -7,6 +7,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,6 @@ import torch
 from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
 from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.checkpoint.store import CheckpointStore
-from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import IncompatibleState, UserError
 from ppo_scheduler.files import disk_errors, write_file
 from ppo_scheduler.monitoring.run_log import run_log
@@ -29,11 +29,11 @@ from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.run_folder import RunFolder
+from vidur_ext.training.content import check_content
 from vidur_ext.training.instruments import open_instruments
 from vidur_ext.training.session import TrainingSession
 from vidur_ext.training.terminal_value import (
     changes_terminal_value,
-    corrects_costs,
     learn_terminal_value,
 )
 from vidur_ext.warmstart.external_model import log_same_choices
@@ -52,7 +52,7 @@ class Origin:
 
 
 def find_origin(
-    store: CheckpointStore | None, section: CheckpointingSection, named: str | None
+    store: CheckpointStore | None, config: TrainingConfig, named: str | None
 ) -> Origin | None:
     """Return what the training goes on from; None is the beginning.
 
@@ -63,13 +63,15 @@ def find_origin(
     Raises:
         UserError: there is no such checkpoint, or it is bad.
     """
+    section = config.checkpointing
+    check = partial(check_content, config=config)
     configured = (section.resume_from_checkpoint or None, section.resume_step)
     source = next((s for s in (named, *configured) if s is not None), None)
     reader = store or CheckpointStore(section)
     if source is not None:
-        return Origin(reader.load(source), fork=False)
+        return Origin(reader.load(source, check), fork=False)
     if section.fork_from_checkpoint is not None:
-        return Origin(reader.load(section.fork_from_checkpoint), fork=True)
+        return Origin(reader.load(section.fork_from_checkpoint, check), fork=True)
     return None
 
 
@@ -105,7 +107,7 @@ def run_training(job: Job) -> RunFolder:
         store = _open_store(config)
         if store is not None:
             stack.callback(store.close)
-        origin = find_origin(store, config.checkpointing, job.load_checkpoint)
+        origin = find_origin(store, config, job.load_checkpoint)
         folder = _run_folder(job, origin)
         stack.enter_context(run_log(folder.log, config.monitoring.log_level))
         _train(job, stream, folder, store, _fitting(origin, config))
@@ -210,7 +212,7 @@ def _train(
         )
         if actor is not None:
             log_same_choices(actor, session.learner.policy, session.learner.num_replicas)
-            if corrects_costs(config):
+            if config.corrects_costs:
                 learn_terminal_value(config, session.learner)
         if store is not None:
             store.check_space(session.state_dict())

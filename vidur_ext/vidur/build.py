@@ -16,13 +16,12 @@ from vidur.config import (
     ReplicaConfig,
 )
 from vidur.config.utils import get_all_subclasses
-from vidur.utils.memory_planner import MemoryPlanner
 
-from ppo_scheduler.errors import UserError
 from vidur_ext.config.sections import PLANNERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.vidur import plugin
-from vidur_ext.vidur.cluster import ClusterConfig, ReplicaKind, SimulationConfig, replica_kinds
+from vidur_ext.vidur.cluster import ClusterConfig, SimulationConfig
+from vidur_ext.vidur.limits import check_memory
 from vidur_ext.vidur.requests import stream_config
 
 _ORCA_TABLE_TOKENS = 131_072
@@ -85,21 +84,6 @@ def simulation_config(config: TrainingConfig, scheduler: str) -> Any:
     return built
 
 
-def check_memory(config: Any) -> None:
-    """Say what Vidur would end in an assertion or a division by zero for.
-
-    Args:
-        config: Vidur's ``SimulationConfig``.
-
-    Raises:
-        UserError: the model or its longest request does not fit a device's memory.
-    """
-    kinds, kind_of = replica_kinds(config.cluster_config)
-    for index, kind in enumerate(kinds):
-        key = "cluster.device" if len(kinds) == 1 else f"cluster.devices[{kind_of.index(index)}]"
-        _check_kind(kind, config.request_generator_config.max_tokens, key)
-
-
 def largest_prefill(config: TrainingConfig) -> int:
     """Return the most prompt tokens that one batch can hold under the replica scheduler."""
     cluster = config.cluster
@@ -143,19 +127,3 @@ def _predictor_config(config: TrainingConfig) -> Any:
         prediction_max_prefill_chunk_size=largest_prefill(config),
         **({} if folder is None else {"profile_dir": folder}),
     )
-
-
-def _check_kind(kind: ReplicaKind, longest: int, key: str) -> None:
-    replica = kind.replica_config
-    planner = MemoryPlanner(replica, kind.cache_config)
-    try:
-        tokens = planner.get_max_kv_cache_size_in_tokens()
-    except AssertionError:
-        tokens = 0
-    if tokens < longest:
-        raise UserError(
-            f"{replica.model_name} on {replica.device} with tensor parallelism "
-            f"{replica.tensor_parallel_size} leaves KV memory for {int(tokens)} tokens, and a "
-            f"request may have {longest}: raise cluster.tensor_parallel_size, take a larger "
-            f"{key}, or lower workload.max_tokens"
-        )

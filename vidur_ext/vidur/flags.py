@@ -24,7 +24,7 @@ from vidur_ext.config.training_config import (
     devices_need_analytic,
 )
 from vidur_ext.vidur import plugin
-from vidur_ext.vidur.build import check_memory, largest_prefill
+from vidur_ext.vidur.build import largest_prefill
 from vidur_ext.vidur.cluster import SimulationConfig
 from vidur_ext.vidur.learner_flags import (
     SCHEDULER_FLAG_PREFIX,
@@ -33,13 +33,16 @@ from vidur_ext.vidur.learner_flags import (
     learner_config,
     learner_values,
 )
+from vidur_ext.vidur.limits import check_memory, check_requests
 from vidur_ext.vidur.requests import (
     WORKLOAD_FLAG_PREFIX,
     WorkloadRequestGeneratorConfig,
     workload_flags,
+    workload_of,
     workload_values,
 )
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.run_workloads import longest_request
 
 _PLACES = ("metrics_config_output_dir", "log_level")
 """What a training may be told although it has no key for it."""
@@ -99,6 +102,17 @@ def parse_simulation_config(flags: Sequence[str]) -> Any:
     _check_devices(config)
     check_memory(config)
     return config
+
+
+def check_servable(config: Any) -> None:
+    """Check that the cluster of Vidur's config can serve the requests of its generator.
+
+    Raises:
+        UserError: it cannot, or the trace cannot be used.
+    """
+    requests = config.request_generator_config
+    ours = isinstance(requests, WorkloadRequestGeneratorConfig)
+    check_requests(config, longest_request(workload_of(requests)) if ours else requests.max_tokens)
 
 
 def is_training(config: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,21 +83,50 @@ class Demonstrations:
                 content["costs"] = np.zeros((len(content["action"]), 0), dtype=np.float32)
             elif int(content["format"]) != _FORMAT:
                 raise KeyError(f"format {int(content['format'])}")
+            if content["replicas"].shape[2] != len(content["replica_features"]):
+                raise ValueError("replicas has other columns than replica_features")
             names, content["replicas"] = migrate_rows(
                 tuple(content["replica_features"].tolist()), content["replicas"]
             )
-            return cls(
+            loaded = cls(
                 replica_features=names,
                 context_features=tuple(content["context_features"].tolist()),
                 teachers=tuple(content["teachers"].tolist()),
                 **{name: content[name] for name in _ARRAYS},
             )
+            loaded._check()
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; collect demonstrations first") from None
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # strange bytes make the readers fail in any way
             raise UserError(
-                f"{path}: not a demonstration file of this version ({error}); collect anew"
+                f"{path}: not a demonstration file of this version "
+                f"({type(error).__name__}: {error}); collect anew"
             ) from error
+        return loaded
+
+    def _check(self) -> None:
+        """Raise ``ValueError`` unless every column is what the class says of it."""
+        for names in (self.replica_features, self.context_features, self.teachers):
+            if not names or not all(isinstance(name, str) for name in names):
+                raise ValueError("the features or teachers have no names")
+        count, replicas = np.shape(self.replicas)[0], np.shape(self.replicas)[1]
+        priced = np.shape(self.costs)[-1] > 0
+        expected: dict[str, tuple[type, tuple[int, ...]]] = {
+            "replicas": (np.float32, (count, replicas, len(self.replica_features))),
+            "context": (np.float32, (count, len(self.context_features))),
+            "action": (np.int64, (count,)),
+            "teacher": (np.int64, (count,)),
+            "load_level": (np.float64, (count,)),
+            "costs": (np.float32, (count, replicas * priced)),
+        }
+        for name, (dtype, shape) in expected.items():
+            column = getattr(self, name)
+            if column.dtype != dtype or column.shape != shape or not np.isfinite(column).all():
+                raise ValueError(f"{name} is not of finite {np.dtype(dtype)} {list(shape)}")
+        for name, choices in (("action", replicas), ("teacher", len(self.teachers))):
+            column = getattr(self, name)
+            if count == 0 or column.min() < 0 or column.max() >= choices:
+                raise ValueError(f"{name} is not from 0 to {choices - 1}")
 
     def check_schema(self, schema: ObservationSchema) -> None:
         """Raise ``UserError`` unless the demonstrations show what the policy sees."""

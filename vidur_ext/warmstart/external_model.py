@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ppo_scheduler.errors import IncompatibleState, UserError
 from ppo_scheduler.observation import Observation
@@ -21,11 +20,8 @@ from ppo_scheduler.policy.routing_policy import (
     read_policy_state,
     save_policy,
 )
-from ppo_scheduler.state import StateDict
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
-
-_PARTS = ("schema", "architecture", "clip", "network", "replica_statistics", "context_statistics")
 
 
 @dataclass(frozen=True)
@@ -54,10 +50,7 @@ def check_model(path: Path, config: TrainingConfig) -> ModelReport:
     """
     state = read_policy_state(path)
     schema = observation_schema(config.observation)
-    _check_parts(path, state)
     policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
-    if _same_network(state, policy):  # of another one, loading says what is another
-        _check_tensors(path, state, policy)
     try:
         policy.load_state_dict(state)
     except IncompatibleState as error:
@@ -67,8 +60,6 @@ def check_model(path: Path, config: TrainingConfig) -> ModelReport:
             f"{path}: was trained with observation.clip={state['clip']}, this config says "
             f"{config.observation.clip}: set it as it was"
         )
-    if policy.replica_statistics.count < 1 or policy.context_statistics.count < 1:
-        raise UserError(f"{path}: its feature statistics have seen no state; train it first")
     return ModelReport(
         path=path,
         size_bytes=path.stat().st_size,
@@ -79,47 +70,6 @@ def check_model(path: Path, config: TrainingConfig) -> ModelReport:
         architecture=dict(state["architecture"]),
         states_seen=policy.replica_statistics.count,
     )
-
-
-def _check_parts(path: Path, state: object) -> None:
-    missing = [name for name in _PARTS if not isinstance(state, dict) or name not in state]
-    dicts = ("architecture", "network", "replica_statistics", "context_statistics")
-    if isinstance(state, dict) and not missing:
-        missing = [name for name in dicts if not isinstance(state[name], dict)]
-    if missing:
-        raise UserError(f"{path}: is no policy of this version, it lacks {', '.join(missing)}")
-
-
-def _same_network(state: StateDict, policy: RoutingPolicy) -> bool:
-    here, there = policy.architecture.model_dump(mode="json"), state["architecture"]
-    return state["schema"] == policy.schema.digest() and all(
-        there.get(name) == value for name, value in here.items() if name != "orthogonal_init"
-    )
-
-
-def _check_tensors(path: Path, state: StateDict, policy: RoutingPolicy) -> None:
-    """Raise ``UserError`` saying what is missing, unknown, of another shape, or not finite."""
-    problems = []
-    expected = policy.state_dict()
-    for part in ("network", "replica_statistics", "context_statistics"):
-        here, there = expected[part], state[part]
-        problems += [f"lacks {part}.{name}" for name in here if name not in there]
-        problems += [f"has the unknown {part}.{name}" for name in there if name not in here]
-        for name in here.keys() & there.keys():
-            problem = _misfit(here[name], there[name])
-            problems += [f"has {part}.{name} {problem}"] if problem else []
-    if problems:
-        raise UserError(f"{path}: cannot be used: it {'; it '.join(sorted(problems))}")
-
-
-def _misfit(here: object, there: object) -> str | None:
-    if not isinstance(here, torch.Tensor):
-        return None if isinstance(there, type(here)) else f"that is no {type(here).__name__}"
-    if not isinstance(there, torch.Tensor):
-        return "that is no tensor"
-    if here.shape != there.shape:
-        return f"of shape {list(there.shape)}, not {list(here.shape)}"
-    return None if there.isfinite().all() else "with numbers that are not finite"
 
 
 _LOG = logging.getLogger("ppo")

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.errors import UserError
@@ -70,6 +70,14 @@ class SetDescription(BaseModel):
         if datetime.fromisoformat(text).tzinfo is None:
             raise ValueError("the time lacks its UTC offset")
         return text
+
+    @model_validator(mode="after")
+    def _can_be_printed(self) -> SetDescription:
+        """Refuse texts that a terminal would take for commands."""
+        texts = (*self.teachers, self.workload, self.engine, *self.versions, *self.observation)
+        if not all(text.isprintable() for text in (*texts, *self.versions.values())):
+            raise ValueError("it holds texts that cannot be printed")
+        return self
 
     def to_json(self) -> bytes:
         text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False)

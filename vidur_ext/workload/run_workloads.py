@@ -68,6 +68,18 @@ def read_trace(workload: WorkloadSection) -> Trace:
     return load_trace(Path(workload.trace_file), workload.trace_format, workload.max_tokens)
 
 
+def longest_request(workload: WorkloadSection) -> int:
+    """Return the most tokens, prompt and output together, that a request of a workload may have.
+
+    Raises:
+        UserError: the trace cannot be used.
+    """
+    if workload.source == "synthetic":
+        return workload.max_tokens
+    table = read_trace(workload).table
+    return int((table.prefill_tokens + table.decode_tokens).max())
+
+
 def workload_stream(config: TrainingConfig, purpose: Purpose, variant: int = 0) -> RequestStream:
     """Return the stream that a purpose draws from.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, f
 from pydantic_core import to_json
 
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION, migrate_manifest
-from ppo_scheduler.errors import UserError
+from ppo_scheduler.errors import UserError, printable
 from ppo_scheduler.sealed_json import is_sealed, sealed
 
 
@@ -24,7 +25,7 @@ class UnusableCheckpoint(UserError):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")
         self.path = path
-        self.reason = reason
+        self.reason = printable(reason)
 
 
 _CHECKSUM = "manifest_sha256"
@@ -123,6 +124,8 @@ def parse_manifest(content: bytes, checkpoint: Path) -> Manifest:
             f"has schema_version {version}, this program reads up to {SCHEMA_VERSION}: use the "
             "newer program that wrote it"
         )
+    if not all(text.isprintable() for text in _texts(document)):
+        raise unusable("is not a manifest (it holds texts that cannot be printed)")
     if version >= 2:
         if not is_sealed(content, _CHECKSUM):
             raise unusable("is damaged or was edited: its manifest_sha256 is another")
@@ -133,3 +136,16 @@ def parse_manifest(content: bytes, checkpoint: Path) -> Manifest:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise unusable(f"is not a manifest ({where}: {first['msg']})") from error
+
+
+def _texts(node: object) -> Iterator[str]:
+    """Yield every text and every name of a key in a JSON value."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict):
+        yield from node
+        for value in node.values():
+            yield from _texts(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _texts(value)

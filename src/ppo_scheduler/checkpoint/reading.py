@@ -73,9 +73,23 @@ def find(folder: Path, source: str | Path | int) -> CheckpointInfo:
     return _of_source(folder, source, _verified)
 
 
-def load(folder: Path, source: str | Path | int) -> LoadedCheckpoint:
-    """Read, verify and parse a checkpoint; arguments and errors as ``find``."""
-    return _of_source(folder, source, _loaded)
+def load(
+    folder: Path,
+    source: str | Path | int,
+    check: Callable[[LoadedCheckpoint], None] = lambda loaded: None,
+) -> LoadedCheckpoint:
+    """Read, verify and parse a checkpoint; arguments and errors as ``find``.
+
+    Args:
+        check: raises ``UnusableCheckpoint`` for a content that cannot be gone on with.
+    """
+
+    def checked(path: Path, manifest: Manifest, content: bytes) -> LoadedCheckpoint:
+        loaded = _loaded(path, manifest, content)
+        check(loaded)
+        return loaded
+
+    return _of_source(folder, source, checked)
 
 
 def load_named(path: Path) -> LoadedCheckpoint:
@@ -115,10 +129,13 @@ def _verified(path: Path, manifest: Manifest, content: bytes) -> CheckpointInfo:
 
 
 def _loaded(path: Path, manifest: Manifest, content: bytes) -> LoadedCheckpoint:
-    from ppo_scheduler.checkpoint import tree  # torch takes a second: finding does without
+    from ppo_scheduler import state_file  # torch takes a second: finding does without
 
-    parsed = _complete_tree(tree.load(content, path), manifest, path)
-    return LoadedCheckpoint(path, manifest, tree=parsed)
+    try:
+        tree = state_file.load(content)
+    except state_file.NotAState as error:
+        raise UnusableCheckpoint(path, str(error)) from error
+    return LoadedCheckpoint(path, manifest, tree=_complete_tree(tree, manifest, path))
 
 
 def _of_source(folder: Path, source: str | Path | int, read: _Reader[_Found]) -> _Found:
@@ -223,9 +240,11 @@ def _complete_tree(tree: StateDict, manifest: Manifest, path: Path) -> StateDict
         tree = migrate_tree(tree, manifest.schema_version)
     except IncompatibleState as error:
         raise UnusableCheckpoint(path, str(error)) from error
-    except (LookupError, TypeError, ValueError) as error:
+    except Exception as error:  # a stranger's tree may lack or be anything
         raise UnusableCheckpoint(
-            path, f"incomplete for schema_version {manifest.schema_version}: lacks {error}"
+            path,
+            f"incomplete for schema_version {manifest.schema_version}: lacks or has something else "
+            f"in the place of {error}",
         ) from error
     missing = sorted(set(manifest.parts) - set(tree))
     if missing:

@@ -57,7 +57,7 @@ _SERIES = 5
 
 
 def _dumped(tree: StateDict) -> bytes:
-    from ppo_scheduler.checkpoint.tree import dump  # torch takes a second: finding does without
+    from ppo_scheduler.state_file import dump  # torch takes a second: finding does without
 
     return dump(tree)
 
@@ -230,16 +230,21 @@ class CheckpointStore:
         """Verify a checkpoint without parsing it; arguments and errors as ``load``."""
         return find(self._folder, source)
 
-    def load(self, source: str | Path | int) -> LoadedCheckpoint:
+    def load(
+        self,
+        source: str | Path | int,
+        check: Callable[[LoadedCheckpoint], None] = lambda loaded: None,
+    ) -> LoadedCheckpoint:
         """Read and verify a checkpoint, which is not modified; publications continue it.
 
         Args:
             source: a path (links are followed), ``latest`` for the newest good one, or a PPO step.
+            check: raises ``UnusableCheckpoint`` for a content that cannot be gone on with.
 
         Raises:
             UserError: the named one is bad, or there is no good one.
         """
-        loaded = load(self._folder, source)
+        loaded = load(self._folder, source, check)
         inside = loaded.path.resolve().parent == self._folder.resolve()
         self._origin = parse(loaded.path.name) if inside else None
         self._folder_is_ours = False

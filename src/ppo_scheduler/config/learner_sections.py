@@ -41,7 +41,11 @@ class ObservationSection(Section):
         0.1, "weight of the newest value in the moving averages of the history", gt=0, le=1
     )
     clip: float = key(
-        10.0, "normalized features are clipped to [-clip, clip]", unit="standard deviations", gt=0
+        10.0,
+        "normalized features are clipped to [-clip, clip]",
+        unit="standard deviations",
+        ge=0.1,
+        le=1e6,
     )
 
 
@@ -89,47 +93,76 @@ class PPOSection(Section):
         5.0,
         "counterfactual: advantages are clipped to [-advantage_clip, advantage_clip]",
         unit="standard deviations",
-        gt=0,
+        ge=0.01,
+        le=1e6,
     )
 
     rollout_len: int = key(
-        16_000, "decisions per update, over all environments", unit="decisions", ge=2
+        16_000,
+        "decisions per update, over all environments",
+        unit="decisions",
+        ge=2,
+        le=10**7,
     )
     epochs: int = key(2, "passes over each rollout", ge=1, le=100)
-    minibatch_size: int = key(2000, "decisions per gradient computation", unit="decisions", ge=1)
+    minibatch_size: int = key(
+        2000, "decisions per gradient computation", unit="decisions", ge=1, le=10**7
+    )
     learning_rate: float = key(2e-3, "AdamW step size before the schedule", gt=0, le=1)
     weight_decay: float = key(1e-4, "AdamW decoupled weight decay", ge=0, le=1)
-    adam_eps: float = key(1e-5, "AdamW denominator constant", gt=0, le=1e-2)
+    adam_eps: float = key(1e-5, "AdamW denominator constant", ge=1e-12, le=1e-2)
     gae_lambda: float = key(0.95, "gae: lambda, per decision", ge=0, le=1)
     clip_ratio: float = key(0.2, "probability ratios are clipped to 1 +- this", gt=0, lt=1)
     value_clip: float | None = key(
-        0.2, "gae: clip of the value's move per update, null for none", unit="return std", gt=0
+        0.2,
+        "gae: clip of the value's move per update, null for none",
+        unit="return std",
+        ge=1e-6,
+        le=1e6,
     )
-    value_coef: float = key(0.5, "gae: weight of the value loss", ge=0)
+    value_coef: float = key(0.5, "gae: weight of the value loss", ge=0, le=1e6)
     normalize_advantages: bool = key(
         True, "scale advantages per rollout; those of gae are shifted, too"
     )
-    max_grad_norm: float = key(0.5, "gradients are scaled down to this norm", gt=0)
+    max_grad_norm: float = key(0.5, "gradients are scaled down to this norm", ge=1e-6, le=1e6)
     target_kl: float | None = key(
-        0.01, "an update stops early when the approximate KL passes 1.5x this; null never", gt=0
+        0.01,
+        "an update stops early when the approximate KL passes 1.5x this; null never",
+        ge=1e-9,
+        le=1e3,
     )
     critic_warmup_updates: int = key(
         4,
         "gae: first updates that train the value head alone, so a warm-started policy survives",
         ge=0,
+        le=10**9,
     )
-    entropy_coef_initial: float = key(0.0005, "entropy bonus at step 0", ge=0)
-    entropy_coef_final: float = key(0.0, "entropy bonus after the decay", ge=0)
-    entropy_decay_steps: int = key(500_000, "length of the entropy decay", unit="decisions", ge=1)
-    entropy_warmup_coef: float = key(0.0, "extra entropy bonus at step 0, falling to 0", ge=0)
+    entropy_coef_initial: float = key(0.0005, "entropy bonus at step 0", ge=0, le=1e6)
+    entropy_coef_final: float = key(0.0, "entropy bonus after the decay", ge=0, le=1e6)
+    entropy_decay_steps: int = key(
+        500_000, "length of the entropy decay", unit="decisions", ge=1, le=10**12
+    )
+    entropy_warmup_coef: float = key(
+        0.0, "extra entropy bonus at step 0, falling to 0", ge=0, le=1e6
+    )
     entropy_warmup_steps: int = key(
-        0, "length of the entropy warm-up; 0 for none", unit="decisions", ge=0
+        0,
+        "length of the entropy warm-up; 0 for none",
+        unit="decisions",
+        ge=0,
+        le=10**12,
     )
     action_balance_coef: float = key(
-        0.0, "weight of a penalty on uneven mean action probabilities", ge=0
+        0.0,
+        "weight of a penalty on uneven mean action probabilities",
+        ge=0,
+        le=1e6,
     )
     max_nonfinite_steps: int = key(
-        10, "gradient steps in a row that may be skipped as not finite before training fails", ge=1
+        10,
+        "gradient steps in a row that may be skipped as not finite before training fails",
+        ge=1,
+        le=10**6,
     )
 
     @property
@@ -159,18 +192,22 @@ class RewardScalingSection(Section):
     normalize: bool = key(
         True, "gae: divide rewards by the running std of the return (never shift)"
     )
-    clip: float = key(10.0, "gae: scaled rewards are clipped to [-clip, clip]", gt=0)
+    clip: float = key(10.0, "gae: scaled rewards are clipped to [-clip, clip]", ge=0.01, le=1e6)
     horizon_s: float = key(
-        10.0, "gae: what comes so much later counts 1/e of what comes at once", unit="s", gt=0
+        10.0,
+        "gae: what comes so much later counts 1/e of what comes at once",
+        unit="s",
+        ge=1e-3,
+        le=1e6,
     )
 
 
 class KLSection(Section):
     """KL to the frozen warm-start policy."""
 
-    initial_coef: float = key(0.2, "weight of KL(policy || reference) at step 0", ge=0)
-    final_coef: float = key(0.02, "weight after the decay, kept from then on", ge=0)
-    decay_steps: int = key(500_000, "length of the decay", unit="decisions", ge=1)
+    initial_coef: float = key(0.2, "weight of KL(policy || reference) at step 0", ge=0, le=1e6)
+    final_coef: float = key(0.02, "weight after the decay, kept from then on", ge=0, le=1e6)
+    decay_steps: int = key(500_000, "length of the decay", unit="decisions", ge=1, le=10**12)
 
 
 class StabilizationSection(Section):
@@ -182,6 +219,7 @@ class StabilizationSection(Section):
         "alone)",
         unit="decisions",
         ge=0,
+        le=10**12,
     )
     keep_updating: bool = key(
         False, "observation statistics go on moving after collection (or after a warm start)"
@@ -192,28 +230,39 @@ class TemperatureSection(Section):
     """Controller of the behavior temperature."""
 
     enabled: bool = key(False, "off: the temperature is base_temperature for ever")
-    base_temperature: float = key(1.0, "temperature without pressure", gt=0)
-    min_temperature: float = key(0.5, "lower clamp", gt=0)
-    max_temperature: float = key(1.5, "upper clamp; pulses may reach twice this", gt=0)
-    target_qps: float = key(22.0, "arrival rate without pressure", unit="requests/s", gt=0)
-    target_latency_s: float = key(6.0, "mean latency without pressure", unit="s", gt=0)
-    qps_sensitivity: float = key(0.1, "temperature drop per unit of rate pressure", ge=0)
-    latency_sensitivity: float = key(0.1, "temperature drop per unit of latency pressure", ge=0)
-    balance_weight: float = key(0.1, "temperature rise at complete imbalance", ge=0)
+    base_temperature: float = key(1.0, "temperature without pressure", ge=0.01, le=100)
+    min_temperature: float = key(0.5, "lower clamp", ge=0.01, le=100)
+    max_temperature: float = key(1.5, "upper clamp; pulses may reach twice this", ge=0.01, le=100)
+    target_qps: float = key(
+        22.0, "arrival rate without pressure", unit="requests/s", ge=1e-3, le=1e6
+    )
+    target_latency_s: float = key(6.0, "mean latency without pressure", unit="s", ge=1e-3, le=1e6)
+    qps_sensitivity: float = key(0.1, "temperature drop per unit of rate pressure", ge=0, le=1e6)
+    latency_sensitivity: float = key(
+        0.1, "temperature drop per unit of latency pressure", ge=0, le=1e6
+    )
+    balance_weight: float = key(0.1, "temperature rise at complete imbalance", ge=0, le=1e6)
     ema_alpha: float = key(0.1, "weight of the newest pressure in its moving average", gt=0, le=1)
     pulse_magnitude: float = key(
-        0.5, "height of a pulse, relative to base_temperature; 0 for no pulses", ge=0
+        0.5,
+        "height of a pulse, relative to base_temperature; 0 for no pulses",
+        ge=0,
+        le=1e6,
     )
-    pulse_steps: int = key(8, "length of a pulse", unit="steps", ge=1)
+    pulse_steps: int = key(8, "length of a pulse", unit="steps", ge=1, le=10**9)
     stagnation_window: int = key(
         512,
         "a pulse comes when the mean reward of this many steps is no progress over that of as "
         "many before",
         unit="steps",
         ge=2,
+        le=10**7,
     )
     stagnation_threshold: float = key(
-        0.01, "rise of the mean reward, relative to its size, that counts as progress", ge=0
+        0.01,
+        "rise of the mean reward, relative to its size, that counts as progress",
+        ge=0,
+        le=1e6,
     )
 
     @model_validator(mode="after")
@@ -230,12 +279,19 @@ class TemperatureSection(Section):
 class CurriculumStage(Section):
     """One stage of the curriculum."""
 
-    until_requests: int = key(..., "the stage ends at this many requests", unit="requests", ge=1)
-    qps_scale: float = key(1.0, "arrival rates are multiplied by this", gt=0)
-    latency_threshold_scale: float = key(
-        1.0, "reward_config.latency_threshold_s is multiplied by this", gt=0
+    until_requests: int = key(
+        ..., "the stage ends at this many requests", unit="requests", ge=1, le=10**12
     )
-    penalty_scale: float = key(1.0, "reward_config.threshold_penalty is multiplied by this", ge=0)
+    qps_scale: float = key(1.0, "arrival rates are multiplied by this", ge=1e-3, le=1e3)
+    latency_threshold_scale: float = key(
+        1.0,
+        "reward_config.latency_threshold_s is multiplied by this",
+        ge=1e-3,
+        le=1e3,
+    )
+    penalty_scale: float = key(
+        1.0, "reward_config.threshold_penalty is multiplied by this", ge=0, le=1e6
+    )
 
 
 class CurriculumSection(Section):
@@ -264,15 +320,15 @@ class OptimizationSection(Section):
     lr_final_fraction: float = key(
         0.1, "linear, cosine: learning rate at the end, relative to its peak", ge=0, le=1
     )
-    lr_warmup_steps: int = key(0, "linear rise from 0", unit="decisions", ge=0)
+    lr_warmup_steps: int = key(0, "linear rise from 0", unit="decisions", ge=0, le=10**12)
     accumulation_steps: int = key(
         1, "minibatches whose gradients are averaged per optimizer step", ge=1, le=64
     )
     adaptive_minibatch: bool = key(
         False, "double the minibatch after a KL early stop, halve it after a calm update"
     )
-    min_minibatch_size: int = key(1000, "lower bound of the adaptive minibatch", ge=1)
-    max_minibatch_size: int = key(16_000, "upper bound of the adaptive minibatch", ge=1)
+    min_minibatch_size: int = key(1000, "lower bound of the adaptive minibatch", ge=1, le=10**7)
+    max_minibatch_size: int = key(16_000, "upper bound of the adaptive minibatch", ge=1, le=10**7)
 
     @model_validator(mode="after")
     def _ordered(self) -> OptimizationSection:
@@ -289,21 +345,30 @@ class CollapseGuardSection(Section):
     """Watches the action shares and intervenes when one replica takes all."""
 
     enabled: bool = key(True, "off: shares are logged, nothing is done")
-    window: int = key(8000, "decisions the shares are taken over", unit="decisions", ge=16)
+    window: int = key(
+        8000, "decisions the shares are taken over", unit="decisions", ge=16, le=10**7
+    )
     max_share: float = key(
         0.9, "share of one replica that counts as collapse (with 2 or more replicas)", gt=0, le=1
     )
     entropy_boost: float = key(
-        0.05, "entropy coefficient during an intervention (if larger than the schedule's)", ge=0
+        0.05,
+        "entropy coefficient during an intervention (if larger than the schedule's)",
+        ge=0,
+        le=1e6,
     )
     temperature_boost: float = key(
-        1.5, "factor on the behavior temperature during an intervention", ge=1
+        1.5,
+        "factor on the behavior temperature during an intervention",
+        ge=1,
+        le=100,
     )
     intervention_steps: int = key(
         8000,
         "length of an intervention; its entropy boost reaches at least one update",
         unit="decisions",
         ge=1,
+        le=10**12,
     )
 
 
@@ -316,9 +381,15 @@ class TrainingSection(Section):
         pattern=r"^\w[\w.+-]*$",
     )
     seed: int = key(0, "the only seed: every random stream is spawned from it", ge=0, lt=2**63)
-    total_requests: int = key(1_000_000, "routing decisions to train on", unit="requests", ge=1)
+    total_requests: int = key(
+        1_000_000, "routing decisions to train on", unit="requests", ge=1, le=10**12
+    )
     episode_requests: int = key(
-        2000, "requests per simulation; an episode ends when all are served", unit="requests", ge=2
+        2000,
+        "requests per simulation; an episode ends when all are served",
+        unit="requests",
+        ge=2,
+        le=10**6,
     )
     output_root: str = key(
         "./outputs", "folder of all results; runs get their own folder below it", min_length=1
@@ -336,9 +407,15 @@ class CheckpointingSection(Section):
 
     enable_checkpoints: bool = key(True, "off: nothing is saved and nothing can be resumed")
     checkpoint_dir: str = key("./outputs/checkpoints", "folder of the checkpoints", min_length=1)
-    checkpoint_interval: int = key(1000, "PPO steps between two checkpoints", unit="steps", ge=1)
+    checkpoint_interval: int = key(
+        1000, "PPO steps between two checkpoints", unit="steps", ge=1, le=10**12
+    )
     checkpoint_interval_s: float | None = key(
-        None, "save also when this much time has passed since the last save", unit="s", gt=0
+        None,
+        "save also when this much time has passed since the last save",
+        unit="s",
+        gt=0,
+        le=1e9,
     )
     checkpoint_on_start: bool = key(False, "save before the first decision, as step 0")
     save_async: bool = key(True, "write in the background while the training goes on")
@@ -353,10 +430,17 @@ class CheckpointingSection(Section):
         "keep the newest `max_checkpoints`, or those with the best validation and the newest",
     )
     max_checkpoints: int | None = key(
-        5, "checkpoints kept, older or worse ones are deleted; null keeps all", ge=1
+        5,
+        "checkpoints kept, older or worse ones are deleted; null keeps all",
+        ge=1,
+        le=10**6,
     )
     keep_every: int | None = key(
-        None, "checkpoints at multiples of this PPO step are never deleted", unit="steps", ge=1
+        None,
+        "checkpoints at multiples of this PPO step are never deleted",
+        unit="steps",
+        ge=1,
+        le=10**12,
     )
     validation_freq: int | None = key(
         10,
@@ -364,6 +448,7 @@ class CheckpointingSection(Section):
         "the one that a training ends with, null: the last one",
         unit="updates",
         ge=1,
+        le=10**9,
     )
     validation_seeds: int = key(8, "workloads per validation", ge=1, le=1000)
     validation_requests: int = key(
@@ -371,20 +456,32 @@ class CheckpointingSection(Section):
         "requests per validation workload; of a short trace fewer",
         unit="requests",
         ge=16,
+        le=10**6,
     )
     resume_from_checkpoint: Literal[False] | str = key(
-        False, "checkpoint to continue (a path, or latest); `--resume` has the last word"
+        False,
+        "checkpoint to continue (a path, or latest, which true means as well); `--resume` has the "
+        "last word",
     )
     fork_from_checkpoint: str | None = key(
         None, "checkpoint that a new run, with a folder of its own, goes on from"
     )
     resume_step: int | None = key(
-        None, "continue from this PPO step of `checkpoint_dir`", unit="steps", ge=0
+        None,
+        "continue from this PPO step of `checkpoint_dir`",
+        unit="steps",
+        ge=0,
+        le=10**12,
     )
     on_incompatible: Literal["abort", "fresh"] = key(
         "abort",
         "when a checkpoint does not fit this training: stop, or move it aside and start afresh",
     )
+
+    @field_validator("resume_from_checkpoint", mode="before")
+    @classmethod
+    def _true_means_latest(cls, value: object) -> object:
+        return "latest" if value is True else value
 
     @field_validator("checkpoint_dir", "resume_from_checkpoint", "fork_from_checkpoint")
     @classmethod
@@ -430,10 +527,18 @@ class MonitoringSection(Section):
         "info", "what ppo_training.log and the terminal hold"
     )
     tail_window: int = key(
-        1000, "completed requests that the tail latencies are of", unit="requests", ge=10
+        1000,
+        "completed requests that the tail latencies are of",
+        unit="requests",
+        ge=10,
+        le=10**7,
     )
     tail_alert_s: float = key(
-        60.0, "a p99 latency above this is logged as a warning", unit="s", gt=0
+        60.0,
+        "a p99 latency above this is logged as a warning",
+        unit="s",
+        gt=0,
+        le=1e9,
     )
 
 

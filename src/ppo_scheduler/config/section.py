@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Section(BaseModel):
@@ -16,6 +16,14 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False
     )
+
+    @field_validator("*")
+    @classmethod
+    def _texts_are_printable(cls, value: Any) -> Any:
+        """Refuse what no name of a file or project has, and no terminal should be sent."""
+        if isinstance(value, str) and not value.isprintable():
+            raise ValueError(f"{value!a} is no text that can be printed: use other characters")
+        return value
 
 
 def key(default: Any, help: str, *, unit: str = "", **bounds: Any) -> Any:

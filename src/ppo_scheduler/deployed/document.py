@@ -21,6 +21,8 @@ ACTIVATIONS = ("tanh", "relu", "silu")
 
 _FORMAT = "ppo_scheduler deployed policy"
 _CHECKSUM = "sha256"
+_LARGEST = 4096
+"""Width or number of layers: a file may ask for any, and each is looked for."""
 _PARTS = ("format", "version", "features", "clip", "network", "example", "origin")
 
 Weights = dict[str, NDArray[np.float32]]
@@ -206,8 +208,8 @@ def _network(value: object, replica: int, context: int) -> Network:
     parts = _object(value, "network", (*sizes, "activation", "weights"))
     for key in sizes:
         least = 0 if key == "attention_layers" else 1
-        if type(parts[key]) is not int or parts[key] < least:
-            raise Misfit(f"network.{key} is no whole number from {least} on")
+        if type(parts[key]) is not int or not least <= parts[key] <= _LARGEST:
+            raise Misfit(f"network.{key} is no whole number from {least} to {_LARGEST}")
     if parts["hidden_size"] % parts["attention_heads"]:
         raise Misfit("network.attention_heads does not divide network.hidden_size")
     if parts["activation"] not in ACTIVATIONS:
@@ -262,7 +264,7 @@ def numbers(value: object, shape: tuple[int, ...], where: str, dtype: type = np.
     """
     try:
         array = np.array(value)
-    except ValueError:  # rows of different lengths
+    except (ValueError, RecursionError):  # rows of different lengths, or of endless depth
         raise Misfit(f"{where} is not of shape {list(shape)}: its rows differ in length") from None
     if array.dtype.kind not in "if":
         raise Misfit(f"{where} holds something else than numbers")

@@ -3,7 +3,6 @@ without any training state."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ppo_scheduler import state_file
 from ppo_scheduler.config.learner_sections import ArchitectureSection
 from ppo_scheduler.errors import IncompatibleState, UserError
 from ppo_scheduler.files import write_file
@@ -18,6 +18,7 @@ from ppo_scheduler.observation import Floats, Observation, ObservationSchema
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.policy.normalizer import RunningMeanStd
 from ppo_scheduler.policy.past_observations import migrate_policy
+from ppo_scheduler.policy.soundness import STATISTICS, UnsoundPolicy, sound_policy
 from ppo_scheduler.state import StateDict
 
 Features = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -127,9 +128,7 @@ def save_policy(policy: RoutingPolicy, path: Path) -> None:
 def save_policy_state(state: StateDict, path: Path) -> None:
     """Write the state of a policy atomically, as a checkpoint holds it too."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = io.BytesIO()
-    torch.save({"kind": _KIND, "policy": state}, file)
-    write_file(path, file.getvalue())
+    write_file(path, state_file.dump({"kind": _KIND, "policy": state}))
 
 
 def read_policy_state(path: Path) -> StateDict:
@@ -138,26 +137,34 @@ def read_policy_state(path: Path) -> StateDict:
     One of an earlier version is migrated; the file stays as it is.
 
     Raises:
-        UserError: no such file, not a policy file (pickles are refused), or one of an earlier
-            version that cannot be taken over.
+        UserError: no such file, not a policy file (pickles are refused), a damaged one, one that
+            has not seen anything, or one of an earlier version that cannot be taken over.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no file; give a pretrained_actor.pt or policy.pt")
     try:
-        content = torch.load(path, weights_only=True)
+        content = state_file.load(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: no such policy file") from None
-    except Exception as error:
+    except OSError as error:
         raise UserError(
-            f"{path}: cannot be read as a policy file ({type(error).__name__}); expected one "
-            "written as pretrained_actor.pt or policy.pt"
+            f"{path}: cannot be read as a policy file ({error.strerror}); name another"
         ) from error
-    if not isinstance(content, dict) or content.get("kind") != _KIND:
+    except state_file.NotAState as error:
+        raise UserError(
+            f"{path}: cannot be read as a policy file; expected one written as "
+            f"pretrained_actor.pt or policy.pt: {error}"
+        ) from error
+    if content.get("kind") != _KIND:
         raise UserError(
             f"{path}: holds no policy; give a pretrained_actor.pt or policy.pt, not a checkpoint"
         )
     try:
-        state: StateDict = migrate_policy(content["policy"])
-    except IncompatibleState as error:
+        state: StateDict = migrate_policy(sound_policy(content.get("policy")))
+    except (UnsoundPolicy, IncompatibleState) as error:
         raise UserError(f"{path}: {error}") from None
+    if not all(state[part]["count"] for part in STATISTICS):
+        raise UserError(f"{path}: its feature statistics have seen no state; train it first")
     return state
 
 

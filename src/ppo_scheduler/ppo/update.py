@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from ppo_scheduler.config.learner_sections import OptimizationSection, PPOSection
+from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Floats
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.ppo.adamw import AdamW
@@ -255,7 +256,7 @@ class PPOUpdater:
         """Run the epochs; return the means of what was seen, under their logged names.
 
         Raises:
-            FloatingPointError: too many gradient steps in a row were not finite.
+            UserError: too many gradient steps in a row were not finite.
         """
         self.optimizer.learning_rate = coefficients.learning_rate
         # The same in all epochs, so it is computed once.
@@ -328,10 +329,12 @@ class PPOUpdater:
         else:
             self._skipped_in_a_row += 1
             if self._skipped_in_a_row >= self._section.max_nonfinite_steps:
-                raise FloatingPointError(
+                raise UserError(
                     f"{self._skipped_in_a_row} gradient steps in a row were not finite; the "
-                    "weights are still those of the last finite step. Lower "
-                    "ppo_config.learning_rate or resume from an earlier checkpoint"
+                    "weights are still those of the last finite step. Bring what is far from its "
+                    "default nearer to it (ppo_config.learning_rate, max_grad_norm, adam_eps, the "
+                    "coefficients of entropy, value, balance and KL, advantage_clip, temperatures),"
+                    " or resume from an earlier checkpoint"
                 )
         return {**_means(statistics), "Training/GradientNorm": norm}, finite
 

@@ -9,8 +9,8 @@ import threading
 import pytest
 import torch
 
+from ppo_scheduler import state_file
 from ppo_scheduler.checkpoint import store as store_module
-from ppo_scheduler.checkpoint import tree as tree_module
 from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.saver import Saver, SavesFailed
 
@@ -54,14 +54,14 @@ class Gate:
 
     def __init__(self, patch) -> None:
         self.entered, self._opened = threading.Event(), threading.Event()
-        real = tree_module.dump
+        real = state_file.dump
 
         def held(tree):
             self.entered.set()
             assert self._opened.wait(30)
             return real(tree)
 
-        patch.setattr(tree_module, "dump", held)
+        patch.setattr(state_file, "dump", held)
 
     def open(self) -> None:
         self._opened.set()

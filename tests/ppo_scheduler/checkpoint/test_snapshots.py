@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ppo_scheduler.checkpoint.tree import dump
 from ppo_scheduler.state import snapshot
+from ppo_scheduler.state_file import dump
 
 
 def test_later_changes_of_any_branch_or_leaf_do_not_reach_it():

@@ -7,8 +7,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ppo_scheduler.checkpoint.tree import dump, load
 from ppo_scheduler.monitoring.scalars import MetricsHistory
+from ppo_scheduler.state_file import dump, load
 
 COLUMNS = ("a", "b", "c")
 ROWS = st.lists(
@@ -29,7 +29,7 @@ def recorded(rows, columns=COLUMNS) -> MetricsHistory:
 
 @given(ROWS)
 def test_rows_come_back_through_a_checkpoint(rows):
-    state = load(dump(recorded(rows).state_dict()), "a file")
+    state = load(dump(recorded(rows).state_dict()))
     restored = MetricsHistory(COLUMNS)
     restored.load_state_dict(state)
     assert list(restored.rows()) == rows

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ppo_scheduler.deployed import RoutingPolicy
+from ppo_scheduler.deployed import RoutingPolicy, Snapshot
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.policy.routing_policy import save_policy
 from ppo_scheduler.sealed_json import sealed
@@ -115,7 +119,8 @@ def test_it_is_written_alike_each_time(file, make_policy, deploy) -> None:
         (setter("features", "replica", 0, "unit", 3), "features.replica[0].unit is no text"),
         (setter("network", "activation", "gelu"), "activation is none of tanh, relu, silu"),
         (setter("network", "attention_heads", 3), "attention_heads does not divide"),
-        (setter("network", "hidden_size", 8.0), "hidden_size is no whole number from 1 on"),
+        (setter("network", "hidden_size", 8.0), "hidden_size is no whole number from 1 to 4096"),
+        (setter("network", "encoder_layers", 10**12), "encoder_layers is no whole number from 1"),
         (setter("network", "attention_layers", 2), "network.weights lacks attention.1.norm.weight"),
         (
             lambda tree: tree["network"]["weights"].update(critic=[1.0]),
@@ -185,3 +190,67 @@ def test_a_policy_that_saw_nothing_is_not_written(make_policy, deploy) -> None:
     policy.replica_statistics.count = 0
     with pytest.raises(UserError, match="no observation yet"):
         deploy(policy)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_a_file_with_a_flipped_bit_is_refused(file, data) -> None:
+    content = file.read_bytes()
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    copy = file.with_name("damaged.json")
+    copy.write_bytes(bytes(damaged))
+    refusal(copy)
+
+
+JSON = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.just(10**400),
+        st.floats(),
+        st.text(max_size=4),
+    ),
+    lambda child: st.one_of(st.lists(child, max_size=3), st.dictionaries(st.text(), child)),
+    max_leaves=6,
+)
+
+
+def places(node, path=()):
+    """Return the keys that lead to everything below a JSON value, of lists to the first entry."""
+    inside = node.items() if isinstance(node, dict) else enumerate(node[:1])
+    found = []
+    for key, child in inside:
+        found.append((*path, key))
+        if isinstance(child, dict | list):
+            found += places(child, (*path, key))
+    return found
+
+
+@settings(
+    max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(st.data())
+def test_whatever_a_sealed_file_says_it_is_refused_or_routes(file, data) -> None:
+    tree = json.loads(file.read_text(encoding="utf-8"))
+    del tree["sha256"]
+    *above, last = data.draw(st.sampled_from(places(tree)))
+    node = tree
+    for key in above:
+        node = node[key]
+    if data.draw(st.booleans()):
+        node[last] = data.draw(JSON)
+    else:
+        del node[last]
+    copy = file.with_name("sealed.json")
+    copy.write_bytes(sealed(json.dumps(tree, indent=2).encode(), "sha256"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # weights too large to multiply
+            policy = RoutingPolicy.load(copy)
+    except UserError:
+        return
+    features, common = len(policy.replica_features), len(policy.context_features)
+    assert 0 <= policy.route(Snapshot(np.ones((3, features)), np.ones(common))) < 3

@@ -76,6 +76,13 @@ def test_validate_says_ok_or_every_problem(run, tmp_path, bad) -> None:
     )
 
 
+def test_validate_says_what_no_run_could_end_well_with(run, tmp_path) -> None:
+    (tmp_path / "few.json").write_text('{"cluster": {"num_blocks": 200}}', encoding="utf-8")
+    status, _, err = run("config", "validate", "few.json")
+    assert status == 2
+    assert err.startswith("error: few.json: a request may have 8192 tokens, which take 512 KV")
+
+
 def test_schema_prints_json_schema_or_the_reference_page(run) -> None:
     status, out, _ = run("config", "schema")
     assert status == 0

@@ -40,3 +40,24 @@ def test_help_shows_what_an_argument_takes():
         result = CliRunner().invoke(app, [command, "--help"])
         assert result.exit_code == 0
         assert words in result.output
+
+
+def test_the_short_form_helps_everywhere():
+    for words in ([], *map(list, ALL)):
+        short, long = (CliRunner().invoke(app, [*words, option]) for option in ("-h", "--help"))
+        assert short.exit_code == 0, words
+        assert short.output == long.output
+
+
+def test_the_many_options_of_a_training_are_shown_by_what_they_are_for():
+    shown = CliRunner().invoke(app, ["train", "--help"]).output
+    panels = ["Shortcuts for keys", "How to begin", "Training in chunks", "What is printed"]
+    places = [shown.index(panel) for panel in panels]
+    assert places == sorted(places)
+    assert places[1] < shown.index("--external-pretrain") < places[2]
+    assert "vidur-ppo train --quick-test" in shown
+
+
+def test_a_command_that_is_not_there_has_one_suggestion():
+    result = CliRunner().invoke(app, ["trian"])
+    assert result.output.count("Did you mean") == 1

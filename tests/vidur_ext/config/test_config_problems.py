@@ -25,8 +25,8 @@ SEED_HELP = "(the only seed: every random stream is spawned from it)"
         ),
         (
             "ppo_config", "minibatch_size", 0.5,
-            "ppo_config.minibatch_size = 0.5: must be an integer >= 1, in decisions "
-            "(decisions per gradient computation)",
+            "ppo_config.minibatch_size = 0.5: must be an integer >= 1 and <= 10000000, in "
+            "decisions (decisions per gradient computation)",
         ),
         (
             "ppo_config", "learning_rate", "3e-4",
@@ -35,7 +35,7 @@ SEED_HELP = "(the only seed: every random stream is spawned from it)"
         ),
         (
             "cluster", "num_blocks", 0,
-            "cluster.num_blocks = 0: must be an integer >= 1 or null "
+            "cluster.num_blocks = 0: must be an integer >= 1 and <= 100000000 or null "
             "(KV blocks per replica; null computes them from the device's memory)",
         ),
         (
@@ -66,7 +66,7 @@ SEED_HELP = "(the only seed: every random stream is spawned from it)"
         (
             "curriculum_learning", "stages", [{"until_requests": 5}, {}],
             "curriculum_learning.stages[1].until_requests: is missing; it must be an integer "
-            ">= 1, in requests (the stage ends at this many requests)",
+            ">= 1 and <= 1000000000000, in requests (the stage ends at this many requests)",
         ),
         (
             "curriculum_learning", "stages", [3],
@@ -89,7 +89,10 @@ def test_a_group_that_is_no_object_lists_its_keys(complaint) -> None:
 @pytest.mark.parametrize("text", ["1e999", "NaN", "-Infinity"])
 def test_numbers_must_be_finite(complaint, text) -> None:
     message = complaint('{"workload": {"qps": ' + text + "}}")
-    assert "must be a number > 0, in requests/s (synthetic: mean arrival rate)" in message
+    expected = (
+        "must be a number >= 0.001 and <= 1e+06, in requests/s (synthetic: mean arrival rate)"
+    )
+    assert expected in message
 
 
 @pytest.mark.parametrize(

@@ -68,11 +68,11 @@ def test_every_key_has_a_row_with_its_help() -> None:
 def test_rows_tell_type_range_default_and_unit() -> None:
     lines = config_reference().splitlines()
     assert (
-        "| `value_clip` | number or null | > 0 | `0.2` | return std | "
+        "| `value_clip` | number or null | >= 1e-06, <= 1e+06 | `0.2` | return std | "
         "gae: clip of the value's move per update, null for none |"
     ) in lines
     assert (
-        "| `until_requests` | integer | >= 1 | required | requests | "
+        "| `until_requests` | integer | >= 1, <= 1000000000000 | required | requests | "
         "the stage ends at this many requests |"
     ) in lines
 

@@ -139,7 +139,7 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
         ),
         (
             {"workload": {"rate_profile": [1.0, 0.0]}},
-            "workload: rate_profile must be above 0 all over: [1.0, 0.0]",
+            "workload: rate_profile must be from 0.001 to 1000 all over: [1.0, 0.0]",
         ),
         (
             {"workload": {"rate_profile": [1.0, 2.0], "rate_period": 1}},
@@ -147,7 +147,7 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
         ),
         (
             {"warmstart": {"load_levels": [1.0, 0.0]}},
-            "warmstart: load_levels must all be above 0, not [1.0, 0.0]",
+            "warmstart: load_levels must all be from 0.01 to 100: [1.0, 0.0]",
         ),
         (
             {"warmstart": {"teachers": ["least_kv", "least_kv"]}},

@@ -199,6 +199,11 @@ def test_a_wrong_use_of_the_vector_form_is_named(act, message):
             'the Gymnasium environments need simulation.engine="compiled"',
         ),
         ({"config": "nowhere.json"}, "nowhere.json"),
+        ({"config": {"cluster": {"num_replicas": 3}}}, "config is a dict: give a TrainingConfig"),
+        ({"overrides": "cluster.num_replicas=3"}, "give a list of texts"),
+        ({"overrides": {"cluster.num_replicas": 3}}, "expected GROUP.KEY=VALUE"),
+        ({"overrides": [3]}, "give a list of texts"),
+        ({"overrides": ["cluster.num_blocks=100"]}, "take 512 KV blocks of 16"),
     ],
 )
 def test_a_wrong_config_is_named(arguments, message):

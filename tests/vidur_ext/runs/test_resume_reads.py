@@ -9,9 +9,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-import torch
 
 from ppo_scheduler.checkpoint.manifest import Description
+from ppo_scheduler.checkpoint.reading import load_named
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from vidur_ext.config.loading import dump_config
 
@@ -41,11 +41,15 @@ real, parsed = torch.load, []
 torch.load = lambda *arguments, **keys: parsed.append(1) or real(*arguments, **keys)
 origin = None
 if start.load_checkpoint is not None:
-    origin = find_origin(None, config.checkpointing, start.load_checkpoint)
+    origin = find_origin(None, config, start.load_checkpoint)
 told = {"asked": asked, "loaded": opened, "parsed": len(parsed)}
 told["step"] = None if origin is None else origin.loaded.manifest.ppo_step
 print(json.dumps(told))
 """
+GOLDEN = (
+    Path(__file__).parents[2]
+    / "ppo_scheduler/checkpoint/golden/schema_5/checkpoint_step_00000050.pt"
+)
 OLD, NEW = "checkpoint_step_00000010.pt", "checkpoint_step_00000020.pt"
 
 
@@ -59,7 +63,9 @@ def saved(make_config):
                 config_digest="0" * 64, num_replicas=3, val_score=None, versions={}, facts={},
                 settings=config.settings(),
             )  # fmt: skip
-            store.publish({"learner": {"weights": torch.zeros(3)}}, description)
+            tree = load_named(GOLDEN).tree
+            tree["learner"]["counters"] |= {"ppo_step": step, "global_step": step}
+            store.publish(tree, description)
     return Path(config.checkpointing.checkpoint_dir)
 
 

@@ -76,12 +76,19 @@ def test_a_scenario_that_was_asked_for_is_not_left_out(scenario) -> None:
 
 def test_a_given_trace_is_replayed_where_a_trace_is(scenario, tmp_path: Path) -> None:
     given = tmp_path / "a trace.csv"
-    given.write_text("anything")
+    rows = "".join(f"{number},100,10\n" for number in range(2000))
+    given.write_text(f"arrived_at,num_prefill_tokens,num_decode_tokens\n{rows}")
     files = {"small": scenario(), "trace": scenario("trace", **TRACE)}
     plan = plan_suite(files, 1, trace=given, asked_for=False)
     assert plan.scenarios["trace"].workload.trace_file == str(given)
     assert plan.scenarios["small"].workload.source == "synthetic"
     assert plan.skipped == {}
+
+
+def test_what_a_scenario_could_not_end_well_with_is_said_before_any_begins(scenario) -> None:
+    files = {"small": scenario(), "few": scenario("few", cluster={"num_blocks": 100})}
+    with pytest.raises(UserError, match=r"^scenario few: a request may have 8192 tokens"):
+        plan_suite(files, 1, asked_for=True)
 
 
 def test_a_trace_that_nothing_replays_is_refused(scenario, tmp_path: Path) -> None:

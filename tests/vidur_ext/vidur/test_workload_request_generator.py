@@ -127,7 +127,7 @@ def test_the_limit_and_the_format_reach_the_reader(recorded: Any) -> None:
     [
         ({"source": "live"}, 'source = "live": must be one of "synthetic", "trace"'),
         ({"purpose": 77}, r"purpose=77: expected one of 1 \(workload\)"),
-        ({"rate_scale": 0.0}, "rate_scale = 0.0: must be a number > 0"),
+        ({"rate_scale": 0.0}, "rate_scale = 0.0: must be a number >= 0.001"),
         ({"source": "trace"}, "source='trace' needs trace_file"),
         (
             {"source": "trace", "trace_file": "x", "max_tokens": 1},
@@ -135,7 +135,7 @@ def test_the_limit_and_the_format_reach_the_reader(recorded: Any) -> None:
         ),
         ({"num_requests": 0}, "at least one request"),
         ({"rate_profile": "0.6;1.1"}, "_rate_profile 0.6;1.1: expected numbers with commas"),
-        ({"rate_profile": "0.6,0"}, "rate_profile must be above 0 all over"),
+        ({"rate_profile": "0.6,0"}, "rate_profile must be from 0.001 to 1000 all over"),
     ],
 )
 def test_impossible_flags_are_named(change: dict[str, Any], text: str) -> None:

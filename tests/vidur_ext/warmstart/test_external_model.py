@@ -7,6 +7,8 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Observation
@@ -14,7 +16,6 @@ from ppo_scheduler.policy.routing_policy import (
     RoutingPolicy,
     load_policy,
     save_policy,
-    save_policy_state,
 )
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
@@ -120,7 +121,7 @@ def _with_text(state):
 
 
 def _short_statistics(state):
-    state["context_statistics"]["mean"] = torch.zeros(1)
+    state["context_statistics"]["mean"] = torch.zeros(1, dtype=torch.float64)
 
 
 def _infinite_statistics(state):
@@ -139,7 +140,39 @@ def _odd_part(state):
     state["architecture"] = [1]
 
 
-@pytest.mark.parametrize(
+def _unknown_activation(state):
+    state["architecture"]["activation"] = "exec"
+
+
+def _negative_variance(state):
+    state["replica_statistics"]["squares"][3] = -1.0
+
+
+def _many_states(state):
+    state["replica_statistics"]["count"] = 10**30
+
+
+def _states_that_are_true(state):
+    state["replica_statistics"]["count"] = True
+
+
+def _whole_means(state):
+    state["context_statistics"]["mean"] = state["context_statistics"]["mean"].to(torch.int8)
+
+
+def _complex_weight(state):
+    state["network"][_first(state)] = state["network"][_first(state)].to(torch.complex64)
+
+
+def _sparse_weight(state):
+    state["network"][_first(state)] = state["network"][_first(state)].to_sparse()
+
+
+def _endless_clip(state):
+    state["clip"] = float("inf")
+
+
+DAMAGES = pytest.mark.parametrize(
     ("damage", "message"),
     [
         (_without_weight, "lacks network"),
@@ -147,19 +180,69 @@ def _odd_part(state):
         (_reshaped, r"of shape \[3, 3\], not"),
         (_with_nan, "not finite"),
         (_with_text, "no tensor"),
-        (_short_statistics, r"context_statistics.mean of shape \[1\]"),
+        (_short_statistics, r"context_statistics.squares of shape \[\d+\], not \[1\]"),
         (_infinite_statistics, "replica_statistics.squares with numbers that are not finite"),
         (_unseen, "have seen no state"),
         (_without_part, "it lacks clip"),
-        (_odd_part, "it lacks architecture"),
+        (_odd_part, r"an unknown network \(architecture: "),
+        (_unknown_activation, r"architecture\.activation: Input should be 'tanh', 'relu' or"),
+        (_negative_variance, r"replica_statistics\.squares below 0"),
+        (_many_states, r"replica_statistics\.count that counts nothing"),
+        (_states_that_are_true, r"replica_statistics\.count that counts nothing"),
+        (_whole_means, r"context_statistics\.mean of torch\.int8, not torch\.float64"),
+        (_complex_weight, "dense"),
+        (_sparse_weight, "dense"),
+        (_endless_clip, "clip that is no number above 0"),
     ],
 )
+
+
+@DAMAGES
 def test_a_damaged_policy_is_refused_and_the_damage_named(tmp_path, damage, message):
     state = copy.deepcopy(policy(config()).state_dict())
     damage(state)
-    save_policy_state(state, tmp_path / "bad.pt")
+    # Not by ``save_policy_state``, which writes none of these.
+    torch.save({"kind": "ppo_scheduler policy", "policy": state}, tmp_path / "bad.pt")
     with pytest.raises(UserError, match=message):
         check_model(tmp_path / "bad.pt", config())
+    with pytest.raises(UserError, match=message):
+        load_policy(tmp_path / "bad.pt", observation_schema(config().observation))
+
+
+@pytest.mark.parametrize("content", [{}, {"policy": None}, {"policy": {}}, {"policy": [1]}])
+def test_a_file_without_a_policy_in_it_is_refused(tmp_path, content):
+    torch.save({"kind": "ppo_scheduler policy", **content}, tmp_path / "bad.pt")
+    with pytest.raises(UserError, match=r"bad\.pt: is no policy of this version, it lacks schema"):
+        check_model(tmp_path / "bad.pt", config())
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_damaged_file_is_refused_or_acts_as_before(saved, data):
+    content, folder = saved
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    damaged = bytearray(content)
+    damaged[bit // 8] ^= 1 << bit % 8
+    file = folder / "damaged.pt"
+    file.write_bytes(bytes(damaged))
+    schema = observation_schema(config().observation)
+    try:
+        read = load_policy(file, schema)
+    except UserError:
+        return
+    before = policy(config()).state_dict()
+    for name, weight in read.state_dict()["network"].items():
+        assert torch.equal(weight, before["network"][name])
+    for part in ("replica_statistics", "context_statistics"):
+        for name, value in read.state_dict()[part].items():
+            assert np.array_equal(value, before[part][name])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save_policy(policy(config()), folder / "good.pt")
+    return (folder / "good.pt").read_bytes(), folder
 
 
 def test_an_adopted_policy_chooses_as_the_original(model, tmp_path):

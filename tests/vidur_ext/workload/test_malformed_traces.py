@@ -50,6 +50,16 @@ def refusal(tmp_path: Path, content: str | bytes, trace_format: str = "auto") ->
             "2023-11-16 18:15:46.6805900, found '2023-13-16 18:15:47.1'",
         ),
         (
+            AZURE + "0001-01-01 00:00:00.0000000+02:00,396,1\n",
+            "trace.csv, line 3, column TIMESTAMP: expected a time like "
+            "2023-11-16 18:15:46.6805900, found '0001-01-01 00:00:00.0000000+02:00'",
+        ),
+        (
+            AZURE + "9999-12-31 23:59:59.9999999-05:00,396,1\n",
+            "trace.csv, line 3, column TIMESTAMP: expected a time like "
+            "2023-11-16 18:15:46.6805900, found '9999-12-31 23:59:59.9999999-05:00'",
+        ),
+        (
             AZURE + "yesterday,396,1\n",
             "trace.csv, line 3, column TIMESTAMP: expected a time like "
             "2023-11-16 18:15:46.6805900, found 'yesterday'",

@@ -143,7 +143,7 @@ def best_title(comparison: Comparison) -> str:
 def notes(comparison: Comparison) -> list[str]:
     """Return the footnotes this comparison needs."""
     texts = [
-        f"{len(comparison.workloads)} held-out workloads, simulated by "
+        f"{_counted(len(comparison.workloads), 'held-out workload')}, simulated by "
         f"{_ENGINES[comparison.engine]}, the same for every scheduler; first "
         f"{percent(comparison.warmup_fraction)} of each run not counted; objectives: TTFT ≤ "
         f"{number(comparison.objectives.ttft_s)} s and TBT ≤ "
@@ -236,3 +236,7 @@ def _speed(engines: EngineComparison) -> str:
         f"{number(requests / compiled_s)} simulated requests/s on the engine, "
         f"{number(requests / vidur_s)} on Vidur, over all schedulers"
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -52,10 +52,10 @@ def _nanoseconds(path: Path, line: int, text: str) -> int:
     day, clock, fraction, sign, hours, minutes = match.groups()
     try:
         moment = datetime.fromisoformat(f"{day} {clock}")
-    except ValueError:
+        if sign is not None:
+            offset = timedelta(hours=int(hours), minutes=int(minutes))
+            moment = moment - offset if sign == "+" else moment + offset
+    except (ValueError, OverflowError):  # no date, or none of the years 1 to 9999 in UTC
         raise value_error(path, line, COLUMNS[0], _EXPECTED, text) from None
-    if sign is not None:
-        offset = timedelta(hours=int(hours), minutes=int(minutes))
-        moment = moment - offset if sign == "+" else moment + offset
     whole = (moment - _EPOCH) // timedelta(seconds=1)
     return whole * _NANOSECONDS + int((fraction or "0").ljust(9, "0"))

@@ -1,0 +1,69 @@
+"""What a run's files say of its policies is told, and a damaged file is refused in words."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.evaluation.judging import origin_of
+from vidur_ext.run_folder import RunFolder
+
+TAUGHT = {
+    "method": "costs",
+    "best": 0,
+    "history": [{"regret": 0.5, "regret_at_random": 2.0}],
+}
+CHOSEN = {
+    "ttft_weight": 8.0,
+    "chosen": {"name": "step 1000", "objective_s": 7.25},
+    "scores": [{}, {}],
+}
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=4)),
+    lambda child: st.one_of(
+        st.lists(child, max_size=2), st.dictionaries(st.text(max_size=4), child, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+def strange(document: dict) -> st.SearchStrategy:
+    """Return anything, or the document with anything under one of its keys."""
+    changed = st.tuples(st.sampled_from(list(document)), VALUES)
+    return st.one_of(VALUES, changed.map(lambda one: {**document, one[0]: one[1]}))
+
+
+def told(folder, taught: object, chosen: object) -> dict[str, str]:
+    run = RunFolder(folder)
+    run.warm_start.write_text(json.dumps(taught), encoding="utf-8")
+    run.validation.write_text(json.dumps(chosen), encoding="utf-8")
+    return origin_of(run)
+
+
+def test_both_files_are_told(tmp_path):
+    origin = told(tmp_path, TAUGHT, CHOSEN)
+    assert origin["Warm start"].endswith("after each round 0.500 request-seconds (at random 2.000)")
+    assert origin["Policy"].startswith("that of step 1000: of 2 validated the one with")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "{", "\x00", "[" * 100_000])
+def test_a_damaged_file_is_named_with_the_way_out(tmp_path, content):
+    (tmp_path / "warm_start.json").write_text(content)
+    with pytest.raises(UserError, match=r"warm_start\.json: is damaged .* or delete it"):
+        origin_of(RunFolder(tmp_path))
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(taught=strange(TAUGHT), chosen=strange(CHOSEN))
+def test_whatever_stands_in_them_it_is_told_or_refused(tmp_path, taught, chosen):
+    try:
+        origin = told(tmp_path, taught, chosen)
+    except UserError:
+        return
+    assert all(text.replace("\n", "").isprintable() for text in origin.values())
