@@ -37,6 +37,14 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """A process that owns a run: it holds the locks of its folders from beginning to end."""
+
+    lock: int | None
+    """Handle of the checkpoint folder's lock; None where nothing is saved."""
+
+
+@dataclass(frozen=True)
 class RunFolder:
     """Where a run keeps its log, events, metrics, demonstrations, policies and comparison."""
 

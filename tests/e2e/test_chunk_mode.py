@@ -289,7 +289,7 @@ def test_lost_checkpoints_are_explained_and_never_trained_over(chunked):
 @pytest.mark.slow
 def test_a_second_driver_is_refused(place, until):
     first = place.start(*SLICES)
-    until(lambda: bool(list((place.path / "outputs").glob("*/run_*/.driver.lock"))), first)
+    until(lambda: bool(list((place.path / "outputs").glob("*/run_*/.run.lock"))), first)
     until(lambda: bool(list((place.path / "outputs").glob("*/*/training_progress.json"))), first)
     result = place.run(*SLICES)
     assert result.returncode == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,6 +30,7 @@ from vidur_ext.config.training_config import TrainingConfig
 if TYPE_CHECKING:
     from vidur_ext.runs.chunk_record import Order
     from vidur_ext.runs.resume_choice import Ask, Wishes
+    from vidur_ext.runs.resumed_config import CommandLine
 
 
 TRAIN_SHORTCUTS = {
@@ -113,13 +115,16 @@ def train(
     """Warm-start, train and compare a PPO router inside Vidur."""
     _refuse_contradictions(context.params)
     path = QUICK_CONFIG if quick_test else config or DEFAULT_CONFIG
-    loaded = load_config(path, [*_overrides(context.params), *(set_ or [])])
+    changes = (*_overrides(context.params), *(set_ or []))
+    loaded = load_config(path, changes)
     if loaded.monitoring.wandb != "off":
         import ppo_scheduler.monitoring.wandb_run  # noqa: F401  (refuses if W&B is not installed)
     # The simulator and torch take seconds to import: not before the command line is known good.
     from vidur_ext.runs.chunk_record import Order
     from vidur_ext.runs.resume_choice import Wishes
+    from vidur_ext.runs.resumed_config import CommandLine
 
+    said = CommandLine(QUICK_CONFIG if quick_test else config, changes)
     wishes = Wishes(
         resume="never" if force_warmstart else resume,
         external=external_pretrain,
@@ -136,9 +141,9 @@ def train(
         check_model(external_pretrain, loaded)
     if chunk_mode:
         order = Order(path, chunk_size, external_pretrain)
-        begun = _run_in_chunks(loaded, wishes, order, output_dir, quiet=quiet)
+        begun = _run_in_chunks(loaded, wishes, order, output_dir, said, quiet=quiet)
     else:
-        begun = _run_at_once(loaded, wishes, output_dir, demonstrations, quiet=quiet)
+        begun = _run_at_once(loaded, wishes, output_dir, demonstrations, said, quiet=quiet)
     if not begun:
         typer.echo("nothing was started")
 
@@ -156,12 +161,15 @@ def _run_at_once(
     wishes: Wishes,
     output_dir: Path | None,
     demonstrations: Path | None,
+    said: CommandLine,
     *,
     quiet: bool,
 ) -> bool:
+    from vidur_ext.runs.ownership import check_free
     from vidur_ext.runs.start import decide, with_demonstrations
 
-    start = decide(config, wishes, output_dir, _operator())
+    check_free(config)
+    start = decide(config, wishes, output_dir, _operator(), said)
     if start is not None and demonstrations is not None:
         cloning = with_demonstrations(start, demonstrations)
         if cloning is None and not quiet:
@@ -171,17 +179,29 @@ def _run_at_once(
         # The simulator takes seconds more to import: the questions do not wait for it.
         from vidur_ext.runs.pipeline import run_pipeline
 
-        run_pipeline(start, quiet=quiet)
+        run_pipeline(start, quiet=quiet, say=_sayer(quiet))
     return start is not None
 
 
 def _run_in_chunks(
-    config: TrainingConfig, wishes: Wishes, order: Order, output_dir: Path | None, *, quiet: bool
+    config: TrainingConfig,
+    wishes: Wishes,
+    order: Order,
+    output_dir: Path | None,
+    said: CommandLine,
+    *,
+    quiet: bool,
 ) -> bool:
     from vidur_ext.runs.chunk_job import run_in_chunks
 
-    say = (lambda text: None) if quiet else typer.echo
-    return run_in_chunks(config, wishes, order, output_dir, _operator(), quiet=quiet, say=say)
+    return run_in_chunks(
+        config, wishes, order, output_dir, _operator(), said, quiet=quiet, say=_sayer(quiet)
+    )
+
+
+def _sayer(quiet: bool) -> Callable[[str], None]:
+    """Return what tells the operator something that belongs into no log."""
+    return (lambda text: None) if quiet else typer.echo
 
 
 def _operator() -> Ask | None:

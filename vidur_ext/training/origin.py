@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
+
+_LOG = logging.getLogger("ppo")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,12 @@ def unfit(origin: Origin, config: TrainingConfig) -> str | None:
             '--resume never, or set checkpointing.on_incompatible to "fresh"'
         )
     return text
+
+
+def log_fresh_start(problem: str) -> None:
+    """Say that a checkpoint is not continued, and why."""
+    _LOG.warning("%s", problem)
+    _LOG.warning("[PPO:checkpoint] Continuing with fresh training state")
 
 
 def _problems(loaded: LoadedCheckpoint, config: TrainingConfig) -> list[str]:

@@ -25,23 +25,15 @@ from ppo_scheduler.policy.routing_policy import (
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.run_folder import RunFolder, RunRecord, home_of
+from vidur_ext.run_folder import Owner, RunFolder, RunRecord, home_of
 from vidur_ext.training.instruments import open_instruments
-from vidur_ext.training.origin import Origin, find_origin, unfit
+from vidur_ext.training.origin import Origin, find_origin, log_fresh_start, unfit
 from vidur_ext.training.session import TrainingSession
 from vidur_ext.warmstart.external_model import log_same_choices
 from vidur_ext.workload.run_workloads import workload_stream
 from vidur_ext.workload.stream import RequestStream
 
 _LOG = logging.getLogger("ppo")
-
-
-@dataclass(frozen=True)
-class Owner:
-    """A process that owns a run: it holds the locks of its folders from beginning to end."""
-
-    lock: int | None
-    """Handle of the checkpoint folder's lock; None where nothing is saved."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +80,6 @@ def run_training(job: Job) -> RunFolder:
             log_fresh_start(problem)
         _train(job, stream, folder, store, origin)
     return folder
-
-
-def log_fresh_start(problem: str) -> None:
-    """Say that a checkpoint is not continued, and why."""
-    _LOG.warning("%s", problem)
-    _LOG.warning("[PPO:checkpoint] Continuing with fresh training state")
 
 
 def _open_store(job: Job) -> CheckpointStore | None:
