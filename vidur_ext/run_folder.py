@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -34,6 +34,8 @@ class RunRecord:
     """Also in the run's checkpoints and its progress file: names of folders can be copied."""
     policy_of: int | None = None
     """``global_step`` of the training that ``policy.pt`` is what came of; None before its end."""
+    trained: dict[str, int] = field(default_factory=dict)
+    """How many requests from the beginning of a trace were trained on, by the trace's digest."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ class RunFolder:
         if not is_sealed(content, _CHECKSUM):
             return None
         document = json.loads(content)
-        return RunRecord(document["run_id"], document["policy_of"])
+        del document[_CHECKSUM]
+        return RunRecord(**document)
 
     def write_record(self, record: RunRecord) -> None:
         """Replace the run's record.
@@ -142,13 +145,17 @@ class RunFolder:
         with disk_errors(self.path, "the run cannot write there", "Choose another --output-dir"):
             write_file(self.record_file, sealed(text, _CHECKSUM))
 
-    def identify(self) -> str:
-        """Return the id of the folder's run; a folder without one becomes a new run's."""
+    def record_now(self) -> RunRecord:
+        """Return the run's record; a folder without one becomes a new run's."""
         record = self.record
         if record is None:
             record = RunRecord(uuid.uuid4().hex[:12])
             self.write_record(record)
-        return record.run_id
+        return record
+
+    def identify(self) -> str:
+        """Return the id of the folder's run; a folder without one becomes a new run's."""
+        return self.record_now().run_id
 
     def saved(self, manifest: Manifest) -> bool:
         """Tell whether this folder's run saved a checkpoint."""

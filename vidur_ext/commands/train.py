@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,12 +19,13 @@ from vidur_ext.commands.options import (
     DemonstrationsOption,
     DemoSteps,
     Quiet,
+    Said,
     Seed,
+    changes,
     help_option,
-    overrides,
+    load_changed,
     set_option,
 )
-from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -115,8 +116,9 @@ def train(
     """Warm-start, train and compare a PPO router inside Vidur."""
     _refuse_contradictions(context.params)
     path = QUICK_CONFIG if quick_test else config or DEFAULT_CONFIG
-    changes = (*_overrides(context.params), *(set_ or []))
-    loaded = load_config(path, changes)
+    texts = changes(context.params, TRAIN_SHORTCUTS, set_, _implied(context.params))
+    _refuse_two_origins(resume, texts)
+    loaded = load_changed(path, texts)
     if loaded.monitoring.wandb != "off":
         import ppo_scheduler.monitoring.wandb_run  # noqa: F401  (refuses if W&B is not installed)
     # The simulator and torch take seconds to import: not before the command line is known good.
@@ -124,7 +126,7 @@ def train(
     from vidur_ext.runs.resume_choice import Wishes
     from vidur_ext.runs.resumed_config import CommandLine
 
-    said = CommandLine(QUICK_CONFIG if quick_test else config, changes)
+    said = CommandLine(QUICK_CONFIG if quick_test else config, tuple(texts))
     wishes = Wishes(
         resume="never" if force_warmstart else resume,
         external=external_pretrain,
@@ -133,6 +135,9 @@ def train(
         cloning=loaded.warmstart.enabled,
     )
     wishes.check()
+    from vidur_ext.workload.run_workloads import describe_workload
+
+    describe_workload(loaded)  # a trace that cannot be read is said before anything is asked
     if demonstrations is not None:
         _check_demonstrations(demonstrations, loaded, wishes)
     if external_pretrain is not None:
@@ -209,18 +214,31 @@ def _operator() -> Ask | None:
     return input if sys.stdin.isatty() else None
 
 
-def _overrides(options: dict[str, Any]) -> list[str]:
-    """Return what the options change in the config, as texts for ``--set``."""
-    texts = overrides(options, TRAIN_SHORTCUTS)
-    if options["trace"] is not None:
-        texts.append("workload.source=trace")
-    if options["skip_bc_training"]:
-        texts.append("warmstart.enabled=false")
-    if options["verbose"]:
-        texts.append("monitoring.log_level=debug")
-    if options["quiet"]:
-        texts.append("monitoring.progress_bar=false")
-    return texts
+def _implied(options: dict[str, Any]) -> list[Said]:
+    """Return what options change in the config that are no shortcuts for a key."""
+    said = [
+        ("--trace", "workload.source=trace", options["trace"] is not None),
+        ("--skip-bc-training", "warmstart.enabled=false", options["skip_bc_training"]),
+        ("--verbose", "monitoring.log_level=debug", options["verbose"]),
+        ("--quiet", "monitoring.progress_bar=false", options["quiet"]),
+    ]
+    return [(typed, text) for typed, text, given in said if given]
+
+
+def _refuse_two_origins(resume: str, texts: Sequence[str]) -> None:
+    """A key on the command line and ``--resume`` must not both say where to go on from."""
+    for text in texts:
+        key = text.partition("=")[0].strip()
+        if key in _ORIGINS and resume not in ("ask", "auto"):
+            raise UserError(
+                f"--set {text} and --resume {resume} each say how to begin: say one of them"
+            )
+
+
+_ORIGINS = tuple(
+    f"checkpointing.{name}"
+    for name in ("resume_from_checkpoint", "resume_step", "fork_from_checkpoint")
+)
 
 
 def _refuse_contradictions(options: dict[str, Any]) -> None:
@@ -254,6 +272,24 @@ def _contradictions(options: dict[str, Any]) -> list[tuple[bool, str]]:
         (
             options["ppo_requests"] is not None and options["total_requests"] is not None,
             "--ppo-requests and --total-requests are the same: say one of them",
+        ),
+        (
+            options["skip_bc_training"] and options["bc_epochs"] is not None,
+            "--bc-epochs is for cloning, --skip-bc-training leaves it out: say one of them",
+        ),
+        (
+            options["skip_bc_training"] and options["demo_steps"] is not None,
+            "--demo-steps is for cloning, --skip-bc-training leaves it out: say one of them",
+        ),
+        (
+            options["external_pretrain"] is not None and resume not in ("ask", "auto", "never"),
+            f"--external-pretrain begins a new training, --resume {resume} continues one: say one "
+            "of them",
+        ),
+        (
+            options["trace"] is not None and options["qps"] is not None,
+            "--trace brings its own rate, --qps is for synthetic requests: leave it out; "
+            "--rate-scale changes the trace's rate",
         ),
         (
             options["verbose"] and options["quiet"],

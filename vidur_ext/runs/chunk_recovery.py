@@ -34,6 +34,7 @@ from vidur_ext.runs.chunk_record import (
 )
 from vidur_ext.runs.resume_choice import requests_done
 from vidur_ext.runs.start import Start
+from vidur_ext.training.inputs import PROFILES, TRACE, settings_of
 
 
 def newest_of_run(config: TrainingConfig, folder: RunFolder) -> CheckpointInfo | None:
@@ -121,6 +122,8 @@ def recover(folder: RunFolder, config: TrainingConfig, order: Order) -> Recovere
     recorded = _recorded(folder, saved.own)
     settings = recorded.settings() if isinstance(recorded, TrainingConfig) else recorded
     problems = [*_other_wishes(progress, settings, config, order)]
+    if saved.own is not None:
+        problems += _other_contents(saved.own, config)
     if progress.run_id != folder.identify():
         problems.append(f"the plan is that of another run, {progress.run_id}")
     if progress.status != "completed":  # what is done needs no checkpoints any more
@@ -255,6 +258,12 @@ def _other_wishes(
     began_with = progress.external_pretrain
     if order.external is not None and str(order.external) != began_with:
         yield f"--external-pretrain: {began_with or 'none'} then, {order.external} now"
+
+
+def _other_contents(own: CheckpointInfo, config: TrainingConfig) -> list[str]:
+    """Return which files hold something else than when the run last saved."""
+    changed = differences(own.manifest.settings, settings_of(config))
+    return [f"{change}" for change in changed if change.name in (TRACE, PROFILES)]
 
 
 def _lost_checkpoints(

@@ -16,7 +16,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.ownership import OwnedRun, leave_chunks, open_folder, owned_run
 from vidur_ext.runs.start import Start, begins_with_actor, fitting, has_ended
-from vidur_ext.workload.run_workloads import describe_workload
+from vidur_ext.workload.run_workloads import describe_workload, doubt_about_rates
 
 if TYPE_CHECKING:
     from vidur_ext.training.train import Job
@@ -79,7 +79,9 @@ def carry_out(start: Start, owned: OwnedRun, train: Trainer | None, *, quiet: bo
         open_folder(start, folder)
     with run_log(folder.log, config.monitoring.log_level, quiet=quiet):
         _LOG.info("run folder %s", folder.path)
-        _LOG.info("workload: %s", describe_workload(config))
+        doubt = doubt_about_rates(config)
+        level = logging.INFO if doubt is None else logging.WARNING
+        _LOG.log(level, "workload: %s", describe_workload(config))
         for line in start.kept:
             _LOG.info("%s", line)
         if start.left is not None:
@@ -91,10 +93,11 @@ def carry_out(start: Start, owned: OwnedRun, train: Trainer | None, *, quiet: bo
                 warm_start(config, folder, start.external, start.demonstrations)
             train(start, owned)
         if config.evaluation.enabled:
-            from vidur_ext.evaluation.judging import judge, origin_of, policies_of
+            from vidur_ext.evaluation.judging import held_out_of, judge, origin_of, policies_of
 
             _set_torch_threads(config)
-            judge(config, policies_of(folder), folder, quiet, origin_of(folder))
+            origin = {**origin_of(folder), **held_out_of(folder, config)}
+            judge(config, policies_of(folder), folder, quiet, origin)
 
 
 def warm_start(

@@ -32,6 +32,7 @@ from vidur_ext.runs.resumed_config import (
     config_of_file,
     resumed_config,
 )
+from vidur_ext.training.inputs import settings_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def decide(
 
     def shown(info: CheckpointInfo) -> str:
         resumed = _resumed(config, info, output_dir, said)
-        return describe(info, resumed.config.settings(), resumed.kept, now())
+        return describe(info, settings_of(resumed.config), resumed.kept, now())
 
     file = config_of_file(said.file)
     choice = _choice(config, wishes, latest, ask, shown)

@@ -25,6 +25,7 @@ from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.view import Earned
 from vidur_ext.run_folder import RUN_ID, RunFolder
 from vidur_ext.training.episodes import CompiledEpisodes, EpisodePlan, Episodes, VidurEpisodes
+from vidur_ext.training.inputs import settings_of
 from vidur_ext.training.instruments import Instruments
 from vidur_ext.training.signals import ChunkFinished, SignalRequests
 from vidur_ext.training.validation import Candidates, Validation, changes_scores
@@ -155,6 +156,7 @@ class TrainingSession:
         self._stream = stream
         self._run_dir = folder.path
         self._run_id = folder.identify()
+        self._settings = settings_of(config)
         self._instruments = instruments
         self._saver = saver
         self._schedule = SaveSchedule(saving, clock)
@@ -438,5 +440,5 @@ class TrainingSession:
                 "requests_done": self.requests_done,
                 RUN_ID: self._run_id,
             },
-            settings=self._config.settings(),
+            settings=self._settings,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -25,13 +25,15 @@ from ppo_scheduler.policy.routing_policy import (
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.run_folder import Owner, RunFolder, RunRecord, home_of
+from vidur_ext.run_folder import Owner, RunFolder, home_of
+from vidur_ext.training.inputs import TRACE, settings_of
 from vidur_ext.training.instruments import open_instruments
 from vidur_ext.training.origin import Origin, find_origin, log_fresh_start, unfit
 from vidur_ext.training.session import TrainingSession
 from vidur_ext.warmstart.external_model import log_same_choices
 from vidur_ext.workload.run_workloads import workload_stream
 from vidur_ext.workload.stream import RequestStream
+from vidur_ext.workload.trained_rows import doubt_about_held_out, trace_digest, trained_rows
 
 _LOG = logging.getLogger("ppo")
 
@@ -78,6 +80,8 @@ def run_training(job: Job) -> RunFolder:
         stack.enter_context(run_log(folder.log, config.monitoring.log_level))
         if problem is not None:
             log_fresh_start(problem)
+        if job.stream is None:
+            _note_trace(folder, config, origin)
         _train(job, stream, folder, store, origin)
     return folder
 
@@ -126,6 +130,23 @@ def _run_folder(job: Job, origin: Origin | None) -> RunFolder:
     return RunFolder.create(root, "simulated_training", datetime.now())
 
 
+def _note_trace(folder: RunFolder, config: TrainingConfig, origin: Origin | None) -> None:
+    """Note which requests of a trace are trained on, and warn if they are held out by now."""
+    record = folder.record_now()
+    before = dict(record.trained)
+    saved = {} if origin is None else origin.loaded.manifest.settings
+    earlier, workload = saved.get(TRACE), config.workload
+    if earlier is not None and earlier == trace_digest(workload):
+        share = {"holdout_fraction": saved["workload.holdout_fraction"]}
+        before = trained_rows(workload.model_copy(update=share), before)
+    elif earlier is not None:
+        before.setdefault(str(earlier), 0)
+    doubt = doubt_about_held_out(workload, before)
+    if doubt is not None:
+        _LOG.warning("%s: %s", workload.trace_file, doubt)
+    folder.write_record(replace(record, trained=trained_rows(workload, before)))
+
+
 def _train(
     job: Job,
     stream: RequestStream,
@@ -169,8 +190,7 @@ def _train(
             _LOG.info("moved the checkpoints of an earlier training to %s", aside)
         session.run()
         _export(session, folder)
-        learner = session.learner
-        folder.write_record(RunRecord(folder.identify(), policy_of=learner.global_step))
+        folder.write_record(replace(folder.record_now(), policy_of=session.learner.global_step))
     if saver is not None:
         saver.raise_failures()
     instruments.raise_failures()
@@ -199,7 +219,7 @@ def _export(session: TrainingSession, folder: RunFolder) -> None:
 def _resume(session: TrainingSession, loaded: LoadedCheckpoint, config: TrainingConfig) -> None:
     for path, reason in loaded.skipped:
         _LOG.warning("skipped %s: %s", path, reason)
-    changed = differences(loaded.manifest.settings, config.settings())
+    changed = differences(loaded.manifest.settings, settings_of(config))
     for difference in changed:
         if difference.rule.effect is not Effect.NONE:
             _LOG.info("changed since the checkpoint: %s", difference)

@@ -190,17 +190,26 @@ def file_status(path: Path) -> os.stat_result:
     return status
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a trace file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    file_status(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise file_error(path, f"cannot be read ({error.strerror})") from error
+
+
 def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file, without a byte-order mark.
 
     Raises:
         UserError: the file cannot be read, or it is empty, packed, or not text.
     """
-    file_status(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise file_error(path, f"cannot be read ({error.strerror})") from error
+    data = read_bytes(path)
     for magic, kind in _ARCHIVES.items():
         if data.startswith(magic):
             raise file_error(path, f"is {kind}-compressed; unpack it and name the unpacked file")
