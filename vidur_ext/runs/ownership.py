@@ -44,14 +44,19 @@ def check_free(config: TrainingConfig, patience_s: float = 0.0) -> None:
 def owned_run(start: Start, patience_s: float = 0.0) -> Iterator[OwnedRun]:
     """Own a run's folder, which may be a new one, and its checkpoint folder inside the block.
 
+    Args:
+        patience_s: for a chunk whose driver died, and which is saving.
+
     Raises:
         UserError: somebody else does, or a folder cannot be used. Then nothing is new there.
     """
-    check_free(start.config, patience_s)
+    if start.run_dir is None or not start.run_dir.exists():
+        check_free(start.config, patience_s)
     folder = _folder_of(start)
     with ExitStack() as stack:
         try:
-            stack.enter_context(folder.lock())
+            stack.enter_context(folder.lock())  # at once: only a process that died is waited for
+            check_free(start.config, patience_s)
             store = _own_checkpoints(start, stack)
         except BaseException:
             if start.run_dir is None:
