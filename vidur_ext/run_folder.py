@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
 
 from ppo_scheduler.checkpoint.manifest import Manifest
 from ppo_scheduler.errors import UserError
@@ -26,15 +28,16 @@ _CHECKSUM = "run_sha256"
 _LOCK = ".run.lock"
 
 
-@dataclass(frozen=True)
-class RunRecord:
+class RunRecord(BaseModel):
     """Which run a folder is of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     run_id: str
     """Also in the run's checkpoints and its progress file: names of folders can be copied."""
     policy_of: int | None = None
     """``global_step`` of the training that ``policy.pt`` is what came of; None before its end."""
-    trained: dict[str, int] = field(default_factory=dict)
+    trained: dict[str, int] = {}
     """How many requests from the beginning of a trace were trained on, by the trace's digest."""
 
 
@@ -131,9 +134,12 @@ class RunFolder:
             return None
         if not is_sealed(content, _CHECKSUM):
             return None
-        document = json.loads(content)
-        del document[_CHECKSUM]
-        return RunRecord(**document)
+        try:
+            document = json.loads(content)
+            del document[_CHECKSUM]
+            return RunRecord.model_validate(document)
+        except (ValueError, KeyError, TypeError):
+            return None
 
     def write_record(self, record: RunRecord) -> None:
         """Replace the run's record.
@@ -141,7 +147,7 @@ class RunFolder:
         Raises:
             UserError: the disk refuses.
         """
-        text = json.dumps(asdict(record), indent=2).encode()
+        text = record.model_dump_json(indent=2).encode()
         with disk_errors(self.path, "the run cannot write there", "Choose another --output-dir"):
             write_file(self.record_file, sealed(text, _CHECKSUM))
 
@@ -149,7 +155,7 @@ class RunFolder:
         """Return the run's record; a folder without one becomes a new run's."""
         record = self.record
         if record is None:
-            record = RunRecord(uuid.uuid4().hex[:12])
+            record = RunRecord(run_id=uuid.uuid4().hex[:12])
             self.write_record(record)
         return record
 

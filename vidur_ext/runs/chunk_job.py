@@ -58,7 +58,7 @@ def run_in_chunks(
         own, kept = _own_config(begun, config, said)
         with owned_run(Start(own, run_dir=begun.path), _PATIENCE_S) as owned:
             job = recover(begun, own, order)
-            job = replace(job, start=replace(job.start, kept=kept, file=config_of_file(said.file)))
+            job = replace(job, start=replace(job.start, notes=kept, file=config_of_file(said.file)))
             _finish(job, owned, quiet=quiet, say=say)
         return True
     check_free(config, _SHORT_PATIENCE_S)

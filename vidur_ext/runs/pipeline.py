@@ -82,7 +82,7 @@ def carry_out(start: Start, owned: OwnedRun, train: Trainer | None, *, quiet: bo
         doubt = doubt_about_rates(config)
         level = logging.INFO if doubt is None else logging.WARNING
         _LOG.log(level, "workload: %s", describe_workload(config))
-        for line in start.kept:
+        for line in start.notes:
             _LOG.info("%s", line)
         if start.left is not None:
             from vidur_ext.training.origin import log_fresh_start

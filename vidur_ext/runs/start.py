@@ -52,8 +52,8 @@ class Start:
     """The folder holds the ``pretrained_actor.pt`` of an interrupted beginning."""
     origin: CheckpointInfo | None = field(default=None, compare=False)
     """What ``load_checkpoint`` led to when it was chosen, verified."""
-    kept: tuple[str, ...] = field(default=(), compare=False)
-    """What the present config says otherwise than the run that goes on, and does not count."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What the log is to say of how the run goes on."""
     file: TrainingConfig | None = field(default=None, compare=False)
     """What the named config file says by itself."""
     left: str | None = field(default=None, compare=False)
@@ -98,9 +98,13 @@ def decide(
         origin = _origin(config, choice, latest)
         _refuse_used_folder(output_dir, origin)
         resumed = _resumed(config, origin, output_dir, said)
-        home = output_dir or _path(home_of(origin.manifest, Path(config.training.output_root)))
+        home = home_of(origin.manifest, Path(config.training.output_root))
+        notes = resumed.kept
+        if home is None and output_dir is None:
+            notes = (*notes, _away(origin, config))
+        run_dir = output_dir or (None if home is None else home.path)
         return Start(
-            resumed.config, choice.checkpoint, home, origin=origin, kept=resumed.kept, file=file
+            resumed.config, choice.checkpoint, run_dir, origin=origin, notes=notes, file=file
         )
     _refuse_used_folder(output_dir, None)
     if isinstance(choice, ExternalOnly):
@@ -118,8 +122,11 @@ def _resumed(
     return resumed_config(origin.manifest.settings, config, said, file_then)
 
 
-def _path(folder: RunFolder | None) -> Path | None:
-    return None if folder is None else folder.path
+def _away(origin: CheckpointInfo, config: TrainingConfig) -> str:
+    return (
+        f"the run of {origin.path} is not below training.output_root={config.training.output_root}:"
+        f" it goes on in a new folder, and {origin.manifest.run_dir} is left alone"
+    )
 
 
 def _refuse_used_folder(output_dir: Path | None, origin: CheckpointInfo | None) -> None:

@@ -35,4 +35,4 @@ def _profiles_digest(folder: str | None) -> str | None:
         for file in sorted(Path(folder).rglob("*.csv")):
             content.update(str(file.relative_to(folder)).encode())
             content.update(hashlib.sha256(file.read_bytes()).digest())
-    return content.hexdigest()
+    return content.hexdigest()[:16]

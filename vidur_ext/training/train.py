@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import Owner, RunFolder, home_of
-from vidur_ext.training.inputs import TRACE, settings_of
+from vidur_ext.training.inputs import PROFILES, TRACE, settings_of
 from vidur_ext.training.instruments import open_instruments
 from vidur_ext.training.origin import Origin, find_origin, log_fresh_start, unfit
 from vidur_ext.training.session import TrainingSession
@@ -144,7 +144,8 @@ def _note_trace(folder: RunFolder, config: TrainingConfig, origin: Origin | None
     doubt = doubt_about_held_out(workload, before)
     if doubt is not None:
         _LOG.warning("%s: %s", workload.trace_file, doubt)
-    folder.write_record(replace(record, trained=trained_rows(workload, before)))
+    rows = trained_rows(workload, before)
+    folder.write_record(record.model_copy(update={"trained": rows}))
 
 
 def _train(
@@ -190,7 +191,8 @@ def _train(
             _LOG.info("moved the checkpoints of an earlier training to %s", aside)
         session.run()
         _export(session, folder)
-        folder.write_record(replace(folder.record_now(), policy_of=session.learner.global_step))
+        done = {"policy_of": session.learner.global_step}
+        folder.write_record(folder.record_now().model_copy(update=done))
     if saver is not None:
         saver.raise_failures()
     instruments.raise_failures()
@@ -222,7 +224,9 @@ def _resume(session: TrainingSession, loaded: LoadedCheckpoint, config: Training
     changed = differences(loaded.manifest.settings, settings_of(config))
     for difference in changed:
         if difference.rule.effect is not Effect.NONE:
-            _LOG.info("changed since the checkpoint: %s", difference)
+            meant = difference.name not in (TRACE, PROFILES)
+            level = logging.INFO if meant else logging.WARNING
+            _LOG.log(level, "changed since the checkpoint: %s", difference)
     session.load_state_dict(loaded.tree, changed)
     if loaded.tree["learner"]["updater"]["adamw"] is None:
         _LOG.warning(

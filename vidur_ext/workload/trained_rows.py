@@ -17,7 +17,7 @@ TrainedRows = dict[str, int]
 
 
 def trace_digest(workload: WorkloadSection) -> str | None:
-    """Return the SHA-256 of the trace a workload replays; None if it replays none.
+    """Return the beginning of the SHA-256 of the trace a workload replays; None without one.
 
     Raises:
         UserError: the file cannot be read.
@@ -32,7 +32,7 @@ def trace_digest(workload: WorkloadSection) -> str | None:
 @lru_cache(maxsize=2)
 def _digest(path: Path, mtime_ns: int, size: int) -> str:
     """Read once per process; time and size are part of the key."""
-    return hashlib.sha256(read_bytes(path)).hexdigest()
+    return hashlib.sha256(read_bytes(path)).hexdigest()[:16]
 
 
 def trained_rows(workload: WorkloadSection, before: Mapping[str, int]) -> TrainedRows:
@@ -55,8 +55,8 @@ def doubt_about_held_out(workload: WorkloadSection, trained: Mapping[str, int]) 
         return f"{overlap} of the {held_out} requests held out have been trained on"
     if trained.keys() - {digest}:
         return (
-            f"the training saw {len(trained.keys() - {digest})} other trace, or another content of "
-            "this one: whether it had requests that are held out now cannot be told"
+            "another trace, or another content of this one, was trained on as well: whether it "
+            "had requests that are held out now cannot be told"
         )
     return None
 

@@ -262,3 +262,30 @@ def test_the_output_root_that_leads_nowhere_is_named(tmp_path, small):
     with pytest.raises(UserError, match="cannot create the output folder"):
         run_pipeline(Start(small()), quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
+
+
+def test_a_run_that_lies_elsewhere_goes_on_in_a_new_folder_and_says_so(small, tmp_path):
+    config = small()
+    old = finished(config)
+    elsewhere = f'training.output_root="{tmp_path}/elsewhere"'
+    longer = "training.total_requests=160"
+    [note] = resumed(config, longer, elsewhere).notes
+    assert f"{old.path} is left alone" in note
+    new = go_on(config, longer, elsewhere)
+    assert new.path.is_relative_to(tmp_path / "elsewhere")
+    assert new.record.run_id != old.record.run_id
+    again = resumed(config, longer, elsewhere)
+    assert (again.run_dir, again.notes) == (new.path, ()), "its newest checkpoint is of that one"
+
+
+def test_a_direct_training_overwrites_no_other_run(small, contents):
+    """As ``python -m vidur_ext.main`` does it, without an owner around it."""
+    config = small()
+    run = finished(config)
+    before = contents()
+    other = small(checkpointing={"checkpoint_dir": config.training.output_root + "/other"})
+    with pytest.raises(UserError, match="holds a run already, which would be overwritten"):
+        run_training(Job(other, run_dir=str(run.path)))
+    assert {p: c for p, c in contents().items() if p in before} == before
+    longer = small(training={"total_requests": 160})
+    assert run_training(Job(longer, load_checkpoint="latest")) == run
