@@ -231,7 +231,10 @@ def home_of(manifest: Manifest, output_root: Path) -> RunFolder | None:
 
 
 def _unusable(path: Path, error: OSError) -> UserError:
+    places = (path, *path.parents)
+    nowhere = next((place for place in places if place.is_symlink() and not place.exists()), None)
+    reason = error.strerror if nowhere is None else f"{nowhere} is a link that leads nowhere"
     return UserError(
-        f"{path}: cannot create the output folder ({error.strerror}); choose another place with "
+        f"{path}: cannot create the output folder ({reason}); choose another place with "
         "--output-dir or training.output_root"
     )

@@ -13,7 +13,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs import chunk_record
 from vidur_ext.runs.chunk_record import Order, TrainingProgress, write_progress
-from vidur_ext.runs.chunk_recovery import Recovered, find_chunked_run, recover
+from vidur_ext.runs.chunk_recovery import find_chunked_run, recover
 from vidur_ext.runs.ownership import OwnedRun, check_free, open_folder, owned_run
 from vidur_ext.runs.resume_choice import Ask, Wishes, requests_done
 from vidur_ext.runs.resumed_config import CommandLine, config_of_file, resumed_config
@@ -58,21 +58,22 @@ def run_in_chunks(
         own, kept = _own_config(begun, config, said)
         with owned_run(Start(own, run_dir=begun.path), _PATIENCE_S) as owned:
             job = recover(begun, own, order)
-            job = replace(job, start=replace(job.start, notes=kept, file=config_of_file(said.file)))
-            _finish(job, owned, quiet=quiet, say=say)
+            start = replace(job.start, notes=kept, file=config_of_file(said.file))
+            _finish(start, owned, job.progress, quiet=quiet, say=say)
         return True
     check_free(config, _SHORT_PATIENCE_S)
-    start = decide(config, wishes, output_dir, ask, said)
-    if start is None:
+    chosen = decide(config, wishes, output_dir, ask, said)
+    if chosen is None:
         return False
-    start = fitting(start)
+    start = fitting(chosen)
     from vidur_ext.workload.run_workloads import describe_workload
 
     describe_workload(start.config)  # a trace that cannot be read is said before anything is made
     size = order.size(start.config)
     with owned_run(start) as owned:
         start = replace(start, run_dir=owned.folder.path)
-        _finish(Recovered(_planned(start, owned, order, size), start), owned, quiet=quiet, say=say)
+        progress = None if has_ended(start) else _planned(start, owned, order, size)
+        _finish(start, owned, progress, quiet=quiet, say=say)
     return True
 
 
@@ -116,14 +117,24 @@ def _origin(start: Start) -> CheckpointInfo | None:
     return start.origin
 
 
-def _finish(job: Recovered, owned: OwnedRun, *, quiet: bool, say: Callable[[str], None]) -> None:
-    """Train what is left and compare; what is done is said and not done again."""
-    start, progress = job.start, job.progress
+def _finish(
+    start: Start,
+    owned: OwnedRun,
+    progress: TrainingProgress | None,
+    *,
+    quiet: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Train what is left and compare; what is done is said and not done again.
+
+    Args:
+        progress: of the chunks; None if nothing is left that could be planned.
+    """
     # The simulator takes seconds to import: not before it is known that the job can be done.
     from vidur_ext.runs.chunk_trainer import ChunkTrainer
     from vidur_ext.runs.pipeline import carry_out, judge_if_missing, say_finished
 
-    if progress.status == "completed" or has_ended(start):
+    if progress is None or progress.status == "completed":
         say_finished(start.config, owned.folder, say)
         judge_if_missing(start, owned, quiet=quiet, say=say)
     else:

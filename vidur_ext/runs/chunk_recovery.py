@@ -33,7 +33,7 @@ from vidur_ext.runs.chunk_record import (
     write_progress,
 )
 from vidur_ext.runs.resume_choice import requests_done
-from vidur_ext.runs.start import Start
+from vidur_ext.runs.start import Start, has_ended
 from vidur_ext.training.inputs import PROFILES, TRACE, settings_of
 
 
@@ -122,7 +122,7 @@ def recover(folder: RunFolder, config: TrainingConfig, order: Order) -> Recovere
     recorded = _recorded(folder, saved.own)
     settings = recorded.settings() if isinstance(recorded, TrainingConfig) else recorded
     problems = [*_other_wishes(progress, settings, config, order)]
-    if saved.own is not None:
+    if saved.own is not None and not problems:
         problems += _other_contents(saved.own, config)
     if progress.run_id != folder.identify():
         problems.append(f"the plan is that of another run, {progress.run_id}")
@@ -149,7 +149,13 @@ def recover(folder: RunFolder, config: TrainingConfig, order: Order) -> Recovere
         run_dir=folder.path,
         external=None if external is None else Path(external),
         warm_start_done=folder.pretrained_actor.exists(),
+        origin=saved.own,
     )
+    if progress.status != "completed" and has_ended(start):  # only the record does not say so
+        progress = chunk_record.completed(
+            progress, progress.total_chunks, str(progress.latest_checkpoint), _now()
+        )
+        write_progress(folder.progress, progress)
     return Recovered(progress, start)
 
 

@@ -22,6 +22,7 @@ from vidur_ext.run_folder import RUN_ID, RunFolder
 from vidur_ext.runs import chunk_record
 from vidur_ext.runs.chunk_record import Order, read_progress, write_progress
 from vidur_ext.runs.chunk_recovery import Recovered, find_chunked_run, recover
+from vidur_ext.training.inputs import settings_of
 
 BEGUN = datetime(2030, 1, 1, tzinfo=timezone.utc)
 ORDER = Order(Path("my.json"), None, None)
@@ -78,7 +79,7 @@ class Site:
     def path(self, done: int) -> Path:
         return Path(self.config.checkpointing.checkpoint_dir) / f"checkpoint_step_{done:08d}.pt"
 
-    def save(self, done: int, run: RunFolder | None = None) -> None:
+    def save(self, done: int, run: RunFolder | None = None, *, reason: str = "interval") -> None:
         run = run or self.folder
         with closing(CheckpointStore(self.config.checkpointing, lambda: BEGUN)) as store:
             latest = store.latest()
@@ -89,14 +90,14 @@ class Site:
                 Description(
                     ppo_step=done,
                     global_step=done,
-                    reason="interval",
+                    reason=reason,
                     run_dir=str(run.path),
                     config_digest="0" * 64,
                     num_replicas=self.config.cluster.num_replicas,
                     val_score=None,
                     versions={},
                     facts={"requests_done": done, RUN_ID: run.identify()},
-                    settings=self.config.settings(),
+                    settings=settings_of(self.config),
                 ),
             )
 
@@ -376,3 +377,30 @@ def test_a_named_folder_is_taken_or_nothing(site, tmp_path):
     site.plan()
     assert find_chunked_run(site.config, site.folder.path) == site.folder
     assert find_chunked_run(site.config, tmp_path / "new") is None
+
+
+def test_a_trace_with_another_content_is_a_contradiction(site, tmp_path):
+    path = tmp_path / "live.csv"
+    workload = {"source": "trace", "trace_file": str(path)}
+    site.config = site.make_config(training={"total_requests": 240}, workload=workload)
+    site.folder.config.write_text(dump_config(site.config), encoding="utf-8")
+    header = "arrived_at,num_prefill_tokens,num_decode_tokens"
+    for content in ("0,1,1\n1,1,1", "0,1,1\n2,1,1"):
+        path.write_text(f"{header}\n{content}", encoding="utf-8")
+        if not site.folder.progress.exists():
+            site.plan()
+            site.save(100)
+            assert site.recover(workload=workload).progress.requests_done == 100
+    assert "inputs.trace" in refused(site, workload=workload)
+
+
+def test_a_record_that_only_misses_the_end_is_completed(site):
+    """The driver was killed behind the last chunk: policy and checkpoint are there."""
+    site.plan()
+    site.save(240, reason="end")
+    record = site.folder.record_now()
+    site.folder.policy.touch()
+    assert site.recover().progress.status == "running", "the policy may be an earlier one"
+    site.folder.write_record(record.model_copy(update={"policy_of": 240}))
+    assert site.recover().progress.status == "completed"
+    assert read_progress(site.folder.progress).status == "completed"

@@ -259,7 +259,9 @@ def test_a_damaged_record_makes_the_folder_nobodys(small):
 
 def test_the_output_root_that_leads_nowhere_is_named(tmp_path, small):
     (tmp_path / "outputs").symlink_to(tmp_path / "not mounted")
-    with pytest.raises(UserError, match="cannot create the output folder"):
+    with pytest.raises(
+        UserError, match=r"cannot create the output folder \(.*outputs is a link that leads"
+    ):
         run_pipeline(Start(small()), quiet=True)
     assert [path.name for path in tmp_path.iterdir()] == ["outputs"]
 
