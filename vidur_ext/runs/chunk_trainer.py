@@ -90,7 +90,8 @@ class ChunkTrainer:
         self, part: Slice, folder: RunFolder, ended: Ended, log: Path, signals: Signals
     ) -> None:
         """Write down and tell that a chunk did not come to its end."""
-        message = f"stopped: {ended}" if signals.stop is not None else str(ended)
+        why = "".join(f": {line}" for line in last_lines(log, 1))
+        message = f"stopped: {ended}" if signals.stop is not None else f"{ended}{why}"
         self._write(folder, chunk_record.failed(self.progress, part.chunk_id, message, _now()))
         self._stop_if_asked(signals)
         shown = "\n".join(f"  {line}" for line in last_lines(log, _SHOWN_LINES))

@@ -184,7 +184,8 @@ def has_ended(start: Start) -> bool:
     folder, step = RunFolder(start.run_dir), start.origin.manifest.global_step
     record = folder.record
     exported = record is not None and record.policy_of == step and folder.policy.exists()
-    return exported and is_finished(start.origin, start.config.training.total_requests)
+    own = folder.saved(start.origin.manifest)
+    return own and exported and is_finished(start.origin, start.config.training.total_requests)
 
 
 def begins_with_actor(start: Start) -> bool:
