@@ -25,6 +25,9 @@ class Purpose(IntEnum):
     BOOTSTRAP = 9
     VALIDATION_WORKLOAD = 10
     DEMONSTRATION_CHOICES = 11
+    BRANCH_WORKLOAD = 12
+    BRANCH_CHOICES = 13
+    TERMINAL_VALUE = 14
 
 
 def seed_sequence(

@@ -62,6 +62,7 @@ def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
             "labels_per_round": 32,
             "steps_per_round": 5,
         },
+        "terminal_value": {"decisions": 16, "steps": 5},
         "parallel_training": {"num_envs": 1, "num_workers": 1},
         "evaluation": {"num_seeds": 1, "requests": 64, "bootstrap_samples": 20},
     }

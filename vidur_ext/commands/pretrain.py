@@ -26,6 +26,7 @@ from vidur_ext.commands.options import (
     set_option,
 )
 from vidur_ext.commands.printing import Document, print_json
+from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ def pretrain(
     demonstrations: DemonstrationsOption = None,
     finetune: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Policy file to begin with")
+    ] = None,
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="CONFIG",
+            help="Another cluster to learn on, for one policy that serves them all; may be "
+            "repeated. Of its config the groups cluster, simulation and workload count, and with "
+            "observation.objective lookahead",
+        ),
     ] = None,
     bc_epochs: BcEpochs = None,
     demo_steps: DemoSteps = None,
@@ -66,6 +76,7 @@ def pretrain(
         )
     texts = changes(context.params, PRETRAIN_SHORTCUTS, set_)
     loaded = load_changed(config or DEFAULT_CONFIG, texts)
+    others = _other_clusters(loaded, also or [], demonstrations)
     if demonstrations is not None:
         from vidur_ext.warmstart.sets import open_set
 
@@ -75,7 +86,7 @@ def pretrain(
         from vidur_ext.warmstart.external_model import check_model
 
         check_model(finetune, loaded)
-    folder, result = _run(loaded, demonstrations, finetune, output_dir, quiet=quiet)
+    folder, result = _run(loaded, others, demonstrations, finetune, output_dir, quiet=quiet)
     training = _training_command(config, set_ or [], folder.pretrained_actor)
     document = _document(folder, result, loaded, training)
     if as_json:
@@ -84,8 +95,47 @@ def pretrain(
         _print(document)
 
 
+def _other_clusters(
+    config: TrainingConfig, paths: list[Path], demonstrations: Path | None
+) -> tuple[TrainingConfig, ...]:
+    """Return the config on the clusters of others.
+
+    Raises:
+        UserError: one policy cannot be taught on all of them.
+    """
+    if not paths:
+        return ()
+    if config.warmstart.method != "costs":
+        raise UserError(
+            f'--also: warmstart.method="{config.warmstart.method}" learns on one cluster: set it '
+            'to "costs"'
+        )
+    if demonstrations is not None:
+        raise UserError("--demonstrations are of one cluster, --also names more: say one of them")
+    return tuple(_other_cluster(config, path) for path in paths)
+
+
+def _other_cluster(config: TrainingConfig, path: Path) -> TrainingConfig:
+    other = load_config(path, [])
+    if other.simulation.engine != "compiled":
+        raise UserError(
+            f'--also {path}: choices are priced on the compiled engine, not on "'
+            f'{other.simulation.engine}": set its simulation.engine to "compiled"'
+        )
+    # Whether the policy sees the objective is for the first config to say: it is made for that.
+    shown, here = (one.observation.model_dump(exclude={"objective"}) for one in (other, config))
+    for name, value in shown.items():
+        if value != here[name]:
+            raise UserError(
+                f"--also {path}: observation.{name} is {value!r} there and {here[name]!r} in the "
+                "config: one policy sees all clusters in the same way"
+            )
+    return config.on_cluster_of(other)
+
+
 def _run(
     config: TrainingConfig,
+    also: tuple[TrainingConfig, ...],
     demonstrations: Path | None,
     finetune: Path | None,
     output_dir: Path | None,
@@ -97,7 +147,7 @@ def _run(
     from vidur_ext.workload.run_workloads import describe_workload
 
     # Before there is a folder: a trace that is missing leaves none behind.
-    wanted = Pretraining(config, describe_workload(config), demonstrations, finetune)
+    wanted = Pretraining(config, describe_workload(config), demonstrations, finetune, also)
     folder = pretraining_folder(Path(config.training.output_root), output_dir)
     try:
         return folder, run_pretraining(wanted, folder, quiet=quiet)

@@ -45,6 +45,7 @@ RULES = (
     Rule("training.episode_requests", Effect.NEXT_EPISODE, "its window of requests is another"),
     Rule("training.total_requests", Effect.FROM_NOW_ON, "schedules follow the new budget"),
     Rule("warmstart.*", Effect.NONE, "the warm start lies before the checkpoint"),
+    Rule("terminal_value.*", Effect.NONE, "it was learned before the checkpoint"),
     Rule("evaluation.*", Effect.NONE, "it concerns the comparison after the training"),
     Rule("checkpointing.*", Effect.NONE, "it concerns saving only"),
     Rule("monitoring.*", Effect.NONE, "it concerns watching only"),

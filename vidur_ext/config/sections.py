@@ -358,6 +358,31 @@ class WarmstartSection(Section):
         return self
 
 
+class TerminalValueSection(Section):
+    """What the requests still to come add to the cost of a choice, learned after the warm start
+    from simulations that branch: the same requests once for each of several choices."""
+
+    enabled: bool = key(
+        True,
+        "off: PPO takes the costs of choices as look-ahead prices them, as if nothing arrived any "
+        "more; without a warm start, or with ppo_config.advantage gae, there is none",
+    )
+    decisions: int = key(
+        32_768, "decisions that branch, to learn from", unit="decisions", ge=16, le=10_000_000
+    )
+    choices: int = key(
+        4,
+        "choices that are gone through for each: the cheapest half of them and others at random",
+        unit="choices",
+        ge=2,
+        le=64,
+    )
+    horizon: int = key(
+        8, "requests per replica that come after the decision", unit="requests", ge=0, le=1000
+    )
+    steps: int = key(1000, "gradient steps of the fit", ge=1)
+
+
 class ParallelSection(Section):
     """What is done side by side."""
 

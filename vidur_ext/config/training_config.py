@@ -19,6 +19,7 @@ from vidur_ext.config.sections import (
     ParallelSection,
     RewardSection,
     SimulationSection,
+    TerminalValueSection,
     WarmstartSection,
     WorkloadSection,
 )
@@ -87,6 +88,9 @@ class TrainingConfig(RouterConfig):
     simulation: SimulationSection = key(SimulationSection(), "the simulator")
     workload: WorkloadSection = key(WorkloadSection(), "the request stream")
     warmstart: WarmstartSection = key(WarmstartSection(), "what the policy is taught before PPO")
+    terminal_value: TerminalValueSection = key(
+        TerminalValueSection(), "what look-ahead leaves out of the cost of a choice"
+    )
     parallel_training: ParallelSection = key(ParallelSection(), "work spread over processes")
     evaluation: EvaluationSection = key(EvaluationSection(), "the comparison at the end")
 
@@ -200,6 +204,14 @@ class TrainingConfig(RouterConfig):
                 'cannot: set it to "imitation", or the engine to "compiled"'
             )
         return self
+
+    def on_cluster_of(self, other: TrainingConfig) -> TrainingConfig:
+        """Return this config with the cluster and the workload of another one; with its objective,
+        too, if the policy sees what that is."""
+        groups = ["cluster", "simulation", "workload"]
+        if self.observation.objective:
+            groups.append("lookahead")
+        return self.model_copy(update={group: getattr(other, group) for group in groups})
 
     def digest(self) -> str:
         """Return the sha256 of the canonical JSON text: equal settings, equal digest."""

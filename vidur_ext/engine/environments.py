@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,9 @@ class RoutingEnvironments:
         self.waiting = False
         self._config = config
         self._cluster = cluster
-        self._features = feature_rule(config.observation, cluster.settings.block_size)
+        self._features = feature_rule(
+            config.observation, cluster.settings.block_size, config.lookahead.ttft_weight
+        )
 
     def begin(
         self,
@@ -124,6 +126,39 @@ class RoutingEnvironments:
         assert actions.shape == (self.num_envs,), actions.shape
         assert ((actions >= 0) & (actions < self.num_replicas)).all(), actions
         self._go_on(actions)
+
+    def branches(self, choices: Ints, horizon: int) -> RoutingEnvironments:
+        """Return copies that have gone different ways, to see what becomes of each.
+
+        Copy ``b * K + k`` of environment b has routed the waiting request to ``choices[b, k]``. It
+        ends when that request and at most ``horizon`` further ones are served.
+
+        Args:
+            choices: [B, K].
+        """
+        assert self.waiting, "no request waits for a decision"
+        count, envs = choices.shape[1], self._envs
+        end = int(envs.sims.state.counters[0, Counter.ARRIVALS]) + 1 + horizon
+        inputs = envs.sims.inputs
+        copies = RoutingEnvironments(self._cluster, self._config, choices.size)
+        copies._envs = envs._replace(
+            sims=envs.sims._replace(
+                inputs=inputs._replace(
+                    arrived=np.repeat(inputs.arrived[:, :end], count, axis=0),
+                    choices=np.repeat(inputs.choices[:, :end], count, axis=0),
+                ),
+                state=_copied(envs.sims.state, count, end),
+            ),
+            memory=Memory(*_repeated(envs.memory, count)),
+            traces=np.repeat(envs.traces, count),
+        )
+        copies._seen = None if self._seen is None else _copied(self._seen, count, end)
+        copies._first_lengths = None
+        copies._planner = None
+        copies._latencies = np.zeros((copies._envs.sims.inputs.arrived.size, 2))
+        copies.waiting = True
+        copies.step(choices.reshape(-1))
+        return copies
 
     def _go_on(self, actions: Ints, previous_end: Earned | None = None) -> None:
         schema, count = self.schema, self.num_envs
@@ -215,6 +250,21 @@ class RoutingEnvironments:
                 continue
             inputs = sims.inputs._replace(arrived=sims.inputs.arrived[env])
             check_end(sims._replace(inputs=inputs, state=state), self._cluster.limits)
+
+
+def _copied(states: EngineState, count: int, end: int) -> EngineState:
+    """Return each of the stacked states ``count`` times, with its first ``end`` requests."""
+    of_requests = states._replace(
+        requests=states.requests[:, :end],
+        times=states.times[:, :end],
+        completions=states.completions[:, :end],
+    )
+    return EngineState(*_repeated(of_requests, count))
+
+
+def _repeated(arrays: Iterable[NDArray[Any]], count: int) -> list[NDArray[Any]]:
+    """Return each row of the arrays ``count`` times."""
+    return [np.repeat(array, count, axis=0) for array in arrays]
 
 
 def _stacked(items: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:

@@ -36,7 +36,13 @@ def export_for_gateway(trained: Trained, config: TrainingConfig, output: Path) -
     policy = policy_of(trained.state, observation_schema(observation))
     with isolated_simulation():
         estimates = build_replicas(simulation_config(config, "round_robin")).estimates
-    origin = origin_of(trained.facts(), observation, config.cluster.block_size, estimates)
+    origin = origin_of(
+        trained.facts(),
+        observation,
+        config.cluster.block_size,
+        config.lookahead.ttft_weight,
+        estimates,
+    )
     export_policy(policy, output, replica, context, origin.to_dict())
 
 

@@ -30,7 +30,7 @@ class Origin(Section):
 
     trained: what is known of the training, for people.
     observation: what the policy is shown; its ``clip`` is the file's own.
-    block_size: tokens in a KV block.
+    block_size: tokens in a KV block; ttft_weight: as in the config's lookahead group.
     prefill_tokens, output_sum, output_count: as in ``Estimates``; replicas: one per replica.
     """
 
@@ -38,6 +38,7 @@ class Origin(Section):
     trained: dict[str, JsonValue]
     observation: ObservationSection
     block_size: int
+    ttft_weight: float
     prefill_tokens: float
     output_sum: float
     output_count: float
@@ -74,6 +75,7 @@ def origin_of(
     trained: dict[str, JsonValue],
     observation: ObservationSection,
     block_size: int,
+    ttft_weight: float,
     estimates: Estimates,
 ) -> Origin:
     """Return the part ``origin`` of a policy that sees ``observation`` of a cluster."""
@@ -82,6 +84,7 @@ def origin_of(
         trained=trained,
         observation=observation,
         block_size=block_size,
+        ttft_weight=ttft_weight,
         prefill_tokens=estimates.prefill_tokens,
         output_sum=estimates.output_sum,
         output_count=estimates.output_count,

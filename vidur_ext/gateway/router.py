@@ -32,18 +32,23 @@ class ClusterRouter:
     It remembers the decisions so far: one per cluster, called once per request, in their order.
     """
 
-    def __init__(self, policy: RoutingPolicy) -> None:
+    def __init__(self, policy: RoutingPolicy, ttft_weight: float | None = None) -> None:
         """Begin with a cluster of which nothing is remembered.
+
+        Args:
+            ttft_weight: instead of the exported config's ``lookahead.ttft_weight``, for a policy
+                that sees it (``observation.objective``): the larger, the sooner first tokens come.
 
         Raises:
             UserError: the policy's features are not those that are computed here, or no gateway
-                can know them.
+                can know them; or it does not see the weight.
         """
         origin = read_origin(policy.origin)
         _check_features(policy, origin)
         self.num_replicas = len(origin.replicas)
         self._policy = policy
-        self._rule = feature_rule(origin.observation, origin.block_size)
+        weight = _weight(origin, ttft_weight)
+        self._rule = feature_rule(origin.observation, origin.block_size, weight)
         self._estimates = origin.estimates
         sight = new_sight(self.num_replicas, origin.observation.queue_slots)
         self._shown = VidurView(sight, self._estimates)
@@ -52,7 +57,7 @@ class ClusterRouter:
         self._last: float | None = None
 
     @classmethod
-    def load(cls, path: Path | str) -> ClusterRouter:
+    def load(cls, path: Path | str, ttft_weight: float | None = None) -> ClusterRouter:
         """Return a router by the policy in a file of ``vidur-ppo checkpoints export``.
 
         Raises:
@@ -60,7 +65,7 @@ class ClusterRouter:
         """
         policy = RoutingPolicy.load(path)
         try:
-            return cls(policy)
+            return cls(policy, ttft_weight)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
@@ -146,6 +151,19 @@ class ClusterRouter:
         interval[Elapsed.E2E_SUM_S] = sum(done.e2e_s for done in completions)
         interval[Elapsed.TTFT_SUM_S] = sum(done.ttft_s for done in completions)
         self._last = now
+
+
+def _weight(origin: Origin, given: float | None) -> float:
+    if given is None:
+        return origin.ttft_weight
+    if not origin.observation.objective:
+        raise UserError(
+            f"ttft_weight={given:g}: this policy does not see it; give one that was taught with "
+            "observation.objective true (see vidur-ppo pretrain --also), or leave it out"
+        )
+    if not 0.0 <= given < math.inf:
+        raise UserError(f"ttft_weight={given}: a weight is finite and not negative")
+    return given
 
 
 def _check_features(policy: RoutingPolicy, origin: Origin) -> None:

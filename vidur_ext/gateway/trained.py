@@ -17,7 +17,13 @@ from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 
-_FEATURES_DEPEND_ON = ("observation.", "cluster.", "simulation.", "workload.max_tokens")
+_FEATURES_DEPEND_ON = (
+    "observation.",
+    "cluster.",
+    "simulation.",
+    "workload.max_tokens",
+    "lookahead.",
+)
 """Keys of the config, or how they begin."""
 
 

@@ -17,7 +17,7 @@ from vidur_ext.routing.features import observation_schema
 from vidur_ext.versions import package_versions
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.warmstart.cost_labels import CostLabels
-from vidur_ext.warmstart.cost_learning import learn_from_costs
+from vidur_ext.warmstart.cost_learning import Lessons, learn_from_costs
 from vidur_ext.workload.run_workloads import describe_requests, validation_table
 
 PLANNER = "lookahead"
@@ -132,7 +132,7 @@ def _measured(job: tuple[TrainingConfig, str]) -> Measured:
     if router == POLICY:
         schema = observation_schema(config.observation)
         first = CostLabels(config).collect(0, None)
-        policy = learn_from_costs(config, schema, first, lambda report: None).policy
+        policy = learn_from_costs([Lessons(config, first)], schema, lambda report: None).policy
     runs = runs_on_engine(config, engine_cluster(config), router, policy, _workloads(config))
     section = config.evaluation
     objectives = Objectives(section.slo_ttft_s, section.slo_tbt_s)

@@ -36,12 +36,13 @@ _RECENT = 0.05
 
 
 class Known(NamedTuple):
-    """What formulas compute from: what is seen, what earlier decisions have left behind, and how
-    many tokens a KV block holds."""
+    """What formulas compute from: what is seen, what earlier decisions have left behind, how many
+    tokens a KV block holds, and ``lookahead.ttft_weight``."""
 
     sight: Sight
     memory: Memory
     block_size: float
+    ttft_weight: float
 
 
 class Formula(NamedTuple):
@@ -167,6 +168,11 @@ def balance(known: Known) -> float:
     return 1.0 - (most / total - even) / (1.0 - even)
 
 
+@formula("", "natural logarithm of 1 + lookahead.ttft_weight: what routing is to make small")
+def log_ttft_weight(known: Known) -> float:
+    return math.log1p(known.ttft_weight)
+
+
 @formula("s", "since the decision before, 0 at the first")
 def elapsed_s(known: Known) -> float:
     return float(known.sight.interval[Elapsed.DURATION_S])
@@ -178,6 +184,7 @@ class Shown(IntEnum):
     ALWAYS = 0
     ORACLE = 1
     HISTORY = 2
+    OBJECTIVE = 3
 
 
 class Feature(NamedTuple):
@@ -256,6 +263,7 @@ COMMON = (
     Feature("qps_ema", Past.EMA, shown=Shown.HISTORY),
     Feature("qps_trend", Past.TREND, shown=Shown.HISTORY),
     Feature("qps_variance", Past.VARIANCE, shown=Shown.HISTORY),
+    Feature("log_ttft_weight", log_ttft_weight, shown=Shown.OBJECTIVE),
 )
 """Features that all replicas share."""
 
@@ -268,9 +276,12 @@ MEASURED: dict[str, Column | Formula] = {
 """Where the entries of ``TELEMETRY`` come from."""
 
 
-def _shown(section: ObservationSection) -> tuple[int, int, int]:
+_Switches = tuple[int, int, int, int]
+
+
+def _shown(section: ObservationSection) -> _Switches:
     """Return 1 or 0 for each of ``Shown``."""
-    return 1, int(section.output_length == "oracle"), int(section.history)
+    return 1, int(section.output_length == "oracle"), int(section.history), int(section.objective)
 
 
 def observation_schema(section: ObservationSection) -> ObservationSchema:
@@ -287,15 +298,17 @@ def observation_schema(section: ObservationSection) -> ObservationSchema:
 
 
 class FeatureRule(NamedTuple):
-    """shown: 1 or 0 for each of ``Shown``; block_size: tokens in a KV block."""
+    """shown: 1 or 0 for each of ``Shown``; block_size: tokens in a KV block; ttft_weight: as in
+    the config's lookahead group."""
 
-    shown: tuple[int, int, int]
+    shown: _Switches
     history_alpha: float
     block_size: float
+    ttft_weight: float
 
 
-def feature_rule(section: ObservationSection, block_size: int) -> FeatureRule:
-    return FeatureRule(_shown(section), section.history_alpha, float(block_size))
+def feature_rule(section: ObservationSection, block_size: int, ttft_weight: float) -> FeatureRule:
+    return FeatureRule(_shown(section), section.history_alpha, float(block_size), ttft_weight)
 
 
 # Compiled code cannot loop over functions, so that writers are put together from the tables here.
@@ -428,17 +441,19 @@ def _shown_writer(
     """Return a function of (known, rule's ``shown``, out) that writes the features it shows."""
     order = [feature.shown for feature in features]
     assert order == sorted(order), "a row that is not always there stands after those that are"
-    always, oracle, history = (
+    always, oracle, history, objective = (
         writer([feature for feature in features if feature.shown == shown]) for shown in Shown
     )
 
     @compiled
-    def write(known: Known, shown: tuple[int, int, int], out: Floats) -> int:
+    def write(known: Known, shown: _Switches, out: Floats) -> int:
         column = always(known, out, 0)
         if shown[1]:
             column = oracle(known, out, column)
         if shown[2]:
             column = history(known, out, column)
+        if shown[3]:
+            column = objective(known, out, column)
         return column
 
     return write
@@ -505,7 +520,7 @@ def write_observation(
 
     After them telemetry holds the reward's components, which are the caller's.
     """
-    known = Known(sight, memory, rule.block_size)
+    known = Known(sight, memory, rule.block_size, rule.ttft_weight)
     _remember(sight.interval, memory.numbers)
     if rule.shown[_HISTORY]:
         for replica in range(len(replicas)):

@@ -28,11 +28,17 @@ _HEADER = """# Features and rewards
 This page is generated from the code; `python -m vidur_ext.routing.reference > docs/features.md`
 renews it. [method.md](method.md) says why they are what they are, [extending.md](extending.md) how
 to add one. Features marked *oracle* are there with `observation.output_length: "oracle"`, those
-marked *history* with `observation.history`.
+marked *history* with `observation.history`, and those marked *objective* with
+`observation.objective`.
 """
 
 _FOLLOWED = {"outstanding": outstanding, "qps": qps}
-_MARKS = {Shown.ALWAYS: "", Shown.ORACLE: "*oracle*: ", Shown.HISTORY: "*history*: "}
+_MARKS = {
+    Shown.ALWAYS: "",
+    Shown.ORACLE: "*oracle*: ",
+    Shown.HISTORY: "*history*: ",
+    Shown.OBJECTIVE: "*objective*: ",
+}
 
 
 def features_reference() -> str:

@@ -18,6 +18,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.warmstart.taught_policy import Report, TaughtPolicy
 from vidur_ext.warmstart.teaching import teach, teaching_curves
+from vidur_ext.workload.run_workloads import describe_requests
 
 _LOG = logging.getLogger("ppo")
 PRETRAININGS = "pretrain"
@@ -37,6 +38,8 @@ class Pretraining:
     """Set to learn from; None collects new demonstrations."""
     finetune: Path | None = None
     """Policy to begin with; None begins with random weights."""
+    also: tuple[TrainingConfig, ...] = ()
+    """The config on other clusters, for one policy that serves them all."""
 
 
 def pretraining_folder(output_root: Path, output_dir: Path | None) -> RunFolder:
@@ -72,6 +75,13 @@ def run_pretraining(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> T
     with run_log(folder.path / "pretraining.log", config.monitoring.log_level, quiet=quiet):
         _LOG.info("pretraining folder %s", folder.path)
         _LOG.info("workload: %s", wanted.workload)
+        for other in wanted.also:
+            _LOG.info(
+                "and also on %s: %s, L = %g",
+                other.cluster.device_counts(),
+                describe_requests(other.workload),
+                other.lookahead.ttft_weight,
+            )
         monitoring = config.monitoring
         table = folder.warm_start.with_suffix(".csv") if monitoring.csv else None
         events = folder.tensorboard if monitoring.tensorboard else None
@@ -87,6 +97,7 @@ def run_pretraining(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> T
                 watch,
                 demonstrations=wanted.demonstrations,
                 initial=wanted.finetune,
+                also=wanted.also,
             )
         if stopped_early(taught, config):
             _LOG.info(

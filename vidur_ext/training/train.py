@@ -30,6 +30,11 @@ from vidur_ext.training.inputs import PROFILES, TRACE, settings_of
 from vidur_ext.training.instruments import open_instruments
 from vidur_ext.training.origin import Origin, find_origin, log_fresh_start, unfit
 from vidur_ext.training.session import TrainingSession
+from vidur_ext.training.terminal_value import (
+    changes_terminal_value,
+    corrects_costs,
+    learn_terminal_value,
+)
 from vidur_ext.warmstart.external_model import log_same_choices
 from vidur_ext.workload.run_workloads import workload_stream
 from vidur_ext.workload.stream import RequestStream
@@ -183,6 +188,8 @@ def _train(
         )
         if actor is not None:
             log_same_choices(actor, session.learner.policy, session.learner.num_replicas)
+            if corrects_costs(config):
+                learn_terminal_value(config, session.learner)
         if store is not None:
             store.check_space(session.state_dict())
         if loaded is not None:
@@ -228,6 +235,10 @@ def _resume(session: TrainingSession, loaded: LoadedCheckpoint, config: Training
             level = logging.INFO if meant else logging.WARNING
             _LOG.log(level, "changed since the checkpoint: %s", difference)
     session.load_state_dict(loaded.tree, changed)
+    stale = [d.name for d in changed if changes_terminal_value(d.name)]
+    if stale and session.learner.terminal_value is not None:
+        _LOG.info("what look-ahead leaves out is learned anew: %s changed", ", ".join(stale))
+        learn_terminal_value(config, session.learner)
     if loaded.tree["learner"]["updater"]["adamw"] is None:
         _LOG.warning(
             "%s holds no state of AdamW (checkpointing.save_optimizer_state was off): it starts "

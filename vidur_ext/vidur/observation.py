@@ -146,7 +146,8 @@ class Witness:
         """Begin an episode in a stage of the curriculum."""
         replicas = len(estimates.base)
         self._schema = observation_schema(config.observation)
-        self._features = feature_rule(config.observation, block_size)
+        weight = config.lookahead.ttft_weight
+        self._features = feature_rule(config.observation, block_size, weight)
         self._reward = reward_rule(config, scales)
         slots = config.observation.queue_slots
         self._shown = VidurView(new_sight(replicas, slots), estimates)

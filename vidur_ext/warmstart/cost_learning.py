@@ -2,11 +2,13 @@
 
 Every round the policy is fitted to all decisions that were priced so far (dataset aggregation;
 Ross, Gordon and Bagnell 2011). The loss is the mean over states of sum_a pi(a|s) * cost(s, a), of
-costs less their mean over the choices, in standard deviations.
+costs less their mean over the choices, in standard deviations of the cluster's. Several clusters
+take turns, a gradient step each.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,10 +82,48 @@ class _Tensors:
         )
 
 
+class Lessons:
+    """What one cluster teaches: all of its priced decisions so far."""
+
+    def __init__(self, config: TrainingConfig, first: Demonstrations) -> None:
+        """Begin with none.
+
+        Args:
+            first: the first round's decisions; the policy itself routes those of the others.
+        """
+        assert first.priced, "a set is checked before it is loaded, and what is collected has costs"
+        self.config = config
+        self.first = first
+        # It knows no output lengths of the first round: a set of that round teaches the very same.
+        self._labels = CostLabels(config)
+        self._held_share = config.warmstart.holdout_fraction
+        self._train: list[_Tensors] = []
+        self._held_out: list[_Tensors] = []
+
+    def go_on(self, number: int, policy: RoutingPolicy) -> None:
+        """Add the decisions of round ``number``."""
+        decisions = self.first if number == 0 else self._labels.collect(number, policy)
+        # The last simulations are held out, not rows at random: neighbours in time are too alike.
+        held = max(1, round(len(decisions) * self._held_share))
+        held = min(held, len(decisions) - 1)
+        data = _tensors(policy, decisions)
+        self._train.append(_rows(data, slice(None, -held)))
+        self._held_out.append(_rows(data, slice(-held, None)))
+
+    @property
+    def known(self) -> _Tensors:
+        """What is learned from."""
+        return _Tensors.joined(self._train)
+
+    @property
+    def held_out(self) -> _Tensors:
+        """What is judged on."""
+        return _Tensors.joined(self._held_out)
+
+
 def learn_from_costs(
-    config: TrainingConfig,
+    clusters: Sequence[Lessons],
     schema: ObservationSchema,
-    first: Demonstrations,
     watch: Watch,
     *,
     initial: StateDict | None = None,
@@ -94,38 +134,29 @@ def learn_from_costs(
     left as it was drawn.
 
     Args:
-        first: the first round's decisions; the policy itself routes those of the others.
+        clusters: what to learn on; how, the first one's config says.
         initial: state of a policy to begin with. It keeps its feature statistics.
 
     Raises:
         UserError: the decisions were made for other features, or the policy for another network.
     """
-    first.check_schema(schema)
-    assert first.priced, "a set is checked before it is loaded, and what is collected has prices"
-    seed, section = config.training.seed, config.warmstart
+    for cluster in clusters:
+        cluster.first.check_schema(schema)
+    config = clusters[0].config
     policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
     if initial is None:
-        policy.initialize(torch_seed(seed, Purpose.NETWORK_INIT))
-        policy.collect(first.observation())
+        policy.initialize(torch_seed(config.training.seed, Purpose.NETWORK_INIT))
+        for cluster in clusters:
+            policy.collect(cluster.first.observation())
     else:
         policy.load_state_dict(initial)
-    # It knows no output lengths of the first round: a set of that round teaches the very same.
-    labels = CostLabels(config)
-    rng = generator(seed, Purpose.BEHAVIOUR_CLONING)
-    train: list[_Tensors] = []
-    held_out: list[_Tensors] = []
+    rng = generator(config.training.seed, Purpose.BEHAVIOUR_CLONING)
     history: list[RoundReport] = []
-    for number in range(section.rounds):
-        decisions = first if number == 0 else labels.collect(number, policy)
-        # The last simulations are held out, not rows at random: neighbours in time are too alike.
-        held = max(1, round(len(decisions) * section.holdout_fraction))
-        held = min(held, len(decisions) - 1)
-        data = _tensors(policy, decisions)
-        train.append(_rows(data, slice(None, -held)))
-        held_out.append(_rows(data, slice(-held, None)))
-        known = _Tensors.joined(train)
-        _fit(policy, known, config, rng)
-        report = _judge(policy, _Tensors.joined(held_out), number, len(known.costs))
+    for number in range(config.warmstart.rounds):
+        for cluster in clusters:
+            cluster.go_on(number, policy)
+        _fit(policy, [cluster.known for cluster in clusters], config, rng)
+        report = _judge(policy, clusters, number)
         history.append(report)
         watch(report)
     return TaughtPolicy(policy, len(history) - 1, history)
@@ -145,15 +176,24 @@ def _rows(data: _Tensors, rows: slice) -> _Tensors:
 
 
 def _fit(
-    policy: RoutingPolicy, labels: _Tensors, config: TrainingConfig, rng: np.random.Generator
+    policy: RoutingPolicy,
+    clusters: Sequence[_Tensors],
+    config: TrainingConfig,
+    rng: np.random.Generator,
 ) -> None:
     section = config.warmstart
-    saved = labels.costs.mean(dim=1, keepdim=True) - labels.costs
-    gain = within_deviations(saved, config.ppo_config.advantage_clip)
+    gains = [
+        within_deviations(
+            labels.costs.mean(dim=1, keepdim=True) - labels.costs, config.ppo_config.advantage_clip
+        )
+        for labels in clusters
+    ]
     optimizer = AdamW(policy.network.parameters(), learning_rate=section.learning_rate)
-    for step in range(section.steps_per_round):
-        progress = step / section.steps_per_round
+    steps = section.steps_per_round * len(clusters)
+    for step in range(steps):
+        progress = step / steps
         optimizer.learning_rate = section.learning_rate * (1.0 - (1.0 - _FINAL_RATE) * progress)
+        labels, gain = clusters[step % len(clusters)], gains[step % len(clusters)]
         drawn: NDArray[np.int64] = rng.integers(0, len(gain), section.batch_size)
         rows = torch.from_numpy(drawn)
         logits, _ = policy.network(labels.replicas[rows], labels.context[rows])
@@ -166,14 +206,19 @@ def _fit(
 
 
 @torch.no_grad()
-def _judge(policy: RoutingPolicy, held_out: _Tensors, number: int, labels: int) -> RoundReport:
-    logits, _ = policy.network(held_out.replicas, held_out.context)
-    chosen = held_out.costs.gather(1, logits.argmax(dim=1, keepdim=True)).squeeze(1)
-    best = held_out.costs.amin(dim=1)
+def _judge(policy: RoutingPolicy, clusters: Sequence[Lessons], number: int) -> RoundReport:
+    regret, at_random, agreed = [], [], []
+    for held_out in (cluster.held_out for cluster in clusters):
+        logits, _ = policy.network(held_out.replicas, held_out.context)
+        chosen = held_out.costs.gather(1, logits.argmax(dim=1, keepdim=True)).squeeze(1)
+        best = held_out.costs.amin(dim=1)
+        regret.append(chosen - best)
+        at_random.append(held_out.costs.mean(dim=1) - best)
+        agreed.append((chosen == best).float())
     return RoundReport(
         number,
-        labels,
-        float((chosen - best).mean()),
-        float((held_out.costs.mean(dim=1) - best).mean()),
-        float((chosen == best).float().mean()),
+        sum(len(cluster.known.costs) for cluster in clusters),
+        float(torch.cat(regret).mean()),
+        float(torch.cat(at_random).mean()),
+        float(torch.cat(agreed).mean()),
     )

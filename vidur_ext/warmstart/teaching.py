@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from vidur_ext.routing.features import observation_schema
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.warmstart.behaviour_cloning import clone_behaviour
 from vidur_ext.warmstart.cost_labels import CostLabels
-from vidur_ext.warmstart.cost_learning import learn_from_costs
+from vidur_ext.warmstart.cost_learning import Lessons, learn_from_costs
 from vidur_ext.warmstart.demonstrations import Demonstrations
 from vidur_ext.warmstart.sets import open_set
 from vidur_ext.warmstart.taught_policy import Report, TaughtPolicy, Watch
@@ -81,6 +81,7 @@ def teach(
     *,
     demonstrations: Path | None = None,
     initial: Path | None = None,
+    also: Sequence[TrainingConfig] = (),
 ) -> TaughtPolicy:
     """Make ``pretrained_actor.pt`` as ``warmstart.method`` says, and tell how it came about.
 
@@ -88,6 +89,7 @@ def teach(
         watch: is told of every step.
         demonstrations: set to learn from, with costs that of the first round; None collects.
         initial: file of a policy to begin with; with costs it routes the first round as well.
+        also: with costs: ``config`` on other clusters, for one policy that serves them all.
 
     Raises:
         UserError: the set or the policy cannot be used, or the disk refuses.
@@ -105,7 +107,10 @@ def teach(
     if config.warmstart.method == "imitation":
         taught = clone_behaviour(config, schema, data, watch, initial=state)
     else:
-        taught = learn_from_costs(config, schema, data, watch, initial=state)
+        clusters = [Lessons(config, data)]
+        for other in also:
+            clusters.append(Lessons(other, new_demonstrations(other, _LOG.info, begun)))
+        taught = learn_from_costs(clusters, schema, watch, initial=state)
     steps = [report.to_dict() for report in taught.history]
     document = {"method": config.warmstart.method, "best": taught.best, "history": steps}
     with disk_errors(folder.warm_start, *_REFUSED):

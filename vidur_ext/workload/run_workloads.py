@@ -97,7 +97,18 @@ def demonstration_table(
     config: TrainingConfig, index: int, count: int, load_level: float
 ) -> RequestTable:
     """Return the requests of demonstration ``index``, at a load level."""
-    purpose = Purpose.DEMONSTRATION_WORKLOAD
+    return _practice_table(config, Purpose.DEMONSTRATION_WORKLOAD, index, count, load_level)
+
+
+def branch_table(config: TrainingConfig, index: int, count: int, load_level: float) -> RequestTable:
+    """Return the requests of simulation ``index`` that branches, at a load level."""
+    return _practice_table(config, Purpose.BRANCH_WORKLOAD, index, count, load_level)
+
+
+def _practice_table(
+    config: TrainingConfig, purpose: Purpose, index: int, count: int, load_level: float
+) -> RequestTable:
+    """Return requests to learn from; of a trace they are those of its training part."""
     if config.workload.source == "trace":
         return workload_stream(config, purpose).window(index * count, count).at_rate(load_level)
     return workload_stream(config, purpose, index).window(0, count).at_rate(load_level)

@@ -15,7 +15,7 @@ from ppo_scheduler.state import StateDict
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """Version of the manifest and of the tree that this program writes."""
 
 
@@ -126,6 +126,11 @@ def _tree_from_4(tree: StateDict) -> StateDict:
     }
 
 
+def _tree_from_5(tree: StateDict) -> StateDict:
+    """Version 5 took the costs of choices as they are."""
+    return {**tree, "learner": {**tree["learner"], "terminal_value": None}}
+
+
 def _flat(tensors: Iterable[Tensor]) -> Tensor | None:
     """Return all numbers in one tensor, None if there are none."""
     import torch  # takes seconds; those who only read manifests do without
@@ -143,11 +148,13 @@ _MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
     _unchanged,
     _unchanged,
     _unchanged,
+    _unchanged,
 ]
 _TREE_STEPS: list[Callable[[StateDict], StateDict]] = [
     _tree_from_1,
     _tree_from_2,
     _tree_from_3,
     _tree_from_4,
+    _tree_from_5,
 ]
 assert len(_MANIFEST_STEPS) == len(_TREE_STEPS) == SCHEMA_VERSION - 1

@@ -32,6 +32,11 @@ class ObservationSection(Section):
     history: bool = key(
         True, "add per-replica and global history: deltas, moving averages, trend, variance"
     )
+    objective: bool = key(
+        False,
+        "add lookahead.ttft_weight: one policy then serves clusters that weigh time to first "
+        "token differently; see vidur-ppo pretrain --also",
+    )
     history_alpha: float = key(
         0.1, "weight of the newest value in the moving averages of the history", gt=0, le=1
     )

@@ -29,6 +29,7 @@ from ppo_scheduler.ppo.schedules import (
     kl_coefficient,
     learning_rate_factor,
 )
+from ppo_scheduler.ppo.terminal_value import TerminalValue
 from ppo_scheduler.ppo.update import (
     Batch,
     Coefficients,
@@ -102,6 +103,8 @@ class Learner:
             priced=ppo.advantage == "counterfactual",
         )
         self.action_log = ActionLog(num_envs)
+        self.terminal_value: TerminalValue | None = None
+        """Added to the costs of choices; None takes them as they are."""
         self.global_step = 0
         self.ppo_step = 0
         self.updates = 0
@@ -146,6 +149,8 @@ class Learner:
                 better, and only differences within a row count. None if it never ``asks``.
         """
         assert (costs is None) == (self.asks() is None), "costs are given if they are asked for"
+        if costs is not None and self.terminal_value is not None:
+            costs = self.terminal_value.add_to(costs, observation)
         if self._pending is None:
             reward = np.zeros_like(reward)
         else:
@@ -177,6 +182,11 @@ class Learner:
         self.global_step += len(action)
         self._after_decision()
         return action
+
+    def new_terminal_value(self) -> TerminalValue:
+        """Return one that has learned nothing yet, for what this learner sees."""
+        config, schema = self.config, self.policy.schema
+        return TerminalValue(schema, config.actor_critic_architecture, config.observation.clip)
 
     def abandon_episodes(self) -> None:
         """Let the next decisions open new episodes, although the last ones have not ended."""
@@ -342,6 +352,7 @@ class Learner:
         return {
             **{name: part.state_dict() for name, part in self._parts.items()},
             "updater": self.updater.state_dict(with_optimizer=with_optimizer),
+            "terminal_value": value.state_dict() if (value := self.terminal_value) else None,
             "counters": {
                 "global_step": self.global_step,
                 "ppo_step": self.ppo_step,
@@ -355,6 +366,10 @@ class Learner:
             if name != "guard" or same_cluster:
                 part.load_state_dict(state[name])
         self.updater.load_state_dict(state["updater"])
+        self.terminal_value = None
+        if (learned := state["terminal_value"]) is not None:
+            self.terminal_value = self.new_terminal_value()
+            self.terminal_value.load_state_dict(learned)
         counters = state["counters"]
         self.global_step = counters["global_step"]
         self.ppo_step = counters["ppo_step"]

@@ -111,7 +111,8 @@ def test_version_1_keeps_all_it_says():
     old, new = raw_tree(1), load_named(golden(1)).tree
     moved = {"pending", "action_log", "action_rng", "num_replicas", "num_envs", "rollout"}
     moved |= {"optimizer", "reference"}
-    assert set(new["learner"]) == set(old["learner"]) - moved - {"schedules"}
+    kept = set(old["learner"]) - moved - {"schedules"}
+    assert set(new["learner"]) == kept | {"terminal_value"}
     assert new["rollout"]["action_rng"] == old["learner"]["action_rng"]
     assert new["rollout"]["buffer"]["filled"] == old["learner"]["rollout"]["filled"]
     assert new["rollout"]["action_log"]["actions"][0].tolist() == (
@@ -200,6 +201,7 @@ def test_the_manifest_we_write_has_the_names_of_its_version():
 
 def test_the_learner_we_save_has_the_names_of_its_version(make_learner, make_task):
     learner, task = make_learner(), make_task()
+    learner.terminal_value = learner.new_terminal_value()
     for _ in range(150):
         task.step(learner)
     state, saved = learner.state_dict(), raw_tree(SCHEMA_VERSION)

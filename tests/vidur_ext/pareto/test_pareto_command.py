@@ -20,7 +20,7 @@ from vidur_ext.evaluation.runner import runs_on_engine
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.warmstart.cost_labels import CostLabels
-from vidur_ext.warmstart.cost_learning import learn_from_costs
+from vidur_ext.warmstart.cost_learning import Lessons, learn_from_costs
 from vidur_ext.workload.run_workloads import validation_table
 
 WEIGHTS = (30.0, 0.0)
@@ -116,7 +116,7 @@ def test_a_policy_is_taught_with_its_weight_and_measured(report):
         config = with_weight(report.config, weight)
         first = CostLabels(config).collect(0, None)
         schema = observation_schema(config.observation)
-        taught = learn_from_costs(config, schema, first, lambda report: None)
+        taught = learn_from_costs([Lessons(config, first)], schema, lambda report: None)
         here = routed_here(config, "policy", taught.policy)
         assert report.figures("policy", weight) == pytest.approx(here, rel=1e-12)
     assert report.figures("policy", 0.0) != report.figures("policy", 30.0)

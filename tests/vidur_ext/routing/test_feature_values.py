@@ -302,7 +302,7 @@ def test_every_kind_of_source_is_written_from_any_column_on():
     memory.numbers[Remembered.COMPLETION_RATE] = 0.5
     memory.outstanding[Past.PEAK] = [11, 12]
     memory.qps[Past.TREND] = 5
-    known = features.Known(sight, memory, 16.0)
+    known = features.Known(sight, memory, 16.0, 8.0)
     rows = [
         Feature(f"row{number}", source)
         for number, source in enumerate(

@@ -25,6 +25,7 @@ OBSERVED = {
     3: ObservationSection(),
     4: ObservationSection(),
     5: ObservationSection(),
+    6: ObservationSection(),
 }
 """What the policies in the golden checkpoints see."""
 assert len(OBSERVED) == SCHEMA_VERSION

@@ -13,7 +13,7 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import ObservationSchema
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.warmstart.cost_labels import CostLabels
-from vidur_ext.warmstart.cost_learning import RoundReport, learn_from_costs
+from vidur_ext.warmstart.cost_learning import Lessons, RoundReport, learn_from_costs
 from vidur_ext.warmstart.demonstrations import Demonstrations
 from vidur_ext.warmstart.taught_policy import TaughtPolicy
 
@@ -50,7 +50,7 @@ def learn(make_config):
 
     def run(data: Demonstrations, watch=lambda report: None, initial=None, **keys) -> TaughtPolicy:
         config = make_config(warmstart={**FIT, **keys})
-        return learn_from_costs(config, SCHEMA, data, watch, initial=initial)
+        return learn_from_costs([Lessons(config, data)], SCHEMA, watch, initial=initial)
 
     return run
 
@@ -177,7 +177,7 @@ def taught_on(make_config):
         config = make_config(**{**CLUSTER, "warmstart": {**CLUSTER["warmstart"], **warmstart}})
         first = CostLabels(config).collect(0, None)
         schema = observation_schema(config.observation)
-        return learn_from_costs(config, schema, first, lambda report: None)
+        return learn_from_costs([Lessons(config, first)], schema, lambda report: None)
 
     return run
 

@@ -2,7 +2,8 @@
 
 Once for each version, when ``SCHEMA_VERSION`` has just been raised; those of earlier versions never
 change. They were made likewise by the programs of their time: a small training on real
-observations, stopped inside an episode with a half full rollout.
+observations, stopped inside an episode with a half full rollout. From version 6 on it begins with a
+policy, so that there is all that a warm start brings.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import tempfile
 from pathlib import Path
 
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
+from ppo_scheduler.policy.routing_policy import RoutingPolicy, save_policy
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.routing.features import observation_schema
 from vidur_ext.training.train import Job, run_training
+from vidur_ext.warmstart.cost_labels import CostLabels
 
 SETTINGS = {
     "training": {"total_requests": 240, "episode_requests": 40},
@@ -33,7 +37,9 @@ SETTINGS = {
     },
     "monitoring": {"tensorboard": False, "progress_bar": False, "log_level": "warning"},
     "parallel_training": {"num_envs": 2},
+    "terminal_value": {"decisions": 64, "horizon": 2, "steps": 10},
     "cluster": {"num_replicas": 2},
+    "warmstart": {"labels_per_round": 64},
 }
 REQUESTS = 100
 
@@ -48,13 +54,24 @@ def main() -> None:
         here = os.getcwd()
         os.chdir(folder)
         try:
-            run_training(Job(config, run_dir="run", stop_at_requests=REQUESTS))
+            actor = Path("actor.pt")
+            save_policy(_policy(config), actor)
+            job = Job(config, run_dir="run", stop_at_requests=REQUESTS, pretrained_actor=actor)
+            run_training(job)
         finally:
             os.chdir(here)
         [checkpoint] = Path(folder, "checkpoints").glob("checkpoint_step_*50.pt")
         target.mkdir()
         for file in (checkpoint, checkpoint.with_suffix(".json")):
             shutil.copy(file, target)
+
+
+def _policy(config: TrainingConfig) -> RoutingPolicy:
+    schema = observation_schema(config.observation)
+    policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
+    policy.initialize(0)
+    policy.collect(CostLabels(config).collect(0, None).observation())
+    return policy
 
 
 if __name__ == "__main__":
