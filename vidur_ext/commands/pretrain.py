@@ -144,9 +144,11 @@ def _run(
 ) -> tuple[RunFolder, TaughtPolicy]:
     from ppo_scheduler.errors import Interrupted
     from vidur_ext.runs.pretraining import Pretraining, pretraining_folder, run_pretraining
-    from vidur_ext.workload.run_workloads import describe_workload
+    from vidur_ext.workload.run_workloads import describe_requests, describe_workload
 
     # Before there is a folder: a trace that is missing leaves none behind.
+    for other in also:
+        describe_requests(other.workload)
     wanted = Pretraining(config, describe_workload(config), demonstrations, finetune, also)
     folder = pretraining_folder(Path(config.training.output_root), output_dir)
     try:

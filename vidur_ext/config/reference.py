@@ -42,6 +42,7 @@ Relative paths (`training.output_root`, `checkpointing.checkpoint_dir`, `workloa
 |---|---|
 | `configs/ppo_warmstart.json` | every key with its default |
 | `configs/quick_test.json` | the whole job made small, to see that all of it works |
+| `configs/generalist.json` | to be taught on several clusters: `vidur-ppo pretrain --also` |
 | `configs/scenarios/bursty.json` | the default load in harder bursts (coefficient of variation 4) |
 | `configs/scenarios/code_heavy.json` | mostly code completion: long prompts, short outputs |
 | `configs/scenarios/overload.json` | more requests than the cluster can serve: queues grow |

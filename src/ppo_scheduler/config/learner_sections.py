@@ -169,8 +169,8 @@ class KLSection(Section):
     """KL to the frozen warm-start policy."""
 
     initial_coef: float = key(0.2, "weight of KL(policy || reference) at step 0", ge=0)
-    final_coef: float = key(0.0, "weight after the decay, kept from then on", ge=0)
-    decay_steps: int = key(1_000_000, "length of the decay", unit="decisions", ge=1)
+    final_coef: float = key(0.02, "weight after the decay, kept from then on", ge=0)
+    decay_steps: int = key(500_000, "length of the decay", unit="decisions", ge=1)
 
 
 class StabilizationSection(Section):

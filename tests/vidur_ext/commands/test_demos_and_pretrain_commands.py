@@ -66,6 +66,45 @@ def test_a_refusal_says_why_and_leaves_nothing_that_looks_like_a_result(run, wor
     assert not list(Path.cwd().glob("outputs/*/*"))
 
 
+@pytest.fixture
+def other_config(tmp_path):
+    """Write a config of another cluster; return its name."""
+
+    def write(**groups):
+        Path("other.json").write_text(json.dumps({"cluster": {"num_replicas": 2}, **groups}))
+        return "other.json"
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("groups", "words", "reason"),
+    [
+        ({}, ["--set", "warmstart.method=imitation"], "learns on one cluster"),
+        ({}, ["--demonstrations", "configs"], "are of one cluster"),
+        (
+            {"observation": {"queue_slots": 5}}, [],
+            "observation.queue_slots is 5 there and 2 in the config",
+        ),
+        ({"cluster": {"replicas": 3}}, [], "other.json"),
+        ({"workload": {"source": "trace", "trace_file": "none.csv"}}, [], "no such trace file"),
+    ],
+)  # fmt: skip
+def test_a_cluster_that_one_policy_cannot_learn_on_is_refused(
+    run, other_config, groups, words, reason
+):
+    assert reason in refusal(run("pretrain", "--also", other_config(**groups), *words))
+    assert not Path("outputs").exists()
+
+
+def test_another_clusters_engine_must_price_choices(run, other_config):
+    on_vidur = {
+        "simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1},
+        "ppo_config": {"advantage": "gae"}, "warmstart": {"method": "imitation"},
+    }  # fmt: skip
+    assert "compiled" in refusal(run("pretrain", "--also", other_config(**on_vidur)))
+
+
 def test_before_anything_was_collected_there_is_nothing_to_list_or_delete(run):
     assert json.loads(run("demos", "list", "--json").stdout)["sets"] == []
     assert json.loads(run("demos", "clean", "--yes", "--json").stdout)["deleted"] == []

@@ -95,6 +95,7 @@ def test_every_number_is_equal(data, draw_case, vidur_config):
         output_length=data.draw(st.sampled_from(["hidden", "oracle"])),
         queue_slots=data.draw(st.sampled_from([0, 2, 5])),
         history=data.draw(st.booleans()),
+        objective=data.draw(st.booleans()),
     )
     reward = RewardSection(mode=data.draw(st.sampled_from(REWARD_MODES)))
     num_envs = data.draw(st.integers(1, min(4, len(case.table))))

@@ -84,6 +84,31 @@ def test_route_is_the_policy_of_what_is_seen(make_config, exported) -> None:
     )
 
 
+def test_what_a_first_token_weighs_is_a_dial_of_policies_that_see_it(make_config, exported):
+    seeing = {"observation": {"objective": True}, "lookahead": {"ttft_weight": 3.0}}
+    file = exported(make_config(**seeing))
+    seen = [
+        ClusterRouter.load(file, weight).see(cluster(), 100).context for weight in (None, 3.0, 19.0)
+    ]
+    assert seen[0].tolist() == seen[1].tolist()
+    assert seen[0][-1] == pytest.approx(math.log(4.0))
+    assert seen[2][-1] == pytest.approx(math.log(20.0))
+
+
+@pytest.mark.parametrize(
+    ("sees", "weight", "message"),
+    [
+        (False, 3.0, "ttft_weight=3: this policy does not see it"),
+        (True, -1.0, "ttft_weight=-1.0: a weight is finite and not negative"),
+        (True, math.nan, "ttft_weight=nan"),
+    ],
+)
+def test_a_weight_that_cannot_be_is_refused(make_config, exported, sees, weight, message):
+    file = exported(make_config(observation={"objective": sees}))
+    with pytest.raises(UserError, match=message):
+        ClusterRouter.load(file, weight)
+
+
 def test_completions_and_queues_are_seen(make_config, exported) -> None:
     file = exported(make_config())
     policy, router = RoutingPolicy.load(file), ClusterRouter.load(file)

@@ -151,6 +151,16 @@ def test_a_waiting_request_more_moves_the_history(decide):
         assert (second, third) == ((3, 1) if same else (0, 0)), name
 
 
+@pytest.mark.shows("observation.objective")
+def test_what_a_first_token_weighs_is_shown_if_it_is_wanted(decide):
+    """L is 8 by default: log(1 + 8)."""
+    _, without, _ = decide((snapshot(), NOTHING))
+    _, common, _ = decide((snapshot(), NOTHING), section={"objective": True})
+    assert "log_ttft_weight" not in without
+    assert list(common)[-1] == "log_ttft_weight"
+    assert common["log_ttft_weight"] == pytest.approx(2.1972, abs=1e-4)
+
+
 def test_more_slots_show_more_of_the_queue(decide):
     queue = tuple(QueuedRequest(3.0 - slot, 100 + slot) for slot in range(5))
     seen = ClusterSnapshot(10.0, snapshot().table, (queue, queue[:1], ()))

@@ -198,6 +198,29 @@ def test_rounds_are_as_many_as_said_and_the_first_ones_the_same(taught_on):
     assert one[0] == three[0]
 
 
+def test_several_clusters_teach_one_policy(make_config):
+    """Each is learned on: its regret falls far below chance, though they have unlike replicas."""
+    groups = {**CLUSTER, "warmstart": {**CLUSTER["warmstart"], "rounds": 2}}
+    configs = [
+        make_config(**groups),
+        make_config(**groups, cluster={"num_replicas": 2, "devices": ["h100", "a100"]}),
+    ]
+    schema = observation_schema(configs[0].observation)
+
+    def cluster(config):
+        return Lessons(config, CostLabels(config).collect(0, None))
+
+    def learn_on(*chosen):
+        return learn_from_costs([cluster(one) for one in chosen], schema, lambda report: None)
+
+    both = learn_on(*configs)
+    assert both.report.labels == sum(learn_on(one).report.labels for one in configs)
+    assert both.report.regret < 0.25 * both.report.regret_at_random
+    statistics = both.policy.state_dict()["replica_statistics"]
+    seen = [cluster(one).first.replicas for one in configs]
+    assert statistics["count"] == sum(replicas[..., 0].size for replicas in seen)
+
+
 def test_equal_seeds_teach_to_the_bit(taught_on):
     short = {"rounds": 2, "labels_per_round": 100, "steps_per_round": 20}
     first, second = taught_on(**short), taught_on(**short)
