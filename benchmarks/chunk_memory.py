@@ -7,7 +7,6 @@ the one before, with the default settings.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,10 @@ from harness import run_benchmark
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.chunk_process import Signals, last_lines, run_chunk
 from vidur_ext.runs.chunk_record import plan
 from vidur_ext.runs.chunk_trainer import chunk_flags
+from vidur_ext.runs.ownership import owned_run
 from vidur_ext.runs.pipeline import training_job
 from vidur_ext.runs.start import Start
 
@@ -45,16 +44,18 @@ def measure(quick: bool) -> dict[str, float]:
     size, chunks = (2000, 4) if quick else (200_000, 20)
     peaks = []
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as root:
-        start = Start(_config(Path(root), chunks * size))
-        folder = RunFolder.at(Path(root) / "run")
-        for part in plan(chunks * size, size):
-            start = replace(start, load_checkpoint="latest" if part.start else None)
-            job = training_job(start, folder, start.load_checkpoint, part.stop)
-            log = folder.chunk_log(part.chunk_id)
-            ended = run_chunk(chunk_flags(job, folder), log, Signals(), lambda: None)
-            if ended.status != 0:
-                raise UserError("\n".join([f"chunk {part.chunk_id} {ended}", *last_lines(log, 5)]))
-            peaks.append(ended.peak_rss_mb)
+        start = Start(_config(Path(root), chunks * size), run_dir=Path(root) / "run")
+        with owned_run(start) as owned:
+            for part in plan(chunks * size, size):
+                job = training_job(start, owned, "latest" if part.start else None, part.stop)
+                log, lock = owned.folder.chunk_log(part.chunk_id), owned.owner.lock
+                assert lock is not None
+                flags = chunk_flags(job, owned.folder, lock)
+                ended = run_chunk(flags, log, Signals(), lambda: None, handles=[lock])
+                if ended.status != 0:
+                    end = last_lines(log, 5)
+                    raise UserError("\n".join([f"chunk {part.chunk_id} {ended}", *end]))
+                peaks.append(ended.peak_rss_mb)
     slope, first = np.polyfit(np.arange(len(peaks)), peaks, 1)
     return {
         "chunks": len(peaks),

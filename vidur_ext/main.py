@@ -15,6 +15,7 @@ from vidur.utils.random import set_seeds
 
 from vidur_ext.exits import exit_status
 from vidur_ext.processes import end_with_parent
+from vidur_ext.run_folder import Owner
 from vidur_ext.training.train import Job, run_training
 from vidur_ext.vidur.flags import (
     check_servable,
@@ -54,6 +55,7 @@ def job_of(config: Any, flags: Sequence[str]) -> Job:
         load_checkpoint=scheduler.load_checkpoint,
         stop_at_requests=scheduler.stop_at_requests,
         stream=None if requests is None else TraceStream(requests),
+        owner=None if scheduler.lock is None else Owner(scheduler.lock),
     )
 
 

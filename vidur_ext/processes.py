@@ -66,7 +66,9 @@ _VARIABLE = "PPO_SCHEDULER_PARENT"
 _PR_SET_PDEATHSIG = 1
 
 
-def start_child(module: str, arguments: Sequence[str], output: BinaryIO) -> subprocess.Popen[bytes]:
+def start_child(
+    module: str, arguments: Sequence[str], output: BinaryIO, handles: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     """Start ``python -m module``, which must call ``end_with_parent``, without a terminal.
 
     It is in a session of its own, so that a Ctrl-C reaches it from here alone: a second one from
@@ -74,6 +76,7 @@ def start_child(module: str, arguments: Sequence[str], output: BinaryIO) -> subp
 
     Args:
         output: file that gets what it prints.
+        handles: open files that it inherits, under the same numbers.
     """
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -82,6 +85,7 @@ def start_child(module: str, arguments: Sequence[str], output: BinaryIO) -> subp
         stderr=subprocess.STDOUT,
         env=child_environment(),
         start_new_session=True,
+        pass_fds=handles,
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from typing_extensions import Self
 from ppo_scheduler.errors import UserError
 
 _POLL_S = 0.1
+_PROCESS = re.compile(rb"(\d{1,31}\n)?")
+"""What a lock holds."""
 
 
 @contextmanager
@@ -86,7 +89,8 @@ def sync_folder(folder: Path) -> None:
 class FileLock:
     """Holds a file until it is released or the process ends, however it ends.
 
-    The file names its holder's process. It stays: deleting it could let two holders in.
+    The file names its holder's process. It stays: deleting it could let two holders in. Children
+    that are given ``handle`` hold it too, until the last of them ends.
     """
 
     def __init__(self, path: Path, doing: str) -> None:
@@ -96,22 +100,51 @@ class FileLock:
             doing: what its holder does in the folder, and the way out, for the error.
 
         Raises:
-            UserError: somebody holds it; the text names the process.
+            UserError: somebody holds it, the text names the process; or it is another's file.
             OSError: the file cannot be opened or locked.
         """
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        self._become(path, handle)
         try:
-            if not _locked(self._handle):
-                raise _held(path, self._handle, doing)
-            os.ftruncate(self._handle, 0)
-            os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+            if not _locked(handle):
+                raise _held(path, handle, doing)
+            _check_content(path, handle)
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
         except BaseException:
-            os.close(self._handle)
+            os.close(handle)
             raise
+
+    @classmethod
+    def lent(cls, path: Path, handle: int) -> Self:
+        """Hold a lock together with the process, or the part of this one, that took it.
+
+        Args:
+            handle: that of the lock.
+
+        Raises:
+            OSError: there is no such handle.
+        """
+        lock = cls.__new__(cls)
+        lock._become(path, os.dup(handle))
+        return lock
+
+    def _become(self, path: Path, handle: int) -> None:
+        self._path = path
+        self.handle = handle
+        """For children, to be inherited, and for ``lent``."""
+
+    def stands(self) -> bool:
+        """Tell whether the file is still where it was taken: others would take what is there."""
+        try:
+            there = os.stat(self._path, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self.handle))
 
     def release(self) -> None:
         """Let others take it."""
-        os.close(self._handle)
+        os.close(self.handle)
 
     def __enter__(self) -> Self:
         return self
@@ -135,12 +168,11 @@ def wait_until_free(
         waiting: is told the holder's process, once, if there is one.
 
     Raises:
-        UserError: somebody still holds it after ``patience_s``.
+        UserError: somebody still holds it after ``patience_s``, or it may not be opened.
     """
-    try:
-        handle = os.open(path, os.O_RDWR)
-    except OSError:
-        return  # nobody ever held it
+    handle = _existing(path)
+    if handle is None:
+        return
     try:
         deadline = time.monotonic() + patience_s
         told = False
@@ -161,15 +193,38 @@ def share(stream: IO[Any]) -> None:
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether any process holds a file, shared or not."""
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except OSError:
+    """Tell whether any process holds a file, shared or not.
+
+    Raises:
+        UserError: it may not be opened.
+    """
+    handle = _existing(path)
+    if handle is None:
         return False
     try:
         return not _locked(handle)
     finally:
         os.close(handle)
+
+
+def _existing(path: Path) -> int | None:
+    """Return a handle of a file that may be held, None if there is none: nobody holds that."""
+    way_out = "Ask its owner for the right to read it"
+    with disk_errors(path, "whether a process holds it cannot be seen", way_out):
+        try:
+            return os.open(path, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+
+def _check_content(path: Path, handle: int) -> None:
+    """Refuse to overwrite what is no lock: it may be another name of somebody's file."""
+    content = os.pread(handle, 33, 0)
+    if not _PROCESS.fullmatch(content):
+        raise UserError(
+            f"{path}: is in the place of a lock but holds something else, which is left alone; "
+            "move it away"
+        )
 
 
 def _locked(handle: int) -> bool:

@@ -179,7 +179,7 @@ class Place:
         return {
             str(path): path.stat().st_mtime_ns
             for path in (self.path / "outputs").rglob("*")
-            if path.is_file() and path.name not in (".lock", ".driver.lock")
+            if path.is_file() and path.name not in (".lock", ".run.lock")
         }
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ppo_scheduler.files import is_held
+from vidur_ext.runs.chunk_record import read_progress, write_progress
+
 SLICES = ["--chunk-mode", "--chunk-size", "100", "--total-requests", "300"]
 
 
@@ -90,7 +93,8 @@ def test_chunks_train_every_request_once_to_the_same_bits(once, plain):
     place, result = once
     assert same_weights(place, plain)
     progress = place.progress
-    assert progress["schema_version"] == 1
+    assert progress["schema_version"] == 2
+    assert progress["run_id"] == place.manifest["facts"]["run_id"]
     assert (progress["status"], progress["requests_done"]) == ("completed", 300)
     assert (progress["completed_chunks"], progress["total_chunks"]) == (3, 3)
     assert [chunk["requests"] for chunk in progress["chunks"]] == [100, 100, 100]
@@ -125,7 +129,7 @@ def test_a_completed_training_says_so_and_does_nothing(chunked):
     before = chunked.files()
     result = chunked.run("--chunk-mode", "--total-requests", "300")
     assert result.returncode == 0, result.stderr
-    assert "all 300 requests are trained already, in 3 chunks" in result.stdout
+    assert "this training is finished: all 300 requests are trained already" in result.stdout
     assert chunked.run(*SLICES, "--quiet").stdout == ""
     assert chunked.files() == before
 
@@ -271,13 +275,13 @@ def test_a_damaged_progress_file_is_made_anew_from_the_checkpoints(chunked, plai
 
 
 def test_lost_checkpoints_are_explained_and_never_trained_over(chunked):
-    document = chunked.progress
-    last = {**document["chunks"][2], "status": "pending"}
+    progress = read_progress(chunked.progress_file)
+    last = progress.chunks[2].model_copy(update={"status": "pending"})
     unfinished = {
-        **document, "status": "running", "end_time": None, "completed_chunks": 2,
-        "chunks": [*document["chunks"][:2], last],
+        "status": "running", "end_time": None, "completed_chunks": 2,
+        "chunks": (*progress.chunks[:2], last),
     }  # fmt: skip
-    chunked.progress_file.write_text(json.dumps(unfinished))
+    write_progress(chunked.progress_file, progress.model_copy(update=unfinished))
     interrupted_after_one_chunk(chunked)
     before = chunked.files()
     result = chunked.run(*SLICES)
@@ -289,11 +293,11 @@ def test_lost_checkpoints_are_explained_and_never_trained_over(chunked):
 @pytest.mark.slow
 def test_a_second_driver_is_refused(place, until):
     first = place.start(*SLICES)
-    until(lambda: bool(list((place.path / "outputs").glob("*/run_*/.driver.lock"))), first)
+    until(lambda: bool(list((place.path / "outputs").glob("*/run_*/.run.lock"))), first)
     until(lambda: bool(list((place.path / "outputs").glob("*/*/training_progress.json"))), first)
     result = place.run(*SLICES)
     assert result.returncode == 2
-    assert f"process {first.pid} is training there in chunks" in result.stderr
+    assert f"process {first.pid} is training there" in result.stderr
     first.terminate()
     first.communicate(timeout=60)
 
@@ -354,3 +358,15 @@ def test_without_a_comparison_a_completed_training_makes_it(chunked):
 def test_quiet_chunks_print_nothing_when_all_is_well(place):
     result = place.run(*SLICES, "--quiet")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_between_chunks_nobody_can_take_the_checkpoint_folder(place, until):
+    driver = place.start(*SLICES)
+    lock = place.path / "outputs" / "checkpoints" / ".lock"
+    until(lambda: bool(list((place.path / "outputs").glob("*/*/training_progress.json"))), driver)
+    free = 0
+    while place.progress["status"] != "completed" and driver.poll() is None:
+        free += not is_held(lock)
+    driver.communicate(timeout=60)
+    assert (driver.returncode, free) == (0, 0)

@@ -140,3 +140,41 @@ def test_what_is_not_there_is_not_held(path):
     assert not is_held(path)
     wait_until_free(path, DOING, 0.0, print)
     assert not path.exists()
+
+
+def test_a_lock_stands_only_where_it_was_taken(path):
+    with FileLock(path, DOING) as lock:
+        assert lock.stands()
+        path.rename(path.with_name("moved"))
+        assert not lock.stands()
+        with FileLock(path, DOING) as other:
+            assert other.stands()
+            assert not lock.stands()
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_what_is_no_lock_is_not_overwritten(path, link):
+    precious = path.with_name("precious")
+    precious.write_text("somebody's")
+    link(precious, path)
+    with pytest.raises((UserError, OSError)):
+        FileLock(path, DOING)
+    assert precious.read_text() == "somebody's"
+
+
+def test_a_lent_lock_is_held_until_its_last_holder_ends(path):
+    owner = FileLock(path, DOING)
+    lent = FileLock.lent(path, owner.handle)
+    owner.release()
+    assert is_held(path)
+    with pytest.raises(UserError, match=f"process {os.getpid()} is at work"):
+        FileLock(path, DOING)
+    lent.release()
+    assert not is_held(path)
+
+
+def test_a_lock_that_cannot_be_opened_is_not_called_free(path):
+    path.symlink_to(path)  # a circle: as little to be opened as a file of somebody else
+    for ask in (is_held, lambda path: wait_until_free(path, DOING, 0.0, print)):
+        with pytest.raises(UserError, match="cannot be seen"):
+            ask(path)

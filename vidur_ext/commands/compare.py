@@ -59,7 +59,9 @@ def compare(
         return
     chosen, policies, origin = _policies(run, config)
     loaded = load_config(config or chosen.config, set_ or [])
-    _compare(loaded, policies, origin, output_dir, quiet)
+    from vidur_ext.evaluation.judging import held_out_of
+
+    _compare(loaded, policies, {**origin, **held_out_of(chosen, loaded)}, output_dir, quiet)
 
 
 def _policies(

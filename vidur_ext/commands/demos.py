@@ -21,9 +21,10 @@ from vidur_ext.commands.options import (
     DoNotAsk,
     Json,
     Quiet,
+    changes,
     confirmed,
     help_option,
-    overrides,
+    load_changed,
     set_option,
 )
 from vidur_ext.commands.printing import print_json, show
@@ -63,8 +64,8 @@ def collect(
     With warmstart.method "costs" look-ahead routes and prices every choice, with "imitation" every
     teacher routes at every load level.
     """
-    steps = overrides({"demo_steps": demo_steps}, {"demo_steps": _KEYS["demo_steps"]})
-    loaded = load_config(config or DEFAULT_CONFIG, [*steps, *(set_ or [])])
+    texts = changes({"demo_steps": demo_steps}, {"demo_steps": _KEYS["demo_steps"]}, set_)
+    loaded = load_changed(config or DEFAULT_CONFIG, texts)
     from ppo_scheduler.errors import Interrupted
     from vidur_ext.training.feasible import check_feasible
     from vidur_ext.warmstart.sets import new_set_path, open_set

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,6 +19,7 @@ from vidur_ext.config.loading import load_config
 if TYPE_CHECKING:
     from ppo_scheduler.checkpoint.names import Retention
     from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
+    from vidur_ext.config.training_config import TrainingConfig
 
 _CONFIGS = (Path(__file__).parents[1] / "configs").resolve()
 DEFAULT_CONFIG = _CONFIGS / "ppo_warmstart.json"
@@ -113,19 +114,66 @@ def confirmed(question: str) -> bool:
     return typer.confirm(question)
 
 
-def overrides(options: Mapping[str, Any], keys: Keys) -> list[str]:
-    """Return what the options that set keys say, as texts for ``--set``.
+Said = tuple[str, str]
+"""What was typed, and what it changes in the config as a text ``group.key=value``."""
+
+
+def changes(
+    options: Mapping[str, Any],
+    keys: Keys,
+    set_: Sequence[str] | None,
+    implied: Sequence[Said] = (),
+) -> list[str]:
+    """Return what options and ``--set`` change in the config, as texts ``group.key=value``.
 
     Args:
         options: values by parameter; None where an option was not given.
-        keys: of each such parameter.
+        keys: of each parameter that sets some.
+        implied: what other options change.
+
+    Raises:
+        UserError: two of them set one key to different values.
     """
-    return [
-        f"{key}={options[name]}"
+    said: list[Said] = [
+        (f"--{name.replace('_', '-')}", f"{key}={options[name]}")
         for name, own in keys.items()
         if options[name] is not None
         for key in own
     ]
+    said += [*implied, *((f"--set {text}", text) for text in set_ or ())]
+    first: dict[str, Said] = {}
+    for typed, text in said:
+        key = text.partition("=")[0].strip()
+        before, same = first.setdefault(key, (typed, text))
+        if same != text:
+            raise UserError(f"{before} and {typed} both set {key}: say one of them")
+    return [text for _, text in said]
+
+
+_SYNTHETIC = (
+    "qps", "arrival", "burstiness_cv", "rate_profile", "rate_period", "code_fraction",
+    "output_tail_index",
+)  # fmt: skip
+_RECORDED = ("trace_format", "trace_time_unit", "holdout_fraction")
+
+
+def load_changed(path: Path, texts: Sequence[str]) -> TrainingConfig:
+    """Return the config of a file with what the command line changes.
+
+    Raises:
+        UserError: the config is wrong, or a change of the workload would have no effect.
+    """
+    loaded = load_config(path, texts)
+    source = loaded.workload.source
+    idle = _SYNTHETIC if source == "trace" else _RECORDED
+    for text in texts:
+        group, _, name = text.partition("=")[0].strip().partition(".")
+        if group == "workload" and name in idle:
+            scale = "; rate_scale (--rate-scale) changes its rate" if source == "trace" else ""
+            raise UserError(
+                f"{text} has no effect with workload.source={source!r}{scale}: leave it out"
+            )
+    return loaded
 
 
 def chosen_folder(dir_: Path | None, config: Path | None) -> Path:

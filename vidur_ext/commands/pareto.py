@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from vidur_ext.commands.options import DEFAULT_CONFIG, Config, Quiet, overrides, set_option
+from vidur_ext.commands.options import DEFAULT_CONFIG, Config, Quiet, changes, set_option
 from vidur_ext.config.loading import load_config
 from vidur_ext.run_folder import RunFolder
 
@@ -49,7 +49,7 @@ def pareto(
 ) -> None:
     """Measure mean E2E and p99 TTFT over L for planner and policy; say which L keeps p99 TTFT."""
     path = config or DEFAULT_CONFIG
-    keys = [*overrides(context.params, _SHORTCUTS), *(set_ or [])]
+    keys = changes(context.params, _SHORTCUTS, set_)
     loaded = load_config(path, keys)
     by_weight = {
         one.lookahead.ttft_weight: one

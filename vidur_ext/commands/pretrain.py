@@ -20,8 +20,9 @@ from vidur_ext.commands.options import (
     Json,
     Quiet,
     Seed,
+    changes,
     help_option,
-    overrides,
+    load_changed,
     set_option,
 )
 from vidur_ext.commands.printing import Document, print_json
@@ -73,8 +74,8 @@ def pretrain(
         raise UserError(
             "--demo-steps is for new demonstrations, --demonstrations brings its own: say one"
         )
-    shortcuts = overrides(context.params, PRETRAIN_SHORTCUTS)
-    loaded = load_config(config or DEFAULT_CONFIG, [*shortcuts, *(set_ or [])])
+    texts = changes(context.params, PRETRAIN_SHORTCUTS, set_)
+    loaded = load_changed(config or DEFAULT_CONFIG, texts)
     others = _other_clusters(loaded, also or [], demonstrations)
     if demonstrations is not None:
         from vidur_ext.warmstart.sets import open_set

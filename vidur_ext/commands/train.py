@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,17 +19,19 @@ from vidur_ext.commands.options import (
     DemonstrationsOption,
     DemoSteps,
     Quiet,
+    Said,
     Seed,
+    changes,
     help_option,
-    overrides,
+    load_changed,
     set_option,
 )
-from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
 
 if TYPE_CHECKING:
     from vidur_ext.runs.chunk_record import Order
     from vidur_ext.runs.resume_choice import Ask, Wishes
+    from vidur_ext.runs.resumed_config import CommandLine
 
 
 TRAIN_SHORTCUTS = {
@@ -133,13 +136,17 @@ def train(
     """
     _refuse_contradictions(context.params)
     path = QUICK_CONFIG if quick_test else config or DEFAULT_CONFIG
-    loaded = load_config(path, [*_overrides(context.params), *(set_ or [])])
+    texts = changes(context.params, TRAIN_SHORTCUTS, set_, _implied(context.params))
+    _refuse_two_origins(resume, texts)
+    loaded = load_changed(path, texts)
     if loaded.monitoring.wandb != "off":
         import ppo_scheduler.monitoring.wandb_run  # noqa: F401  (refuses if W&B is not installed)
     # The simulator and torch take seconds to import: not before the command line is known good.
     from vidur_ext.runs.chunk_record import Order
     from vidur_ext.runs.resume_choice import Wishes
+    from vidur_ext.runs.resumed_config import CommandLine
 
+    said = CommandLine(QUICK_CONFIG if quick_test else config, tuple(texts))
     wishes = Wishes(
         resume="never" if force_warmstart else resume,
         external=external_pretrain,
@@ -148,6 +155,9 @@ def train(
         cloning=loaded.warmstart.enabled,
     )
     wishes.check()
+    from vidur_ext.workload.run_workloads import describe_workload
+
+    describe_workload(loaded)  # a trace that cannot be read is said before anything is asked
     if demonstrations is not None:
         _check_demonstrations(demonstrations, loaded, wishes)
     if external_pretrain is not None:
@@ -156,9 +166,9 @@ def train(
         check_model(external_pretrain, loaded)
     if chunk_mode:
         order = Order(path, chunk_size, external_pretrain)
-        begun = _run_in_chunks(loaded, wishes, order, output_dir, quiet=quiet)
+        begun = _run_in_chunks(loaded, wishes, order, output_dir, said, quiet=quiet)
     else:
-        begun = _run_at_once(loaded, wishes, output_dir, demonstrations, quiet=quiet)
+        begun = _run_at_once(loaded, wishes, output_dir, demonstrations, said, quiet=quiet)
     if not begun:
         typer.echo("nothing was started")
 
@@ -176,12 +186,15 @@ def _run_at_once(
     wishes: Wishes,
     output_dir: Path | None,
     demonstrations: Path | None,
+    said: CommandLine,
     *,
     quiet: bool,
 ) -> bool:
+    from vidur_ext.runs.ownership import check_free
     from vidur_ext.runs.start import decide, with_demonstrations
 
-    start = decide(config, wishes, output_dir, _operator())
+    check_free(config)
+    start = decide(config, wishes, output_dir, _operator(), said)
     if start is not None and demonstrations is not None:
         cloning = with_demonstrations(start, demonstrations)
         if cloning is None and not quiet:
@@ -191,17 +204,29 @@ def _run_at_once(
         # The simulator takes seconds more to import: the questions do not wait for it.
         from vidur_ext.runs.pipeline import run_pipeline
 
-        run_pipeline(start, quiet=quiet)
+        run_pipeline(start, quiet=quiet, say=_sayer(quiet))
     return start is not None
 
 
 def _run_in_chunks(
-    config: TrainingConfig, wishes: Wishes, order: Order, output_dir: Path | None, *, quiet: bool
+    config: TrainingConfig,
+    wishes: Wishes,
+    order: Order,
+    output_dir: Path | None,
+    said: CommandLine,
+    *,
+    quiet: bool,
 ) -> bool:
     from vidur_ext.runs.chunk_job import run_in_chunks
 
-    say = (lambda text: None) if quiet else typer.echo
-    return run_in_chunks(config, wishes, order, output_dir, _operator(), quiet=quiet, say=say)
+    return run_in_chunks(
+        config, wishes, order, output_dir, _operator(), said, quiet=quiet, say=_sayer(quiet)
+    )
+
+
+def _sayer(quiet: bool) -> Callable[[str], None]:
+    """Return what tells the operator something that belongs into no log."""
+    return (lambda text: None) if quiet else typer.echo
 
 
 def _operator() -> Ask | None:
@@ -209,18 +234,31 @@ def _operator() -> Ask | None:
     return input if sys.stdin.isatty() else None
 
 
-def _overrides(options: dict[str, Any]) -> list[str]:
-    """Return what the options change in the config, as texts for ``--set``."""
-    texts = overrides(options, TRAIN_SHORTCUTS)
-    if options["trace"] is not None:
-        texts.append("workload.source=trace")
-    if options["skip_bc_training"]:
-        texts.append("warmstart.enabled=false")
-    if options["verbose"]:
-        texts.append("monitoring.log_level=debug")
-    if options["quiet"]:
-        texts.append("monitoring.progress_bar=false")
-    return texts
+def _implied(options: dict[str, Any]) -> list[Said]:
+    """Return what options change in the config that are no shortcuts for a key."""
+    said = [
+        ("--trace", "workload.source=trace", options["trace"] is not None),
+        ("--skip-bc-training", "warmstart.enabled=false", options["skip_bc_training"]),
+        ("--verbose", "monitoring.log_level=debug", options["verbose"]),
+        ("--quiet", "monitoring.progress_bar=false", options["quiet"]),
+    ]
+    return [(typed, text) for typed, text, given in said if given]
+
+
+def _refuse_two_origins(resume: str, texts: Sequence[str]) -> None:
+    """A key on the command line and ``--resume`` must not both say where to go on from."""
+    for text in texts:
+        key = text.partition("=")[0].strip()
+        if key in _ORIGINS and resume not in ("ask", "auto"):
+            raise UserError(
+                f"--set {text} and --resume {resume} each say how to begin: say one of them"
+            )
+
+
+_ORIGINS = tuple(
+    f"checkpointing.{name}"
+    for name in ("resume_from_checkpoint", "resume_step", "fork_from_checkpoint")
+)
 
 
 def _refuse_contradictions(options: dict[str, Any]) -> None:
@@ -254,6 +292,24 @@ def _contradictions(options: dict[str, Any]) -> list[tuple[bool, str]]:
         (
             options["ppo_requests"] is not None and options["total_requests"] is not None,
             "--ppo-requests and --total-requests are the same: say one of them",
+        ),
+        (
+            options["skip_bc_training"] and options["bc_epochs"] is not None,
+            "--bc-epochs is for cloning, --skip-bc-training leaves it out: say one of them",
+        ),
+        (
+            options["skip_bc_training"] and options["demo_steps"] is not None,
+            "--demo-steps is for cloning, --skip-bc-training leaves it out: say one of them",
+        ),
+        (
+            options["external_pretrain"] is not None and resume not in ("ask", "auto", "never"),
+            f"--external-pretrain begins a new training, --resume {resume} continues one: say one "
+            "of them",
+        ),
+        (
+            options["trace"] is not None and options["qps"] is not None,
+            "--trace brings its own rate, --qps is for synthetic requests: leave it out; "
+            "--rate-scale changes the trace's rate",
         ),
         (
             options["verbose"] and options["quiet"],

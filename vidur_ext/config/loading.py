@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,24 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> TrainingCon
     def origin(location: Location) -> str:
         return _origin(path, overridden, tuple(location))
 
+    return _validated(tree, origin)
+
+
+def config_of_settings(settings: Mapping[str, Any], source: str) -> TrainingConfig:
+    """Return the validated config of values by dotted name; ``source`` is named in errors.
+
+    Raises:
+        UserError: naming every problem.
+    """
+    tree: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        group, _, key = name.partition(".")
+        tree.setdefault(group, {})[key] = value
+    return _validated(tree, lambda location: source)
+
+
+def _validated(tree: Mapping[str, Any], origin: Callable[[Location], str]) -> TrainingConfig:
+    """Return the config of a tree; ``origin`` tells who said what is wrong at a location."""
     try:
         text = json.dumps(tree, ensure_ascii=False).encode("utf-8")
         return TrainingConfig.model_validate_json(text).with_paths()

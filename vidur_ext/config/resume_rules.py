@@ -55,6 +55,7 @@ RULES = (
     Rule("cluster.*", Effect.NEXT_EPISODE, "the simulated cluster is another"),
     Rule("simulation.*", Effect.NEXT_EPISODE, "the simulated times are others"),
     Rule("workload.*", Effect.NEXT_EPISODE, "the request stream is another"),
+    Rule("inputs.*", Effect.NEXT_EPISODE, "a file has another content under its name"),
     Rule("*", Effect.FROM_NOW_ON, "it is a setting of the learning"),
 )
 

@@ -306,6 +306,9 @@ class WorkloadSection(Section):
     )
     trace_file: str | None = key(None, "trace: the file to replay", min_length=1)
     trace_format: TraceFormatName = key("auto", "trace: its format; auto looks at the first line")
+    trace_time_unit: Literal["auto", "s", "ms", "us", "ns"] = key(
+        "auto", "trace: unit of its time stamps; auto is what the format's publishers say"
+    )
     rate_scale: float = key(1.0, "arrival rates are multiplied by this", ge=1e-3, le=1e3)
     holdout_fraction: float = key(
         0.2, "trace: share at its end that is kept for the comparison", gt=0, lt=1

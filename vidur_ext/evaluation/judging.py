@@ -24,6 +24,7 @@ from vidur_ext.evaluation.runner import compared_runs
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.run_workloads import describe_workload
+from vidur_ext.workload.trained_rows import doubt_about_held_out
 
 _LOG = logging.getLogger("ppo")
 TAUGHT_NAME = "warm_start"
@@ -57,6 +58,16 @@ def origin_of(folder: RunFolder) -> dict[str, str]:
                     "it: the report will not say how the policy came about"
                 ) from error
     return origin
+
+
+def held_out_of(folder: RunFolder, config: TrainingConfig) -> dict[str, str]:
+    """Return what is doubtful about the requests held out for a run; nothing if nothing is."""
+    record = folder.record
+    doubt = None if record is None else doubt_about_held_out(config.workload, record.trained)
+    if doubt is None:
+        return {}
+    _LOG.warning("%s: %s", config.workload.trace_file, doubt)
+    return {"Held out": doubt}
 
 
 def _taught(document: dict[str, Any]) -> str:

@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ppo_scheduler.checkpoint.store import CheckpointInfo, CheckpointStore
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.files import FileLock, disk_errors
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs import chunk_record
-from vidur_ext.runs.chunk_record import Order, write_progress
-from vidur_ext.runs.chunk_recovery import Recovered, find_chunked_run, recover, requests_done
-from vidur_ext.runs.resume_choice import Ask, Wishes
-from vidur_ext.runs.start import Start, decide, open_folder
+from vidur_ext.runs.chunk_record import Order, TrainingProgress, write_progress
+from vidur_ext.runs.chunk_recovery import find_chunked_run, recover
+from vidur_ext.runs.ownership import OwnedRun, check_free, open_folder, owned_run
+from vidur_ext.runs.resume_choice import Ask, Wishes, requests_done
+from vidur_ext.runs.resumed_config import CommandLine, config_of_file, resumed_config
+from vidur_ext.runs.start import Start, decide, fitting, has_ended
 
-_DRIVER_LOCK = ".driver.lock"
 _PATIENCE_S = 60.0
-
-
-def only_driver(run: Path) -> FileLock:
-    """Be the only process that drives the chunks of a run, until the lock is released.
-
-    Raises:
-        UserError: another process does, or the folder cannot be written.
-    """
-    with disk_errors(run, "the run cannot be locked", "Choose another --output-dir"):
-        return FileLock(
-            run / _DRIVER_LOCK,
-            "is training there in chunks. Wait for it or stop it, or begin another training with "
-            "an --output-dir and a checkpointing.checkpoint_dir of its own",
-        )
+"""For the chunk of a driver that died: it is saving."""
+_SHORT_PATIENCE_S = 5.0
 
 
 def run_in_chunks(
@@ -43,6 +30,7 @@ def run_in_chunks(
     order: Order,
     output_dir: Path | None,
     ask: Ask | None,
+    said: CommandLine,
     *,
     quiet: bool,
     say: Callable[[str], None],
@@ -50,6 +38,7 @@ def run_in_chunks(
     """Train in chunks; an unfinished training goes on without a question.
 
     Args:
+        said: what the command line says of the config.
         say: tells the operator something that belongs into no log.
 
     Returns:
@@ -64,52 +53,60 @@ def run_in_chunks(
             "--chunk-mode with checkpointing.enable_checkpoints=false: every chunk goes on from "
             "the checkpoint of the one before; switch checkpoints on"
         )
-    store = CheckpointStore(config.checkpointing)
-    with ExitStack() as stack:
-        begun = find_chunked_run(config, output_dir) if wishes.resume in ("ask", "auto") else None
-        if begun is not None:
-            stack.enter_context(only_driver(begun.path))
-            store.wait_for_writer(_PATIENCE_S)  # a dead driver's chunk is saving there
-            job: Recovered | None = recover(begun, config, order)
-        else:
-            store.wait_for_writer(5.0)
-            job = _begin(config, wishes, order, output_dir, ask, stack)
-        if job is None:
-            return False
-        _finish(job, quiet=quiet, say=say)
-    return True
-
-
-def _begin(
-    config: TrainingConfig,
-    wishes: Wishes,
-    order: Order,
-    output_dir: Path | None,
-    ask: Ask | None,
-    stack: ExitStack,
-) -> Recovered | None:
-    """Answer how to begin and write the plan down; from here on a restart needs no answer."""
-    start = decide(config, wishes, output_dir, ask)
-    if start is None:
-        return None
+    begun = find_chunked_run(config, output_dir) if wishes.resume in ("ask", "auto") else None
+    if begun is not None:
+        own, kept = _own_config(begun, config, said)
+        with owned_run(Start(own, run_dir=begun.path), _PATIENCE_S) as owned:
+            job = recover(begun, own, order)
+            start = replace(job.start, notes=kept, file=config_of_file(said.file))
+            _finish(start, owned, job.progress, quiet=quiet, say=say)
+        return True
+    check_free(config, _SHORT_PATIENCE_S)
+    chosen = decide(config, wishes, output_dir, ask, said)
+    if chosen is None:
+        return False
+    start = fitting(chosen)
     from vidur_ext.workload.run_workloads import describe_workload
 
     describe_workload(start.config)  # a trace that cannot be read is said before anything is made
-    folder = open_folder(start)
-    stack.enter_context(only_driver(folder.path))
+    size = order.size(start.config)
+    with owned_run(start) as owned:
+        start = replace(start, run_dir=owned.folder.path)
+        progress = None if has_ended(start) else _planned(start, owned, order, size)
+        _finish(start, owned, progress, quiet=quiet, say=say)
+    return True
+
+
+def _own_config(
+    folder: RunFolder, config: TrainingConfig, said: CommandLine
+) -> tuple[TrainingConfig, tuple[str, ...]]:
+    """Return the config that a run was begun with, with what the command line says, and what the
+    present file says otherwise."""
+    recorded = config_of_file(folder.config)
+    saved = {} if recorded is None else recorded.settings()
+    resumed = resumed_config(saved, config, said, config_of_file(folder.config_file))
+    return resumed.config, resumed.kept
+
+
+def _planned(start: Start, owned: OwnedRun, order: Order, size: int) -> TrainingProgress:
+    """Write the plan down; from here on a restart needs no answer."""
+    open_folder(start, owned.folder)
+    newest = CheckpointStore(start.config.checkpointing).latest()
     origin = _origin(start)
     progress = chunk_record.planned(
         start.config,
-        order.size(start.config),
-        folder,
+        size,
+        owned.folder,
+        run_id=owned.folder.identify(),
         config_file=order.config_file,
         external=start.external,
         done=0 if origin is None else requests_done(origin),
         checkpoint=None if origin is None else str(origin.path),
+        replaces=None if newest is None else newest.manifest.sha256,
         now=datetime.now(timezone.utc),
     )
-    write_progress(folder.progress, progress)
-    return Recovered(progress, replace(start, run_dir=folder.path))
+    write_progress(owned.folder.progress, progress)
+    return progress
 
 
 def _origin(start: Start) -> CheckpointInfo | None:
@@ -120,24 +117,25 @@ def _origin(start: Start) -> CheckpointInfo | None:
     return start.origin
 
 
-def _finish(job: Recovered, *, quiet: bool, say: Callable[[str], None]) -> None:
-    """Train what is left and compare; what is done is said and not done again."""
-    start, progress = job.start, job.progress
-    assert start.run_dir is not None
-    compared = RunFolder(start.run_dir).comparison_json.exists()
-    done = progress.status == "completed"
-    if done:
-        say(
-            f"all {progress.total_requests} requests are trained already, in "
-            f"{progress.total_chunks} chunks: {start.run_dir}\nGo on with a larger "
-            "--total-requests and --resume latest, or begin a new training with --force-warmstart"
-        )
-        if compared or not start.config.evaluation.enabled:
-            return
-        say("the comparison is missing:")
-    # The simulator takes seconds to import: not to say that there is nothing to do.
-    from vidur_ext.runs.chunk_trainer import ChunkTrainer
-    from vidur_ext.runs.pipeline import run_pipeline
+def _finish(
+    start: Start,
+    owned: OwnedRun,
+    progress: TrainingProgress | None,
+    *,
+    quiet: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Train what is left and compare; what is done is said and not done again.
 
-    trainer = ChunkTrainer(progress, quiet=quiet)
-    run_pipeline(start, quiet=quiet, train=(lambda start, folder: None) if done else trainer)
+    Args:
+        progress: of the chunks; None if nothing is left that could be planned.
+    """
+    # The simulator takes seconds to import: not before it is known that the job can be done.
+    from vidur_ext.runs.chunk_trainer import ChunkTrainer
+    from vidur_ext.runs.pipeline import carry_out, judge_if_missing, say_finished
+
+    if progress is None or progress.status == "completed":
+        say_finished(start.config, owned.folder, say)
+        judge_if_missing(start, owned, quiet=quiet, say=say)
+    else:
+        carry_out(start, owned, ChunkTrainer(progress, quiet=quiet), quiet=quiet)

@@ -78,12 +78,19 @@ class Signals:
             self._child.send_signal(number)
 
 
-def run_chunk(flags: Sequence[str], log: Path, signals: Signals, show: Callable[[], None]) -> Ended:
+def run_chunk(
+    flags: Sequence[str],
+    log: Path,
+    signals: Signals,
+    show: Callable[[], None],
+    handles: Sequence[int] = (),
+) -> Ended:
     """Run ``python -m vidur_ext.main`` with ``flags`` to its end.
 
     Args:
         log: what the process prints is appended to it, below a line that says when it began.
         show: called again and again while the process runs, and once after its end.
+        handles: open files that the process inherits.
 
     Raises:
         UserError: the log cannot be written.
@@ -94,7 +101,7 @@ def run_chunk(flags: Sequence[str], log: Path, signals: Signals, show: Callable[
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
         output.write(f"{HEADING}{begun}\n".encode())
         output.flush()
-        child = start_child("vidur_ext.main", flags, output)
+        child = start_child("vidur_ext.main", flags, output, handles)
         with signals.reaching(child):
             return _watch(child, show)
 

@@ -17,11 +17,13 @@ from typing_extensions import Self
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import disk_errors, write_file
+from ppo_scheduler.sealed_json import is_sealed, sealed
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 
 PROGRESS_FILE = "training_progress.json"
-PROGRESS_VERSION = 1
+PROGRESS_VERSION = 2
+_CHECKSUM = "progress_sha256"
 
 
 class DamagedProgress(UserError):
@@ -57,7 +59,12 @@ class ChunkRecord(_Record):
 class TrainingProgress(_Record):
     """A training in chunks: its plan, its settings that must not change, and how far it is."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
+    run_id: str
+    """Which run it is the plan of; the folder and its checkpoints say the same."""
+    replaces: str | None
+    """SHA-256 of the newest checkpoint of the folder when the run began, whosever it was: what
+    is there later and is not the run's own came from another training."""
     total_chunks: int = Field(ge=1)
     chunk_size: int = Field(ge=1)
     total_requests: int = Field(ge=1)
@@ -82,10 +89,16 @@ class TrainingProgress(_Record):
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         """Chunks are numbered from 1, cover the total, and are counted right."""
-        if [chunk.chunk_id for chunk in self.chunks] != list(range(1, self.total_chunks + 1)):
-            raise ValueError(f"chunks are not numbered from 1 to total_chunks={self.total_chunks}")
-        if sum(chunk.requests for chunk in self.chunks) != self.total_requests:
-            raise ValueError(f"the chunks do not add up to total_requests={self.total_requests}")
+        planned = [
+            (part.chunk_id, part.requests) for part in plan(self.total_requests, self.chunk_size)
+        ]
+        if [(chunk.chunk_id, chunk.requests) for chunk in self.chunks] != planned:
+            raise ValueError(
+                f"the chunks are not those of total_requests={self.total_requests} by "
+                f"chunk_size={self.chunk_size}"
+            )
+        if len(planned) != self.total_chunks:
+            raise ValueError(f"there are {len(planned)} chunks, not {self.total_chunks}")
         completed = [chunk.status for chunk in self.chunks].count("completed")
         if completed != self.completed_chunks:
             raise ValueError(f"{completed} chunks are completed, not {self.completed_chunks}")
@@ -114,13 +127,22 @@ def read_progress(path: Path) -> TrainingProgress:
     version = document.get("schema_version") if isinstance(document, dict) else None
     if not isinstance(version, int):
         raise DamagedProgress(f"{path}: is damaged, it has no schema_version. {_WAYS_OUT}")
-    if version != PROGRESS_VERSION:
+    if version < PROGRESS_VERSION:
+        raise DamagedProgress(
+            f"{path}: has schema_version {version}, of an earlier program. {_WAYS_OUT}"
+        )
+    if version > PROGRESS_VERSION:
         raise UserError(
             f"{path}: has schema_version {version}, this program reads {PROGRESS_VERSION}: use the "
             "program that wrote it, or start a new training in another folder"
         )
+    if not is_sealed(content, _CHECKSUM):
+        raise DamagedProgress(
+            f"{path}: is damaged or was edited, its {_CHECKSUM} is another. {_WAYS_OUT}"
+        )
+    del document[_CHECKSUM]
     try:
-        return TrainingProgress.model_validate_json(content)
+        return TrainingProgress.model_validate_json(json.dumps(document))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "as a whole"
@@ -135,9 +157,9 @@ def write_progress(path: Path, progress: TrainingProgress) -> None:
     Raises:
         UserError: the disk refuses; the file is as it was.
     """
-    text = json.dumps(progress.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(progress.model_dump(mode="json"), indent=2, ensure_ascii=False)
     with disk_errors(path, "the progress was not written", "Free space or rights there"):
-        write_file(path, text.encode("utf-8", "surrogateescape"))
+        write_file(path, sealed(text.encode("utf-8", "surrogateescape"), _CHECKSUM))
 
 
 _WAYS_OUT = (
@@ -227,10 +249,12 @@ def planned(
     size: int,
     folder: RunFolder,
     *,
+    run_id: str,
     config_file: Path,
     external: Path | None,
     done: int,
     checkpoint: str | None,
+    replaces: str | None,
     now: datetime,
 ) -> TrainingProgress:
     """Return the record of a training that begins, or goes on, with ``done`` requests trained.
@@ -252,6 +276,8 @@ def planned(
         for part, over in zip(slices, over_before, strict=True)
     )
     return TrainingProgress(
+        run_id=run_id,
+        replaces=replaces,
         total_chunks=len(slices),
         chunk_size=size,
         total_requests=total,

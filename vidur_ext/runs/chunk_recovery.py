@@ -23,7 +23,7 @@ from ppo_scheduler.files import disk_errors, move
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.run_folder import EXTERNAL_RUNS, WARMSTART_RUNS, RunFolder
+from vidur_ext.run_folder import EXTERNAL_RUNS, WARMSTART_RUNS, RunFolder, home_of
 from vidur_ext.runs import chunk_record
 from vidur_ext.runs.chunk_record import (
     DamagedProgress,
@@ -32,30 +32,24 @@ from vidur_ext.runs.chunk_record import (
     read_progress,
     write_progress,
 )
-from vidur_ext.runs.start import Start
+from vidur_ext.runs.resume_choice import requests_done
+from vidur_ext.runs.start import Start, has_ended
+from vidur_ext.training.inputs import PROFILES, TRACE, settings_of
 
 
 def newest_of_run(config: TrainingConfig, folder: RunFolder) -> CheckpointInfo | None:
     """Return the newest good checkpoint of the checkpoint folder, if it is this run's."""
     newest = CheckpointStore(config.checkpointing).latest()
-    return newest if newest is not None and belongs_to(newest, folder) else None
-
-
-def belongs_to(info: CheckpointInfo, folder: RunFolder) -> bool:
-    """Tell whether a run saved a checkpoint."""
-    return os.path.realpath(info.manifest.run_dir) == os.path.realpath(folder.path)
-
-
-def requests_done(info: CheckpointInfo) -> int:
-    """Return how many requests of the stream are trained in a checkpoint."""
-    return int(info.manifest.facts.get("requests_done", info.manifest.global_step))
+    return newest if newest is not None and folder.saved(newest.manifest) else None
 
 
 _LOG = logging.getLogger("ppo")
 _WAYS_OUT = (
     "Restore what differs; or go on from the newest checkpoint under the new settings with "
     "--resume latest (seed, observation and network cannot change); or begin a new training with "
-    "--force-warmstart; or keep both with another --output-dir and checkpointing.checkpoint_dir"
+    "--force-warmstart; or keep both with another --output-dir and checkpointing.checkpoint_dir. "
+    "Checkpoints that were moved aside are listed by vidur-ppo checkpoints list --all; --resume "
+    "PATH --chunk-mode goes on from one of them"
 )
 
 
@@ -68,9 +62,11 @@ class Recovered:
 
 
 def find_chunked_run(config: TrainingConfig, output_dir: Path | None) -> RunFolder | None:
-    """Return the folder of the training in chunks that was active last, None without one.
+    """Return the folder of the training in chunks that a new start goes on with, None without one.
 
-    Only runs that save to the same checkpoint folder count: others are other experiments.
+    Only runs that save to the same checkpoint folder count: others are other experiments. What has
+    saved there last is the run to go on with, unless another one began behind that very checkpoint
+    and has not saved yet. Clocks decide only among runs that nothing is saved of.
     """
     if output_dir is not None:
         folder = RunFolder(output_dir)
@@ -81,24 +77,55 @@ def find_chunked_run(config: TrainingConfig, output_dir: Path | None) -> RunFold
         for kind in (WARMSTART_RUNS, EXTERNAL_RUNS)
         for path in root.glob(f"{kind}/*/{RunFolder(Path()).progress.name}")
     }
+    here = [folder for folder in folders if _saves_to(folder, config)]
     saved = CheckpointStore(config.checkpointing).checkpoints()
     if saved:
-        folders.add(RunFolder(Path(saved[-1].manifest.run_dir)))
-    here = [f for f in folders if f.progress.exists() and _saves_to(f, config)]
-    return max(here, key=lambda folder: folder.progress.stat().st_mtime_ns, default=None)
+        newest = saved[-1].manifest
+        saver = home_of(newest, root)
+        behind = [f for f in here if f != saver and _replaces(f) == newest.sha256]
+        if behind:
+            here = behind
+        elif saver is not None and saver.progress.exists():
+            return saver
+    return max(here, key=_begun_at, default=None)
+
+
+def _replaces(folder: RunFolder) -> str | None:
+    progress = _readable(folder)
+    return None if progress is None else progress.replaces
+
+
+def _begun_at(folder: RunFolder) -> datetime:
+    progress = _readable(folder)
+    if progress is None:
+        return datetime.min.replace(tzinfo=timezone.utc)
+    return datetime.fromisoformat(progress.start_time)
+
+
+def _readable(folder: RunFolder) -> TrainingProgress | None:
+    """Return the progress of a run, None if it is damaged: that is said when the run goes on."""
+    try:
+        return read_progress(folder.progress)
+    except UserError:
+        return None
 
 
 def recover(folder: RunFolder, config: TrainingConfig, order: Order) -> Recovered:
-    """Return how a training in chunks goes on.
+    """Return how a training in chunks goes on; a damaged record of it is made anew and kept.
 
     Raises:
-        UserError: files, checkpoints and command line contradict each other.
+        UserError: files, checkpoints and command line contradict each other; nothing is changed.
     """
     saved = _saved(folder, config)
-    progress = _progress(folder, config, order, saved.own)
+    read = _progress(folder, saved.own)
+    progress = read or _made_anew(folder, config, order, saved.own)
     recorded = _recorded(folder, saved.own)
     settings = recorded.settings() if isinstance(recorded, TrainingConfig) else recorded
     problems = [*_other_wishes(progress, settings, config, order)]
+    if saved.own is not None and not problems:
+        problems += _other_contents(saved.own, config)
+    if progress.run_id != folder.identify():
+        problems.append(f"the plan is that of another run, {progress.run_id}")
     if progress.status != "completed":  # what is done needs no checkpoints any more
         problems += _lost_checkpoints(progress, saved, config)
     if problems:
@@ -107,6 +134,8 @@ def recover(folder: RunFolder, config: TrainingConfig, order: Order) -> Recovere
             f"{folder.progress}: the training in chunks that was begun here cannot simply go on:\n"
             f"{listed}\n{_WAYS_OUT}"
         )
+    if read is None:
+        _replace_damaged(folder, progress)
     if saved.own is not None and progress.status != "completed":
         done, checkpoint = requests_done(saved.own), str(saved.own.path)
         progress = chunk_record.trained(progress, done, checkpoint, _now())
@@ -120,7 +149,13 @@ def recover(folder: RunFolder, config: TrainingConfig, order: Order) -> Recovere
         run_dir=folder.path,
         external=None if external is None else Path(external),
         warm_start_done=folder.pretrained_actor.exists(),
+        origin=saved.own,
     )
+    if progress.status != "completed" and has_ended(start):  # only the record does not say so
+        progress = chunk_record.completed(
+            progress, progress.total_chunks, str(progress.latest_checkpoint), _now()
+        )
+        write_progress(folder.progress, progress)
     return Recovered(progress, start)
 
 
@@ -140,7 +175,7 @@ def _saved(folder: RunFolder, config: TrainingConfig) -> _Saved:
     newest, skipped = find_newest(Path(config.checkpointing.checkpoint_dir))
     for path, reason in skipped:
         _LOG.warning("skipped %s: %s", path, reason)
-    own = newest if newest is not None and belongs_to(newest, folder) else None
+    own = newest if newest is not None and folder.saved(newest.manifest) else None
     return _Saved(newest, own, bool(skipped))
 
 
@@ -166,10 +201,8 @@ def _recorded(folder: RunFolder, own: CheckpointInfo | None) -> TrainingConfig |
         return own.manifest.settings
 
 
-def _progress(
-    folder: RunFolder, config: TrainingConfig, order: Order, own: CheckpointInfo | None
-) -> TrainingProgress:
-    """Return what the progress file says, or what the checkpoints say if it is damaged."""
+def _progress(folder: RunFolder, own: CheckpointInfo | None) -> TrainingProgress | None:
+    """Return what the progress file says, None if it is damaged and the checkpoints say enough."""
     try:
         return read_progress(folder.progress)
     except DamagedProgress as error:
@@ -179,23 +212,37 @@ def _progress(
                 "new training with --force-warmstart"
             ) from None
         _LOG.warning("%s", error)
-    damaged = folder.progress.with_suffix(".damaged.json")
-    with disk_errors(damaged, "the damaged file cannot be kept there", "Move it away yourself"):
-        move(folder.progress, damaged)
-    done = requests_done(own)
-    _LOG.warning("made anew from %s: %d requests; the old one is now %s", own.path, done, damaged)
-    progress = chunk_record.planned(
+        return None
+
+
+def _made_anew(
+    folder: RunFolder, config: TrainingConfig, order: Order, own: CheckpointInfo | None
+) -> TrainingProgress:
+    """Return the plan that the newest checkpoint is on."""
+    assert own is not None, "a damaged record without a checkpoint was refused"
+    return chunk_record.planned(
         config,
         order.size(config),
         folder,
+        run_id=folder.identify(),
         config_file=order.config_file,
         external=order.external,
-        done=done,
+        done=requests_done(own),
         checkpoint=str(own.path),
+        replaces=None,
         now=_now(),
     )
+
+
+def _replace_damaged(folder: RunFolder, progress: TrainingProgress) -> None:
+    damaged = folder.progress.with_suffix(".damaged.json")
+    with disk_errors(damaged, "the damaged file cannot be kept there", "Move it away yourself"):
+        move(folder.progress, damaged)
     write_progress(folder.progress, progress)
-    return progress
+    _LOG.warning(
+        "made anew from %s: %d requests; the old one is now %s",
+        progress.latest_checkpoint, progress.requests_done, damaged,
+    )  # fmt: skip
 
 
 def _other_wishes(
@@ -219,12 +266,18 @@ def _other_wishes(
         yield f"--external-pretrain: {began_with or 'none'} then, {order.external} now"
 
 
+def _other_contents(own: CheckpointInfo, config: TrainingConfig) -> list[str]:
+    """Return which files hold something else than when the run last saved."""
+    changed = differences(own.manifest.settings, settings_of(config))
+    return [f"{change}" for change in changed if change.name in (TRACE, PROFILES)]
+
+
 def _lost_checkpoints(
     progress: TrainingProgress, saved: _Saved, config: TrainingConfig
 ) -> Iterator[str]:
     """Yield where the checkpoints are not those of this run, or hold less than was trained."""
     own, newest, named = saved.own, saved.newest, progress.latest_checkpoint
-    if own is None and newest is not None and _later(newest, progress):
+    if own is None and newest is not None and newest.manifest.sha256 != progress.replaces:
         yield (
             f"another training has saved to {config.checkpointing.checkpoint_dir} since then: "
             f"{newest.path} of {newest.manifest.run_dir}"
@@ -236,11 +289,6 @@ def _lost_checkpoints(
             f"{progress.requests_done} requests are trained by the progress file, "
             f"{requests_done(own)} by the newest checkpoint, {own.path}"
         )
-
-
-def _later(newest: CheckpointInfo, progress: TrainingProgress) -> bool:
-    saved, begun = newest.manifest.created_at, progress.start_time
-    return datetime.fromisoformat(saved) > datetime.fromisoformat(begun)
 
 
 def _saves_to(folder: RunFolder, config: TrainingConfig) -> bool:

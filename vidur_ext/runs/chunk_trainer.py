@@ -20,8 +20,10 @@ from vidur_ext.runs.chunk_process import (
     run_chunk,
 )
 from vidur_ext.runs.chunk_record import Slice, TrainingProgress, next_slice, plan, write_progress
-from vidur_ext.runs.chunk_recovery import newest_of_run, requests_done
+from vidur_ext.runs.chunk_recovery import newest_of_run
+from vidur_ext.runs.ownership import OwnedRun
 from vidur_ext.runs.pipeline import training_job
+from vidur_ext.runs.resume_choice import requests_done
 from vidur_ext.runs.start import Start
 from vidur_ext.training.train import Job
 from vidur_ext.vidur.flags import cli_flags
@@ -37,7 +39,7 @@ class ChunkTrainer:
         self.progress = progress
         self._quiet = quiet
 
-    def __call__(self, start: Start, folder: RunFolder) -> None:
+    def __call__(self, start: Start, owned: OwnedRun) -> None:
         """Train what is left.
 
         Raises:
@@ -55,20 +57,23 @@ class ChunkTrainer:
                 if part is None:
                     break
                 self._stop_if_asked(signals)
-                self._train(part, start, folder, load, signals)
+                self._train(part, start, owned, load, signals)
                 load = "latest"
         _LOG.info("all %d chunks are trained", len(slices))
 
     def _train(
-        self, part: Slice, start: Start, folder: RunFolder, load: str | None, signals: Signals
+        self, part: Slice, start: Start, owned: OwnedRun, load: str | None, signals: Signals
     ) -> None:
+        folder, lock = owned.folder, owned.owner.lock
+        assert lock is not None, "chunks go on from what is saved"
         count, log = self.progress.total_chunks, folder.chunk_log(part.chunk_id)
         _LOG.info(
             "chunk %d of %d: requests %d to %d", part.chunk_id, count, part.start, part.stop - 1
         )
         self._write(folder, chunk_record.running(self.progress, part.chunk_id, _now()))
-        job = training_job(start, folder, load, part.stop)
-        ended = run_chunk(chunk_flags(job, folder), log, signals, self._follower(folder, log))
+        job = training_job(start, owned, load, part.stop)
+        flags, show = chunk_flags(job, folder, lock), self._follower(folder, log)
+        ended = run_chunk(flags, log, signals, show, handles=[lock])
         newest = newest_of_run(start.config, folder)
         done = 0 if newest is None else requests_done(newest)
         checkpoint = None if newest is None else str(newest.path)
@@ -85,7 +90,8 @@ class ChunkTrainer:
         self, part: Slice, folder: RunFolder, ended: Ended, log: Path, signals: Signals
     ) -> None:
         """Write down and tell that a chunk did not come to its end."""
-        message = f"stopped: {ended}" if signals.stop is not None else str(ended)
+        why = "".join(f": {line}" for line in last_lines(log, 1))
+        message = f"stopped: {ended}" if signals.stop is not None else f"{ended}{why}"
         self._write(folder, chunk_record.failed(self.progress, part.chunk_id, message, _now()))
         self._stop_if_asked(signals)
         shown = "\n".join(f"  {line}" for line in last_lines(log, _SHOWN_LINES))
@@ -118,8 +124,12 @@ class ChunkTrainer:
         return Follower(log, sys.stderr.write, lambda line: not line.startswith(HEADING))
 
 
-def chunk_flags(job: Job, folder: RunFolder) -> list[str]:
-    """Return the command line of ``python -m vidur_ext.main`` that does a training."""
+def chunk_flags(job: Job, folder: RunFolder, lock: int) -> list[str]:
+    """Return the command line of ``python -m vidur_ext.main`` that does a training.
+
+    Args:
+        lock: handle of the checkpoint folder's lock, for the process to inherit.
+    """
     return cli_flags(
         job.config,
         "ppo_modular",
@@ -128,6 +138,7 @@ def chunk_flags(job: Job, folder: RunFolder) -> list[str]:
         pretrained_actor=None if job.pretrained_actor is None else str(job.pretrained_actor),
         load_checkpoint=job.load_checkpoint,
         stop_at_requests=job.stop_at_requests,
+        lock=lock,
     )
 
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from ppo_scheduler.monitoring.run_log import run_log
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
-from vidur_ext.runs.start import Start, begins_with_actor, open_folder
+from vidur_ext.runs.ownership import OwnedRun, leave_chunks, open_folder, owned_run
+from vidur_ext.runs.start import Start, begins_with_actor, fitting, has_ended
 from vidur_ext.training.feasible import check_feasible
-from vidur_ext.workload.run_workloads import describe_workload
+from vidur_ext.workload.run_workloads import describe_workload, doubt_about_rates
 
 if TYPE_CHECKING:
     from vidur_ext.training.train import Job
@@ -24,32 +25,80 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("ppo")
 
-Trainer = Callable[[Start, RunFolder], None]
+Trainer = Callable[[Start, OwnedRun], None]
 """Trains to the end of the budget; the folder holds what the training begins with."""
 
 
-def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> RunFolder:
-    """Run the whole job in a folder of its own.
+def run_pipeline(start: Start, *, quiet: bool, say: Callable[[str], None] = print) -> RunFolder:
+    """Run the whole job, or what is left of it, as the owner of its run.
 
     Args:
-        train: trains in another way than in one go.
+        say: tells the operator something that belongs into no log.
+
+    Raises:
+        UserError: something cannot be used as asked; if that can be known before, nothing has been
+            changed.
     """
-    config = start.config
-    check_feasible(config)
-    workload = describe_workload(config)
-    folder = open_folder(start)
+    start = fitting(start)
+    check_feasible(start.config)
+    with owned_run(start) as owned:
+        if has_ended(start):
+            say_finished(start.config, owned.folder, say)
+            judge_if_missing(start, owned, quiet=quiet, say=say)
+        else:
+            leave_chunks(owned.folder)
+            carry_out(start, owned, train_in_one_go, quiet=quiet)
+    return owned.folder
+
+
+def say_finished(config: TrainingConfig, folder: RunFolder, say: Callable[[str], None]) -> None:
+    """Say that nothing is left to train, and what can be done instead."""
+    say(
+        f"this training is finished: all {config.training.total_requests} requests are trained "
+        f"already: {folder.path}\nGo on with a larger --total-requests and --resume latest, or "
+        "begin a new training with --force-warmstart"
+    )
+
+
+def judge_if_missing(
+    start: Start, owned: OwnedRun, *, quiet: bool, say: Callable[[str], None]
+) -> None:
+    """Compare what a finished training came to, unless that was done."""
+    if start.config.evaluation.enabled and not owned.folder.comparison_json.exists():
+        say("the comparison is missing:")
+        carry_out(start, owned, None, quiet=quiet)
+
+
+def carry_out(start: Start, owned: OwnedRun, train: Trainer | None, *, quiet: bool) -> None:
+    """Warm-start if that is due, train, and judge.
+
+    Args:
+        train: None has nothing left to train.
+    """
+    config, folder = start.config, owned.folder
+    if train is not None:
+        open_folder(start, folder)
     with run_log(folder.log, config.monitoring.log_level, quiet=quiet):
         _LOG.info("run folder %s", folder.path)
-        _LOG.info("workload: %s", workload)
-        if begins_with_actor(start) and not start.warm_start_done:
-            warm_start(config, folder, start.external, start.demonstrations)
-        (train or train_in_one_go)(start, folder)
+        doubt = doubt_about_rates(config)
+        level = logging.INFO if doubt is None else logging.WARNING
+        _LOG.log(level, "workload: %s", describe_workload(config))
+        for line in start.notes:
+            _LOG.info("%s", line)
+        if start.left is not None:
+            from vidur_ext.training.origin import log_fresh_start
+
+            log_fresh_start(start.left)
+        if train is not None:
+            if begins_with_actor(start) and not start.warm_start_done:
+                warm_start(config, folder, start.external, start.demonstrations)
+            train(start, owned)
         if config.evaluation.enabled:
-            from vidur_ext.evaluation.judging import judge, origin_of, policies_of
+            from vidur_ext.evaluation.judging import held_out_of, judge, origin_of, policies_of
 
             _set_torch_threads(config)
-            judge(config, policies_of(folder), folder, quiet, origin_of(folder))
-    return folder
+            origin = {**origin_of(folder), **held_out_of(folder, config)}
+            judge(config, policies_of(folder), folder, quiet, origin)
 
 
 def warm_start(
@@ -71,16 +120,16 @@ def warm_start(
     teach(config, folder, _report, demonstrations=demonstrations, initial=external)
 
 
-def train_in_one_go(start: Start, folder: RunFolder) -> None:
+def train_in_one_go(start: Start, owned: OwnedRun) -> None:
     """Train in this process."""
     from vidur_ext.training.train import run_training
 
-    run_training(training_job(start, folder, start.load_checkpoint))
+    run_training(training_job(start, owned, start.load_checkpoint))
 
 
 def training_job(
     start: Start,
-    folder: RunFolder,
+    owned: OwnedRun,
     load_checkpoint: str | None,
     stop_at_requests: int | None = None,
 ) -> Job:
@@ -90,10 +139,11 @@ def training_job(
     warm = load_checkpoint is None and begins_with_actor(start)
     return Job(
         start.config,
-        run_dir=str(folder.path),
-        pretrained_actor=folder.pretrained_actor if warm else None,
+        run_dir=str(owned.folder.path),
+        pretrained_actor=owned.folder.pretrained_actor if warm else None,
         load_checkpoint=load_checkpoint,
         stop_at_requests=stop_at_requests,
+        owner=owned.owner,
     )
 
 

@@ -19,7 +19,7 @@ external model is used as it is, and the option to fine-tune it is not offered.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -220,23 +220,29 @@ def _no_terminal(wishes: Wishes, latest: CheckpointInfo | None, options: list[_O
     )
 
 
-def describe(info: CheckpointInfo, settings: Mapping[str, Any], now: datetime) -> str:
+def describe(
+    info: CheckpointInfo, settings: Mapping[str, Any], kept: Sequence[str], now: datetime
+) -> str:
     """Return the information block about a checkpoint.
 
     Args:
         settings: those a training would go on with, by their dotted names.
+        kept: what the present config says otherwise, in words.
         now: present time, for the checkpoint's age.
     """
     manifest = info.manifest
-    requests = manifest.facts.get("requests_done", manifest.global_step)
+    done = requests_done(info)
     age = _age(now, datetime.fromisoformat(manifest.created_at))
-    first, *more = _changes(manifest.settings, settings)
+    first, *more = [*_changes(manifest.settings, settings), *kept]
+    finished = is_finished(info, settings["training.total_requests"])
+    state = "finished; a larger --total-requests goes on" if finished else "unfinished"
     return "\n".join(
         [
             f"  latest.pt    {_target(info.path.parent / LATEST)}",
             f"  checkpoint   {info.path}",
+            f"  training     {state}",
             f"  PPO step     {manifest.ppo_step}",
-            f"  decisions    {manifest.global_step}; {requests} requests of the stream",
+            f"  decisions    {manifest.global_step}; {done} requests of the stream",
             f"  age          {age} ({manifest.created_at}, saved because of: {manifest.reason})",
             f"  size         {manifest.size_bytes / 1e6:.2f} MB",
             f"  run folder   {manifest.run_dir}",
@@ -244,6 +250,16 @@ def describe(info: CheckpointInfo, settings: Mapping[str, Any], now: datetime) -
             *(f"               {change}" for change in more),
         ]
     )
+
+
+def requests_done(info: CheckpointInfo) -> int:
+    """Return how many requests of the stream are trained in a checkpoint."""
+    return int(info.manifest.facts.get("requests_done", info.manifest.global_step))
+
+
+def is_finished(info: CheckpointInfo, total_requests: int) -> bool:
+    """Tell whether a checkpoint is the end of a training of so many requests."""
+    return info.manifest.reason == "end" and requests_done(info) >= total_requests
 
 
 def _target(link: Path) -> str:

@@ -11,10 +11,8 @@ from ppo_scheduler.checkpoint.reading import CheckpointInfo, step_path
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.files import disk_errors, write_file
-from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.run_folder import EXTERNAL_RUNS, WARMSTART_RUNS, RunFolder
+from vidur_ext.run_folder import RunFolder, home_of
 from vidur_ext.runs.resume_choice import (
     Ask,
     Choice,
@@ -25,7 +23,16 @@ from vidur_ext.runs.resume_choice import (
     Wishes,
     choose,
     describe,
+    is_finished,
 )
+from vidur_ext.runs.resumed_config import (
+    NOTHING_SAID,
+    CommandLine,
+    Resumed,
+    config_of_file,
+    resumed_config,
+)
+from vidur_ext.training.inputs import settings_of
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,12 @@ class Start:
     """The folder holds the ``pretrained_actor.pt`` of an interrupted beginning."""
     origin: CheckpointInfo | None = field(default=None, compare=False)
     """What ``load_checkpoint`` led to when it was chosen, verified."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """What the log is to say of how the run goes on."""
+    file: TrainingConfig | None = field(default=None, compare=False)
+    """What the named config file says by itself."""
+    left: str | None = field(default=None, compare=False)
+    """Why a checkpoint that was to be continued is not."""
 
 
 def decide(
@@ -52,13 +65,18 @@ def decide(
     wishes: Wishes,
     output_dir: Path | None,
     ask: Ask | None,
+    said: CommandLine = NOTHING_SAID,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
 ) -> Start | None:
-    """Answer how to begin; None if the operator chose to leave.
+    """Answer how to begin; None if the operator chose to leave. Nothing is changed on the disk.
+
+    A training that goes on does so with its own settings: see ``resumed_config``.
 
     Args:
+        config: of file and command line.
         output_dir: folder the operator chose for the run.
         ask: shows a text and returns a line of input; None without a terminal.
+        said: what the command line says of the config.
 
     Raises:
         UserError: as ``choose``; the checkpoint cannot be used; the folder holds a run already.
@@ -67,34 +85,80 @@ def decide(
     if wishes.resume == "never" or (wishes.use_external and wishes.resume == "ask"):
         config = without_origin(config)
     latest = _latest(config, wishes)
-    choice = _choice(config, wishes, latest, ask, now)
+
+    def shown(info: CheckpointInfo) -> str:
+        resumed = _resumed(config, info, output_dir, said)
+        return describe(info, settings_of(resumed.config), resumed.kept, now())
+
+    file = config_of_file(said.file)
+    choice = _choice(config, wishes, latest, ask, shown)
     if isinstance(choice, Quit):
         return None
     if isinstance(choice, Resume):
         origin = _origin(config, choice, latest)
-        folder = output_dir or Path(origin.manifest.run_dir)
-        return Start(config, choice.checkpoint, folder, origin=origin)
-    if output_dir is not None and (output_dir / "ppo_training.log").exists():
+        _refuse_used_folder(output_dir, origin)
+        resumed = _resumed(config, origin, output_dir, said)
+        home = home_of(origin.manifest, Path(config.training.output_root))
+        notes = resumed.kept
+        if home is None and output_dir is None:
+            notes = (*notes, _away(origin, config))
+        run_dir = output_dir or (None if home is None else home.path)
+        return Start(
+            resumed.config, choice.checkpoint, run_dir, origin=origin, notes=notes, file=file
+        )
+    _refuse_used_folder(output_dir, None)
+    if isinstance(choice, ExternalOnly):
+        config = _without_cloning(config)
+    return Start(config, run_dir=output_dir, external=wishes.external, file=file)
+
+
+def _resumed(
+    config: TrainingConfig, origin: CheckpointInfo, output_dir: Path | None, said: CommandLine
+) -> Resumed:
+    home = home_of(origin.manifest, Path(config.training.output_root))
+    if home is None and output_dir is not None:
+        home = RunFolder(output_dir)
+    file_then = None if home is None else config_of_file(home.config_file)
+    return resumed_config(origin.manifest.settings, config, said, file_then)
+
+
+def _away(origin: CheckpointInfo, config: TrainingConfig) -> str:
+    return (
+        f"the run of {origin.path} is not below training.output_root={config.training.output_root}:"
+        f" it goes on in a new folder, and {origin.manifest.run_dir} is left alone"
+    )
+
+
+def _refuse_used_folder(output_dir: Path | None, origin: CheckpointInfo | None) -> None:
+    """A folder the operator names is a new one, or that of the run that goes on."""
+    if output_dir is None or not RunFolder(output_dir).log.exists():
+        return
+    if origin is None or not RunFolder(output_dir).saved(origin.manifest):
         raise UserError(
             f"--output-dir {output_dir}: holds a run already. Choose another folder, continue that "
             "run with --resume latest, or leave --output-dir out for a new folder"
         )
-    if isinstance(choice, ExternalOnly):
-        config = _without_cloning(config)
-    return Start(config, run_dir=output_dir, external=wishes.external)
 
 
-def open_folder(start: Start) -> RunFolder:
-    """Create or reuse the run's folder, and keep the config there."""
-    training = start.config.training
-    if start.run_dir is None:
-        kind = WARMSTART_RUNS if start.external is None else EXTERNAL_RUNS
-        folder = RunFolder.create(Path(training.output_root), kind, datetime.now())
-    else:
-        folder = RunFolder.at(start.run_dir)
-    with disk_errors(folder.path, "the run cannot write there", "Choose another --output-dir"):
-        write_file(folder.config, dump_config(start.config).encode())
-    return folder
+def fitting(start: Start) -> Start:
+    """Return the start if its checkpoint can be parsed and continued, or else a fresh one.
+
+    Raises:
+        UserError: it cannot, and ``checkpointing.on_incompatible`` does not allow to start afresh.
+    """
+    section = start.config.checkpointing
+    if start.load_checkpoint is None and section.fork_from_checkpoint is None:
+        return start
+    # Torch takes a second to import: whoever begins anew, or leaves, does without.
+    from vidur_ext.training.origin import find_origin, unfit
+
+    origin = find_origin(None, start.config, start.load_checkpoint)
+    problem = None if origin is None else unfit(origin, start.config)
+    if problem is None:
+        return start
+    used = start.run_dir is not None and RunFolder(start.run_dir).log.exists()
+    run_dir = None if used else start.run_dir
+    return Start(without_origin(start.config), run_dir=run_dir, file=start.file, left=problem)
 
 
 def go_on(config: TrainingConfig, folder: RunFolder) -> Start:
@@ -109,7 +173,19 @@ def go_on(config: TrainingConfig, folder: RunFolder) -> Start:
         load_checkpoint=None if newest is None else "latest",
         run_dir=folder.path,
         warm_start_done=folder.pretrained_actor.exists(),
+        origin=newest,
     )
+
+
+def has_ended(start: Start) -> bool:
+    """Tell whether the training is done: its end is saved, and the policy is what came of it."""
+    if start.origin is None or start.run_dir is None:
+        return False
+    folder, step = RunFolder(start.run_dir), start.origin.manifest.global_step
+    record = folder.record
+    exported = record is not None and record.policy_of == step and folder.policy.exists()
+    own = folder.saved(start.origin.manifest)
+    return own and exported and is_finished(start.origin, start.config.training.total_requests)
 
 
 def begins_with_actor(start: Start) -> bool:
@@ -178,7 +254,7 @@ def _choice(
     wishes: Wishes,
     latest: CheckpointInfo | None,
     ask: Ask | None,
-    now: Callable[[], datetime],
+    shown: Callable[[CheckpointInfo], str],
 ) -> Choice:
     if wishes.resume == "ask" or (wishes.resume == "auto" and latest is None):
         configured = _configured(config.checkpointing)
@@ -190,7 +266,7 @@ def _choice(
             )
         if configured is not None:
             return configured
-    return choose(wishes, latest, ask, lambda info: describe(info, config.settings(), now()))
+    return choose(wishes, latest, ask, shown)
 
 
 def _configured(section: CheckpointingSection) -> Choice | None:

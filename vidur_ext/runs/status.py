@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import statistics
 from dataclasses import dataclass
 from datetime import datetime
@@ -132,8 +131,7 @@ def _newest_checkpoint(run: RunFolder, folder: Path, now: datetime) -> Checkpoin
     mine = [
         (entry.path, entry.manifest)
         for entry in entries
-        if entry.manifest is not None
-        and os.path.realpath(entry.manifest.run_dir) == os.path.realpath(run.path)
+        if entry.manifest is not None and run.saved(entry.manifest)
     ]
     if not mine:
         return None

@@ -23,7 +23,9 @@ from vidur_ext.config.resume_rules import Difference, Effect
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.view import Earned
+from vidur_ext.run_folder import RUN_ID, RunFolder
 from vidur_ext.training.episodes import CompiledEpisodes, EpisodePlan, Episodes, VidurEpisodes
+from vidur_ext.training.inputs import settings_of
 from vidur_ext.training.instruments import Instruments
 from vidur_ext.training.signals import ChunkFinished, SignalRequests
 from vidur_ext.training.validation import Candidates, Validation, changes_scores
@@ -130,7 +132,7 @@ class TrainingSession:
         self,
         config: TrainingConfig,
         stream: RequestStream,
-        run_dir: Path,
+        folder: RunFolder,
         instruments: Instruments,
         saver: Saver | None,
         *,
@@ -141,6 +143,7 @@ class TrainingSession:
         """Begin at the first request.
 
         Args:
+            folder: the run's, which checkpoints name.
             saver: saves checkpoints; None saves nothing.
             warm_start: state of the policy to begin from.
             stop_at_requests: end after this request of the budget, inside an episode if need be;
@@ -151,7 +154,9 @@ class TrainingSession:
         num_envs = config.parallel_training.num_envs
         self._config = config
         self._stream = stream
-        self._run_dir = run_dir
+        self._run_dir = folder.path
+        self._run_id = folder.identify()
+        self._settings = settings_of(config)
         self._instruments = instruments
         self._saver = saver
         self._schedule = SaveSchedule(saving, clock)
@@ -430,6 +435,10 @@ class TrainingSession:
             # Of checkpoints the greater score is the better one.
             val_score=-self.candidates.objective_s(scores[-1]) if validated else None,
             versions=dict(package_versions()),
-            facts={"episode": self._position.episode, "requests_done": self.requests_done},
-            settings=self._config.settings(),
+            facts={
+                "episode": self._position.episode,
+                "requests_done": self.requests_done,
+                RUN_ID: self._run_id,
+            },
+            settings=self._settings,
         )

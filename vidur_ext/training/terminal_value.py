@@ -11,7 +11,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.training.branches import BranchingSimulations
 
 _LOG = logging.getLogger("ppo")
-_LEARNED_FOR = ("cluster.*", "simulation.*", "workload.*", "lookahead.*")
+_LEARNED_FOR = ("cluster.*", "simulation.*", "workload.*", "inputs.*", "lookahead.*")
 
 
 def changes_terminal_value(key: str) -> bool:

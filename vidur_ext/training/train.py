@@ -7,7 +7,6 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,11 +14,10 @@ import torch
 from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
 from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.checkpoint.store import CheckpointStore
-from ppo_scheduler.errors import IncompatibleState, UserError
+from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import disk_errors, write_file
 from ppo_scheduler.monitoring.run_log import run_log
 from ppo_scheduler.policy.routing_policy import (
-    RoutingPolicy,
     read_policy_state,
     save_policy,
     save_policy_state,
@@ -27,10 +25,10 @@ from ppo_scheduler.policy.routing_policy import (
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.routing.features import observation_schema
-from vidur_ext.run_folder import RunFolder
-from vidur_ext.training.content import check_content
+from vidur_ext.run_folder import Owner, RunFolder, home_of
+from vidur_ext.training.inputs import PROFILES, TRACE, settings_of
 from vidur_ext.training.instruments import open_instruments
+from vidur_ext.training.origin import Origin, find_origin, log_fresh_start, unfit
 from vidur_ext.training.session import TrainingSession
 from vidur_ext.training.terminal_value import (
     changes_terminal_value,
@@ -39,40 +37,9 @@ from vidur_ext.training.terminal_value import (
 from vidur_ext.warmstart.external_model import log_same_choices
 from vidur_ext.workload.run_workloads import workload_stream
 from vidur_ext.workload.stream import RequestStream
+from vidur_ext.workload.trained_rows import doubt_about_held_out, trace_digest, trained_rows
 
 _LOG = logging.getLogger("ppo")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A checkpoint to go on from, as the same run or as a fork: a new run with its own folder."""
-
-    loaded: LoadedCheckpoint
-    fork: bool
-
-
-def find_origin(
-    store: CheckpointStore | None, config: TrainingConfig, named: str | None
-) -> Origin | None:
-    """Return what the training goes on from; None is the beginning.
-
-    Args:
-        store: the folder this training saves to; None reads only.
-        named: a path, or ``latest``; it has precedence over the config's keys.
-
-    Raises:
-        UserError: there is no such checkpoint, or it is bad.
-    """
-    section = config.checkpointing
-    check = partial(check_content, config=config)
-    configured = (section.resume_from_checkpoint or None, section.resume_step)
-    source = next((s for s in (named, *configured) if s is not None), None)
-    reader = store or CheckpointStore(section)
-    if source is not None:
-        return Origin(reader.load(source, check), fork=False)
-    if section.fork_from_checkpoint is not None:
-        return Origin(reader.load(section.fork_from_checkpoint, check), fork=True)
-    return None
 
 
 @dataclass(frozen=True)
@@ -90,6 +57,8 @@ class Job:
     """End after this request of the stream, to be resumed; None trains the whole budget."""
     stream: RequestStream | None = None
     """Requests from elsewhere than ``config.workload``."""
+    owner: Owner | None = None
+    """Who has locked the run's folders for longer than this training; None: it locks them."""
 
 
 def run_training(job: Job) -> RunFolder:
@@ -104,22 +73,49 @@ def run_training(job: Job) -> RunFolder:
     stream = job.stream or workload_stream(config, Purpose.WORKLOAD)
     torch.set_num_threads(config.training.torch_threads)
     with ExitStack() as stack:
-        store = _open_store(config)
+        store = _open_store(job)
         if store is not None:
             stack.callback(store.close)
         origin = find_origin(store, config, job.load_checkpoint)
-        folder = _run_folder(job, origin)
+        problem = None if origin is None else unfit(origin, config)
+        if problem is not None:
+            origin = None
+        folder = _own_folder(job, origin, stack)
         stack.enter_context(run_log(folder.log, config.monitoring.log_level))
-        _train(job, stream, folder, store, _fitting(origin, config))
+        if problem is not None:
+            log_fresh_start(problem)
+        if job.stream is None:
+            _note_trace(folder, config, origin)
+        _train(job, stream, folder, store, origin)
     return folder
 
 
-def _open_store(config: TrainingConfig) -> CheckpointStore | None:
-    if not config.checkpointing.enable_checkpoints:
+def _open_store(job: Job) -> CheckpointStore | None:
+    section = job.config.checkpointing
+    if not section.enable_checkpoints:
         return None
-    store = CheckpointStore(config.checkpointing)
+    store = CheckpointStore(section, lent_lock=None if job.owner is None else job.owner.lock)
     store.prepare()
     return store
+
+
+def _own_folder(job: Job, origin: Origin | None, stack: ExitStack) -> RunFolder:
+    """Return the run's folder, locked until the stack is closed, or by the owner of the run.
+
+    Raises:
+        UserError: another run is there, or another process writes there.
+    """
+    folder = _run_folder(job, origin)
+    if job.owner is not None:
+        return folder
+    stack.enter_context(folder.lock())
+    going_on = origin is not None and not origin.fork and folder.saved(origin.loaded.manifest)
+    if folder.policy.exists() and not going_on:
+        raise UserError(
+            f"{folder.path}: holds a run already, which would be overwritten. Choose another "
+            "folder, or continue that run from a checkpoint of its own"
+        )
+    return folder
 
 
 def _run_folder(job: Job, origin: Origin | None) -> RunFolder:
@@ -130,51 +126,30 @@ def _run_folder(job: Job, origin: Origin | None) -> RunFolder:
                 "choose another one"
             )
         return RunFolder.at(Path(job.run_dir))
-    if origin is not None and not origin.fork:
-        return RunFolder.at(Path(origin.loaded.manifest.run_dir))
     root = Path(job.config.training.output_root)
+    if origin is not None and not origin.fork:
+        home = home_of(origin.loaded.manifest, root)
+        if home is not None:
+            return home
     return RunFolder.create(root, "simulated_training", datetime.now())
 
 
-def _fitting(origin: Origin | None, config: TrainingConfig) -> Origin | None:
-    """Return the origin if it fits this training, None to start afresh as the config allows.
-
-    Raises:
-        UserError: it does not fit, and ``checkpointing.on_incompatible`` is "abort".
-    """
-    problems = [] if origin is None else misfits(origin.loaded, config)
-    if origin is None or not problems:
-        return origin
-    listed = "\n".join(f"  {problem}" for problem in problems)
-    if config.checkpointing.on_incompatible == "abort":
-        raise UserError(
-            f"{origin.loaded.path}: does not fit this training:\n{listed}\nRestore these "
-            "settings, name another checkpoint, start afresh with --resume never, or set "
-            'checkpointing.on_incompatible to "fresh"'
-        )
-    _LOG.warning("%s does not fit this training:\n%s", origin.loaded.path, listed)
-    _LOG.warning("[PPO:checkpoint] Continuing with fresh training state")
-    return None
-
-
-def misfits(loaded: LoadedCheckpoint, config: TrainingConfig) -> list[str]:
-    """Return why a checkpoint cannot be continued by this training; nothing if it can."""
-    changed = differences(loaded.manifest.settings, config.settings())
-    refused = [str(d) for d in changed if d.rule.effect is Effect.REFUSED]
-    if refused:
-        return refused
-    seed = loaded.tree["simulation"]["seed"]
-    if seed != config.training.seed:  # checkpoints of schema 1 carry no settings
-        return [f"training.seed={seed} in the checkpoint, {config.training.seed} now"]
-    try:
-        RoutingPolicy(
-            observation_schema(config.observation),
-            config.actor_critic_architecture,
-            config.observation.clip,
-        ).load_state_dict(loaded.tree["learner"]["policy"])
-    except IncompatibleState as error:
-        return [str(error)]
-    return []
+def _note_trace(folder: RunFolder, config: TrainingConfig, origin: Origin | None) -> None:
+    """Note which requests of a trace are trained on, and warn if they are held out by now."""
+    record = folder.record_now()
+    before = dict(record.trained)
+    saved = {} if origin is None else origin.loaded.manifest.settings
+    earlier, workload = saved.get(TRACE), config.workload
+    if earlier is not None and earlier == trace_digest(workload):
+        share = {"holdout_fraction": saved["workload.holdout_fraction"]}
+        before = trained_rows(workload.model_copy(update=share), before)
+    elif earlier is not None:
+        before.setdefault(str(earlier), 0)
+    doubt = doubt_about_held_out(workload, before)
+    if doubt is not None:
+        _LOG.warning("%s: %s", workload.trace_file, doubt)
+    rows = trained_rows(workload, before)
+    folder.write_record(record.model_copy(update={"trained": rows}))
 
 
 def _train(
@@ -204,7 +179,7 @@ def _train(
         session = TrainingSession(
             config,
             stream,
-            folder.path,
+            folder,
             instruments,
             saver,
             warm_start=None if actor is None else read_policy_state(actor),
@@ -222,6 +197,8 @@ def _train(
             _LOG.info("moved the checkpoints of an earlier training to %s", aside)
         session.run()
         _export(session, folder)
+        done = {"policy_of": session.learner.global_step}
+        folder.write_record(folder.record_now().model_copy(update=done))
     if saver is not None:
         saver.raise_failures()
     instruments.raise_failures()
@@ -250,15 +227,23 @@ def _export(session: TrainingSession, folder: RunFolder) -> None:
 def _resume(session: TrainingSession, loaded: LoadedCheckpoint, config: TrainingConfig) -> None:
     for path, reason in loaded.skipped:
         _LOG.warning("skipped %s: %s", path, reason)
-    changed = differences(loaded.manifest.settings, config.settings())
+    changed = differences(loaded.manifest.settings, settings_of(config))
     for difference in changed:
         if difference.rule.effect is not Effect.NONE:
-            _LOG.info("changed since the checkpoint: %s", difference)
+            meant = difference.name not in (TRACE, PROFILES)
+            level = logging.INFO if meant else logging.WARNING
+            _LOG.log(level, "changed since the checkpoint: %s", difference)
     session.load_state_dict(loaded.tree, changed)
     stale = [d.name for d in changed if changes_terminal_value(d.name)]
     if stale and session.learner.terminal_value is not None:
         _LOG.info("what look-ahead leaves out is learned anew: %s changed", ", ".join(stale))
         learn_terminal_value(config, session.learner)
+    if loaded.tree["learner"]["updater"]["adamw"] is None:
+        _LOG.warning(
+            "%s holds no state of AdamW (checkpointing.save_optimizer_state was off): it starts "
+            "afresh, so this training is not the one it would have been",
+            loaded.path,
+        )
     _LOG.info(
         "[Resume] PPO训练恢复 %s (global_step %d, %d requests done)",
         loaded.path,

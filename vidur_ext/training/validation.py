@@ -19,7 +19,9 @@ _SCORED_WITH = (
     "cluster.*",
     "simulation.*",
     "workload.*",
+    "inputs.*",
     "observation.*",
+    "lookahead.ttft_weight",
     "checkpointing.validation_seeds",
     "checkpointing.validation_requests",
 )

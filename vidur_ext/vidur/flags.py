@@ -57,6 +57,7 @@ def cli_flags(
     pretrained_actor: str | None = None,
     load_checkpoint: str | None = None,
     stop_at_requests: int | None = None,
+    lock: int | None = None,
 ) -> list[str]:
     """Return the flags of ``python -m vidur_ext.main`` for one scheduler.
 
@@ -68,6 +69,8 @@ def cli_flags(
         load_checkpoint: ``ppo_modular`` only: checkpoint to resume from.
         stop_at_requests: ``ppo_modular`` only: end after this request of the stream, to be
             resumed; None trains to ``training.total_requests``.
+        lock: ``ppo_modular`` only: handle of the checkpoint folder's lock, which the process
+            inherits from the owner of the run.
     """
     values = {**_values(config, scheduler), "metrics_config_output_dir": metrics_dir}
     if scheduler in PLANNERS:
@@ -82,6 +85,7 @@ def cli_flags(
             "pretrained_actor": pretrained_actor,
             "load_checkpoint": load_checkpoint,
             "stop_at_requests": stop_at_requests,
+            "lock": lock,
         }
         values.update({SCHEDULER_FLAG_PREFIX + name: value for name, value in learner.items()})
     return [text for name, value in values.items() for text in _texts(name, value)]

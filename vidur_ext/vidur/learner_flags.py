@@ -125,6 +125,7 @@ PPOGlobalSchedulerModularConfig: Any = dataclasses.make_dataclass(
         _optional_field("pretrained_actor", str, "Warm-started policy to begin from."),
         _optional_field("load_checkpoint", str, "Checkpoint to resume from."),
         _optional_field("stop_at_requests", int, "End after this request, to be resumed."),
+        _optional_field("lock", int, "Inherited handle of the checkpoint folder's lock."),
     ],
     bases=(BaseGlobalSchedulerConfig,),
     namespace={

@@ -67,6 +67,7 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
     )
     trace_file: Optional[str] = _flag(None, "trace: file to replay.")  # noqa: UP045
     trace_format: str = _flag("auto", f"trace: auto or {', '.join(trace_formats())}.")
+    trace_time_unit: str = _flag("auto", "trace: unit of time stamps, auto, s, ms, us or ns.")
     rate_scale: float = _flag(1.0, "Factor on the arrival rate.")
     part: str = _flag("train", "trace: train (starts again at its end), holdout or all.")
     holdout_fraction: float = _flag(0.2, "trace: share at the end that is held out.")

@@ -65,7 +65,12 @@ def read_trace(workload: WorkloadSection) -> Trace:
         UserError: it cannot be used.
     """
     assert workload.trace_file is not None, "the section allows no source 'trace' without a file"
-    return load_trace(Path(workload.trace_file), workload.trace_format, workload.max_tokens)
+    return load_trace(
+        Path(workload.trace_file),
+        workload.trace_format,
+        workload.max_tokens,
+        workload.trace_time_unit,
+    )
 
 
 def longest_request(workload: WorkloadSection) -> int:
@@ -181,7 +186,34 @@ def evaluation_table(config: TrainingConfig, seed: int) -> RequestTable:
 def describe_workload(config: TrainingConfig) -> str:
     """Return one line about the workload and what is held out of it, for logs and reports."""
     held_out = f"{config.evaluation.num_seeds} x {evaluation_requests(config)} requests held out"
-    return f"{describe_requests(config.workload)}, {held_out}"
+    said = [describe_requests(config.workload), held_out, doubt_about_rates(config)]
+    return ", ".join(part for part in said if part is not None)
+
+
+_MOST_PER_REPLICA = 100.0
+_LEAST = 0.01
+"""Mean arrival rates [requests/s] beyond which a unit, or a factor, is likely to be wrong."""
+
+
+def doubt_about_rates(config: TrainingConfig) -> str | None:
+    """Say that requests arrive absurdly fast or slowly; None if they do not.
+
+    Raises:
+        UserError: the trace cannot be used.
+    """
+    rates = arrival_rates(config.workload)
+    check = "check workload.qps and workload.rate_scale"
+    if config.workload.source == "trace":
+        check = "check workload.rate_scale and the unit of time stamps, workload.trace_time_unit"
+    replicas = config.cluster.num_replicas
+    if max(rates) > _MOST_PER_REPLICA * replicas:
+        return (
+            f"WHICH ALL ARRIVE AT ONCE: {max(rates):.3g} requests/s are more than {replicas} "
+            f"replicas serve by far; {check}"
+        )
+    if min(rates) < _LEAST:
+        return f"WHICH NEVER MEET: one in {1 / min(rates):.3g} s; {check}"
+    return None
 
 
 def describe_requests(workload: WorkloadSection) -> str:
@@ -191,9 +223,12 @@ def describe_requests(workload: WorkloadSection) -> str:
         UserError: the trace cannot be used.
     """
     if workload.source == "trace":
-        notes = read_trace(workload).notes
-        trace = f"trace {workload.trace_file} at {workload.rate_scale:g} x its rate"
-        return ", ".join([trace, *notes])
+        trace = read_trace(workload)
+        [rate] = arrival_rates(workload)
+        name = f"trace {workload.trace_file} at {workload.rate_scale:g} x its rate"
+        seconds = _duration_s(workload)
+        size = f"{len(trace.table)} requests in {seconds:.4g} s, {rate:.4g} requests/s"
+        return ", ".join([name, size, *trace.notes])
     process = (
         "Poisson arrivals"
         if workload.arrival == "poisson"
@@ -214,6 +249,12 @@ def arrival_rates(workload: WorkloadSection) -> tuple[float, ...]:
         UserError: the trace cannot be used.
     """
     if workload.source == "trace":
-        arrived = read_trace(workload).table.at_rate(workload.rate_scale).arrived_at
-        return ((len(arrived) - 1) / float(arrived[-1] - arrived[0]),)
+        gaps, seconds = len(read_trace(workload).table) - 1, _duration_s(workload)
+        return (gaps / seconds if seconds > 0.0 else float("inf"),)
     return tuple(workload.qps * workload.rate_scale * factor for factor in workload.rate_profile)
+
+
+def _duration_s(workload: WorkloadSection) -> float:
+    """Return how long a trace lasts, from its first arrival to its last."""
+    arrived = read_trace(workload).table.arrived_at
+    return float(arrived[-1] - arrived[0]) / workload.rate_scale

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.workload.request_table import RequestTable
@@ -55,15 +55,23 @@ class Trace:
     notes: tuple[str, ...] = ()
 
 
+TimeUnit = Literal["s", "ms", "us", "ns"]
+SECOND: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
+"""How much of each unit is one second."""
+
+
 class TraceFormat(Protocol):
     """What a module of ``workload.traces`` has: it reads the format of its name.
 
     Attributes:
         COLUMNS: of the CSV header, or keys of every JSON line, that a trace must have. A file whose
-            first line has most of them is taken for this format.
+            first line has most of them is taken for this format; of two formats that know equally
+            many, the one that needs fewer.
+        TIME_UNIT: of the time stamps, as its publishers say; None for dates.
     """
 
     COLUMNS: tuple[str, ...]
+    TIME_UNIT: TimeUnit | None
 
     def read(self, path: Path) -> Trace:
         """Read a trace; time 0 is its first request.
@@ -182,17 +190,26 @@ def file_status(path: Path) -> os.stat_result:
     return status
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a trace file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    file_status(path)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise file_error(path, f"cannot be read ({error.strerror})") from error
+
+
 def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file, without a byte-order mark.
 
     Raises:
         UserError: the file cannot be read, or it is empty, packed, or not text.
     """
-    file_status(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise file_error(path, f"cannot be read ({error.strerror})") from error
+    data = read_bytes(path)
     for magic, kind in _ARCHIVES.items():
         if data.startswith(magic):
             raise file_error(path, f"is {kind}-compressed; unpack it and name the unpacked file")

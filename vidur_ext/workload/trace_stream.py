@@ -13,6 +13,11 @@ from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.stream import check_window, to_seconds, to_ticks
 
 
+def held_out_count(requests: int, holdout_fraction: float) -> int:
+    """Return how many requests at the end of a trace are held out."""
+    return round(requests * holdout_fraction)
+
+
 @dataclass(frozen=True, eq=False)
 class TraceStream:
     """The requests of a table in their order; request 0 arrives at time 0.
@@ -70,7 +75,7 @@ class TraceStream:
             raise UserError(
                 f"holdout_fraction={holdout_fraction}: expected a share above 0 and below 1"
             )
-        held_out = round(len(self.table) * holdout_fraction)
+        held_out = held_out_count(len(self.table), holdout_fraction)
         first = len(self.table) - held_out
         if min(first, held_out) < 2:
             raise UserError(

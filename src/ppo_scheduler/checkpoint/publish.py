@@ -148,13 +148,27 @@ def _point(link: Path, target: str) -> bool:
 
 
 def prune(folder: Path, retention: Retention) -> list[CheckpointName]:
-    """Do step 6: delete what ``retention`` does not keep; return it, oldest first."""
+    """Do step 6: delete what ``retention`` does not keep; return it, oldest first.
+
+    Raises:
+        OSError: a file cannot be deleted; all others are.
+    """
     gone = outdated(folder, retention)
-    for name in gone:
-        (folder / name.file).unlink(missing_ok=True)
-    for manifest in orphaned_manifests(file_names(folder)):
-        (folder / manifest).unlink(missing_ok=True)
+    refused = [_delete(folder / name.file) for name in gone]
+    refused += [_delete(folder / manifest) for manifest in orphaned_manifests(file_names(folder))]
+    for error in refused:
+        if error is not None:
+            raise error
     return gone
+
+
+def _delete(file: Path) -> OSError | None:
+    """Delete a file if it is there; return why that is impossible."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        return error
+    return None
 
 
 def outdated(folder: Path, retention: Retention) -> list[CheckpointName]:

@@ -74,12 +74,23 @@ class CheckpointStore:
     """
 
     def __init__(
-        self, section: CheckpointingSection, clock: Callable[[], datetime] = _utc_now
+        self,
+        section: CheckpointingSection,
+        clock: Callable[[], datetime] = _utc_now,
+        *,
+        lent_lock: int | None = None,
     ) -> None:
-        """Open the folder ``section`` names; ``clock`` gives the present time in UTC."""
+        """Open the folder ``section`` names.
+
+        Args:
+            clock: gives the present time in UTC.
+            lent_lock: handle of the folder's lock, which the owner of the whole run holds; None
+                takes the lock.
+        """
         self._folder = Path(section.checkpoint_dir)
         self._retention = Retention.of(section)
         self._clock = clock
+        self._lent_lock = lent_lock
         self._lock: FileLock | None = None
         self._origin: CheckpointName | None = None
         self._folder_is_ours = False
@@ -88,20 +99,41 @@ class CheckpointStore:
     def prepare(self) -> None:
         """Create the folder, take its lock and check that files can be written and renamed.
 
+        Once that is done, check that the folder is still the one that was locked.
+
         Raises:
             UserError: another training writes there, or the folder cannot be used.
         """
         if self._lock is not None:
+            self._check_folder(self._lock)
             return
         with disk_errors(self._folder, "checkpoints cannot be saved there", _ELSEWHERE):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self._folder / LOCK, _WRITING)
+            if self._lent_lock is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(self._folder / LOCK, _WRITING)
+            else:
+                lock = FileLock.lent(self._folder / LOCK, self._lent_lock)
             try:
+                self._check_folder(lock)
                 self._probe()
             except BaseException:
                 lock.release()
                 raise
             self._lock = lock
+
+    @property
+    def lock_handle(self) -> int:
+        """Handle of the lock that ``prepare`` took, for those who write on behalf of its owner."""
+        assert self._lock is not None, "prepare comes first"
+        return self._lock.handle
+
+    def _check_folder(self, lock: FileLock) -> None:
+        if not lock.stands():
+            raise UserError(
+                f"{self._folder}: was removed or replaced while this training held its lock; "
+                "nothing is written to what may be another training's. Stop this one, and start "
+                "it again from a checkpoint with a checkpointing.checkpoint_dir of its own"
+            )
 
     def wait_for_writer(self, patience_s: float) -> None:
         """Return when no process writes to the folder.
@@ -260,6 +292,7 @@ class CheckpointStore:
         probe.unlink()
 
     def _leave_others_alone(self) -> None:
+        self.prepare()  # staging took its time
         if not self._folder_is_ours:
             others = not_past_of(self._origin, present(file_names(self._folder)))
             aside = move_aside(self._folder, others, self._clock(), with_latest=False)

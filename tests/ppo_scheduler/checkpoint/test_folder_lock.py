@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from ppo_scheduler.checkpoint import publish as publishing
+from ppo_scheduler.checkpoint.names import Retention
+from ppo_scheduler.checkpoint.store import CheckpointStore
+from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
 
 HOLDER = """
@@ -83,3 +88,57 @@ def test_a_folder_without_room_is_told_before_training(stores, faulty_disk):
         ):
             store.prepare()
     stores.open().prepare()
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_a_folder_that_was_taken_away_gets_nothing_any_more(stores, save, replaced):
+    """Two trainings must not write to one folder, and the lock was on the other one."""
+    first, second = stores.open(), stores.open()
+    save(first, 1)
+    shutil.move(stores.folder, stores.folder.with_name("moved"))
+    if replaced:
+        save(second, 7)
+    before = sorted(stores.folder.iterdir()) if replaced else None
+    for write in (
+        lambda: save(first, 2),
+        first.set_aside,
+        lambda: first.prune(Retention("last_n", 1)),
+    ):
+        with pytest.raises(UserError, match="was removed or replaced while this training held"):
+            write()
+    if replaced:
+        assert sorted(stores.folder.iterdir()) == before
+    else:
+        assert not stores.folder.exists()
+    assert [path.name for path in stores.folder.with_name("moved").glob("*.pt")]
+
+
+def test_a_folder_that_is_replaced_while_a_checkpoint_is_staged_gets_none(
+    stores, save, monkeypatch
+):
+    first, second = stores.open(), stores.open()
+    save(first, 1)
+    real = publishing.write_staged
+
+    def replace_folder(path, content):
+        real(path, content)
+        if path.suffix == ".json" and "00000002" in path.name:
+            shutil.move(stores.folder, stores.folder.with_name("moved"))
+            save(second, 7)
+
+    monkeypatch.setattr(publishing, "write_staged", replace_folder)
+    with pytest.raises(UserError, match="was removed or replaced"):
+        save(first, 2)
+    assert stores.steps() == [7]
+
+
+def test_who_is_lent_the_lock_writes_for_its_owner(stores, save, make_stores):
+    owner, other = stores.open(), stores.open()
+    owner.prepare()
+    section = CheckpointingSection(checkpoint_dir=str(stores.folder))
+    helper = CheckpointStore(section, lent_lock=owner.lock_handle)
+    save(helper, 1)
+    helper.close()
+    with pytest.raises(UserError, match="is writing checkpoints there"):
+        save(other, 2)
+    assert stores.steps() == [1]

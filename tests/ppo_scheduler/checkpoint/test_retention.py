@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ppo_scheduler.checkpoint.names import CheckpointName, Retention
 from ppo_scheduler.config.learner_sections import CheckpointingSection
+from ppo_scheduler.errors import UserError
 
 names = st.builds(CheckpointName, st.integers(0, 12), st.booleans())
 scores = st.one_of(st.none(), st.sampled_from([-1.5, 0.0, 0.5, 0.75]))
@@ -126,3 +129,22 @@ def test_the_config_decides():
     assert Retention.of(CheckpointingSection(max_checkpoints=None)).keep is None
     single = CheckpointingSection(incremental_checkpoints=False, max_checkpoints=None)
     assert Retention.of(single) == Retention("last_n", 1, None)
+
+
+def test_one_that_cannot_be_deleted_keeps_no_other_from_being_deleted(stores, save, monkeypatch):
+    store = stores.open(max_checkpoints=2)
+    save(store, 1)
+    stuck, real = CheckpointName(1).file, Path.unlink
+
+    def unlink(path, missing_ok=False):
+        if path.name == stuck:
+            raise PermissionError(1, "Operation not permitted")
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    for step in (2, 3, 4, 5):
+        save(store, step)
+    assert stores.steps() == [1, 4, 5]
+    with pytest.raises(UserError, match="cannot be deleted"):
+        store.prune(Retention("last_n", 1))
+    assert stores.steps() == [1, 5]

@@ -53,6 +53,7 @@ GOLDEN = """
 --workload_request_generator_config_output_tail_index 1.5
 --workload_request_generator_config_max_tokens 2048
 --workload_request_generator_config_trace_format auto
+--workload_request_generator_config_trace_time_unit auto
 --workload_request_generator_config_rate_scale 2.0
 --workload_request_generator_config_holdout_fraction 0.25
 --workload_request_generator_config_seed 7

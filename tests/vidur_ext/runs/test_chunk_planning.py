@@ -28,10 +28,12 @@ def record(total: int, size: int, done: int = 0, checkpoint: str | None = None):
         config,
         size,
         RunFolder(Path("run")),
+        run_id="a run",
         config_file=Path("my.json"),
         external=None,
         done=done,
         checkpoint=checkpoint,
+        replaces=None,
         now=NOW,
     )
 

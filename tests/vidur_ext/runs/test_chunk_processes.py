@@ -14,9 +14,10 @@ import pytest
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import is_held
 from vidur_ext.processes import child_environment, end_with_parent
+from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs import chunk_process
-from vidur_ext.runs.chunk_job import only_driver
 from vidur_ext.runs.chunk_process import Ended, Follower, Signals, last_lines, run_chunk
 
 PYTHON = sys.executable
@@ -32,33 +33,33 @@ def python(code: str, **arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def test_a_run_has_one_driver(tmp_path):
+def test_a_run_has_one_owner(tmp_path):
     with (
-        only_driver(tmp_path),
+        RunFolder(tmp_path).lock(),
         pytest.raises(UserError, match=f"process {os.getpid()} is training there"),
-        only_driver(tmp_path),
+        RunFolder(tmp_path).lock(),
     ):
         pass
-    with only_driver(tmp_path):
+    with RunFolder(tmp_path).lock():
         pass
 
 
-def test_the_lock_of_a_dead_driver_is_free(tmp_path):
+def test_the_lock_of_a_dead_owner_is_free(tmp_path):
     holder = python(
         f"""
         import pathlib, sys
-        from vidur_ext.runs.chunk_job import only_driver
-        with only_driver(pathlib.Path({str(tmp_path)!r})):
+        from vidur_ext.run_folder import RunFolder
+        with RunFolder(pathlib.Path({str(tmp_path)!r})).lock():
             print("locked", flush=True)
             sys.stdin.read()
         """
     )
     assert holder.stdout.readline() == "locked\n"
-    with pytest.raises(UserError, match=f"process {holder.pid}"), only_driver(tmp_path):
+    with pytest.raises(UserError, match=f"process {holder.pid}"), RunFolder(tmp_path).lock():
         pass
     holder.kill()
     holder.communicate()
-    with only_driver(tmp_path):
+    with RunFolder(tmp_path).lock():
         pass
 
 
@@ -282,3 +283,25 @@ def test_last_lines_are_those_with_text(tmp_path):
     log = Path(tmp_path / "log")
     log.write_bytes(b"one\n\ntwo \xff\n\n\nthree\n")
     assert last_lines(log, 2) == ["two \ufffd", "three"]
+
+
+def test_a_chunk_that_outlives_its_driver_still_holds_the_lock_it_was_lent(tmp_path):
+    lock = tmp_path / ".lock"
+    middle = python(
+        f"""
+        import os, pathlib, subprocess, sys
+        from ppo_scheduler.files import FileLock
+        held = FileLock(pathlib.Path({str(lock)!r}), "")
+        child = subprocess.Popen(
+            [sys.executable, "-c", "print('alive', flush=True); input()"], pass_fds=[held.handle]
+        )
+        os._exit(child.wait())
+        """
+    )
+    assert middle.stdout.readline() == "alive\n"
+    middle.kill()
+    middle.wait()
+    assert is_held(lock)
+    middle.stdin.close()
+    assert middle.stdout.read() == "", "the child has ended"
+    assert not is_held(lock)

@@ -18,10 +18,11 @@ from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.run_folder import RunFolder
+from vidur_ext.run_folder import RUN_ID, RunFolder
 from vidur_ext.runs import chunk_record
 from vidur_ext.runs.chunk_record import Order, read_progress, write_progress
 from vidur_ext.runs.chunk_recovery import Recovered, find_chunked_run, recover
+from vidur_ext.training.inputs import settings_of
 
 BEGUN = datetime(2030, 1, 1, tzinfo=timezone.utc)
 ORDER = Order(Path("my.json"), None, None)
@@ -40,18 +41,35 @@ class Site:
         root = Path(self.config.training.output_root)
         folder = RunFolder.at(root / kind / name)
         folder.config.write_text(dump_config(self.config), encoding="utf-8")
+        folder.log.touch()
+        folder.identify()
         return folder
 
-    def plan(self, size: int = 100, done: int = 0, *, external: Path | None = None) -> None:
+    @property
+    def newest(self) -> str | None:
+        """SHA-256 of the newest checkpoint."""
+        latest = CheckpointStore(self.config.checkpointing).latest()
+        return None if latest is None else latest.manifest.sha256
+
+    def plan(
+        self,
+        size: int = 100,
+        done: int = 0,
+        *,
+        external: Path | None = None,
+        begun: datetime = BEGUN,
+    ) -> None:
         progress = chunk_record.planned(
             self.config,
             size,
             self.folder,
+            run_id=self.folder.identify(),
             config_file=ORDER.config_file,
             external=external,
             done=0,
             checkpoint=None,
-            now=BEGUN,
+            replaces=self.newest,
+            now=begun,
         )
         if done:
             held = str(self.path(done))
@@ -61,24 +79,25 @@ class Site:
     def path(self, done: int) -> Path:
         return Path(self.config.checkpointing.checkpoint_dir) / f"checkpoint_step_{done:08d}.pt"
 
-    def save(self, done: int, run: RunFolder | None = None, after_s: float = 60.0) -> None:
-        clock = lambda: BEGUN + timedelta(seconds=after_s)  # noqa: E731
-        with closing(CheckpointStore(self.config.checkpointing, clock)) as store:
-            if self.path(done).parent.exists() and store.latest() is not None:
+    def save(self, done: int, run: RunFolder | None = None, *, reason: str = "interval") -> None:
+        run = run or self.folder
+        with closing(CheckpointStore(self.config.checkpointing, lambda: BEGUN)) as store:
+            latest = store.latest()
+            if latest is not None and run.saved(latest.manifest):
                 store.load("latest")
             store.publish(
                 {"learner": {"weights": torch.zeros(3)}, "n": done},
                 Description(
                     ppo_step=done,
                     global_step=done,
-                    reason="interval",
-                    run_dir=str((run or self.folder).path),
+                    reason=reason,
+                    run_dir=str(run.path),
                     config_digest="0" * 64,
                     num_replicas=self.config.cluster.num_replicas,
                     val_score=None,
                     versions={},
-                    facts={"requests_done": done},
-                    settings=self.config.settings(),
+                    facts={"requests_done": done, RUN_ID: run.identify()},
+                    settings=settings_of(self.config),
                 ),
             )
 
@@ -226,8 +245,8 @@ def test_checkpoints_of_a_later_training_are_a_contradiction(site):
 
 
 def test_checkpoints_of_an_earlier_training_are_none_of_ours(site):
+    site.save(500, site.run("run_0"))
     site.plan()
-    site.save(500, site.run("run_0"), after_s=-60.0)
     assert site.recover().start.load_checkpoint is None
 
 
@@ -253,16 +272,15 @@ def test_a_damaged_record_without_a_checkpoint_is_refused(site):
 def test_a_record_made_anew_still_has_to_fit_the_command_line(site):
     site.save(130)
     site.folder.progress.write_bytes(b"{")
-    with pytest.raises(UserError, match=r"training\.seed: 0 then, 9 now"):
-        site.recover(training={"seed": 9})
+    assert "training.seed: 0 then, 9 now" in refused(site, training={"seed": 9})
 
 
 def test_a_record_of_a_newer_version_is_refused(site):
     site.plan()
     site.save(100)
     document = json.loads(site.folder.progress.read_text())
-    site.folder.progress.write_text(json.dumps({**document, "schema_version": 2}))
-    with pytest.raises(UserError, match="schema_version 2"):
+    site.folder.progress.write_text(json.dumps({**document, "schema_version": 3}))
+    with pytest.raises(UserError, match="schema_version 3"):
         site.recover()
 
 
@@ -283,24 +301,70 @@ def test_what_is_completed_stays_so_without_its_checkpoints(site):
     assert site.recover().progress.status == "completed"
 
 
-def test_the_run_that_was_active_last_is_found(site):
+def test_the_run_whose_checkpoint_is_the_newest_is_found_whatever_the_clock_says(site):
     assert find_chunked_run(site.config, None) is None
-    site.plan()
-    older = site.folder
+    site.plan(begun=BEGUN + timedelta(days=700))
+    site.save(100)
+    finished = site.folder
+    assert find_chunked_run(site.config, None) == finished
     site.folder = site.run("run_2", "warmstart_external")
     site.plan()
-    os.utime(older.progress, (1, 1))
+    assert find_chunked_run(site.config, None) == site.folder, "it began behind that checkpoint"
+    site.save(50)
+    os.utime(finished.progress, (4e9, 4e9))
+    assert find_chunked_run(site.config, None) == site.folder, "and has saved since"
+
+
+def test_one_that_goes_on_is_found_before_one_that_began_behind_it_and_never_saved(site):
+    site.plan()
+    site.save(100)
+    first, site.folder = site.folder, site.run("run_2")
+    site.plan()
+    site.save(150, first)
+    assert find_chunked_run(site.config, None) == first
+
+
+def test_among_runs_that_saved_nothing_the_one_begun_last_is_found(site):
+    site.plan()
+    site.folder = site.run("run_2")
+    site.plan(begun=BEGUN + timedelta(hours=1))
+    site.run("run_3").progress.write_bytes(b"damaged")
     assert find_chunked_run(site.config, None) == site.folder
-    os.utime(site.folder.progress, (0, 0))
-    assert find_chunked_run(site.config, None) == older
 
 
-def test_a_run_outside_the_output_root_is_found_by_its_checkpoint(site, tmp_path):
-    site.folder = RunFolder.at(tmp_path / "anywhere")
+def test_a_run_elsewhere_below_the_output_root_is_found_by_its_checkpoint(site):
+    site.folder = site.run("run_1", "deeper/anywhere")
     site.plan()
     assert find_chunked_run(site.config, None) is None
     site.save(100)
     assert find_chunked_run(site.config, None) == site.folder
+
+
+def test_a_moved_tree_goes_on_where_it_lies_now(site, tmp_path):
+    site.plan()
+    site.save(100)
+    there = tmp_path / "there"
+    there.mkdir()
+    for name in ("outputs", "checkpoints"):
+        shutil.move(tmp_path / name, there / name)
+    config = site.make_config(
+        training={"total_requests": 240, "output_root": str(there / "outputs")},
+        checkpointing={"checkpoint_dir": str(there / "checkpoints")},
+    )
+    found = find_chunked_run(config, None)
+    assert found == RunFolder(there / site.folder.path.relative_to(tmp_path))
+    recovered = recover(found, config, ORDER)
+    assert recovered.progress.latest_checkpoint.startswith(str(there))
+    assert recovered.start.run_dir == found.path
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_plan_of_another_run_is_a_contradiction(site):
+    site.plan()
+    progress = site.folder.progress.read_bytes()
+    site.folder = site.run("run_2")
+    site.folder.progress.write_bytes(progress)
+    assert "the plan is that of another run" in refused(site)
 
 
 def test_runs_of_other_checkpoint_folders_are_other_experiments(site, tmp_path):
@@ -313,3 +377,30 @@ def test_a_named_folder_is_taken_or_nothing(site, tmp_path):
     site.plan()
     assert find_chunked_run(site.config, site.folder.path) == site.folder
     assert find_chunked_run(site.config, tmp_path / "new") is None
+
+
+def test_a_trace_with_another_content_is_a_contradiction(site, tmp_path):
+    path = tmp_path / "live.csv"
+    workload = {"source": "trace", "trace_file": str(path)}
+    site.config = site.make_config(training={"total_requests": 240}, workload=workload)
+    site.folder.config.write_text(dump_config(site.config), encoding="utf-8")
+    header = "arrived_at,num_prefill_tokens,num_decode_tokens"
+    for content in ("0,1,1\n1,1,1", "0,1,1\n2,1,1"):
+        path.write_text(f"{header}\n{content}", encoding="utf-8")
+        if not site.folder.progress.exists():
+            site.plan()
+            site.save(100)
+            assert site.recover(workload=workload).progress.requests_done == 100
+    assert "inputs.trace" in refused(site, workload=workload)
+
+
+def test_a_record_that_only_misses_the_end_is_completed(site):
+    """The driver was killed behind the last chunk: policy and checkpoint are there."""
+    site.plan()
+    site.save(240, reason="end")
+    record = site.folder.record_now()
+    site.folder.policy.touch()
+    assert site.recover().progress.status == "running", "the policy may be an earlier one"
+    site.folder.write_record(record.model_copy(update={"policy_of": 240}))
+    assert site.recover().progress.status == "completed"
+    assert read_progress(site.folder.progress).status == "completed"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.sealed_json import sealed
 from vidur_ext.runs.chunk_record import (
     ChunkRecord,
     DamagedProgress,
@@ -17,7 +18,7 @@ from vidur_ext.runs.chunk_record import (
     write_progress,
 )
 
-GOLDEN = Path(__file__).parent / "golden" / "training_progress_1.json"
+GOLDEN = Path(__file__).parent / "golden" / "training_progress_2.json"
 
 
 @pytest.fixture
@@ -25,11 +26,18 @@ def path(tmp_path):
     return tmp_path / "training_progress.json"
 
 
+def sealed_again(**change: object) -> bytes:
+    """Return the golden file with other values, and the checksum of these."""
+    document = {**json.loads(GOLDEN.read_text()), **change}
+    del document["progress_sha256"]
+    return sealed(json.dumps(document, indent=2).encode(), "progress_sha256")
+
+
 def changed(**change: object) -> TrainingProgress:
     return TrainingProgress(**{**dict(read_progress(GOLDEN)), **change})
 
 
-def test_a_file_of_version_1_is_read_and_written_as_it_was(path):
+def test_a_file_of_version_2_is_read_and_written_as_it_was(path):
     write_progress(path, read_progress(GOLDEN))
     assert path.read_bytes() == GOLDEN.read_bytes()
 
@@ -60,8 +68,9 @@ def test_every_cut_of_a_file_is_damaged(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"total_chunks": 4}, "not numbered from 1 to total_chunks=4"),
-        ({"total_requests": 210}, "do not add up to total_requests=210"),
+        ({"total_chunks": 4}, "there are 3 chunks, not 4"),
+        ({"total_requests": 210}, "not those of total_requests=210 by chunk_size=70"),
+        ({"chunk_size": 50}, "not those of total_requests=200 by chunk_size=50"),
         ({"completed_chunks": 2}, "1 chunks are completed, not 2"),
         ({"requests_done": 201}, "requests_done=201"),
         ({"status": "completed"}, "status=completed with 1 completed"),
@@ -73,16 +82,38 @@ def test_every_cut_of_a_file_is_damaged(path):
     ],
 )
 def test_what_does_not_add_up_is_damaged(path, change, message):
-    path.write_text(json.dumps({**json.loads(GOLDEN.read_text()), **change}))
+    path.write_bytes(sealed_again(**change))
     with pytest.raises(DamagedProgress, match=message):
         read_progress(path)
 
 
 def test_a_newer_version_is_refused_but_not_called_damaged(path):
-    path.write_text(json.dumps({**json.loads(GOLDEN.read_text()), "schema_version": 2}))
-    with pytest.raises(UserError, match="schema_version 2, this program reads 1") as caught:
+    path.write_bytes(sealed_again(schema_version=3))
+    with pytest.raises(UserError, match="schema_version 3, this program reads 2") as caught:
         read_progress(path)
     assert not isinstance(caught.value, DamagedProgress)
+
+
+def test_one_of_an_earlier_version_is_made_anew_from_the_checkpoints(path):
+    path.write_bytes(sealed_again(schema_version=1))
+    with pytest.raises(DamagedProgress, match="of an earlier program"):
+        read_progress(path)
+
+
+def test_an_edited_file_is_damaged_whatever_it_says(path):
+    path.write_text(GOLDEN.read_text().replace('"chunk_size": 70', '"chunk_size": 50'))
+    with pytest.raises(DamagedProgress, match="is damaged or was edited"):
+        read_progress(path)
+
+
+def test_every_flipped_bit_is_seen(path):
+    content = GOLDEN.read_bytes()
+    for position in range(len(content)):
+        flipped = bytearray(content)
+        flipped[position] ^= 1 << position % 8
+        path.write_bytes(flipped)
+        with pytest.raises(UserError):
+            read_progress(path)
 
 
 def test_a_missing_file_is_named(path):
@@ -92,7 +123,7 @@ def test_a_missing_file_is_named(path):
 
 def test_numbers_of_chunks_are_checked_with_their_requests():
     first, second, third = read_progress(GOLDEN).chunks
-    with pytest.raises(ValueError, match="not numbered"):
+    with pytest.raises(ValueError, match="not those of"):
         changed(chunks=(second, first, third))
     with pytest.raises(ValueError, match="requests"):
         ChunkRecord(chunk_id=1, status="pending", requests=0, log_file="x")

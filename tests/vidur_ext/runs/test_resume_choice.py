@@ -210,7 +210,7 @@ def test_the_block_names_what_an_operator_asks_for(tmp_path):
     now = TrainingConfig.model_validate(
         {"ppo_config": {"clip_ratio": 0.5}, "training": {"seed": 3}, "monitoring": {"csv": False}}
     )
-    text = describe(info, now.settings(), NOW)
+    text = describe(info, now.settings(), ["kept.key: as it was"], NOW)
     for expected in (
         "latest.pt    -> checkpoint_step_00000128.pt",
         "PPO step     128",
@@ -222,6 +222,8 @@ def test_the_block_names_what_an_operator_asks_for(tmp_path):
         f"ppo_config.clip_ratio: {CLIP_RATIO} in the checkpoint, 0.5 now (counts from here on",
         "training.seed: 0 in the checkpoint, 3 now (cannot be changed",
         "1 changed that do not concern learning",
+        "kept.key: as it was",
+        "training     unfinished",
     ):
         assert expected in text
     assert "monitoring.csv" not in text
@@ -229,20 +231,29 @@ def test_the_block_names_what_an_operator_asks_for(tmp_path):
 
 def test_the_block_says_when_nothing_changed_and_when_nobody_knows(tmp_path):
     settings = TrainingConfig().settings()
-    assert "as they are now" in describe(checkpoint(tmp_path), settings, NOW)
-    assert "not recorded" in describe(checkpoint(tmp_path, settings={}), settings, NOW)
+    assert "as they are now" in describe(checkpoint(tmp_path), settings, [], NOW)
+    assert "not recorded" in describe(checkpoint(tmp_path, settings={}), settings, [], NOW)
+
+
+def test_the_block_says_that_a_training_is_finished(tmp_path):
+    settings = TrainingConfig().settings()
+    end = {"reason": "end", "facts": {"requests_done": settings["training.total_requests"]}}
+    ended = checkpoint(tmp_path, **end)
+    assert "training     finished; a larger --total-requests" in describe(ended, settings, [], NOW)
+    more = {**settings, "training.total_requests": settings["training.total_requests"] + 100}
+    assert "training     unfinished" in describe(ended, more, [], NOW)
 
 
 def test_the_block_says_what_became_of_latest(tmp_path):
     settings = TrainingConfig().settings()
-    assert "missing; the newest good" in describe(checkpoint(tmp_path), settings, NOW)
+    assert "missing; the newest good" in describe(checkpoint(tmp_path), settings, [], NOW)
     (tmp_path / "latest.pt").symlink_to("nowhere.pt")
-    assert "-> nowhere.pt (which is not there)" in describe(checkpoint(tmp_path), settings, NOW)
+    assert "-> nowhere.pt (which is not there)" in describe(checkpoint(tmp_path), settings, [], NOW)
     (tmp_path / "latest.pt").unlink()
     (tmp_path / "latest.pt").write_bytes(b"")
-    assert "is no link" in describe(checkpoint(tmp_path), settings, NOW)
+    assert "is no link" in describe(checkpoint(tmp_path), settings, [], NOW)
 
 
 def test_a_clock_that_went_back_gives_no_negative_age(tmp_path):
-    text = describe(checkpoint(tmp_path), {}, NOW - timedelta(days=10))
+    text = describe(checkpoint(tmp_path), TrainingConfig().settings(), [], NOW - timedelta(days=10))
     assert "in the future by this machine's clock" in text

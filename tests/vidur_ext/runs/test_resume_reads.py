@@ -35,7 +35,7 @@ start = decide(config, Wishes(resume=sys.argv[2]), None, lambda question: "1")
 asked, opened[:] = list(opened), []
 
 import torch
-from vidur_ext.training.train import find_origin
+from vidur_ext.training.origin import find_origin
 
 real, parsed = torch.load, []
 torch.load = lambda *arguments, **keys: parsed.append(1) or real(*arguments, **keys)

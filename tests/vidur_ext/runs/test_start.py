@@ -12,16 +12,25 @@ from ppo_scheduler.checkpoint.manifest import Description
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.run_folder import RUN_ID, RunFolder
 from vidur_ext.runs.resume_choice import Wishes
 from vidur_ext.runs.start import Start, begins_with_actor, decide
 
 MODEL = Path("model.pt")
 
 
+def earlier(config: TrainingConfig) -> RunFolder:
+    """Return the folder of the run that saved."""
+    run = RunFolder.at(Path(config.training.output_root) / "warmstart" / "earlier")
+    run.log.touch()
+    return run
+
+
 @pytest.fixture
 def saved(make_config):
     """A checkpoint folder with the steps 10 and 20 of the run ``earlier``."""
     config = make_config()
+    run = earlier(config)
     with closing(CheckpointStore(config.checkpointing)) as store:
         for step in (10, 20):
             store.publish(
@@ -30,12 +39,12 @@ def saved(make_config):
                     ppo_step=step,
                     global_step=step,
                     reason="interval",
-                    run_dir="earlier",
+                    run_dir=str(run.path),
                     config_digest="0" * 64,
                     num_replicas=3,
                     val_score=None,
                     versions={},
-                    facts={"requests_done": step},
+                    facts={"requests_done": step, RUN_ID: run.identify()},
                     settings=config.settings(),
                 ),
             )
@@ -54,7 +63,7 @@ NOWHERE = {"resume_from_checkpoint": False, "resume_step": None, "fork_from_chec
 def test_a_resumed_training_goes_on_in_its_own_folder_or_the_named_one(saved, make_config):
     wishes = Wishes(resume="latest")
     own = decide(make_config(), wishes, None, None)
-    assert own == Start(make_config(), "latest", Path("earlier"))
+    assert own == Start(make_config(), "latest", earlier(make_config()).path)
     named = decide(make_config(), wishes, Path("there"), None)
     assert named is not None
     assert named.run_dir == Path("there")
@@ -70,7 +79,7 @@ def test_a_key_that_names_a_checkpoint_answers_without_a_question(saved, make_co
     for keys in ({"resume_from_checkpoint": path}, {"resume_step": 10}):
         start = decide(make_config(checkpointing=keys), Wishes(), None, None)
         assert start is not None
-        assert (start.load_checkpoint, start.run_dir) == (path, Path("earlier"))
+        assert (start.load_checkpoint, start.run_dir) == (path, earlier(make_config()).path)
 
 
 def test_a_step_that_is_not_there_is_named(saved, make_config):

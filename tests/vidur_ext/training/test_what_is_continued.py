@@ -10,9 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.errors import Interrupted, UserError
-from vidur_ext.config.fields import leaf_fields
 from vidur_ext.config.resume_rules import RULES, Effect, differences, rule_of
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.run_folder import RunFolder
+from vidur_ext.training.inputs import settings_of
 
 GOLDEN = Path(__file__).parents[2] / "ppo_scheduler" / "checkpoint" / "golden" / "schema_1"
 GOLDEN_KEYS = {
@@ -210,7 +211,7 @@ def test_a_misfit_is_found_without_settings_too(make_config, train, tmp_path):
 
 
 def test_every_key_has_a_rule_and_every_rule_has_keys():
-    names = [path for path, _ in leaf_fields(TrainingConfig)]
+    names = settings_of(TrainingConfig())
     used = {rule_of(name).pattern for name in names}
     assert used == {rule.pattern for rule in RULES}
 
@@ -249,3 +250,56 @@ def test_only_what_both_know_can_differ():
 def test_a_folder_whose_name_is_no_text_is_refused(make_config, train):
     with pytest.raises(UserError, match="this name is none"):
         train(make_config(), run_dir="outputs/\udcff")
+
+
+def write_trace(path: Path, requests: int) -> None:
+    rows = [f"{second / 10},200,20" for second in range(requests)]
+    header = "arrived_at,num_prefill_tokens,num_decode_tokens"
+    path.write_text("\n".join([header, *rows]), encoding="utf-8")
+
+
+def replaying(make_config, path: Path, total: int = 100, **workload: object) -> TrainingConfig:
+    return make_config(
+        workload={"source": "trace", "trace_file": str(path), **workload},
+        training={"total_requests": total},
+        checkpointing={"validation_freq": None},
+    )
+
+
+def test_a_trace_with_another_content_is_named_and_its_held_out_part_doubted(
+    make_config, train, tmp_path
+):
+    path = tmp_path / "live.csv"
+    write_trace(path, 400)
+    train(replaying(make_config, path))
+    write_trace(path, 300)
+    trained = train(replaying(make_config, path, 200), load_checkpoint="latest")
+    assert "inputs.trace: " in trained.log
+    assert "a file has another content under its name" in trained.log
+    assert "held out now cannot be told" in trained.log
+    assert len(RunFolder(trained.run).record.trained) == 2
+
+
+def test_held_out_requests_that_were_trained_on_are_counted(make_config, train, tmp_path):
+    path = tmp_path / "live.csv"
+    write_trace(path, 400)
+    first = train(replaying(make_config, path))
+    assert "have been trained on" not in first.log
+    second = train(
+        replaying(make_config, path, 200, holdout_fraction=0.5), "fork", load_checkpoint="latest"
+    )
+    assert "120 of the 200 requests held out have been trained on" in second.log
+    assert list(RunFolder(second.run).record.trained.values()) == [320]
+
+
+def test_profiles_with_another_content_are_another_input(make_config, tmp_path):
+    groups = {"simulation": {"engine": "vidur", "predictor": "local_linear_regression"}}
+    groups["simulation"]["profile_dir"] = str(tmp_path)
+    groups["evaluation"] = {"enabled": False}
+    (tmp_path / "mlp.csv").write_text("a,b\n1,2\n")
+    before = settings_of(make_config(**groups))
+    assert settings_of(make_config(**groups)) == before
+    (tmp_path / "mlp.csv").write_text("a,b\n1,3\n")
+    [change] = differences(before, settings_of(make_config(**groups)))
+    assert change.name == "inputs.profiles"
+    assert change.rule.effect is Effect.NEXT_EPISODE

@@ -157,6 +157,8 @@ def test_scores_stay_when_only_the_learning_changes(make, train):
         ("cluster.num_replicas", True),
         ("simulation.predictor", True),
         ("observation.history_alpha", True),
+        ("lookahead.ttft_weight", True),
+        ("inputs.trace", True),
         ("checkpointing.validation_seeds", True),
         ("checkpointing.validation_requests", True),
         ("checkpointing.validation_freq", False),

@@ -115,11 +115,14 @@ def test_the_part_chooses_what_is_replayed(
     assert stream.window(0, 2).prefill_tokens.tolist() == prompts
 
 
-@pytest.mark.shows("workload.trace_format")
+@pytest.mark.shows("workload.trace_format", "workload.trace_time_unit")
 def test_the_limit_and_the_format_reach_the_reader(recorded: Any) -> None:
     assert stream_of(replace(recorded, max_tokens=50)).window(0, 1).prefill_tokens[0] == 49
     with pytest.raises(UserError, match="missing: TIMESTAMP"):
         stream_of(replace(recorded, trace_format="azure"))
+    usual, slow = (stream_of(replace(recorded, trace_time_unit=u)) for u in ("s", "ms"))
+    later = slow.window(0, 2).arrived_at[1]
+    assert later == pytest.approx(usual.window(0, 2).arrived_at[1] / 1000, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_a_bad_line_is_named(tmp_path: Path, content: str, text: str) -> None:
             "line 1: the column Timestamp is there twice",
         ),
         ("when,what\n1,2\n", "auto", "expected the CSV header of a known trace"),
-        (AZURE, "parquet", "trace_format='parquet': expected auto or one of azure, burstgpt"),
+        (AZURE, "parquet", "trace_format='parquet': expected auto or one of azure, bailian"),
         (gzip.compress(AZURE.encode(), mtime=0), "auto", "is gzip-compressed; unpack it"),
         (
             AZURE.encode() + b"\xff\xfe\x00,1,2\n",

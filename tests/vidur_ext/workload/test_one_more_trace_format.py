@@ -12,6 +12,7 @@ FORMAT = """
 from vidur_ext.workload.trace_rows import TraceRows, csv_rows, parse_seconds, parse_tokens
 
 COLUMNS = ("moment", "question", "answer")
+TIME_UNIT = "s"
 
 
 def read(path):
@@ -90,15 +91,12 @@ def test_its_traces_are_read_whether_it_is_named_or_detected(seen) -> None:
 
 def test_the_errors_about_traces_name_it(seen) -> None:
     assert "semaphore: moment,question,answer" in seen["unknown file"]
-    assert seen["unknown name"].endswith("azure, burstgpt, mooncake, semaphore, splitwise")
+    assert seen["unknown name"].endswith("azure, bailian, burstgpt, mooncake, semaphore, splitwise")
 
 
 def test_the_config_allows_it_and_leads_to_it(seen) -> None:
     assert seen["config"] == "semaphore"
-    assert (
-        'must be one of "auto", "azure", "burstgpt", "mooncake", "semaphore", "splitwise"'
-        in seen["misspelled"]
-    )
+    assert '"auto", "azure", "bailian", "burstgpt", "mooncake", "semaphore", ' in seen["misspelled"]
     assert seen["misspelled"].endswith('did you mean "semaphore"?')
 
 

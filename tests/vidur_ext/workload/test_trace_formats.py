@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ppo_scheduler.errors import UserError
 from vidur_ext.workload.trace_files import load_trace
 from vidur_ext.workload.trace_rows import Trace
 
@@ -42,7 +43,15 @@ MOONCAKE = """\
 {"timestamp": 250, "input_length": 6755, "output_length": 500, "hash_ids": [0, 1, 2]}
 {"timestamp": 250, "input_length": 7319, "output_length": 490, "hash_ids": [0, 14]}
 
-{"timestamp": 3302.5, "input_length": 17, "output_length": 1, "hash_ids": []}
+{"timestamp": 3302, "input_length": 17, "output_length": 1, "hash_ids": []}
+"""
+BAILIAN = """\
+{"chat_id": 0, "parent_chat_id": -1, "timestamp": 0.036, "input_length": 308, "output_length": 135, "type": "text", "turn": 1, "hash_ids": [0]}
+{"chat_id": 1, "parent_chat_id": 0, "timestamp": 3.5, "input_length": 17, "output_length": 1, "type": "file", "turn": 2, "hash_ids": [1]}
+"""  # noqa: E501
+GUIDELLM = """\
+{"timestamp": 0.0, "input_length": 66, "output_length": 184}
+{"timestamp": 0.25, "input_length": 17, "output_length": 1}
 """
 SAMPLES = {
     "azure": (AZURE, [(0.0, 374, 44), (1.0000001, 396, 109), (3.31941, 879, 55)]),
@@ -50,14 +59,21 @@ SAMPLES = {
     "splitwise": (SPLITWISE, [(0.0, 374, 44), (4.314579, 396, 109), (10.0, 879, 55)]),
     "burstgpt": (BURSTGPT, [(0.0, 472, 18), (113.5, 417, 276)]),
     "burstgpt old": (BURSTGPT_OLD, [(0.0, 472, 18), (113.5, 417, 276)]),
-    "mooncake": (MOONCAKE, [(0.0, 6755, 500), (0.0, 7319, 490), (3.0525, 17, 1)]),
+    "bailian": (BAILIAN, [(0.0, 308, 135), (3.464, 17, 1)]),
+    "mooncake": (MOONCAKE, [(0.0, 6755, 500), (0.0, 7319, 490), (3.052, 17, 1)]),
 }
 
 
-def load(tmp_path: Path, text: str, trace_format: str = "auto", max_tokens: int = 10**6) -> Trace:
+def load(
+    tmp_path: Path,
+    text: str,
+    trace_format: str = "auto",
+    max_tokens: int = 10**6,
+    time_unit: str = "auto",
+) -> Trace:
     path = tmp_path / "trace"
     path.write_bytes(text.encode())
-    return load_trace(path, trace_format, max_tokens)
+    return load_trace(path, trace_format, max_tokens, time_unit)
 
 
 @pytest.mark.parametrize("explicit", [False, True])
@@ -76,6 +92,32 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(tmp_path: Path, 
     text, _ = SAMPLES[name]
     expected = load(tmp_path, text).table.digest()
     assert load(tmp_path, "\ufeff" + text.replace("\n", "\r\n")).table.digest() == expected
+
+
+def test_seconds_under_the_keys_of_milliseconds_are_not_taken_for_such(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"have fractions, .* workload\.trace_time_unit"):
+        load(tmp_path, GUIDELLM)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "last"),
+    [
+        (GUIDELLM, "s", 0.25),
+        (GUIDELLM, "ms", 0.00025),
+        (MOONCAKE, "us", 0.003052),
+        (BURSTGPT_OLD, "ms", 0.1135),
+        (SPLITWISE, "ns", 1e-8),
+        (BAILIAN, "ms", 0.003464),
+    ],
+)
+def test_a_unit_that_is_said_counts(tmp_path: Path, text: str, unit: str, last: float) -> None:
+    arrived = load(tmp_path, text, time_unit=unit).table.arrived_at
+    assert (arrived[0], arrived[-1]) == pytest.approx((0.0, last), rel=1e-9)
+
+
+def test_dates_have_no_unit(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"are dates, which workload\.trace_time_unit=s cannot be"):
+        load(tmp_path, AZURE, time_unit="s")
 
 
 def test_columns_may_come_in_any_order(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from vidur_ext.workload.run_workloads import (
     arrival_rates,
     demonstration_table,
     describe_workload,
+    doubt_about_rates,
     evaluation_table,
     workload_stream,
 )
@@ -97,6 +98,40 @@ def test_the_description_states_rate_and_arrivals() -> None:
     assert "tail" not in described
     heavy = TrainingConfig(workload=WorkloadSection(output_tail_index=1.5))
     assert "20% code, outputs with tail index 1.5, " in describe_workload(heavy)
+
+
+def test_the_description_of_a_trace_states_its_length_and_rate(tmp_path: Path) -> None:
+    config = recorded(tmp_path, 401, rate_scale=4.0)
+    assert "at 4 x its rate, 401 requests in 50 s, 8 requests/s" in describe_workload(config)
+    assert doubt_about_rates(config) is None
+
+
+@pytest.mark.parametrize(
+    ("workload", "doubt"),
+    [
+        ({"qps": 1e6}, "ALL ARRIVE AT ONCE: 1e+06 requests/s"),
+        ({"rate_scale": 1000.0}, "ALL ARRIVE AT ONCE: 2.2e+04"),
+        ({"qps": 399.0}, None),
+        ({"qps": 401.0}, "more than 4 replicas serve"),
+        ({"qps": 20.0, "rate_profile": (1.0, 21.0)}, "ALL ARRIVE AT ONCE: 420"),
+        ({"qps": 0.0101}, None),
+        ({"qps": 0.002}, "NEVER MEET: one in 500 s"),
+    ],
+)
+def test_rates_that_cannot_be_meant_are_pointed_out(
+    workload: dict[str, Any], doubt: str | None
+) -> None:
+    config = TrainingConfig(workload=WorkloadSection(**workload))
+    found = doubt_about_rates(config)
+    assert (found is None) == (doubt is None)
+    assert doubt is None or (doubt in found and found in describe_workload(config))
+
+
+def test_a_trace_in_another_unit_is_pointed_out(tmp_path: Path) -> None:
+    for scale, doubt in ((1000.0, "ALL ARRIVE AT ONCE: 2e+03"), (0.001, "NEVER MEET: one in 500")):
+        found = doubt_about_rates(recorded(tmp_path, 101, rate_scale=scale))
+        assert doubt in found
+        assert "workload.trace_time_unit" in found
 
 
 def test_the_rate_of_a_trace_is_that_of_all_its_requests(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from vidur_ext.workload.trace_rows import Trace, TraceRows, csv_rows, parse_tokens, value_error
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+TIME_UNIT = None
+"""Dates have none."""
 _DATE = re.compile(
     r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))?", re.ASCII
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from vidur_ext.workload.trace_rows import Trace, TraceRows, csv_rows, parse_seconds, parse_tokens
 
 COLUMNS = ("Timestamp", "Request tokens", "Response tokens")
+TIME_UNIT = "s"
 
 
 def read(path: Path) -> Trace:

@@ -10,6 +10,7 @@ from pathlib import Path
 from vidur_ext.workload.trace_rows import Trace, TraceRows, csv_rows, parse_seconds, parse_tokens
 
 COLUMNS = ("arrived_at", "num_prefill_tokens", "num_decode_tokens")
+TIME_UNIT = "s"
 
 
 def read(path: Path) -> Trace:
