@@ -17,12 +17,13 @@ class IncompatibleState(UserError):
 
 
 class Interrupted(BaseException):
-    """Training was stopped by a signal; ``outcome`` says what has been saved.
-
-    Exit status is 128 + number.
-    """
+    """A signal asked to stop; ``outcome`` says what is kept. Exit status is 128 + number."""
 
     def __init__(self, number: int, outcome: str) -> None:
         self.number = number
         self.outcome = outcome
         super().__init__(signal.Signals(number).name)
+
+    def saying(self, outcome: str) -> Interrupted:
+        """Return the same with what is kept, told by who knows it."""
+        return Interrupted(self.number, outcome)

@@ -37,12 +37,14 @@ def write_file(path: Path, content: bytes) -> None:
     nothing else; a killed one may leave a file under the staged name.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the disk refuses; it names the file.
     """
     try:
         write_staged(path, content)
         reveal(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = str(path)
         with suppress(OSError):  # what went wrong first is what matters
             staged_path(path).unlink()
         raise

@@ -136,9 +136,7 @@ def test_a_moved_or_copied_project_is_installed_anew_from_where_it_lies(installe
     copied.mkdir()
     for name in ("requirements.txt", "pyproject.toml", ".venv"):
         subprocess.run(["cp", "-r", tmp_path / name, copied], check=True)
-    result = installed(
-        f"PROJECT_ROOT='{copied}'; VENV='{copied}/.venv'; STAMP=\"$VENV/stamp\""
-    )
+    result = installed(f"PROJECT_ROOT='{copied}'; VENV='{copied}/.venv'; STAMP=\"$VENV/stamp\"")
     assert result.stdout.splitlines()[-1] == str(copied)
 
 
