@@ -32,8 +32,7 @@ def exit_status(program: Callable[[], None]) -> int:
     except UserError as error:
         _print_error(str(error))
     except Interrupted as stop:
-        name = signal.Signals(stop.number).name
-        print(f"stopped by {name}; {stop.outcome}", file=sys.stderr)
+        print(stop, file=sys.stderr)
         return 128 + stop.number
     except EOFError:
         print("the input ended before the question was answered; nothing done", file=sys.stderr)

@@ -22,7 +22,7 @@ class Interrupted(BaseException):
     def __init__(self, number: int, outcome: str) -> None:
         self.number = number
         self.outcome = outcome
-        super().__init__(signal.Signals(number).name)
+        super().__init__(f"stopped by {signal.Signals(number).name}; {outcome}")
 
     def saying(self, outcome: str) -> Interrupted:
         """Return the same with what is kept, told by who knows it."""

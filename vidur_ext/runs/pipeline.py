@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppo_scheduler.errors import Interrupted
 from ppo_scheduler.monitoring.run_log import run_log
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
@@ -46,7 +47,12 @@ def run_pipeline(start: Start, *, quiet: bool, train: Trainer | None = None) -> 
             from vidur_ext.evaluation.judging import judge, origin_of, policies_of
 
             _set_torch_threads(config)
-            judge(config, policies_of(folder), folder, quiet, origin_of(folder))
+            try:
+                judge(config, policies_of(folder), folder, quiet, origin_of(folder))
+            except Interrupted as stop:
+                raise stop.saying(
+                    f"the training is saved: judge it with vidur-ppo compare --run {folder.path}"
+                ) from None
     return folder
 
 

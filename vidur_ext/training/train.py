@@ -215,7 +215,7 @@ def _train(
         _export(session, folder)
     if saver is not None:
         saver.raise_failures()
-    instruments.raise_failures()
+    instruments.raise_losses()
 
 
 def _export(session: TrainingSession, folder: RunFolder) -> None:

@@ -102,4 +102,5 @@ class Saver:
             _LOG.warning("saving PPO step %d failed: %s", description.ppo_step, error)
             return None
         self.saved += 1
+        _LOG.info("saved %s (%s)", path.name, description.reason)
         return path
