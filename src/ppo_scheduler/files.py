@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from typing_extensions import Self
 from ppo_scheduler.errors import UserError
 
 _POLL_S = 0.1
+_NAME_OF_PROCESS = re.compile(rb"\d*\n?")
 
 
 @contextmanager
@@ -129,8 +131,11 @@ class FileLock:
             UserError: somebody holds it; the text names the process.
             OSError: the file cannot be opened or locked.
         """
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        # A link would let others choose what is locked and written.
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
+            if not _NAME_OF_PROCESS.fullmatch(os.pread(self._handle, 32, 0)):
+                raise UserError(f"{path}: holds something else than a lock does; move it away")
             if not _locked(self._handle):
                 raise _held(path, self._handle, doing)
             os.ftruncate(self._handle, 0)
