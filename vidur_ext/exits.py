@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from ppo_scheduler.errors import Interrupted, UserError
-from vidur_ext.processes import STOPS
+from vidur_ext.processes import STOPS, catching
 
 
 def exit_status(program: Callable[[], None]) -> int:
@@ -25,10 +25,13 @@ def exit_status(program: Callable[[], None]) -> int:
     # Who is started from here must not import what lies in the folder the user stands in.
     os.environ["PYTHONSAFEPATH"] = "1"
     _prepare_streams()
-    _listen()
+    # It asks a training to save; where none listens yet, or any more, it must not kill.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
     try:
-        program()
-        sys.stdout.flush()
+        with catching(dict.fromkeys(heard, _stop)):
+            program()
+            sys.stdout.flush()
     except UserError as error:
         _print_error(str(error))
     except Interrupted as stop:
@@ -50,20 +53,11 @@ def exit_status(program: Callable[[], None]) -> int:
     return 2
 
 
-def _listen() -> None:
-    """Turn what asks to stop into ``Interrupted``; what the caller ignores stays ignored."""
-    # It asks a training to save; where none listens yet, or any more, it must not kill.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    for number in STOPS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _stop)
-
-
 def _stop(number: int, frame: FrameType | None) -> None:
     # The kernel may send one for each thread of a parent that dies: they do not disturb the end.
     for repeated in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(repeated, signal.SIG_IGN)
-    raise Interrupted(number, "nothing was left to save")
+    raise Interrupted(number)
 
 
 _STDOUT = "standard output"
@@ -98,14 +92,22 @@ def _refusal(error: OSError | MemoryError | RuntimeError) -> str | None:
 
 
 def _prepare_streams() -> None:
-    """Let there be three streams that take any text, whatever is closed, full or not UTF-8."""
+    """Let there be three streams that take any text, whatever is closed, full or not UTF-8.
+
+    Those that somebody has put in the place of the system's stay as they are.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:  # closed: what is opened next takes its number
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
-    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    sys.stdout = _text_on(_Output(1, "w", closefd=False), sys.stdout)
-    sys.stderr = _text_on(_Messages(2, "w", closefd=False), sys.stderr)
+            stream = os.fdopen(number, "w" if number else "r", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+    if sys.stdin is sys.__stdin__:
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _text_on(_Output(1, "w", closefd=False), sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _text_on(_Messages(2, "w", closefd=False), sys.stderr)
 
 
 def _text_on(raw: io.FileIO, like: Any) -> io.TextIOWrapper:

@@ -98,14 +98,14 @@ def map_unordered(
 
 
 def _start_fork_server() -> None:
-    """Start it where its socket can be, and deaf to what asks this process to stop.
+    """Start it where its socket can be, and deaf to the terminal.
 
-    The terminal sends Ctrl-C and its own end to the whole group; this process decides what they
-    mean. Who is started while a signal is ignored ignores it ever after.
+    That sends Ctrl-C and its own end to the whole group; this process decides what they mean. Who
+    is started while a signal is ignored ignores it ever after.
     """
     with _short_temporary_folder():
         get_temp_dir()  # made once, for the sockets of this process
-    with catching(dict.fromkeys(STOPS, signal.SIG_IGN)):
+    with catching({signal.SIGINT: signal.SIG_IGN, signal.SIGHUP: signal.SIG_IGN}):
         forkserver.ensure_running()
 
 

@@ -17,12 +17,16 @@ class IncompatibleState(UserError):
 
 
 class Interrupted(BaseException):
-    """A signal asked to stop; ``outcome`` says what is kept. Exit status is 128 + number."""
+    """A signal asked to stop; ``outcome`` says what is kept, if there was anything.
 
-    def __init__(self, number: int, outcome: str) -> None:
+    Exit status is 128 + number.
+    """
+
+    def __init__(self, number: int, outcome: str = "") -> None:
         self.number = number
         self.outcome = outcome
-        super().__init__(f"stopped by {signal.Signals(number).name}; {outcome}")
+        kept = f"; {outcome}" if outcome else " before anything was left to save"
+        super().__init__(f"stopped by {signal.Signals(number).name}{kept}")
 
     def saying(self, outcome: str) -> Interrupted:
         """Return the same with what is kept, told by who knows it."""

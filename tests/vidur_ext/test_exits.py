@@ -114,7 +114,7 @@ def test_signals_of_a_dying_parent_do_not_disturb_the_end():
         """
     )
     assert (told.returncode, told.stdout) == (143, "put away\n")
-    assert told.stderr == "stopped by SIGTERM; nothing was left to save\n"
+    assert told.stderr == "stopped by SIGTERM before anything was left to save\n"
 
 
 def test_what_the_caller_ignores_stays_ignored():

@@ -135,9 +135,13 @@ def _finish(job: Recovered, *, quiet: bool, say: Callable[[str], None]) -> None:
         if compared or not start.config.evaluation.enabled:
             return
         say("the comparison is missing:")
-    # The simulator takes seconds to import: not to say that there is nothing to do.
-    from vidur_ext.runs.chunk_trainer import ChunkTrainer
     from vidur_ext.runs.pipeline import run_pipeline
 
-    trainer = ChunkTrainer(progress, quiet=quiet)
-    run_pipeline(start, quiet=quiet, train=(lambda start, folder: None) if done else trainer)
+    def train(start: Start, folder: RunFolder) -> None:
+        # The simulator takes seconds to import: not before the run has said what it does.
+        from vidur_ext.runs.chunk_trainer import ChunkTrainer
+
+        if not done:
+            ChunkTrainer(progress, quiet=quiet)(start, folder)
+
+    run_pipeline(start, quiet=quiet, train=train)

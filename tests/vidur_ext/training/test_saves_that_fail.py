@@ -149,7 +149,9 @@ def test_metrics_that_were_never_written_are_an_error_and_a_resume_writes_them(
     with monkeypatch.context() as patch:
         at_step(60, lambda session: patch.setattr(CsvSink, "record", refuse))
         config = make_config()
-        with pytest.raises(UserError, match=r"records were not written.*No space left(.|\n)*resume"):
+        with pytest.raises(
+            UserError, match=r"records were not written.*No space left(.|\n)*resume"
+        ):
             train(config)
     assert not {79, 111} & set(written(left_by(config)))
     more = make_config(training={"total_requests": 320})
