@@ -36,7 +36,8 @@ vidur-ppo config schema                     # JSON schema, for an editor's compl
 `null`, `[0.7,1.0]`) or plain text. Lists are set as a whole.
 
 Relative paths (`training.output_root`, `checkpointing.checkpoint_dir`, `workload.trace_file`,
-`simulation.profile_dir`) count from the working directory, not from the config file.
+`simulation.profile_dir`) count from the working directory, not from the config file. `~` at
+their beginning is your home folder.
 
 | file | what it is |
 |---|---|
