@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.util import get_temp_dir
 from types import FrameType
 from typing import BinaryIO, TypeVar
@@ -82,18 +82,19 @@ def map_unordered(
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker) as pool:
         try:
             futures = {pool.submit(work, job): index for index, job in enumerate(jobs)}
+            pool.submit(int)  # wakes who watches the workers: it has not seen the last one yet
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        except (BrokenExecutor, EOFError, ConnectionError) as error:
-            raise UserError(
-                "a process that worked for this one was killed: perhaps memory ran out. End other "
-                "programs, or lower parallel_training.num_workers"
-            ) from error
-        except BaseException:
+        except BaseException as error:
             for worker in multiprocessing.active_children():
                 worker.kill()
             # Without waiting, the cancelling can be lost, and all planned work still be done.
             pool.shutdown(wait=True, cancel_futures=True)
+            if isinstance(error, BrokenExecutor):
+                raise UserError(
+                    "a process that worked for this one was killed: perhaps memory ran out. End "
+                    "other programs, or lower parallel_training.num_workers"
+                ) from error
             raise
 
 
@@ -101,12 +102,18 @@ def _start_fork_server() -> None:
     """Start it where its socket can be, and deaf to the terminal.
 
     That sends Ctrl-C and its own end to the whole group; this process decides what they mean. Who
-    is started while a signal is ignored ignores it ever after.
+    is started while a signal is blocked never gets it; here it comes when the block ends.
     """
     with _short_temporary_folder():
         get_temp_dir()  # made once, for the sockets of this process
-    with catching({signal.SIGINT: signal.SIG_IGN, signal.SIGHUP: signal.SIG_IGN}):
+    deaf_to = {signal.SIGINT, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, deaf_to)
+    try:
+        resource_tracker.ensure_running()  # whose start unblocks some
+        signal.pthread_sigmask(signal.SIG_BLOCK, deaf_to)
         forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _LONGEST_FOLDER = 60
