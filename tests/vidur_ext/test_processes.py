@@ -61,7 +61,7 @@ def test_a_signal_ends_all_at_once_in_one_sentence(number, whole_group):
     assert process.stdout.readline() == "working\n"
     (os.killpg if whole_group else os.kill)(process.pid, number)
     text = said_to_the_end(process)
-    assert text.splitlines()[-1] == f"stopped by {number.name} before anything was left to save"
+    assert f"stopped by {number.name} before anything was left to save" in text.splitlines()
     assert "Traceback" not in text
     assert process.returncode == 128 + number
 
