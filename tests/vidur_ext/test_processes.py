@@ -10,7 +10,8 @@ import textwrap
 
 import pytest
 
-WORKING = "import signal; print('working', flush=True); signal.pause()"
+WORKING = "import os, signal; os.write(1, b'working\\n'); signal.pause()"
+"""The two workers' lines are written whole: both write at the same time."""
 _PROGRAM = """
 import os, signal, sys
 from pathlib import Path
