@@ -3,7 +3,7 @@
 # pinned stays as it is; --upgrade, or --upgrade-package NAME, lets it move on.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/lib/common.sh"
 
 # Prints the pins of pyproject.toml, without the markers that hold on every machine we run on and
 # without torch's CUDA libraries: torch pins them itself, and its CPU build has none.

@@ -2,8 +2,7 @@
 # Shows the curves of all runs in a browser. All options: --help.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/lib/common.sh"
+source "$(dirname "$(realpath "${BASH_SOURCE[0]}")")/lib/common.sh"
 
 ensure_environment
-cd "$PROJECT_ROOT"
 exec "$VENV/bin/vidur-ppo" tensorboard "$@"

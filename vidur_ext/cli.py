@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
 from typing import Annotated
 
@@ -65,23 +65,28 @@ def _program(
 
 
 def main() -> None:
-    """Entry point: user errors end in one message and status 2, signals in 128 + number."""
+    """Entry point; see ``exit_status``."""
     sys.exit(exit_status(_run))
 
 
 def _run() -> None:
-    # Left alone, Typer would print errors its own way. Not left alone, it hides two things: a
-    # Ctrl-C becomes the result 130, and the end of input becomes the cause of an Abort.
+    # Left alone, Typer would print errors its own way.
     try:
-        status = app(standalone_mode=False)
-    except click.Abort as abort:
-        raise abort.__cause__ or KeyboardInterrupt from None
+        app([_with_home(argument) for argument in sys.argv[1:]], standalone_mode=False)
+    except click.Abort:  # the input ended
+        raise EOFError from None
     except NoArgsIsHelpError:  # the help stands on the terminal already
         sys.exit(2)
     except click.UsageError as error:
         raise UserError(f"{error.format_message()} (see --help)") from None
-    if status == 128 + signal.SIGINT:
-        raise KeyboardInterrupt
+
+
+def _with_home(argument: str) -> str:
+    """Replace the ~ of a path: shells leave it in ``--option=~/path``, services leave it all."""
+    option, equals, path = ("", "", argument)
+    if argument.startswith("--"):
+        option, equals, path = argument.partition("=")
+    return option + equals + os.path.expanduser(path)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import cache
 from inspect import get_annotations
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -14,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
+from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 from numba.core.event import Event, Listener, register
 from numba.extending import overload
@@ -59,7 +62,39 @@ def compiled_entry(function: Function) -> Function:
     of all of them; they must be defined above it, or imported.
     """
     function.__qualname__ += f"_{sources_digest(function, _OPTIONS)}"
-    return cast(Function, numba.njit(cache=True, **_OPTIONS)(function))
+    entry = numba.njit(**_OPTIONS)(function)
+    try:
+        entry._cache = _MachineCode(function)  # as its ``enable_caching`` does
+    except (RuntimeError, OSError) as error:
+        _say_once(f"machine code cannot be kept ({error})")
+    return cast(Function, entry)
+
+
+class _MachineCode(FunctionCache):
+    """numba's cache, which the disk may refuse and damage."""
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # numba reads pickles: damaged ones can raise anything
+            _say_once(f"kept machine code cannot be read ({type(error).__name__}: {error})")
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            _say_once(f"machine code cannot be kept ({error})")
+
+
+@cache
+def _say_once(what: str) -> None:
+    _LOG.warning(
+        "%s: compiling takes up to a minute each time. NUMBA_CACHE_DIR names another folder for it",
+        what,
+    )
 
 
 def sources_digest(function: Callable[..., Any], options: Mapping[str, Any]) -> str:

@@ -9,27 +9,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from vidur.utils.random import set_seeds
+from typing import TYPE_CHECKING, Any
 
 from vidur_ext.exits import exit_status
 from vidur_ext.processes import end_with_parent
-from vidur_ext.run_folder import Owner
-from vidur_ext.training.train import Job, run_training
-from vidur_ext.vidur.flags import (
-    check_servable,
-    foreign_requests,
-    is_training,
-    parse_simulation_config,
-    training_config,
-)
-from vidur_ext.vidur.simulation import DelayingSimulator
-from vidur_ext.workload.trace_stream import TraceStream
+
+if TYPE_CHECKING:
+    from vidur_ext.training.train import Job
 
 
 def run(flags: Sequence[str]) -> None:
     """Simulate or train as Vidur's flat flags say."""
+    # The simulator takes seconds to import, and says something at once: not before ``exit_status``
+    # has prepared signals and streams.
+    from vidur.utils.random import set_seeds
+
+    from vidur_ext.training.train import run_training
+    from vidur_ext.vidur.flags import check_servable, is_training, parse_simulation_config
+    from vidur_ext.vidur.simulation import DelayingSimulator
+
     config = parse_simulation_config(flags)
     check_servable(config)
     if is_training(config):
@@ -45,6 +43,11 @@ def job_of(config: Any, flags: Sequence[str]) -> Job:
     Raises:
         UserError: a flag has a value that is not allowed, or would have no effect.
     """
+    from vidur_ext.run_folder import Owner
+    from vidur_ext.training.train import Job
+    from vidur_ext.vidur.flags import foreign_requests, training_config
+    from vidur_ext.workload.trace_stream import TraceStream
+
     scheduler = config.cluster_config.global_scheduler_config
     actor = scheduler.pretrained_actor
     requests = foreign_requests(config)
@@ -60,10 +63,7 @@ def job_of(config: Any, flags: Sequence[str]) -> Job:
 
 
 def main() -> None:
-    """Entry point: user errors end in one line and status 2, signals in 128 + number.
-
-    A chunk of a training ends with the driver that started it.
-    """
+    """Entry point; see ``exit_status``. A chunk ends with the driver that started it."""
 
     def program() -> None:
         end_with_parent()

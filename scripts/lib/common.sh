@@ -3,25 +3,29 @@
 # shellcheck shell=bash
 
 set -euo pipefail
+set +o noclobber # as an exported SHELLOPTS may have it
 
-PROJECT_ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)"
+# Without cd: what a user's CDPATH names is not meant.
+PROJECT_ROOT="$(dirname "$(dirname "$(dirname "$(realpath "${BASH_SOURCE[0]}")")")")"
 VENV="$PROJECT_ROOT/.venv"
 STAMP="$VENV/.requirements.sha256"
 TEST_STAMP="$VENV/.requirements-dev.sha256"
 # PyPI has torch with CUDA, three times as large, which no training here uses.
 TORCH_INDEX_URL="${TORCH_INDEX_URL-https://download.pytorch.org/whl/cpu}"
 
-say() { printf '%s\n' "$*" >&2; }
+# Nobody may be listening any more, which is no reason to stop.
+say() { printf '%s\n' "$*" >&2 2>/dev/null || true; }
 
 die() {
     say "error: $*"
     exit 2
 }
 
-# Prints the first suitable interpreter: $PYTHON if set, else python3 or a versioned one.
+# Prints $PYTHON if set, else the first suitable interpreter: python3 or a versioned one.
 find_python() {
-    local candidate
-    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python3.10; do
+    local candidate candidates=(python3 python3.13 python3.12 python3.11 python3.10)
+    [[ -z "${PYTHON:-}" ]] || candidates=("$PYTHON")
+    for candidate in "${candidates[@]}"; do
         if command -v "$candidate" >/dev/null 2>&1 &&
             "$candidate" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
                 >/dev/null 2>&1; then
@@ -29,7 +33,8 @@ find_python() {
             return
         fi
     done
-    die "no Python 3.10-3.13 found; install one, or point PYTHON at it (PYTHON=/path/to/python3)"
+    die "no Python 3.10-3.13 found${PYTHON:+ at PYTHON=$PYTHON}; install one, or point PYTHON at it" \
+        "(PYTHON=/path/to/python3)"
 }
 
 check_platform() {
@@ -46,8 +51,12 @@ check_disk() {
         "the environment and its downloads need $lacking_mb MB more"
 }
 
+# An environment knows its place and the project's: a copy would run what it was copied from.
 wanted_stamp() {
-    cat "$PROJECT_ROOT/requirements.txt" "$PROJECT_ROOT/pyproject.toml" | sha256sum | cut -d' ' -f1
+    {
+        printf '%s\n' "$VENV"
+        cat "$PROJECT_ROOT/requirements.txt" "$PROJECT_ROOT/pyproject.toml"
+    } | sha256sum | cut -d' ' -f1
 }
 
 wanted_test_stamp() {
@@ -73,7 +82,8 @@ show_progress() {
 
 pip_install() {
     local log="$VENV/install.log"
-    if ! "$VENV/bin/python" -u -m pip install --disable-pip-version-check --no-input "$@" 2>&1 |
+    # A user's pip may be told to install for the user, which no environment can.
+    if ! PIP_USER=0 "$VENV/bin/python" -u -m pip install --disable-pip-version-check --no-input "$@" 2>&1 |
         tee -a "$log" | show_progress; then
         tail -n 5 "$log" >&2
         die "pip could not install ($*); is there a network connection and disk space? Log: $log"
@@ -108,14 +118,16 @@ install_torch() {
 }
 
 install_environment() {
-    local python
     check_platform
-    if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+    # One that works is mended: it was interrupted, moved, or has older packages.
+    local python="$VENV/bin/python" clear=()
+    if ! "$python" -c '' >/dev/null 2>&1; then
         python="$(find_python)"
+        clear=(--clear)
         say "Creating .venv with $("$python" --version) ..."
-        "$python" -m venv "$VENV" ||
-            die "cannot create $VENV; on Debian and Ubuntu install the package python3-venv"
     fi
+    "$python" -m venv "${clear[@]}" "$VENV" ||
+        die "cannot create $VENV; on Debian and Ubuntu install the package python3-venv"
     : >"$VENV/install.log"
     install_torch
     # The lock is complete; what Vidur asks for but no simulation imports stays out.
@@ -130,21 +142,24 @@ install_test_tools() {
     pip_install --no-deps -r "$PROJECT_ROOT/requirements-dev.txt"
 }
 
+# Whether the environment has an interpreter, and the file STAMP what WANTED prints.
+is_stamped() { [[ -x "$VENV/bin/python" && -f "$1" && "$(<"$1")" == "$("$2")" ]]; }
+
 # once STAMP WANTED INSTALL: runs INSTALL unless the file STAMP holds what WANTED prints. It is
 # written last, so that an interrupted installation goes on at the next start.
 once() {
-    [[ -f "$1" && "$(<"$1")" == "$("$2")" ]] && return
-    mkdir -p "$VENV"
-    exec 9>"$VENV/.installing"
+    is_stamped "$1" "$2" && return
+    mkdir -p "$VENV" 2>/dev/null || die "cannot create $VENV; is the disk full or read-only?"
+    exec 9<"$VENV" # the folder itself: all that is in it may be made anew
     if ! flock --nonblock 9; then
         say "Another script sets up .venv; waiting for it ..."
         flock 9
     fi
-    if [[ ! -f "$1" || "$(<"$1")" != "$("$2")" ]]; then
+    if ! is_stamped "$1" "$2"; then
         trap 'say "Interrupted; the next start goes on with the installation."; exit 130' INT
         "$3"
         trap - INT
-        "$2" >"$1"
+        "$2" >"$1" || die "cannot write $1; is the disk full?"
     fi
     exec 9>&-
 }

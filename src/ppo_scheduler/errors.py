@@ -28,12 +28,17 @@ class IncompatibleState(UserError):
 
 
 class Interrupted(BaseException):
-    """Training was stopped by a signal; ``outcome`` says what has been saved.
+    """A signal asked to stop; ``outcome`` says what is kept, if there was anything.
 
     Exit status is 128 + number.
     """
 
-    def __init__(self, number: int, outcome: str) -> None:
+    def __init__(self, number: int, outcome: str = "") -> None:
         self.number = number
         self.outcome = outcome
-        super().__init__(signal.Signals(number).name)
+        kept = f"; {outcome}" if outcome else " before anything was left to save"
+        super().__init__(f"stopped by {signal.Signals(number).name}{kept}")
+
+    def saying(self, outcome: str) -> Interrupted:
+        """Return the same with what is kept, told by who knows it."""
+        return Interrupted(self.number, outcome)

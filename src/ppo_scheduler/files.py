@@ -40,15 +40,45 @@ def write_file(path: Path, content: bytes) -> None:
     nothing else; a killed one may leave a file under the staged name.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the disk refuses; it names the file.
     """
     try:
         write_staged(path, content)
         reveal(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = str(path)
         with suppress(OSError):  # what went wrong first is what matters
             staged_path(path).unlink()
         raise
+
+
+class GrowingFile:
+    """A file of one writer that grows by whole pieces, however often the disk refuses."""
+
+    def __init__(self, path: Path) -> None:
+        """Go on behind what the file holds; it is made if there is none.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with path.open("ab") as stream:
+            self._size = stream.tell()
+        self._path = path
+
+    def append(self, piece: bytes) -> None:
+        """Add a piece; after the call a killed process does not lose it any more.
+
+        The file is opened each time, so that one which was taken away is missed.
+
+        Raises:
+            OSError: the piece is not in the file; the next one takes the place of what is of it.
+        """
+        with self._path.open("r+b") as stream:
+            stream.truncate(self._size)
+            stream.seek(self._size)
+            stream.write(piece)
+        self._size += len(piece)
 
 
 def staged_path(path: Path) -> Path:

@@ -116,7 +116,7 @@ class Place:
         shutil.copytree(PROJECT / "scripts", self.path / "scripts")
         (self.path / "configs").mkdir()
         shutil.copy(self.path / "small.json", self.path / "configs" / "ppo_warmstart.json")
-        stamp = hashlib.sha256()
+        stamp = hashlib.sha256(os.fsencode(self.path.resolve() / ".venv") + b"\n")
         for name in ("requirements.txt", "pyproject.toml"):
             shutil.copy(PROJECT / name, self.path)
             stamp.update((self.path / name).read_bytes())
@@ -126,12 +126,12 @@ class Place:
         return self
 
     def script(self, name: str, *arguments: str) -> pexpect.spawn:
-        """Start a script of ``with_scripts`` cold, in a terminal, from a folder not its own."""
+        """Start a script of ``with_scripts`` cold, in a terminal, from the project's folder."""
         # Without arguments pexpect would split a command at its spaces.
         return pexpect.spawn(
             "/usr/bin/env",
             [str(self.path / "scripts" / name), *arguments],
-            cwd=str(self.path.parent),
+            cwd=str(self.path),
             encoding="utf-8",
             timeout=60,
             dimensions=(50, 200),

@@ -29,6 +29,8 @@ def shell(script: str) -> subprocess.CompletedProcess[str]:
         ("uname() { echo Darwin; }; check_platform", "Vidur's wheels exist for Linux x86_64 only"),
         ("df() { printf 'h\\nfs 9 9 100 1%% /\\n'; }; check_disk 3000", "has 100 MB of free disk"),
         ("command() { return 1; }; find_python", "no Python 3.10-3.13 found"),
+        ("PYTHON='/no such/python' find_python", "found at PYTHON=/no such/python"),
+        ("VENV=/proc/no/.venv; once STAMP true true", "cannot create /proc/no/.venv"),
     ],
 )
 def test_an_unfit_machine_gets_one_line(tmp_path, script, message):
@@ -56,19 +58,21 @@ def test_a_failing_installation_says_why_and_where_its_log_is(tmp_path):
     assert f"{tmp_path}/install.log" in result.stderr
 
 
-def test_the_stamp_follows_the_requirements(tmp_path):
-    (tmp_path / "requirements.txt").write_text("one==1\n")
+def test_the_stamp_follows_the_requirements_and_the_place(tmp_path):
     (tmp_path / "pyproject.toml").write_text("")
     stamps = []
-    for text in ("one==1\n", "one==1\n", "one==2\n"):
+    for text, place in (("one==1", "p"), ("one==1", "p"), ("one==2", "p"), ("one==1", "q")):
         (tmp_path / "requirements.txt").write_text(text)
-        stamps.append(shell(f"PROJECT_ROOT='{tmp_path}'; wanted_stamp").stdout)
-    assert stamps[0] == stamps[1] != stamps[2]
+        script = f"PROJECT_ROOT='{tmp_path}'; VENV={place}/.venv; wanted_stamp"
+        stamps.append(shell(script).stdout)
+    assert stamps[0] == stamps[1]
+    assert len(set(stamps)) == 3
 
 
 CHECKOUT = """
 PROJECT_ROOT='{0}'; VENV="$PROJECT_ROOT/.venv"
 STAMP="$VENV/stamp"; TEST_STAMP="$VENV/test_stamp"
+mkdir -p "$VENV/bin"; ln -sf "$(command -v python3)" "$VENV/bin/python"
 """
 
 
@@ -85,7 +89,7 @@ def checkout(tmp_path):
 
 
 def test_a_stamped_environment_is_used_as_it_is(checkout):
-    stamp = 'mkdir "$VENV"; wanted_stamp >"$STAMP"; wanted_test_stamp >"$TEST_STAMP"; '
+    stamp = 'wanted_stamp >"$STAMP"; wanted_test_stamp >"$TEST_STAMP"; '
     result = checkout(stamp + "ensure_test_environment && echo ready")
     assert (result.stdout, result.stderr) == ("ready\n", "")
 
@@ -96,6 +100,44 @@ def test_an_interrupted_installation_goes_on_at_the_next_start(checkout):
     for said in ("whole\n", ""):
         result = checkout("whole() { echo whole; }; " + once + "whole")
         assert (result.returncode, result.stdout) == (0, said)
+
+
+@pytest.fixture
+def installed(checkout):
+    """Make a real environment; what pip installs into it is only said."""
+
+    def install(before: str) -> subprocess.CompletedProcess[str]:
+        steps = 'install_torch() { echo torch; }; pip_install() { echo "${@: -1}"; }; '
+        return checkout(steps + before + "; ensure_environment")
+
+    return install
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        'mkdir -p "$VENV/bin"; ln -sf /no/python "$VENV/bin/python"; wanted_stamp >"$STAMP"',
+        'rm -r "$VENV"; "$(find_python)" -m venv --without-pip "$VENV"',
+    ],
+    ids=["its interpreter is gone", "interrupted before pip was there"],
+)
+def test_a_broken_environment_is_mended(installed, tmp_path, broken):
+    result = installed(broken)
+    assert result.returncode == 0, result.stderr
+    assert "torch" in result.stdout
+    pip = [tmp_path / ".venv" / "bin" / "python", "-m", "pip", "--version"]
+    assert subprocess.run(pip, capture_output=True, check=False).returncode == 0
+
+
+def test_a_moved_or_copied_project_is_installed_anew_from_where_it_lies(installed, tmp_path):
+    assert installed("true").returncode == 0
+    assert installed("true").stdout == ""
+    copied = tmp_path / "copy"
+    copied.mkdir()
+    for name in ("requirements.txt", "pyproject.toml", ".venv"):
+        subprocess.run(["cp", "-r", tmp_path / name, copied], check=True)
+    result = installed(f"PROJECT_ROOT='{copied}'; VENV='{copied}/.venv'; STAMP=\"$VENV/stamp\"")
+    assert result.stdout.splitlines()[-1] == str(copied)
 
 
 def test_ctrl_c_while_pip_works_is_no_error_of_pip(checkout, tmp_path, finished):
@@ -138,7 +180,7 @@ def test_only_one_of_two_scripts_installs(checkout):
 TORCH = """
 torch_exists() {{ echo "asks ${{*:2}}" >&2; [[ "$*" == {0} ]]; }}
 pip_install() {{ printf '%s ' "${{@:3}}"; }}
-mkdir "$VENV"; echo 'torch==9.9' >"$PROJECT_ROOT/requirements.txt"; TORCH_INDEX_URL=there
+echo 'torch==9.9' >"$PROJECT_ROOT/requirements.txt"; TORCH_INDEX_URL=there
 install_torch
 """
 

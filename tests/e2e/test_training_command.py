@@ -60,6 +60,31 @@ def test_ctrl_c_while_training_saves_and_resumes(place, until, finished):
     assert place.manifest["global_step"] == total
 
 
+def test_a_terminal_that_is_closed_lets_the_training_save(place, until):
+    child = place.terminal("--ppo-requests", "100000", "--skip-bc-training")
+    until(lambda: 25 in place.steps, child)
+    os.close(child.child_fd)
+    _, status = os.waitpid(child.pid, 0)
+    child.terminated = True
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert place.manifest["reason"] == "signal"
+    assert "ended: stopped by SIGHUP; saved " in place.log()
+
+
+def test_ctrl_c_in_the_comparison_ends_it_at_once_and_says_how_to_judge_later(trained, finished):
+    """Vidur would need minutes for the rest of what it is asked to repeat."""
+    many = [f"--set=evaluation.{key}=200" for key in ("num_seeds", "vidur_workloads")]
+    more = ("--resume", "latest", "--ppo-requests", "150", "--set=evaluation.enabled=true")
+    child = trained.terminal(*more, *many)
+    child.expect("Vidur repeats 200 of 200 workloads")
+    child.sendintr()
+    status, text = finished(child)
+    assert status == 130
+    said = "stopped by SIGINT; the training is saved: judge it with vidur-ppo compare --run outputs"
+    assert said in " ".join(text.split())
+    assert (trained.runs[0] / "policy.pt").exists()
+
+
 @pytest.mark.slow
 def test_kill_9_loses_at_most_one_interval(place, until, finished):
     child = place.terminal("--ppo-requests", "100000", "--skip-bc-training")

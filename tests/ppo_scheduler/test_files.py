@@ -96,6 +96,16 @@ def test_a_lock_has_one_holder_who_is_named(path):
     FileLock(path, DOING).release()
 
 
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+def test_a_lock_that_is_a_link_to_a_file_of_others_leaves_it_as_it_is(path, tmp_path, make):
+    precious = tmp_path / "precious"
+    precious.write_text("8 years of work", encoding="utf-8")
+    make(precious, path)
+    with pytest.raises((UserError, OSError), match=r"something else|symbolic links"):
+        FileLock(path, "is here")
+    assert precious.read_text(encoding="utf-8") == "8 years of work"
+
+
 def test_who_waits_is_told_once_for_whom(path, monkeypatch):
     lock, waits, told = FileLock(path, DOING), [], []
 

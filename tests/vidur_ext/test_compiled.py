@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import importlib
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import pytest
+
+from vidur_ext import compiled
 
 SOURCES = {
     "__init__": "",
@@ -179,6 +183,62 @@ def test_changed_sources_are_compiled_anew_and_others_are_not(package):
     assert run() == [2 * 101, 1], "from the cache"
     package.change("constants", "FACTOR = 2", "FACTOR = 7")
     assert run() == [7 * 101, 0]
+
+
+@pytest.fixture
+def run_anew(package, caplog):
+    """Import the package anew and run its entry, as a new process does.
+
+    Return the result, how often the cache was hit, and what was said.
+    """
+
+    def run() -> tuple[int, int, list[str]]:
+        compiled._say_once.cache_clear()
+        caplog.clear()
+        package.digest()
+        state, part, entry = (
+            getattr(sys.modules[f"package.{module}"], name)
+            for module, name in (("layout", "State"), ("parts", "Part"), ("entry", "run"))
+        )
+        result = entry(state(part(0, 0), 1))
+        return result, sum(entry.stats.cache_hits.values()), list(caplog.messages)
+
+    return run
+
+
+def test_without_a_place_for_machine_code_it_is_compiled_each_time(package, run_anew, monkeypatch):
+    (package.root / "package" / "__pycache__").write_text("a file")
+    monkeypatch.setattr(numba.core.config, "CACHE_DIR", "/dev/null/x")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/x")
+    for _ in range(2):
+        result, hits, [said] = run_anew()
+        assert (result, hits) == (2 * 101, 0)
+        assert "machine code cannot be kept (cannot cache function" in said
+        assert "NUMBA_CACHE_DIR" in said
+
+
+def test_a_full_disk_keeps_no_machine_code_and_ends_nothing(run_anew):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        result, hits, [said] = run_anew()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (result, hits) == (2 * 101, 0)
+    assert "machine code cannot be kept ([Errno 27] File too large)" in said
+    assert run_anew() == (2 * 101, 0, [])
+
+
+@pytest.mark.parametrize("kind", ["nbi", "nbc"])
+@pytest.mark.parametrize("damage", [lambda content: content[:20], lambda content: b"\0" * 500])
+def test_damaged_machine_code_is_made_anew(package, run_anew, kind, damage):
+    run_anew()
+    [file] = (package.root / "package" / "__pycache__").glob(f"*.{kind}")
+    file.write_bytes(damage(file.read_bytes()))
+    result, hits, [said] = run_anew()
+    assert (result, hits) == (2 * 101, 0)
+    assert "kept machine code cannot be read" in said
+    assert run_anew() == (2 * 101, 1, [])
 
 
 ENTRIES = """

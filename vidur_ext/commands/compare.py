@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -122,5 +121,5 @@ def _compare(
     with run_log(folder.path / "comparison.log", config.monitoring.log_level, quiet=quiet):
         try:
             judge(config, policies, folder, quiet, origin)
-        except KeyboardInterrupt:
-            raise Interrupted(signal.SIGINT, f"{folder.path} holds no report") from None
+        except Interrupted as stop:
+            raise stop.saying(f"{folder.path} holds no report") from None

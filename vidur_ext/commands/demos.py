@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -76,8 +75,8 @@ def collect(
     say = (lambda text: None) if quiet else (lambda text: typer.echo(text, err=True))
     try:
         _collect(loaded, target, say)
-    except KeyboardInterrupt:
-        raise Interrupted(signal.SIGINT, "no demonstrations were kept") from None
+    except Interrupted as stop:
+        raise stop.saying("no demonstrations were kept") from None
     document = report.collected_set(open_set(target))
     if as_json:
         print_json(document)

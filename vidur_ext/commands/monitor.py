@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -121,8 +120,8 @@ def _watch(run: RunFolder, verbose: bool, seconds: float) -> None:
                 time.sleep(seconds)
                 status, page = _page(run, verbose)
                 live.update(page, refresh=True)
-    except KeyboardInterrupt:
-        raise Interrupted(signal.SIGINT, "the training was only watched") from None
+    except Interrupted as stop:
+        raise stop.saying("the training was only watched") from None
 
 
 def _page(run: RunFolder, verbose: bool) -> tuple[RunStatus, RenderableType]:

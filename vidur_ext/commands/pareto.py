@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -71,8 +70,8 @@ def pareto(
 
     try:
         tradeoff = measure(loaded, by_weight, watch, policies=policies)
-    except KeyboardInterrupt:
-        raise Interrupted(signal.SIGINT, "no report was written") from None
+    except Interrupted as stop:
+        raise stop.saying("no report was written") from None
     folder = (
         RunFolder.at(output_dir)
         if output_dir is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -154,11 +153,11 @@ def _run(
     folder = pretraining_folder(Path(config.training.output_root), output_dir)
     try:
         return folder, run_pretraining(wanted, folder, quiet=quiet)
-    except KeyboardInterrupt:
+    except Interrupted as stop:
         outcome = f"{folder.path} holds no pretrained_actor.pt"
         if folder.pretrained_actor.exists():
             outcome = f"{folder.pretrained_actor} is whole"
-        raise Interrupted(signal.SIGINT, outcome) from None
+        raise stop.saying(outcome) from None
 
 
 def _training_command(config: Path | None, set_: list[str], actor: Path) -> str:

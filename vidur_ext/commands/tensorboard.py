@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
-from types import FrameType
 from typing import IO, Annotated
 
 import typer
@@ -19,7 +17,14 @@ import typer
 from ppo_scheduler.errors import Interrupted, UserError
 from vidur_ext.commands.options import DEFAULT_CONFIG, Config
 from vidur_ext.config.loading import load_config
+from vidur_ext.processes import child_environment
 
+_SERVER = """
+from tensorboard.main import run_main
+from vidur_ext.processes import end_with_parent
+end_with_parent()
+run_main()
+"""
 _POLL_S = 0.2
 _GRACE_S = 10.0
 
@@ -47,27 +52,23 @@ def tensorboard(
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder; name a run, or a folder of runs")
     chosen = _free_port(host, port)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
     arguments = ["--logdir", str(folder), "--host", host, "--port", str(chosen)]
     with tempfile.TemporaryFile() as said:
         server = subprocess.Popen(
-            [sys.executable, "-m", "tensorboard.main", *arguments],
+            [sys.executable, "-c", _SERVER, *arguments],
             stdout=subprocess.DEVNULL,
             stderr=said,
+            env=child_environment(),
         )
         try:
             address = f"http://{host}:{chosen}/"
             _wait_until_it_answers(server, address, said)
             typer.echo(f"TensorBoard of {folder}: {address} (Ctrl-C ends it)")
             server.wait()
+        except Interrupted as stop:
+            raise stop.saying("TensorBoard has ended") from None
         finally:
             _end(server)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """Leave by the way that ends the server as well."""
-    raise Interrupted(number, "TensorBoard has ended")
 
 
 def _free_port(host: str, port: int | None) -> int:

@@ -140,7 +140,10 @@ def train(
     _refuse_two_origins(resume, texts)
     loaded = load_changed(path, texts)
     if loaded.monitoring.wandb != "off":
-        import ppo_scheduler.monitoring.wandb_run  # noqa: F401  (refuses if W&B is not installed)
+        from ppo_scheduler.monitoring.wandb_run import check_online  # refuses without W&B
+
+        if loaded.monitoring.wandb == "online":
+            check_online()
     # The simulator and torch take seconds to import: not before the command line is known good.
     from vidur_ext.runs.chunk_record import Order
     from vidur_ext.runs.resume_choice import Wishes

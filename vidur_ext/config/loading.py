@@ -118,7 +118,7 @@ _TOO_DEEP = "objects or lists stand in each other deeper than in any config: rem
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> TrainingConfig:
     """Return the validated config of a JSON file (None: the defaults) with overrides applied.
 
-    Variables in paths are replaced; relative paths count from the working directory.
+    In paths a ``~`` and variables are replaced; relative ones count from the working directory.
 
     Args:
         overrides: texts ``a.b=value``; the value is JSON, or plain text if it is no JSON.

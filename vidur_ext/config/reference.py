@@ -40,7 +40,8 @@ machine has not.
 `null`, `[0.7,1.0]`) or plain text. Lists are set as a whole.
 
 Relative paths (`training.output_root`, `checkpointing.checkpoint_dir`, `workload.trace_file`,
-`simulation.profile_dir`) count from the working directory, not from the config file.
+`simulation.profile_dir`) count from the working directory, not from the config file. `~` at
+their beginning is your home folder.
 
 | file | what it is |
 |---|---|

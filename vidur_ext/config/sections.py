@@ -7,10 +7,10 @@ from __future__ import annotations
 import typing
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from ppo_scheduler.config import learner_sections
-from ppo_scheduler.config.section import Section, key
+from ppo_scheduler.config.section import Section, at_home, key
 from vidur_ext.config.plugins import marked, module_names
 
 ModelName = Literal[
@@ -245,6 +245,11 @@ class SimulationSection(Section):
         None, "folder of profile CSVs for the local_* predictors", min_length=1
     )
 
+    @field_validator("profile_dir")
+    @classmethod
+    def _home_is_meant(cls, path: str | None) -> str | None:
+        return None if path is None else at_home(path)
+
     @model_validator(mode="after")
     def _local_needs_folder(self) -> SimulationSection:
         """`profile_dir` is given with a `local_*` predictor, and only then."""
@@ -313,6 +318,11 @@ class WorkloadSection(Section):
     holdout_fraction: float = key(
         0.2, "trace: share at its end that is kept for the comparison", gt=0, lt=1
     )
+
+    @field_validator("trace_file")
+    @classmethod
+    def _home_is_meant(cls, path: str | None) -> str | None:
+        return None if path is None else at_home(path)
 
     @model_validator(mode="after")
     def _trace_needs_file(self) -> WorkloadSection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from ppo_scheduler.errors import UserError, printable
+from ppo_scheduler.monitoring.run_log import FILE_ONLY
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.comparison import Comparison
@@ -27,6 +29,7 @@ from vidur_ext.workload.run_workloads import describe_workload
 from vidur_ext.workload.trained_rows import doubt_about_held_out
 
 _LOG = logging.getLogger("ppo")
+_LOG_WIDTH = 120
 TAUGHT_NAME = "warm_start"
 EXTERNAL_NAME = "external_model"
 
@@ -138,9 +141,12 @@ def judge(
         **{f"Version of {name}": text for name, text in package_versions().items()},
     }
     paths = write_report(comparison, runs, folder.comparison, facts, engines)
+    _LOG.info("comparison in %s", paths.html)
+    table = io.StringIO()
+    print_comparison(comparison, Console(file=table, width=_LOG_WIDTH), engines)
+    _LOG.info("the comparison:\n%s", table.getvalue(), extra=FILE_ONLY)
     if not quiet:
         print_comparison(comparison, Console(), engines)
-    _LOG.info("comparison in %s", paths.html)
     return paths
 
 

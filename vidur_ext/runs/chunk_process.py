@@ -15,11 +15,10 @@ from types import FrameType
 from typing import BinaryIO
 
 from ppo_scheduler.files import disk_errors
-from vidur_ext.processes import start_child
+from vidur_ext.processes import STOPS, catching, start_child
 
 HEADING = "--- chunk started at "
 _POLL_S = 0.1
-_STOPS = (signal.SIGINT, signal.SIGTERM)
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
@@ -42,7 +41,7 @@ def ending(status: int) -> str:
 
 
 class Signals:
-    """Hands SIGINT, SIGTERM and SIGUSR1 on to the chunk that runs, and remembers the first stop."""
+    """Hands what ``SignalRequests`` obeys on to the chunk that runs; remembers the first stop."""
 
     def __init__(self) -> None:
         self.stop: int | None = None
@@ -51,14 +50,8 @@ class Signals:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch the signals inside the block."""
-        previous = {
-            number: signal.signal(number, self._pass_on) for number in (*_STOPS, signal.SIGUSR1)
-        }
-        try:
+        with catching(dict.fromkeys((*STOPS, signal.SIGUSR1), self._pass_on)):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     @contextmanager
     def reaching(self, child: subprocess.Popen[bytes]) -> Iterator[None]:
@@ -72,7 +65,7 @@ class Signals:
             self._child = None
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
-        if number in _STOPS and self.stop is None:
+        if number in STOPS and self.stop is None:
             self.stop = number
         if self._child is not None:
             self._child.send_signal(number)

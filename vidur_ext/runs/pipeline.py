@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ppo_scheduler.errors import Interrupted
 from ppo_scheduler.monitoring.run_log import run_log
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
@@ -98,7 +99,12 @@ def carry_out(start: Start, owned: OwnedRun, train: Trainer | None, *, quiet: bo
 
             _set_torch_threads(config)
             origin = {**origin_of(folder), **held_out_of(folder, config)}
-            judge(config, policies_of(folder), folder, quiet, origin)
+            try:
+                judge(config, policies_of(folder), folder, quiet, origin)
+            except Interrupted as stop:
+                raise stop.saying(
+                    f"the training is saved: judge it with vidur-ppo compare --run {folder.path}"
+                ) from None
 
 
 def warm_start(

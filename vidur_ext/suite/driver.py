@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import time
 from collections import deque
@@ -16,7 +15,7 @@ from types import FrameType
 from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.files import disk_errors, write_file
 from vidur_ext.config.loading import dump_config
-from vidur_ext.processes import start_child
+from vidur_ext.processes import STOPS, catching, start_child
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.chunk_process import ending, last_lines
 from vidur_ext.suite.plan import Cell
@@ -27,7 +26,6 @@ Show = Callable[[Mapping[Cell, Progress]], None]
 
 _POLL_S = 0.2
 _SHOWN_LINES = 5
-_STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_cells(cells: Sequence[Cell], processes: int, show: Show) -> None:
@@ -61,12 +59,8 @@ def _stops() -> Iterator[list[int]]:
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
 
-    previous = {number: signal.signal(number, note) for number in _STOPS}
-    try:
+    with catching(dict.fromkeys(STOPS, note)):
         yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.control.curriculum import StageScales
-from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
 from ppo_scheduler.monitoring.progress_bar import ProgressBar
 from ppo_scheduler.monitoring.run_log import terminal
@@ -18,19 +16,17 @@ from ppo_scheduler.state import StateDict
 from vidur_ext.routing.components import COMPONENT_NAMES
 from vidur_ext.run_folder import RunFolder
 
-_LOG = logging.getLogger("ppo")
-
 
 class Instruments:
     """The learner's metrics sink: adds what only the simulation knows, then fans out.
 
-    What the disk refuses is warned about and counted, and does not end the training: the history
-    in the checkpoints keeps it.
+    What the disk refuses does not end the training: it is written when the disk takes it again, and
+    the history in the checkpoints keeps it.
     """
 
     def __init__(
         self,
-        sink: MetricsSink,
+        sink: FanOut,
         tail: TailLatencyTracker,
         progress: ProgressBar,
         history: MetricsHistory,
@@ -39,7 +35,6 @@ class Instruments:
         self.tail = tail
         self.scales = StageScales(0)
         self.checkpoint_seconds: float | None = None
-        self.failed: list[str] = []
         self._sink = sink
         self._progress = progress
         self._history = history
@@ -59,11 +54,7 @@ class Instruments:
 
     def _record(self, global_step: int, scalars: Mapping[str, float]) -> None:
         self._history.append(global_step, scalars)
-        try:
-            self._sink.record(global_step, scalars)
-        except UserError as error:
-            self.failed.append(str(error))
-            _LOG.warning("metrics of step %d were not written: %s", global_step, error)
+        self._sink.record(global_step, scalars)
 
     def _surroundings(self) -> dict[str, float]:
         """Return what only the simulation and the session know."""
@@ -78,17 +69,13 @@ class Instruments:
             scalars["Speed/CheckpointSeconds"] = self.checkpoint_seconds
         return scalars
 
-    def raise_failures(self) -> None:
+    def raise_losses(self) -> None:
         """End a training whose metrics were not all written with an error.
 
         Raises:
-            UserError: naming how many were not, and why the last one was not.
+            UserError: naming how many were not, and why.
         """
-        if self.failed:
-            raise UserError(
-                f"{len(self.failed)} metrics records were not written; the last one because of "
-                f"{self.failed[-1]}. The checkpoints hold them: resume with another --output-dir"
-            )
+        self._sink.raise_losses()
 
     def state_dict(self) -> StateDict:
         return {

@@ -8,9 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ppo_scheduler.errors import Interrupted
-
-_STOPS = (signal.SIGINT, signal.SIGTERM)
-_SAVE = signal.SIGUSR1
+from vidur_ext.processes import STOPS, catching
 
 
 class ChunkFinished(BaseException):
@@ -18,7 +16,7 @@ class ChunkFinished(BaseException):
 
 
 class SignalRequests:
-    """Remembers what signals asked for: SIGINT and SIGTERM to stop, SIGUSR1 to save.
+    """Remembers what signals asked for: SIGINT, SIGTERM and SIGHUP to stop, SIGUSR1 to save.
 
     A Ctrl-C after the first request to stop ends the training where it is: somebody at the
     terminal does not want to wait. A repeated SIGTERM changes nothing, since nobody need mean
@@ -37,13 +35,9 @@ class SignalRequests:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Catch the signals inside the block."""
-        handlers = {**dict.fromkeys(_STOPS, self._note_stop), _SAVE: self._note_save}
-        previous = {number: signal.signal(number, call) for number, call in handlers.items()}
-        try:
+        stops = dict.fromkeys(STOPS, self._note_stop)
+        with catching({**stops, signal.SIGUSR1: self._note_save}):
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def _note_stop(self, number: int, frame: FrameType | None) -> None:
         if self.stop is None:

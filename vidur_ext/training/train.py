@@ -196,12 +196,14 @@ def _train(
         elif store is not None and (aside := store.set_aside()) is not None:
             _LOG.info("moved the checkpoints of an earlier training to %s", aside)
         session.run()
-        _export(session, folder)
+        way_out = "Free space there, then resume from the last checkpoint"
+        with disk_errors(folder.policy, "the trained policy was not written", way_out):
+            _export(session, folder)
         done = {"policy_of": session.learner.global_step}
         folder.write_record(folder.record_now().model_copy(update=done))
     if saver is not None:
         saver.raise_failures()
-    instruments.raise_failures()
+    instruments.raise_losses()
 
 
 def _export(session: TrainingSession, folder: RunFolder) -> None:
@@ -213,9 +215,7 @@ def _export(session: TrainingSession, folder: RunFolder) -> None:
         _LOG.info("trained %d decisions, policy in %s", session.requests_done, folder.policy)
         return
     save_policy_state(policy, folder.policy)
-    text = json.dumps(candidates.to_dict(), indent=2) + "\n"
-    with disk_errors(folder.validation, "the validations were not written", "Free space there"):
-        write_file(folder.validation, text.encode())
+    write_file(folder.validation, (json.dumps(candidates.to_dict(), indent=2) + "\n").encode())
     _LOG.info(
         "trained %d decisions; the policy in %s is that of %s, the best of %d validated: "
         "objective %.3f s",

@@ -97,13 +97,26 @@ def replica_kinds(cluster: Any) -> tuple[list[ReplicaKind], list[int]]:
 
 
 def build_predictor(config: Any, kind: ReplicaKind) -> Any:
-    """Return Vidur's execution-time predictor of a kind of replica."""
-    return ExecutionTimePredictorRegistry.get(
-        config.execution_time_predictor_config.get_type(),
-        predictor_config=config.execution_time_predictor_config,
-        replica_config=kind.replica_config,
-        cache_config=kind.cache_config,
-    )
+    """Return Vidur's execution-time predictor of a kind of replica.
+
+    Raises:
+        UserError: it needs profiles that cannot be had.
+    """
+    name = config.execution_time_predictor_config.get_type()
+    try:
+        return ExecutionTimePredictorRegistry.get(
+            name,
+            predictor_config=config.execution_time_predictor_config,
+            replica_config=kind.replica_config,
+            cache_config=kind.cache_config,
+        )
+    except OSError as error:
+        [first, *_] = str(error).splitlines() or [type(error).__name__]
+        raise UserError(
+            f'simulation.predictor="{name}" needs profiles, which cannot be had ({first}). Those '
+            'of Vidur\'s hub need a network: without one use "analytic", or a "local_" predictor '
+            "with simulation.profile_dir"
+        ) from error
 
 
 def build_replica_scheduler(config: Any, kind: ReplicaKind, replica: Any, predictor: Any) -> Any:

@@ -88,7 +88,7 @@ def cli_flags(
             "lock": lock,
         }
         values.update({SCHEDULER_FLAG_PREFIX + name: value for name, value in learner.items()})
-    return [text for name, value in values.items() for text in _texts(name, value)]
+    return [_text(name, value) for name, value in values.items() if value is not None]
 
 
 def parse_simulation_config(flags: Sequence[str]) -> Any:
@@ -344,13 +344,11 @@ def _check_devices(config: Any) -> None:
         )
 
 
-def _texts(name: str, value: Any) -> list[str]:
-    """Return the command line's words for one flag; an absent value has none."""
-    if value is None:
-        return []
+def _text(name: str, value: Any) -> str:
+    """Return the command line's word for one flag: one word, as a value may begin with a dash."""
     if isinstance(value, bool):
-        return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", str(value)]
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name}={value}"
 
 
 @contextmanager

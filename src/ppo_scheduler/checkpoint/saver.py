@@ -72,7 +72,7 @@ class Saver:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the background, when what is under way is on the disk.
+        """End the background, when what is under way is on the disk; say failures in any case.
 
         Raises:
             Exception: a bug in the save that was under way, unless another error ends the training.
@@ -81,6 +81,8 @@ class Saver:
             self._worker.shutdown(wait=True)
         if error is None:
             self.wait()
+        elif self.failed:
+            _LOG.warning("%s", self._failures())
 
     def raise_failures(self) -> None:
         """End a training whose saves did not all succeed with an error.
@@ -89,10 +91,13 @@ class Saver:
             SavesFailed: naming how many failed, and why the last one did.
         """
         if self.failed:
-            raise SavesFailed(
-                f"{len(self.failed)} of {len(self.failed) + self.saved} saves failed; the last "
-                f"one because of {self.failed[-1]}"
-            )
+            raise SavesFailed(self._failures())
+
+    def _failures(self) -> str:
+        return (
+            f"{len(self.failed)} of {len(self.failed) + self.saved} saves failed; the last one "
+            f"because of {self.failed[-1]}"
+        )
 
     def _publish(self, tree: StateDict, description: Description) -> Path | None:
         try:
@@ -102,4 +107,5 @@ class Saver:
             _LOG.warning("saving PPO step %d failed: %s", description.ppo_step, error)
             return None
         self.saved += 1
+        _LOG.info("saved %s (%s)", path.name, description.reason)
         return path

@@ -1,8 +1,9 @@
-"""What every config section shares: strictness, one way to declare a key, and variables in paths
-(``outputs/${exp_name}/checkpoints``)."""
+"""What every config section shares: strictness, one way to declare a key, and what stands for
+something else in paths (``~/outputs/${exp_name}/checkpoints``)."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -60,10 +61,15 @@ def expand(path: str, values: Mapping[str, object]) -> str:
 
 
 def checked(path: str, known: Iterable[str]) -> str:
-    """Return ``path`` as it is.
+    """Return ``path`` with the home folder for its ``~``.
 
     Raises:
         ValueError: it has a variable that is not ``known``.
     """
     expand(path, dict.fromkeys(known, ""))
-    return path
+    return at_home(path)
+
+
+def at_home(path: str) -> str:
+    """Return ``path`` with the home folder for a ``~`` at its beginning, as shells replace it."""
+    return os.path.expanduser(path)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.files import write_file
+from ppo_scheduler.files import GrowingFile, write_file
 from ppo_scheduler.monitoring.scalars import ScalarRow, metrics_disk_errors
 
+_LOG = logging.getLogger("ppo")
 _STEP = "global_step"
 
 
@@ -33,41 +35,57 @@ class CsvSink:
                 that step on are dropped: the learner records an update before it counts the
                 decision that made the rollout full, so they are from after the checkpoint. None
                 begins a new file; an earlier one is kept as ``NAME.1``, ``NAME.2``, ...
-            history: what the resumed training has recorded. It is written again where there is no
-                file, or one with other columns (of other replicas), which is kept as above.
+            history: what the resumed training has recorded. It is written again where the file
+                lacks some of it, or is none of these columns; what is not in it is kept as above.
 
         Raises:
-            UserError: the file is no such CSV, or cannot be written.
+            UserError: the file is no such CSV and there is no history, or it cannot be written.
         """
         self._columns = tuple(columns)
         self._path = path
         header = (_STEP, *self._columns)
+        recorded = list(history)
         rows: Sequence[Sequence[object]]
         with metrics_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            continued = resume_step is not None and _columns_of(path) == header
-            if resume_step is not None and continued:
-                rows = _rows_before(path, resume_step)
-            else:
-                _set_aside(path)
-                rows = [[step, *self._cells(scalars)] for step, scalars in history]
+            rows = self._found(header, resume_step, recorded)
             write_file(path, _csv_text([header, *rows]).encode())
-            self._file = path.open("a", newline="", encoding="utf-8")
+            self._file = GrowingFile(path)
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
         """Append a row; after the call a killed process does not lose it any more."""
         unknown = scalars.keys() - set(self._columns)
         assert not unknown, f"scalars that are not in the schema: {sorted(unknown)}"
         with metrics_disk_errors(self._path):
-            self._file.write(_csv_text([(global_step, *self._cells(scalars))]))
-            self._file.flush()
+            self._file.append(_csv_text([(global_step, *self._cells(scalars))]).encode())
+
+    def _found(
+        self, header: tuple[str, ...], resume_step: int | None, history: Sequence[ScalarRow]
+    ) -> Sequence[Sequence[object]]:
+        """Return the rows to go on from: the file's, or the history where that has more."""
+        steps = [step for step, _ in history]
+        rows: list[list[str]] = []
+        ours = resume_step is not None and _columns_of(self._path) == header
+        if resume_step is not None and ours:
+            try:
+                rows = _rows_before(self._path, resume_step)
+            except UserError as error:
+                if not history:
+                    raise
+                ours = False
+                _LOG.warning("%s; it is written again", error)
+        found = [int(row[0]) for row in rows]
+        if ours and (not history or found == steps):
+            return rows
+        if not ours or not set(found) <= set(steps):
+            _set_aside(self._path)
+        return [[step, *self._cells(scalars)] for step, scalars in history]
 
     def _cells(self, scalars: Mapping[str, float]) -> list[object]:
         return [scalars.get(name, "") for name in self._columns]
 
     def close(self) -> None:
-        with metrics_disk_errors(self._path):
-            self._file.close()
+        """Nothing is held open."""
 
 
 def _columns_of(path: Path) -> tuple[str, ...] | None:

@@ -12,12 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from typing_extensions import Self
 
+from ppo_scheduler.monitoring.run_log import FILE_ONLY
+
 _LOG = logging.getLogger("ppo")
 _LOG_EVERY_S = 10.0
 
 
 class ProgressBar:
-    """A bar on a terminal; elsewhere a log line at most every ten seconds, and one at the end.
+    """A log line at most every ten seconds, and one at the end; on a terminal a bar instead of it.
+
+    The log file has the lines in any case.
 
     A context manager. Leaving it without an exception means that all decisions were made; leaving
     it in any way gives the terminal its cursor back.
@@ -81,21 +85,25 @@ class ProgressBar:
         if self._started is None:
             self._started = (now, done)
         self._last_means = (mean_reward, mean_latency_s)
-        if self._bar is not None or now - self._last_line >= _LOG_EVERY_S:
-            self._show(now, done, mean_reward, mean_latency_s)
+        facts = self._facts(now, done, mean_reward, mean_latency_s)
+        self._draw(done, facts)
+        if now - self._last_line >= _LOG_EVERY_S:
+            self._last_line = now
+            self._log(facts)
 
     def finish(self, done: int) -> None:
         """Show where this process ends: after its last update, at its last decision."""
         if self._last_means is not None:
-            self._show(self._clock(), done, *self._last_means)
+            facts = self._facts(self._clock(), done, *self._last_means)
+            self._draw(done, facts)
+            self._log(facts)
 
-    def _show(self, now: float, done: int, mean_reward: float, mean_latency_s: float) -> None:
-        facts = self._facts(now, done, mean_reward, mean_latency_s)
+    def _draw(self, done: int, facts: str) -> None:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, facts=facts)
-        else:
-            self._last_line = now
-            _LOG.info("training %s", facts)
+
+    def _log(self, facts: str) -> None:
+        _LOG.info("training %s", facts, extra=FILE_ONLY if self._bar is not None else None)
 
     def _facts(self, now: float, done: int, mean_reward: float, mean_latency_s: float) -> str:
         assert self._started is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 
-from ppo_scheduler.errors import UserError
+from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.files import share
 
 
@@ -28,6 +28,9 @@ def terminal() -> Console:
 
 LOGGER = "ppo"
 
+FILE_ONLY = {"file_only": True}
+"""``extra`` of a line that the terminal shows in another way."""
+
 
 @contextmanager
 def run_log(path: Path, level: str, *, quiet: bool = False) -> Iterator[None]:
@@ -40,16 +43,22 @@ def run_log(path: Path, level: str, *, quiet: bool = False) -> Iterator[None]:
         UserError: the file cannot be written.
     """
     logger = logging.getLogger(LOGGER)
-    if any(isinstance(handler, logging.FileHandler) for handler in logger.handlers):
+    if any(isinstance(handler, _LogFile) for handler in logger.handlers):
         yield
         return
-    handlers = [_file_handler(path), _terminal_handler(logging.WARNING if quiet else level.upper())]
+    handlers = [_LogFile(path), _terminal_handler(logging.WARNING if quiet else level.upper())]
     logger.setLevel(level.upper())
     logger.propagate = False
     for handler in handlers:
         logger.addHandler(handler)
     try:
         yield
+    except (UserError, Interrupted) as end:  # the terminal is told by who ends the program
+        logger.error("ended: %s", end, extra=FILE_ONLY)
+        raise
+    except Exception:
+        logger.exception("ended by an error", extra=FILE_ONLY)
+        raise
     finally:
         for handler in handlers:
             logger.removeHandler(handler)
@@ -57,20 +66,51 @@ def run_log(path: Path, level: str, *, quiet: bool = False) -> Iterator[None]:
         logger.propagate = True
 
 
-def _file_handler(path: Path) -> logging.Handler:
-    try:
+class _LogFile(logging.Handler):
+    """The file; lines that the disk refuses are kept, and written when it takes some again."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        try:
+            # Unbuffered: what the disk refuses is in our hands, and not half in a buffer.
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise UserError(f"{path}: cannot write the log ({error.strerror})") from error
+        # Shared among the processes of a run, and gone with the last of them, however it ends:
+        # that is how others see that the run is alive.
+        share(self._file)
+        self._path = path
+        self._waiting = b""
+        self._refused = False
+        self.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
         # A path may hold bytes that are no text: they are logged escaped.
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise UserError(f"{path}: cannot write the log ({error.strerror})") from error
-    # Shared among the processes of a run, and gone with the last of them, however it ends: that
-    # is how others see that the run is alive.
-    assert handler.stream is not None
-    share(handler.stream)
-    handler.setFormatter(
-        logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
-    )
-    return handler
+        self._waiting += f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+        try:
+            self._write()
+        except OSError as error:
+            if not self._refused:
+                self._refused = True
+                logging.getLogger(LOGGER).warning(
+                    "%s: the log cannot be written (%s); its lines wait until it can",
+                    self._path, error.strerror,
+                )  # fmt: skip
+        else:
+            self._refused = False
+
+    def _write(self) -> None:
+        while self._waiting:  # a disk that becomes full takes a part
+            self._waiting = self._waiting[self._file.write(self._waiting) :]
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._write()
+        with suppress(OSError):
+            self._file.close()
+        super().close()
 
 
 def _terminal_handler(level: int | str) -> logging.Handler:
@@ -88,4 +128,5 @@ def _terminal_handler(level: int | str) -> logging.Handler:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     handler.setLevel(level)
+    handler.addFilter(lambda record: not hasattr(record, "file_only"))
     return handler

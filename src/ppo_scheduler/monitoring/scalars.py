@@ -4,8 +4,10 @@ them that a checkpoint carries, so that a new folder can show them.
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import disk_errors
 from ppo_scheduler.state import StateDict
+
+_LOG = logging.getLogger("ppo")
 
 _TRAINING = (
     "PolicyLoss",
@@ -87,7 +92,7 @@ def metrics_disk_errors(path: Path) -> AbstractContextManager[None]:
     return disk_errors(
         path,
         "metrics cannot be written",
-        "Free some space or choose another --output-dir, then resume from the last checkpoint",
+        "Free some space or give rights there, or choose another --output-dir",
     )
 
 
@@ -97,21 +102,71 @@ class MetricsSink(MetricsRecorder, Protocol):
     def close(self) -> None: ...
 
 
+class PatientSink:
+    """Gives a sink what it refused again, in order, before what comes next."""
+
+    def __init__(self, sink: MetricsSink) -> None:
+        self._sink = sink
+        self._waiting: deque[ScalarRow] = deque()
+        self._refused: str | None = None
+
+    def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
+        self._waiting.append((global_step, scalars))
+        self._catch_up()
+
+    def close(self) -> None:
+        """Try for the last time, then close the sink."""
+        self._catch_up()
+        with suppress(UserError):  # it had the chance to take all, and has said what it could not
+            self._sink.close()
+
+    @property
+    def lost(self) -> str | None:
+        """What was never written, and why; None if all was."""
+        if not self._waiting:
+            return None
+        return f"{len(self._waiting)} records were not written; {self._refused}"
+
+    def _catch_up(self) -> None:
+        try:
+            while self._waiting:
+                self._sink.record(*self._waiting[0])
+                self._waiting.popleft()
+        except UserError as error:
+            if self._refused is None:
+                _LOG.warning("%s; training goes on and tries again", error)
+            self._refused = str(error)
+            return
+        if self._refused is not None:
+            _LOG.info("metrics are written again, with all of the time between")
+            self._refused = None
+
+
 class FanOut:
-    """Hands every record to all sinks."""
+    """Hands every record to all sinks; what one of them refuses does not reach the others."""
 
     def __init__(self, sinks: Sequence[MetricsSink]) -> None:
-        self._sinks = sinks
+        self._sinks = [PatientSink(sink) for sink in sinks]
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
         for sink in self._sinks:
             sink.record(global_step, scalars)
 
     def close(self) -> None:
-        """Close all sinks, also when one of them cannot be."""
-        with ExitStack() as stack:
-            for sink in self._sinks:
-                stack.callback(sink.close)
+        for sink in self._sinks:
+            sink.close()
+
+    def raise_losses(self) -> None:
+        """End with an error if something was never written.
+
+        Raises:
+            UserError: naming what, and why.
+        """
+        lost = [sink.lost for sink in self._sinks if sink.lost is not None]
+        if lost:
+            raise UserError(
+                "\n".join(lost) + "\nThe checkpoints hold them: a resume writes what is missing"
+            )
 
 
 class MetricsHistory:

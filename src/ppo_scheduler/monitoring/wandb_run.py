@@ -5,7 +5,10 @@ Importing this starts nothing but takes seconds: do so only where the run is wan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +22,42 @@ except ModuleNotFoundError:
         'monitoring.wandb needs the package wandb: pip install "ppo-scheduler[wandb]", or set it '
         "to off"
     ) from None
+
+
+_PATIENCE_S = 10.0
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what W&B refuses, or its service that was killed, into a ``UserError``."""
+    try:
+        yield
+    except (wandb.Error, OSError) as error:
+        said = error if isinstance(error, OSError) else error.message or type(error).__name__
+        raise UserError(
+            f"W&B: {said}. Log in with `wandb login`, or set monitoring.wandb to offline or off"
+        ) from error
+
+
+def check_online() -> None:
+    """Find out in seconds whether runs can be sent to W&B: its own patience is minutes.
+
+    Raises:
+        UserError: W&B cannot be reached, or there is no login for it.
+    """
+    address = wandb.setup().settings.base_url
+    try:
+        urllib.request.urlopen(address, timeout=_PATIENCE_S).close()
+    except urllib.error.HTTPError:
+        pass  # an answer
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(
+            f"W&B: {address} cannot be reached ({reason}). Set monitoring.wandb to offline or off"
+        ) from error
+    with _refusals():
+        if not wandb.login(prompt=False, verify=False):
+            raise wandb.Error("there is no login")
 
 
 class WandbSink:
@@ -43,7 +82,7 @@ class WandbSink:
         Raises:
             UserError: W&B cannot be reached, or there is no login for it.
         """
-        try:
+        with _refusals():
             self._run = wandb.init(
                 dir=str(folder),
                 mode=mode,
@@ -53,11 +92,6 @@ class WandbSink:
                 resume=None if run_id is None else "allow",
                 settings=wandb.Settings(console="off", silent=True),
             )
-        except wandb.Error as error:
-            raise UserError(
-                f"W&B: {error}. Log in with `wandb login`, or set monitoring.wandb to offline "
-                "or off"
-            ) from error
         # W&B wants its own step to grow for ever; a resume goes back to its checkpoint's.
         self._run.define_metric("*", step_metric="global_step")
         if run_id is None:
@@ -70,7 +104,9 @@ class WandbSink:
         return str(self._run.id)
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
-        self._run.log({"global_step": global_step, **scalars})
+        with _refusals():
+            self._run.log({"global_step": global_step, **scalars})
 
     def close(self) -> None:
-        self._run.finish()
+        with _refusals():
+            self._run.finish()

@@ -188,16 +188,3 @@ def test_a_clock_that_goes_backwards_between_processes_mixes_no_curves(
         assert training.attempt(polled("deciding", 50), clock=3600.0 * hours)
     assert not training.attempt(clock=0.0)
     outcome_of(training).must_equal(uninterrupted(one_episode=False))
-
-
-def test_a_kill_while_events_files_are_renamed_mixes_no_curves(
-    make_experiment, uninterrupted, outcome_of, moment, polled
-):
-    training = make_experiment("renamed")
-    for _ in range(3):
-        assert training.attempt(polled("deciding", 40), clock=3600.0)
-    for _ in range(2):
-        assert training.attempt(moment("renaming", trip=("os.rename", EVENTS, 2)))
-        training.must_agree_with(uninterrupted(one_episode=False))
-    assert not training.attempt()
-    outcome_of(training).must_equal(uninterrupted(one_episode=False))

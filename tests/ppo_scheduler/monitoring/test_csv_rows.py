@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
-from ppo_scheduler.monitoring.scalars import FanOut
 
 COLUMNS = ("Training/PolicyLoss", "Rollout/RewardMean", "Reward/latency")
 
@@ -140,43 +137,54 @@ def test_a_folder_that_cannot_be_made_is_the_users_error(tmp_path):
         CsvSink(tmp_path / "metrics" / "training.csv", COLUMNS, None)
 
 
-_FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from ppo_scheduler.errors import UserError
-from ppo_scheduler.monitoring.csv_metrics import CsvSink
-from ppo_scheduler.monitoring.scalars import FanOut
-sink = CsvSink(Path(sys.argv[1]), ["a"], None)
-resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
-try:
-    for step in range(100):
-        sink.record(step, {"a": 1.0})
-except UserError as error:
-    print(error)
-"""
+HISTORY = [(step, {"Reward/latency": -float(step)}) for step in (64, 128, 192)]
 
 
-def test_a_full_disk_is_the_users_error(path):
-    shown = subprocess.run(
-        [sys.executable, "-c", _FULL_DISK, str(path)], capture_output=True, text=True, check=False
-    )
-    assert "training.csv: metrics cannot be written" in shown.stdout
-    assert "Free some space" in shown.stdout
+@pytest.mark.parametrize("lost", [[64], [128], [192], [64, 128, 192]])
+def test_rows_that_the_file_lacks_are_written_from_the_history(path, lost):
+    kept = [row for row in HISTORY if row[0] not in lost]
+    CsvSink(path, COLUMNS, 256, kept).close()
+    CsvSink(path, COLUMNS, 256, HISTORY).close()
+    assert steps_in(path) == [64, 128, 192]
+    assert [file.name for file in path.parent.iterdir()] == ["training.csv"], "nothing was lost"
 
 
-def test_all_sinks_are_closed_although_one_cannot_be(path):
-    class Broken:
-        def record(self, global_step: int, scalars: dict[str, float]) -> None:
-            """Takes everything."""
+def test_a_file_that_has_the_history_stays_as_it_is(path):
+    CsvSink(path, COLUMNS, 256, HISTORY).close()
+    path.write_text(path.read_text().replace("-64.0", "nan"))
+    before = path.read_bytes()
+    CsvSink(path, COLUMNS, 256, HISTORY).close()
+    assert path.read_bytes() == before
 
-        def close(self) -> None:
-            raise UserError("cannot be closed")
 
-    last = CsvSink(path, COLUMNS, None)
-    fan_out = FanOut([Broken(), last, Broken()])
-    fan_out.record(64, {COLUMNS[0]: 1.0})
-    with pytest.raises(UserError, match="cannot be closed"):
-        fan_out.close()
-    assert steps_in(path) == [64]
-    with pytest.raises(ValueError, match="closed file"):
-        last.record(128, {})
+def test_a_damaged_file_is_kept_and_the_history_written_anew(path, caplog):
+    CsvSink(path, COLUMNS, 256, HISTORY).close()
+    path.write_text(path.read_text().replace("128,", "\x00,"))
+    CsvSink(path, COLUMNS, 256, HISTORY).close()
+    assert steps_in(path) == [64, 128, 192]
+    assert path.with_name("training.csv.1").exists()
+    assert "line 3 is not a row" in caplog.text
+
+
+def test_a_row_that_the_disk_cuts_short_is_no_row_and_the_next_takes_its_place(path, files_end_at):
+    sink = CsvSink(path, COLUMNS, None)
+    sink.record(64, {})
+    refused = pytest.raises(UserError, match=r"training.csv: metrics cannot be written \(File too")
+    with files_end_at(path.stat().st_size + 3), refused:
+        sink.record(128, {})
+    assert path.read_bytes().endswith(b"\n128")
+    sink.record(192, {})
+    assert steps_in(path) == [64, 192]
+
+
+@pytest.mark.parametrize("gone", ["file", "folder"])
+def test_a_file_that_was_taken_away_is_missed_and_gone_on_with_when_it_is_back(path, gone):
+    sink = CsvSink(path, COLUMNS, None)
+    sink.record(64, {})
+    away = path if gone == "file" else path.parent
+    away.rename(away.with_name("away"))
+    with pytest.raises(UserError, match="No such file"):
+        sink.record(128, {})
+    away.with_name("away").rename(away)
+    sink.record(128, {})
+    assert steps_in(path) == [64, 128]

@@ -135,15 +135,19 @@ def test_a_training_without_an_update_tells_nothing(clock, lines):
     assert lines() == []
 
 
-def test_a_terminal_gets_a_bar_and_the_log_no_lines(clock, lines):
-    console = screen_console()
-    with ProgressBar(1000, console, enabled=True, clock=clock) as progress:
+def test_a_terminal_gets_a_bar_and_the_log_its_lines(clock, tmp_path, capsys):
+    console, log = screen_console(), tmp_path / "ppo_training.log"
+    with run_log(log, "info"), ProgressBar(1000, console, enabled=True, clock=clock) as progress:
         progress.update(0, 0.0, 1.0)
         clock.now += 20.0
         progress.update(500, -0.5, 1.5)
         progress.finish(1000)
     assert "1000/1000 decisions, 50/s, done, reward -0.500, latency 1.50 s" in screen(console)
-    assert lines() == []
+    assert [line.split()[2:4] for line in log.read_text(encoding="utf-8").splitlines()] == [
+        ["training", "500/1000"],
+        ["training", "1000/1000"],
+    ]
+    assert capsys.readouterr().err == ""
 
 
 def test_switched_off_a_terminal_gets_lines(clock, lines):

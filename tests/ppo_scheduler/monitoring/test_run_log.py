@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from ppo_scheduler.errors import UserError
+from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.monitoring.run_log import run_log
 
 LOG = logging.getLogger("ppo")
@@ -98,6 +99,55 @@ def test_a_log_that_cannot_be_written_is_the_users_error(tmp_path):
     with pytest.raises(UserError, match="cannot write the log"), run_log(tmp_path, "info"):
         pass
     assert LOG.handlers == []
+
+
+@pytest.fixture
+def told(path, files_end_at, capsys):
+    """Log lines 0 to 9 while the file may have so many bytes, then line 10; return what is told."""
+
+    def log(size: int) -> list[str]:
+        with run_log(path, "info"):
+            with files_end_at(size):
+                for number in range(10):
+                    LOG.info("line %d", number)
+            LOG.info("line 10")
+        return capsys.readouterr().err.splitlines()
+
+    return log
+
+
+@pytest.mark.parametrize("size", [0, 10, 47, 100])
+def test_lines_that_the_disk_refuses_are_written_later_and_it_is_told_once(path, told, size):
+    shown = told(size)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line.split(" ", 2)[2] for line in lines if "line " in line] == [
+        f"line {number}" for number in range(11)
+    ]
+    [refused] = [line for line in shown if "cannot be written" in line]
+    assert "the log cannot be written (File too large); its lines wait until it can" in refused
+    assert len(shown) == 12
+
+
+def test_a_disk_that_stays_full_ends_nothing(path, files_end_at, capsys):
+    with files_end_at(0), run_log(path, "info"):
+        LOG.info("never written")
+    assert path.read_bytes() == b""
+    assert "never written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UserError("no room"), "ERROR ended: no room"),
+        (Interrupted(signal.SIGTERM, "saved x"), "ERROR ended: stopped by SIGTERM; saved x"),
+        (RuntimeError("a bug"), "ERROR ended by an error\nTraceback"),
+    ],
+)
+def test_the_file_says_how_it_ended_and_leaves_the_terminal_to_others(path, capsys, error, said):
+    with pytest.raises(type(error)), run_log(path, "info"):
+        raise error
+    assert said in path.read_text(encoding="utf-8")
+    assert capsys.readouterr().err == ""
 
 
 _PROGRAM = """

@@ -95,10 +95,55 @@ def test_a_new_folder_begins_with_the_history(tmp_path):
     assert points(tmp_path) == [(64, 1.0), (128, 2.0), (192, 3.0)]
 
 
-def test_a_folder_with_events_gets_no_history(tmp_path):
-    write(tmp_path, [64], 1.0)
-    TensorBoardSink(tmp_path, 128, [(64, {NAME: 9.0})]).close()
-    assert points(tmp_path) == [(64, 1.0)]
+HISTORY = [(step, {NAME: 9.0}) for step in (64, 128, 192)]
+
+
+def test_a_folder_gets_what_it_lacks_of_the_history_and_its_last_record_anew(tmp_path):
+    write(tmp_path, [64, 128], 1.0)
+    TensorBoardSink(tmp_path, 256, HISTORY).close()
+    assert points(tmp_path) == [(64, 1.0), (128, 9.0), (192, 9.0)]
+
+
+@pytest.mark.parametrize("resume_step", [129, 193, 256])
+def test_a_folder_that_has_more_than_the_history_keeps_its_own(tmp_path, resume_step):
+    write(tmp_path, [64, 128, 192, 256], 1.0)
+    history = [row for row in HISTORY if row[0] < resume_step]
+    TensorBoardSink(tmp_path, resume_step, history).close()
+    assert points(tmp_path) == [(step, 1.0) for step, _ in history]
+
+
+def test_a_resume_that_recorded_nothing_hides_what_it_hid(tmp_path):
+    write(tmp_path, [64, 128, 192], 1.0)
+    write(tmp_path, [], 0.0, resume_step=128)
+    TensorBoardSink(tmp_path, 256, HISTORY).close()
+    assert points(tmp_path) == [(64, 1.0), (128, 9.0), (192, 9.0)]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_damage_at_the_end_of_the_events_is_mended_from_the_history(tmp_path, damage):
+    write(tmp_path, [64, 128, 192], 1.0)
+    (file,) = tmp_path.iterdir()
+    content = bytearray(file.read_bytes())
+    if damage == "cut":
+        del content[-9:]
+    else:
+        content[-9] ^= 1
+    file.write_bytes(content)
+    TensorBoardSink(tmp_path, 256, HISTORY).close()
+    shown = points(tmp_path)
+    assert [step for step, _ in shown] == [64, 128, 192]
+    assert shown[-1] == (192, 9.0)
+
+
+def test_events_go_on_where_the_disk_recovers(tmp_path, files_end_at):
+    sink = TensorBoardSink(tmp_path, None)
+    sink.record(64, {NAME: 1.0})
+    (file,) = tmp_path.iterdir()
+    with files_end_at(file.stat().st_size + 20), pytest.raises(UserError, match="File too large"):
+        sink.record(128, {NAME: 2.0})
+    sink.record(128, {NAME: 2.0})
+    sink.record(192, {NAME: 3.0})
+    assert points(tmp_path) == [(64, 1.0), (128, 2.0), (192, 3.0)]
 
 
 def test_a_clock_that_was_set_back_does_not_mix_the_curves(tmp_path):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+import os
+import signal
 import struct
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,11 +16,12 @@ import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.monitoring.wandb_run import WandbSink
+from ppo_scheduler.monitoring.wandb_run import WandbSink, check_online
 
 
 @pytest.fixture(autouse=True)
 def no_home_settings(monkeypatch, tmp_path):
+    wandb.teardown()  # it reads its settings once
     for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "HOME"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
 
@@ -88,3 +94,52 @@ def test_online_without_a_login_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
     with pytest.raises(UserError, match=r"W&B: .*wandb login.*offline or off"):
         WandbSink(tmp_path, mode="online", project="routing", name="night", run_id=None, history=())
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """W&B as far as it is asked here: somebody answers."""
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as answering:
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{answering.server_port}")
+        yield
+        answering.shutdown()
+
+
+def test_who_is_logged_in_and_reaches_wandb_may_begin(server, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    check_online()
+
+
+def test_a_missing_login_is_found_before_a_training_begins(server, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
+    with pytest.raises(UserError, match=r"W&B: .*wandb login.*offline or off"):
+        check_online()
+
+
+def test_an_address_that_nobody_answers_at_is_found_before_a_training_begins(monkeypatch):
+    """Nobody listens at port 9 of this machine."""
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"W&B: http://127.0.0.1:9 cannot be reached .*refused"):
+        check_online()
+
+
+def test_a_service_that_was_killed_refuses_records_and_ends_nothing(tmp_path):
+    sink = open_sink(tmp_path)
+    for child in children_of(os.getpid()):
+        os.kill(child, signal.SIGKILL)
+    lost: list[str] = []
+    while not lost:  # what was sent before it was missed is gone
+        try:
+            sink.record(64, {"Rollout/RewardMean": -0.5})
+        except UserError as error:
+            lost.append(str(error))
+    assert lost[0].startswith("W&B: ")
+    with suppress(ConnectionError):
+        wandb.teardown()
+
+
+def children_of(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(word) for word in text.split()]

@@ -11,6 +11,14 @@ from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import RouterConfig, TrainingConfig
 from vidur_ext.vidur.learner_flags import learner_config, learner_values
 
+LOCAL = [
+    "simulation.predictor=local_random_forrest",
+    "simulation.engine=vidur",
+    "parallel_training.num_envs=1",
+    "ppo_config.advantage=gae",
+    "warmstart.method=imitation",
+    "evaluation.enabled=false",
+]
 PATHS = {
     "training": {"exp_name": "night", "seed": 7, "output_root": "out/${exp_name}"},
     "checkpointing": {
@@ -30,6 +38,32 @@ def test_variables_stand_for_their_values(write) -> None:
     assert config.training.output_root == "out/night"
     assert config.checkpointing.checkpoint_dir == "out/night/ckpt_7"
     assert config.checkpointing.fork_from_checkpoint == "out/night/a $5 file.pt"
+
+
+@pytest.mark.parametrize(
+    ("key", "others"),
+    [
+        ("training.output_root", []),
+        ("checkpointing.checkpoint_dir", []),
+        ("checkpointing.resume_from_checkpoint", []),
+        ("checkpointing.fork_from_checkpoint", []),
+        ("workload.trace_file", ["workload.source=trace"]),
+        ("simulation.profile_dir", LOCAL),
+    ],
+)
+def test_a_tilde_stands_for_the_home_folder(monkeypatch, key, others) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    for path, meant in (("~/x", "/home/ada/x"), ("./~/x", "./~/x"), ("x~", "x~")):
+        settings = load_config(None, [*others, f"{key}={path}"]).settings()
+        assert settings[key] == meant
+
+
+def test_a_tilde_before_the_output_root_is_replaced_once(monkeypatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    config = load_config(
+        None, ["training.output_root=~/o", "checkpointing.checkpoint_dir=${output_root}/c"]
+    )
+    assert config.checkpointing.checkpoint_dir == "/home/ada/o/c"
 
 
 def test_replaced_paths_pass_through_the_flags_unchanged(write) -> None:

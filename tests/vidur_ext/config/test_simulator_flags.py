@@ -70,14 +70,8 @@ GOLDEN = """
 
 def pairs(flags: list[str]) -> dict[str, str]:
     """Return flags by name; those without a value map to nothing."""
-    named: dict[str, str] = {}
-    for text in flags:
-        if text.startswith("--"):
-            name = text.removeprefix("--")
-            named[name] = ""
-        else:
-            named[name] = text
-    return named
+    named = (flag.removeprefix("--").partition("=") for flag in flags)
+    return {name: value for name, _, value in named}
 
 
 def flags_of(json_text: str, scheduler: str = "least_kv", **more: str) -> dict[str, str]:
@@ -86,7 +80,7 @@ def flags_of(json_text: str, scheduler: str = "least_kv", **more: str) -> dict[s
 
 
 def test_the_flags_of_a_small_config_are_these() -> None:
-    assert flags_of(SMALL) == pairs(GOLDEN.split())
+    assert flags_of(SMALL) == pairs(GOLDEN.strip().replace(" ", "=").splitlines())
 
 
 @pytest.mark.parametrize(

@@ -123,20 +123,6 @@ def test_a_child_is_told_when_its_parent_is_killed():
     middle.wait()
 
 
-def test_workers_end_with_a_process_that_is_killed():
-    middle = python(
-        """
-        from vidur_ext.processes import map_unordered
-        job = "import signal; print('working', flush=True); signal.pause()"
-        list(map_unordered(exec, [job], 1))
-        """
-    )
-    assert middle.stdout.readline() == "working\n"
-    middle.kill()
-    assert middle.stdout.read() == "", "all that could write there have ended"
-    middle.wait()
-
-
 def test_a_child_whose_parent_is_gone_already_does_nothing(monkeypatch):
     for name, value in child_environment().items():
         monkeypatch.setenv(name, value)
@@ -201,7 +187,7 @@ def test_the_peak_of_memory_is_the_process_own(chunk, tmp_path):
     assert 200 < ended.peak_rss_mb < 260
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_reach_the_chunk_and_the_first_stop_is_remembered(chunk, number):
     signals, sent = Signals(), []
 
@@ -212,11 +198,11 @@ def test_signals_reach_the_chunk_and_the_first_stop_is_remembered(chunk, number)
 
     code = """
         import signal, sys
-        number = signal.sigwait([signal.SIGINT, signal.SIGTERM])
+        number = signal.sigwait([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
         print("got", signal.Signals(number).name)
         sys.exit(128 + number)
     """
-    blocked = {signal.SIGINT, signal.SIGTERM}
+    blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     with signals.listening():
         signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # inherited: none is lost at the start
         try:
@@ -243,6 +229,27 @@ def test_a_manual_save_reaches_the_chunk_and_stops_nothing(chunk):
         _, log = chunk(code, signals, show)
     assert "got" in log
     assert signals.stop is None
+
+
+def test_a_manual_save_that_comes_before_the_chunk_listens_kills_nothing(chunk):
+    code = """
+        import os, signal
+        os.kill(os.getpid(), signal.SIGUSR1)
+        print("alive")
+    """
+    ended, log = chunk(code)
+    assert (ended.status, "alive" in log) == (0, True)
+
+
+def test_a_hangup_that_the_caller_ignores_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        signals = Signals()
+        with signals.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signals.stop is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_handlers_are_as_before_behind_the_block():

@@ -54,6 +54,18 @@ def test_places_come_back_from_their_flags(job):
     assert str(one.pretrained_actor) == "a.pt"
 
 
+def test_values_that_begin_with_a_dash_come_back_from_their_flags(job):
+    groups = {
+        "workload": {"source": "trace", "trace_file": "-t.csv", "trace_format": "azure"},
+        "checkpointing": {"checkpoint_dir": "--ck"},
+        "monitoring": {"wandb_project": "-p"},
+    }
+    one = job(groups, run_dir="-run", pretrained_actor="--a.pt")
+    assert (one.run_dir, str(one.pretrained_actor)) == ("-run", "--a.pt")
+    began = {**groups, "warmstart": {"enabled": False}}
+    assert one.config == TrainingConfig.model_validate(began)
+
+
 def test_vidurs_own_requests_are_the_budget(job):
     groups = {
         "parallel_training": {"num_envs": 1},
