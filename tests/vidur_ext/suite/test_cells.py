@@ -18,6 +18,12 @@ from vidur_ext.suite.driver import run_cells
 from vidur_ext.suite.plan import Cell
 from vidur_ext.suite.progress import progress_of
 
+TRACE = "\n".join(
+    [
+        "TIMESTAMP,ContextTokens,GeneratedTokens",
+        *(f"2024-05-10 00:{row // 60:02}:{row % 60:02}.0000000,100,20" for row in range(2000)),
+    ]
+)
 GONE = {"workload": {"source": "trace", "trace_file": "gone.csv"}}
 
 
@@ -36,7 +42,7 @@ def cell(plan, tmp_path) -> Cell:
 def doomed(plan, tmp_path, monkeypatch) -> list[Cell]:
     """Two cells whose trace goes away after they were planned; only their processes notice."""
     monkeypatch.chdir(tmp_path)
-    Path("gone.csv").write_text("")
+    Path("gone.csv").write_text(TRACE)
     cells = plan("bad", "other", **GONE).cells(tmp_path / "suite")
     Path("gone.csv").unlink()
     return cells

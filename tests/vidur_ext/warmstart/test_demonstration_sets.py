@@ -95,7 +95,7 @@ def test_a_set_is_read_as_it_was_written(made):
 @given(
     seed=st.integers(0, 2**63 - 1),
     loads=st.lists(st.floats(0.01, 100), min_size=1, unique=True),
-    workload=st.text(st.characters(codec="utf-8")),
+    workload=st.text(st.characters(codec="utf-8")).filter(str.isprintable),
     decisions=st.integers(1, 10**9),
     priced=st.booleans(),
 )
@@ -176,6 +176,7 @@ def test_a_folder_without_a_set_is_refused_with_the_ways_out(tmp_path):
 OTHER_VALUES = {
     "output_length": "oracle",
     "queue_slots": 3,
+    "objective": True,
     "history": False,
     "history_alpha": 0.2,
     "clip": 3.0,
