@@ -79,6 +79,9 @@ class RouterConfig(LearnerConfig):
 
     reward_config: RewardSection = key(RewardSection(), "what is rewarded")
     lookahead: LookaheadSection = key(LookaheadSection(), "what routing is to make small")
+    terminal_value: TerminalValueSection = key(
+        TerminalValueSection(), "what look-ahead leaves out of the cost of a choice"
+    )
 
 
 class TrainingConfig(RouterConfig):
@@ -88,9 +91,6 @@ class TrainingConfig(RouterConfig):
     simulation: SimulationSection = key(SimulationSection(), "the simulator")
     workload: WorkloadSection = key(WorkloadSection(), "the request stream")
     warmstart: WarmstartSection = key(WarmstartSection(), "what the policy is taught before PPO")
-    terminal_value: TerminalValueSection = key(
-        TerminalValueSection(), "what look-ahead leaves out of the cost of a choice"
-    )
     parallel_training: ParallelSection = key(ParallelSection(), "work spread over processes")
     evaluation: EvaluationSection = key(EvaluationSection(), "the comparison at the end")
 

@@ -15,12 +15,18 @@ from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import branch_table
 
 
+_LOAD_LEVELS = (0.7, 1.0)
+"""Arrival rates, relative to the workload's."""
+_RANDOM_SHARE = 0.1
+"""Of the choices between branches."""
+
+
 class BranchingSimulations:
     """Collects decisions whose choices were gone through, while a policy routes.
 
-    ``parallel_training.num_envs`` simulations run side by side, at ``warmstart.load_levels`` in
-    turn and with ``warmstart.random_share`` of random choices: the policy is to be corrected where
-    it does not go yet, too. The branches are all the policy's.
+    ``parallel_training.num_envs`` simulations run side by side, at several load levels in turn, and
+    some choices are random: the policy is to be corrected where it does not go yet, too. The
+    branches are all the policy's.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -51,17 +57,17 @@ class BranchingSimulations:
         return _joined(kept, wanted)
 
     def _begin(self, episode: int, length: int) -> None:
-        levels, first = self._config.warmstart.load_levels, episode * self._num_envs
+        first = episode * self._num_envs
         # The last decision that branches has a future as well.
         count = length + self._horizon
         tables = [
-            branch_table(self._config, first + env, count, levels[env % len(levels)])
+            branch_table(self._config, first + env, count, _LOAD_LEVELS[env % len(_LOAD_LEVELS)])
             for env in range(self._num_envs)
         ]
         self._envs.begin(tables, lengths=self._lengths)
 
     def _disturbed(self, actions: NDArray[np.int64]) -> NDArray[np.int64]:
-        at_random = self._rng.random(self._num_envs) < self._config.warmstart.random_share
+        at_random = self._rng.random(self._num_envs) < _RANDOM_SHARE
         anything = self._rng.integers(0, self._envs.num_replicas, self._num_envs)
         return np.where(at_random, anything, actions)
 

@@ -108,10 +108,10 @@ def test_what_comes_later_counts_up_to_the_horizon(branches_of):
 def test_it_is_fitted_in_so_many_steps(make_config, train, actor, tmp_path):
     def value(steps):
         folder = {"checkpoint_dir": str(tmp_path / f"checkpoints_{steps}")}
-        groups = {"terminal_value": {"decisions": 200, "steps": steps}, "checkpointing": folder}
+        groups = {"terminal_value": {**ENOUGH, "steps": steps}, "checkpointing": folder}
         return learned(train(make_config(**groups), f"run_{steps}", pretrained_actor=actor))
 
-    one, other = value(100), value(200)
+    one, other = value(50), value(100)
     assert one["unit"] != other["unit"]
 
 
