@@ -37,8 +37,12 @@ ROWS: dict[str, tuple[str, ...]] = {
     "gae": ("ppo_config.advantage=gae",),
     # No rollout is filled: the policy stays that of the warm start.
     "no_ppo": ("training.total_requests=16000",),
-    "no_terminal_value": ("terminal_value.enabled=false",),
-    "no_kl": ("kl_regularization.initial_coef=0", "kl_regularization.final_coef=0"),
+    "terminal_value": (
+        "terminal_value.enabled=true",
+        "kl_regularization.final_coef=0.02",
+        "kl_regularization.decay_steps=500000",
+    ),
+    "no_kl": ("kl_regularization.initial_coef=0",),
     "attention": ("actor_critic_architecture.attention_layers=1",),
     "fewer_features": ("observation.history=false", "observation.queue_slots=0"),
 }

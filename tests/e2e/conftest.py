@@ -42,7 +42,8 @@ SMALL: dict[str, dict[str, object]] = {
         "load_levels": [1.0],
         "teachers": ["vllm_dp"],
     },
-    "terminal_value": {"decisions": 16, "horizon": 2, "steps": 5},
+    "terminal_value": {"enabled": True, "decisions": 16, "horizon": 2, "steps": 5},
+    "kl_regularization": {"final_coef": 0.02},
     "parallel_training": {"num_envs": 1, "num_workers": 1},
     "evaluation": {
         "enabled": False,

@@ -63,6 +63,7 @@ def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
             "steps_per_round": 5,
         },
         "terminal_value": {"decisions": 16, "steps": 5},
+        "kl_regularization": {"final_coef": 0.02},
         "parallel_training": {"num_envs": 1, "num_workers": 1},
         "evaluation": {"num_seeds": 1, "requests": 64, "bootstrap_samples": 20},
     }

@@ -425,7 +425,7 @@ class TerminalValueSection(Section):
     from simulations that branch: the same requests once for each of several choices."""
 
     enabled: bool = key(
-        True,
+        False,
         "off: PPO takes the costs of choices as look-ahead prices them, as if nothing arrived any "
         "more; without a warm start, or with ppo_config.advantage gae, there is none",
     )

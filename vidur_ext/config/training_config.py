@@ -205,6 +205,17 @@ class TrainingConfig(RouterConfig):
             )
         return self
 
+    @model_validator(mode="after")
+    def _corrected_costs_are_leashed(self) -> Self:
+        """With `terminal_value.enabled`, `kl_regularization.final_coef` is above 0."""
+        if self.corrects_costs and self.kl_regularization.final_coef == 0.0:
+            raise ValueError(
+                "terminal_value.enabled: what is foreseen holds near the warm start alone, and "
+                "with kl_regularization.final_coef=0 PPO drifts away from it: set final_coef to "
+                "0.02, and kl_regularization.decay_steps to half of training.total_requests"
+            )
+        return self
+
     @property
     def corrects_costs(self) -> bool:
         """Whether a training that begins with a policy learns more than look-ahead prices."""

@@ -14,7 +14,6 @@ from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import branch_table
 
-
 _LOAD_LEVELS = (0.7, 1.0)
 """Arrival rates, relative to the workload's."""
 _RANDOM_SHARE = 0.1

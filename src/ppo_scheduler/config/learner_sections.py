@@ -206,8 +206,8 @@ class KLSection(Section):
     """KL to the frozen warm-start policy."""
 
     initial_coef: float = key(0.2, "weight of KL(policy || reference) at step 0", ge=0, le=1e6)
-    final_coef: float = key(0.02, "weight after the decay, kept from then on", ge=0, le=1e6)
-    decay_steps: int = key(500_000, "length of the decay", unit="decisions", ge=1, le=10**12)
+    final_coef: float = key(0.0, "weight after the decay, kept from then on", ge=0, le=1e6)
+    decay_steps: int = key(1_000_000, "length of the decay", unit="decisions", ge=1, le=10**12)
 
 
 class StabilizationSection(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from ppo_scheduler.errors import Interrupted
 from ppo_scheduler.policy.routing_policy import RoutingPolicy, save_policy
@@ -11,7 +12,7 @@ from vidur_ext.routing.features import observation_schema
 from vidur_ext.training.branches import BranchingSimulations
 from vidur_ext.warmstart.cost_labels import CostLabels
 
-ENOUGH = {"decisions": 300, "horizon": 2, "steps": 50}
+ENOUGH = {"enabled": True, "decisions": 300, "horizon": 2, "steps": 50}
 """To foresee something."""
 
 
@@ -68,14 +69,21 @@ def test_it_is_learned_where_choices_are_priced_and_it_is_wanted(
 
 
 def test_without_a_policy_to_begin_with_there_is_nothing_to_branch_from(make_config, train):
-    assert learned(train(make_config())) is None
+    assert learned(train(make_config(terminal_value=ENOUGH))) is None
 
 
 def test_the_log_says_how_much_is_foreseen(make_config, train, actor):
-    trained = train(make_config(monitoring={"log_level": "info"}), pretrained_actor=actor)
+    groups = {"terminal_value": {"enabled": True}, "monitoring": {"log_level": "info"}}
+    trained = train(make_config(**groups), pretrained_actor=actor)
     log = (trained.run / "ppo_training.log").read_text()
     assert "simulating 16 decisions with each of 3 choices, and 8 requests" in log
     assert "% of its variance is foreseen" in log
+
+
+@pytest.mark.shows("kl_regularization.final_coef")
+def test_it_needs_a_leash(make_config):
+    with pytest.raises(ValidationError, match=r"drifts away from it: set final_coef to 0\.02"):
+        make_config(terminal_value={"enabled": True}, kl_regularization={"final_coef": 0.0})
 
 
 @pytest.mark.shows("terminal_value.decisions")

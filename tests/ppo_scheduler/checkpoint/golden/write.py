@@ -37,7 +37,8 @@ SETTINGS = {
     },
     "monitoring": {"tensorboard": False, "progress_bar": False, "log_level": "warning"},
     "parallel_training": {"num_envs": 2},
-    "terminal_value": {"decisions": 64, "horizon": 2, "steps": 10},
+    "kl_regularization": {"final_coef": 0.02},
+    "terminal_value": {"enabled": True, "decisions": 64, "horizon": 2, "steps": 10},
     "cluster": {"num_replicas": 2},
     "warmstart": {"labels_per_round": 64},
 }
