@@ -21,6 +21,7 @@ from warm_python import WarmPython
 
 PROJECT = Path(__file__).resolve().parents[2]
 COMMAND = str(Path(sys.executable).with_name("vidur-ppo"))
+_REQUIRED = ("requirements.txt", "pyproject.toml")
 TRAIN = ("train", "--config", "small.json")
 SMALL: dict[str, dict[str, object]] = {
     "training": {"total_requests": 120, "episode_requests": 100},
@@ -77,7 +78,10 @@ class Place:
 
     def copy_to(self, path: Path) -> Place:
         shutil.copytree(self.path, path, symlinks=True)
-        return Place(path, self._python)
+        copy = Place(path, self._python)
+        if (path / ".venv").exists():
+            copy._call_installed()
+        return copy
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a training without a terminal."""
@@ -117,14 +121,19 @@ class Place:
         shutil.copytree(PROJECT / "scripts", self.path / "scripts")
         (self.path / "configs").mkdir()
         shutil.copy(self.path / "small.json", self.path / "configs" / "ppo_warmstart.json")
-        stamp = hashlib.sha256(os.fsencode(self.path.resolve() / ".venv") + b"\n")
-        for name in ("requirements.txt", "pyproject.toml"):
+        for name in _REQUIRED:
             shutil.copy(PROJECT / name, self.path)
-            stamp.update((self.path / name).read_bytes())
         (self.path / ".venv").mkdir()
         (self.path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
-        (self.path / ".venv" / ".requirements.sha256").write_text(stamp.hexdigest() + "\n")
+        self._call_installed()
         return self
+
+    def _call_installed(self) -> None:
+        """Write the stamp that an installation leaves, which knows its place."""
+        stamp = hashlib.sha256(os.fsencode(self.path.resolve() / ".venv") + b"\n")
+        for name in _REQUIRED:
+            stamp.update((self.path / name).read_bytes())
+        (self.path / ".venv" / ".requirements.sha256").write_text(stamp.hexdigest() + "\n")
 
     def script(self, name: str, *arguments: str) -> pexpect.spawn:
         """Start a script of ``with_scripts`` cold, in a terminal, from the project's folder."""

@@ -125,7 +125,7 @@ def test_a_policy_is_pretrained_from_a_set_and_trained_on(place, finished, read)
     status, text = read(
         place.script("standalone_pretrain.sh", *SMALL, "--demonstrations", made, "--bc-epochs", "3")
     )
-    assert status == 0
+    assert status == 0, text
     [run] = (place.path / "outputs" / "pretrain").iterdir()
     policy = run / "pretrained_actor.pt"
     assert policy.exists()
