@@ -242,6 +242,11 @@ class Comparison:
         return next(one for one in self.schedulers if one.name == scheduler)
 
     @property
+    def learned(self) -> bool:
+        """Whether a policy is under test."""
+        return any(one.learned for one in self.schedulers)
+
+    @property
     def toothless_controls(self) -> tuple[str, ...]:
         """Controls whose mean E2E is not clearly worse than the baseline's.
 

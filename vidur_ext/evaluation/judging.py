@@ -6,6 +6,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import EngineComparison, check_engine
 from vidur_ext.evaluation.metrics import LEARNED
+from vidur_ext.evaluation.report.head import Head
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 from vidur_ext.evaluation.run_result import RunResult
@@ -140,7 +142,8 @@ def judge(
         "Config digest": config.digest()[:16],
         **{f"Version of {name}": text for name, text in package_versions().items()},
     }
-    paths = write_report(comparison, runs, folder.comparison, facts, engines)
+    head = Head.of(config, policies, folder, datetime.now().astimezone())
+    paths = write_report(comparison, runs, folder.comparison, facts, engines, head)
     _LOG.info("comparison in %s", paths.html)
     table = io.StringIO()
     print_comparison(comparison, Console(file=table, width=_LOG_WIDTH), engines)

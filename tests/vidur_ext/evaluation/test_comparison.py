@@ -201,7 +201,7 @@ def test_the_schema_is_stable(small_comparison: Comparison) -> None:
         for differences in scheduler["versus"].values():
             assert set(differences) == set(COMPARED_METRICS)
             assert set(differences["e2e_p99_s"]) == {
-                "difference", "interval", "ratio", "ratio_interval", "win", "loss",
+                "difference", "interval", "ratio", "ratio_interval", "win", "loss", "material",
             }  # fmt: skip
 
 

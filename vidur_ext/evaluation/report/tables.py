@@ -162,7 +162,7 @@ def _against_best(comparison: Comparison, one: SchedulerComparison, best: str) -
 
 def learned_columns(comparison: Comparison) -> Columns | None:
     """Return the learned policy's differences to each other scheduler; None without a policy."""
-    if all(one.name != LEARNED for one in comparison.schedulers):
+    if not comparison.learned:
         return None
     return _difference_columns(comparison[LEARNED].versus, COMPARED)
 
