@@ -19,7 +19,7 @@ from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import EngineComparison, check_engine
-from vidur_ext.evaluation.metrics import LEARNED
+from vidur_ext.evaluation.metrics import LEARNED, counted_e2e
 from vidur_ext.evaluation.report.head import Head
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
@@ -117,7 +117,13 @@ def judge(
         len(policies) + len(section.schedulers), section.num_seeds,
         "workload" if section.num_seeds == 1 else "workloads", engine,
     )  # fmt: skip
-    runs = compared_runs(config, policies, engine, range(section.num_seeds), _reporter("compared"))
+    runs = compared_runs(
+        config,
+        policies,
+        engine,
+        range(section.num_seeds),
+        _reporter("compared", section.warmup_fraction),
+    )
     engines = _check_on_vidur(config, policies, runs)
     comparison = Comparison.from_runs(
         runs,
@@ -165,7 +171,9 @@ def _check_on_vidur(
         section.vidur_workloads, section.num_seeds,
     )  # fmt: skip
     seeds = range(section.vidur_workloads)
-    repeated = compared_runs(config, policies, "vidur", seeds, _reporter("repeated"))
+    repeated = compared_runs(
+        config, policies, "vidur", seeds, _reporter("repeated", section.warmup_fraction)
+    )
     engines = check_engine(config, policies, repeated, runs)
     for one in engines.schedulers:
         if not one.agrees:
@@ -173,11 +181,13 @@ def _check_on_vidur(
     return engines
 
 
-def _reporter(done_what: str) -> Callable[[Sequence[RunResult], int, int], None]:
-    """Return what logs one line per scheduler."""
+def _reporter(
+    done_what: str, warmup_fraction: float
+) -> Callable[[Sequence[RunResult], int, int], None]:
+    """Return what logs one line per scheduler, with the mean E2E that the report gives."""
 
     def report(runs: Sequence[RunResult], done: int, total: int) -> None:
-        mean = np.mean([run.completed_at - run.table.arrived_at for run in runs])
+        mean = np.concatenate([counted_e2e(run, warmup_fraction) for run in runs]).mean()
         _LOG.info("%s %d/%d: %s, mean E2E %.2f s", done_what, done, total, runs[0].scheduler, mean)
 
     return report

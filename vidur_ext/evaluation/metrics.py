@@ -172,6 +172,17 @@ class Summary:
         }
 
 
+def first_counted(run: RunResult, warmup_fraction: float) -> int:
+    """Return the number of the first request after the warm-up."""
+    return int(warmup_fraction * len(run))
+
+
+def counted_e2e(run: RunResult, warmup_fraction: float) -> NDArray[np.float64]:
+    """Return the E2E latency of each request that counts [s]."""
+    first = first_counted(run, warmup_fraction)
+    return run.completed_at[first:] - run.table.arrived_at[first:]
+
+
 @dataclass(frozen=True, eq=False)
 class CountedRun:
     """A run and which of its requests count: those after the warm-up."""
@@ -183,7 +194,7 @@ class CountedRun:
     @classmethod
     def of(cls, run: RunResult, warmup_fraction: float, objectives: Objectives) -> CountedRun:
         """Leave out the first ``floor(warmup_fraction * N)`` requests, of an empty cluster."""
-        first = int(warmup_fraction * len(run))
+        first = first_counted(run, warmup_fraction)
         return cls(run, first, request_latencies(run, first, objectives))
 
 

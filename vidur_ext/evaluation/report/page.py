@@ -13,16 +13,20 @@ from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.metrics import LATENCIES, LEARNED
 from vidur_ext.evaluation.report import tables, wording
 from vidur_ext.evaluation.report.head import Head
-from vidur_ext.evaluation.report.plots.drawing import ANSWER
+from vidur_ext.evaluation.report.plots.drawing import ANSWER, PROMPTS
 from vidur_ext.evaluation.report.tables import Columns
 
 _CAPTIONS = {
     ANSWER: f"{LEARNED} against each scheduler on the same requests, with 95 % intervals. "
     "An interval that does not touch 0 is certain; within the grey band, a change is slight.",
+    "tradeoff.png": "All workloads together; the dashed line joins those, of the schedulers that "
+    "could be at work, that no other one beats in both.",
     "e2e.png": "End-to-end latency with 95 % intervals.",
     "ttft.png": "Time to first token with 95 % intervals.",
     "slo_attainment.png": "Requests within both objectives with 95 % intervals.",
     "latency_cdf.png": "Distributions over the counted requests; controls may leave the picture.",
+    PROMPTS: "Short to long prompts, over the counted requests; without intervals: "
+    "a hint of where a gain comes from.",
     "replica_shares.png": "Requests per replica.",
 }
 

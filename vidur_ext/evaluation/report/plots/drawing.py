@@ -13,10 +13,15 @@ from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.report.plots.bars import latency_bars, replica_shares, slo_bars
 from vidur_ext.evaluation.report.plots.differences import paired_differences
 from vidur_ext.evaluation.report.plots.distributions import latency_cdf
+from vidur_ext.evaluation.report.plots.prompt_lengths import latency_by_prompt
+from vidur_ext.evaluation.report.plots.tradeoff import mean_against_tail
 from vidur_ext.evaluation.run_result import RunResult
 
 ANSWER = "differences.png"
 """The picture that belongs to the headline; there only if a policy is compared."""
+
+PROMPTS = "prompt_lengths.png"
+"""Where the policy's gain comes from; there only if a policy is compared."""
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -35,10 +40,12 @@ def draw_plots(comparison: Comparison, runs: Sequence[RunResult]) -> dict[str, b
     with rc_context(_STYLE):
         figures = {
             **({ANSWER: paired_differences(comparison)} if comparison.learned else {}),
+            "tradeoff.png": mean_against_tail(comparison),
             "e2e.png": latency_bars(comparison, "e2e", "End-to-end latency"),
             "ttft.png": latency_bars(comparison, "ttft", "Time to first token"),
             "slo_attainment.png": slo_bars(comparison),
             "latency_cdf.png": latency_cdf(comparison, runs),
+            **({PROMPTS: latency_by_prompt(comparison, runs)} if comparison.learned else {}),
             "replica_shares.png": replica_shares(comparison),
         }
         return {name: _png(figure) for name, figure in figures.items()}
