@@ -22,7 +22,13 @@ from vidur_ext.evaluation.metrics import (
     summarize_pooled,
 )
 from vidur_ext.evaluation.run_result import RunResult, complete_grid
-from vidur_ext.evaluation.statistics import CONFIDENCE, Bootstrap, Interval, PairedDifference
+from vidur_ext.evaluation.statistics import (
+    CONFIDENCE,
+    MATERIAL,
+    Bootstrap,
+    Interval,
+    PairedDifference,
+)
 
 COMPARISON_VERSION = 3
 
@@ -258,6 +264,12 @@ class Comparison:
             if one.control and one.name != self.baseline and not _loses(one, self.baseline)
         )
 
+    @property
+    def indifferent(self) -> bool:
+        """Whether no two realistic schedulers differ by as much as matters, in mean E2E."""
+        means = [_mean_e2e_s(one.pooled) for one in self.schedulers if one.realistic]
+        return len(means) > 1 and max(means) < (1 + MATERIAL) * min(means)
+
     def to_dict(self) -> dict[str, object]:
         """Return the whole result as plain Python values, fit for strict JSON."""
         return {
@@ -269,6 +281,7 @@ class Comparison:
             "slo": {"ttft_s": self.objectives.ttft_s, "tbt_s": self.objectives.tbt_s},
             "warmup_fraction": self.warmup_fraction,
             "bootstrap": {"samples": self.bootstrap_samples, "confidence": CONFIDENCE},
+            "indifferent": self.indifferent,
             "toothless_controls": list(self.toothless_controls),
             "workloads": [workload.to_dict() for workload in self.workloads],
             "schedulers": [scheduler.to_dict() for scheduler in self.schedulers],

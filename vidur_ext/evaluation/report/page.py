@@ -73,7 +73,12 @@ def render_page(
         against_baseline=_table(comparison, [tables.baseline_columns(comparison)]),
         learned_against_each=_optional(comparison, tables.learned_columns(comparison)),
         service=_table(
-            comparison, [tables.service_columns(comparison), tables.speed_columns(comparison)]
+            comparison,
+            [
+                tables.service_columns(comparison),
+                tables.load_columns(comparison),
+                tables.speed_columns(comparison),
+            ],
         ),
         figures={
             name: {"caption": _CAPTIONS[name], "png": base64.b64encode(png).decode("ascii")}

@@ -197,8 +197,35 @@ def notes(comparison: Comparison) -> list[str]:
         "workload cannot tell good schedulers from bad: raise its rate or the number of requests."
         for name in comparison.toothless_controls
     )
+    texts.extend(_load_notes(comparison))
     if len(comparison.workloads) == 1:
         texts.append("Only one held-out workload: intervals say nothing about other workloads.")
+    return texts
+
+
+def _load_notes(comparison: Comparison) -> list[str]:
+    """Return how loaded the cluster was, and a warning where that says little about routing."""
+    name = comparison.best_heuristic or comparison.baseline
+    load = comparison[name].pooled.load
+    texts = [
+        f"Load, with {name}: replicas busy {percent(load.busy)} of the time, "
+        f"{number(load.in_service)} requests in service in each, {number(load.waiting)} waiting in "
+        "the cluster."
+    ]
+    if load.ttft_halves_s is not None and load.overloaded(comparison.objectives.ttft_s):
+        first, second = load.ttft_halves_s
+        texts.append(
+            f"{WARNING} the cluster is overloaded: with {name}, mean TTFT is {number(first)} s in "
+            f"the first half of a workload and {number(second)} s in the second. "
+            "Figures of a queue that grows depend on the length of the workload: lower its rate, or "
+            "add replicas."
+        )
+    elif comparison.indifferent:
+        texts.append(
+            f"{WARNING} all schedulers that could be at work are within {percent(MATERIAL)} of "
+            "each other in mean E2E: where a request goes hardly matters under this load. If the "
+            "cluster is idle, raise the rate of the workload."
+        )
     return texts
 
 
