@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -21,6 +21,7 @@ from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import EngineComparison, check_engine
 from vidur_ext.evaluation.metrics import LEARNED, counted_e2e
 from vidur_ext.evaluation.report.head import Head
+from vidur_ext.evaluation.report.plots.learning import Validated
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 from vidur_ext.evaluation.run_result import RunResult
@@ -30,10 +31,14 @@ from vidur_ext.versions import package_versions
 from vidur_ext.workload.run_workloads import describe_workload
 from vidur_ext.workload.trained_rows import doubt_about_held_out
 
+T = TypeVar("T")
+
 _LOG = logging.getLogger("ppo")
 _LOG_WIDTH = 120
 TAUGHT_NAME = "warm_start"
 EXTERNAL_NAME = "external_model"
+_MOST_DRAWN = 1e15
+"""More than any training takes; far larger numbers no axis can show."""
 
 
 def policies_of(folder: RunFolder) -> dict[str, Path]:
@@ -55,14 +60,46 @@ def origin_of(folder: RunFolder) -> dict[str, str]:
     origin = {}
     for name, (file, describe) in said.items():
         if file.exists():
-            try:
-                origin[name] = printable(describe(json.loads(file.read_bytes())))
-            except Exception as error:  # whatever stands in it
-                raise UserError(
-                    f"{file}: is damaged ({type(error).__name__}: {error}). Restore it, or delete "
-                    "it: the report will not say how the policy came about"
-                ) from error
+            origin[name] = printable(_read(file, describe))
     return origin
+
+
+def validated_of(folder: RunFolder) -> list[Validated]:
+    """Return the policies of a run's training that were validated; none where no file says so.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return _read(folder.validation, _scores) if folder.validation.exists() else []
+
+
+def _scores(document: dict[str, Any]) -> list[Validated]:
+    chosen = document["chosen"]["global_step"]
+    return [
+        Validated(
+            global_step=int(_drawable(one["global_step"])),
+            e2e_s=_drawable(one["e2e_s"]),
+            ttft_s=_drawable(one["ttft_s"]),
+            chosen=one["global_step"] == chosen,
+        )
+        for one in document["scores"]
+    ]
+
+
+def _drawable(value: float) -> float:
+    if not 0 <= value < _MOST_DRAWN:
+        raise ValueError(f"{value} is no time and no number of decisions")
+    return float(value)
+
+
+def _read(file: Path, describe: Callable[[dict[str, Any]], T]) -> T:
+    try:
+        return describe(json.loads(file.read_bytes()))
+    except Exception as error:  # whatever stands in it
+        raise UserError(
+            f"{file}: is damaged ({type(error).__name__}: {error}). Restore it, or delete it: the "
+            "report will not say how the policy came about"
+        ) from error
 
 
 def held_out_of(folder: RunFolder, config: TrainingConfig) -> dict[str, str]:
@@ -110,8 +147,12 @@ def judge(
 
     Args:
         origin: facts on where the policies come from; see ``origin_of``.
+
+    Raises:
+        UserError: the record of the run's validations is damaged, or the report cannot be written.
     """
     section, engine = config.evaluation, config.simulation.engine
+    validated = validated_of(RunFolder(policies[LEARNED].resolve().parent))
     _LOG.info(
         "comparing %d schedulers on %d held-out %s, engine %s",
         len(policies) + len(section.schedulers), section.num_seeds,
@@ -149,7 +190,7 @@ def judge(
         **{f"Version of {name}": text for name, text in package_versions().items()},
     }
     head = Head.of(config, policies, folder, datetime.now().astimezone())
-    paths = write_report(comparison, runs, folder.comparison, facts, engines, head)
+    paths = write_report(comparison, runs, folder.comparison, facts, engines, head, validated)
     _LOG.info("comparison in %s", paths.html)
     table = io.StringIO()
     print_comparison(comparison, Console(file=table, width=_LOG_WIDTH), engines)

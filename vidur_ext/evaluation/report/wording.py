@@ -216,9 +216,9 @@ def _load_notes(comparison: Comparison) -> list[str]:
         first, second = load.ttft_halves_s
         texts.append(
             f"{WARNING} the cluster is overloaded: with {name}, mean TTFT is {number(first)} s in "
-            f"the first half of a workload and {number(second)} s in the second. "
-            "Figures of a queue that grows depend on the length of the workload: lower its rate, or "
-            "add replicas."
+            f"the first half of a workload and {number(second)} s in the second. Figures of a "
+            "queue that grows depend on the length of the workload: lower its rate, or add "
+            "replicas."
         )
     elif comparison.indifferent:
         texts.append(

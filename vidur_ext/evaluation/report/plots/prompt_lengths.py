@@ -48,7 +48,9 @@ def latency_by_prompt(comparison: Comparison, runs: Sequence[RunResult]) -> Figu
         axis.set_xlabel("prompt tokens, a quarter of the requests each")
         open_axis(axis)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=5, frameon=False, handlelength=3.2
+    )
     return figure
 
 
