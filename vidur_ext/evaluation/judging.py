@@ -18,6 +18,7 @@ from ppo_scheduler.monitoring.run_log import FILE_ONLY
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.decision_cost import decision_cost_us
 from vidur_ext.evaluation.engines import EngineComparison, check_engine
 from vidur_ext.evaluation.metrics import LEARNED, counted_e2e
 from vidur_ext.evaluation.report.head import Head
@@ -25,7 +26,7 @@ from vidur_ext.evaluation.report.plots.learning import Validated
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 from vidur_ext.evaluation.run_result import RunResult
-from vidur_ext.evaluation.runner import compared_runs
+from vidur_ext.evaluation.runner import compared_runs, read_policy
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.run_workloads import describe_workload
@@ -189,7 +190,8 @@ def judge(
         "Config digest": config.digest()[:16],
         **{f"Version of {name}": text for name, text in package_versions().items()},
     }
-    head = Head.of(config, policies, folder, datetime.now().astimezone())
+    cost = decision_cost_us(read_policy(config, policies[LEARNED]), config.cluster.num_replicas)
+    head = Head.of(config, policies, folder, datetime.now().astimezone(), cost)
     paths = write_report(comparison, runs, folder.comparison, facts, engines, head, validated)
     _LOG.info("comparison in %s", paths.html)
     table = io.StringIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import datetime, timezone
 from html import escape
@@ -28,7 +29,7 @@ def run(tmp_path: Path) -> RunFolder:
 @pytest.fixture
 def head(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Head:
     monkeypatch.setattr(sys, "argv", ["/somewhere/vidur-ppo", "compare", "--output-dir", "a b"])
-    return Head.of(TrainingConfig(), {"ppo": run.policy}, RunFolder(tmp_path / "a b"), NOON)
+    return Head.of(TrainingConfig(), {"ppo": run.policy}, RunFolder(tmp_path / "a b"), NOON, 49.4)
 
 
 def test_the_head_names_run_date_command_machine_and_files(
@@ -41,12 +42,13 @@ def test_the_head_names_run_date_command_machine_and_files(
     assert head.facts["Policy file of ppo"] == str(run.policy)
     assert head.facts["TensorBoard"] == f"tensorboard --logdir {run.tensorboard}"
     assert " x " in head.facts["Machine"]
+    assert head.facts["Cost of a decision"].startswith("49 µs for one request among 4 replicas")
     assert TrainingConfig.model_validate_json(head.config) == TrainingConfig()
 
 
 def test_a_policy_that_no_run_made_goes_by_its_file(tmp_path: Path) -> None:
     head = Head.of(
-        TrainingConfig(), {"ppo": tmp_path / "mine\x1b.pt"}, RunFolder(tmp_path / "new"), NOON
+        TrainingConfig(), {"ppo": tmp_path / "mine\x1b.pt"}, RunFolder(tmp_path / "new"), NOON, 49.4
     )
     assert head.name.startswith("mine")
     assert "\x1b" not in head.name + "".join(head.facts.values())
@@ -64,5 +66,5 @@ def test_the_page_shows_the_head_and_the_json_does_not(
         assert name in page
         assert escape(text, quote=False).replace("'", "&#39;") in page
     assert "total_requests" in page
-    again = write_report(small_comparison, small_runs, tmp_path / "again", {})
-    assert paths.json.read_bytes() == again.json.read_bytes()
+    document = paths.json.read_text(encoding="utf-8")
+    assert json.loads(document) == {**small_comparison.to_dict(), "facts": {}}

@@ -38,6 +38,7 @@ class Head:
         policies: Mapping[str, Path],
         folder: RunFolder,
         now: datetime,
+        decision_us: float,
     ) -> Head:
         """Return the head of a report that this process makes.
 
@@ -45,6 +46,7 @@ class Head:
             policies: file of each policy, by its name in the comparison; one is under test.
             folder: that the report goes to.
             now: local time, with its zone.
+            decision_us: what a decision of the policy under test costs [µs].
         """
         program, *arguments = sys.argv
         policy = policies[LEARNED].resolve()
@@ -55,6 +57,9 @@ class Head:
             "Command": shlex.join([Path(program).name, *arguments]),
             "Machine": f"{os.cpu_count()} x {platform.machine()}, {platform.system()} "
             f"{platform.release()}",
+            "Cost of a decision": f"{decision_us:.0f} µs for one request among "
+            f"{config.cluster.num_replicas} replicas: a pass of {LEARNED} through its network, in "
+            "torch, on this machine; an exported policy is faster",
             **{f"Policy file of {name}": str(file.resolve()) for name, file in policies.items()},
         }
         if run.tensorboard.exists():
