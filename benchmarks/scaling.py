@@ -22,7 +22,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
-from vidur_ext.evaluation.report.plots import BASELINE_COLOR, LEARNED_COLOR
+from vidur_ext.evaluation.report.plots.looks import BASELINE_COLOR, LEARNED_COLOR
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import workload_stream
 

@@ -22,7 +22,13 @@ from vidur_ext.evaluation.metrics import (
     summarize_pooled,
 )
 from vidur_ext.evaluation.run_result import RunResult, complete_grid
-from vidur_ext.evaluation.statistics import CONFIDENCE, Bootstrap, Interval, PairedDifference
+from vidur_ext.evaluation.statistics import (
+    CONFIDENCE,
+    MATERIAL,
+    Bootstrap,
+    Interval,
+    PairedDifference,
+)
 
 COMPARISON_VERSION = 3
 
@@ -242,6 +248,11 @@ class Comparison:
         return next(one for one in self.schedulers if one.name == scheduler)
 
     @property
+    def learned(self) -> bool:
+        """Whether a policy is under test."""
+        return any(one.learned for one in self.schedulers)
+
+    @property
     def toothless_controls(self) -> tuple[str, ...]:
         """Controls whose mean E2E is not clearly worse than the baseline's.
 
@@ -252,6 +263,12 @@ class Comparison:
             for one in self.schedulers
             if one.control and one.name != self.baseline and not _loses(one, self.baseline)
         )
+
+    @property
+    def indifferent(self) -> bool:
+        """Whether no two realistic schedulers differ by as much as matters, in mean E2E."""
+        means = [_mean_e2e_s(one.pooled) for one in self.schedulers if one.realistic]
+        return len(means) > 1 and max(means) < (1 + MATERIAL) * min(means)
 
     def to_dict(self) -> dict[str, object]:
         """Return the whole result as plain Python values, fit for strict JSON."""
@@ -264,6 +281,7 @@ class Comparison:
             "slo": {"ttft_s": self.objectives.ttft_s, "tbt_s": self.objectives.tbt_s},
             "warmup_fraction": self.warmup_fraction,
             "bootstrap": {"samples": self.bootstrap_samples, "confidence": CONFIDENCE},
+            "indifferent": self.indifferent,
             "toothless_controls": list(self.toothless_controls),
             "workloads": [workload.to_dict() for workload in self.workloads],
             "schedulers": [scheduler.to_dict() for scheduler in self.schedulers],

@@ -6,8 +6,9 @@ import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
@@ -17,21 +18,28 @@ from ppo_scheduler.monitoring.run_log import FILE_ONLY
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.decision_cost import decision_cost_us
 from vidur_ext.evaluation.engines import EngineComparison, check_engine
-from vidur_ext.evaluation.metrics import LEARNED
+from vidur_ext.evaluation.metrics import LEARNED, counted_e2e
+from vidur_ext.evaluation.report.head import Head
+from vidur_ext.evaluation.report.plots.learning import Validated
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 from vidur_ext.evaluation.run_result import RunResult
-from vidur_ext.evaluation.runner import compared_runs
+from vidur_ext.evaluation.runner import compared_runs, read_policy
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.run_workloads import describe_workload
 from vidur_ext.workload.trained_rows import doubt_about_held_out
 
+T = TypeVar("T")
+
 _LOG = logging.getLogger("ppo")
 _LOG_WIDTH = 120
 TAUGHT_NAME = "warm_start"
 EXTERNAL_NAME = "external_model"
+_MOST_DRAWN = 1e15
+"""More than any training takes; far larger numbers no axis can show."""
 
 
 def policies_of(folder: RunFolder) -> dict[str, Path]:
@@ -53,14 +61,46 @@ def origin_of(folder: RunFolder) -> dict[str, str]:
     origin = {}
     for name, (file, describe) in said.items():
         if file.exists():
-            try:
-                origin[name] = printable(describe(json.loads(file.read_bytes())))
-            except Exception as error:  # whatever stands in it
-                raise UserError(
-                    f"{file}: is damaged ({type(error).__name__}: {error}). Restore it, or delete "
-                    "it: the report will not say how the policy came about"
-                ) from error
+            origin[name] = printable(_read(file, describe))
     return origin
+
+
+def validated_of(folder: RunFolder) -> list[Validated]:
+    """Return the policies of a run's training that were validated; none where no file says so.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    return _read(folder.validation, _scores) if folder.validation.exists() else []
+
+
+def _scores(document: dict[str, Any]) -> list[Validated]:
+    chosen = document["chosen"]["global_step"]
+    return [
+        Validated(
+            global_step=int(_drawable(one["global_step"])),
+            e2e_s=_drawable(one["e2e_s"]),
+            ttft_s=_drawable(one["ttft_s"]),
+            chosen=one["global_step"] == chosen,
+        )
+        for one in document["scores"]
+    ]
+
+
+def _drawable(value: float) -> float:
+    if not 0 <= value < _MOST_DRAWN:
+        raise ValueError(f"{value} is no time and no number of decisions")
+    return float(value)
+
+
+def _read(file: Path, describe: Callable[[dict[str, Any]], T]) -> T:
+    try:
+        return describe(json.loads(file.read_bytes()))
+    except Exception as error:  # whatever stands in it
+        raise UserError(
+            f"{file}: is damaged ({type(error).__name__}: {error}). Restore it, or delete it: the "
+            "report will not say how the policy came about"
+        ) from error
 
 
 def held_out_of(folder: RunFolder, config: TrainingConfig) -> dict[str, str]:
@@ -108,14 +148,24 @@ def judge(
 
     Args:
         origin: facts on where the policies come from; see ``origin_of``.
+
+    Raises:
+        UserError: the record of the run's validations is damaged, or the report cannot be written.
     """
     section, engine = config.evaluation, config.simulation.engine
+    validated = validated_of(RunFolder(policies[LEARNED].resolve().parent))
     _LOG.info(
         "comparing %d schedulers on %d held-out %s, engine %s",
         len(policies) + len(section.schedulers), section.num_seeds,
         "workload" if section.num_seeds == 1 else "workloads", engine,
     )  # fmt: skip
-    runs = compared_runs(config, policies, engine, range(section.num_seeds), _reporter("compared"))
+    runs = compared_runs(
+        config,
+        policies,
+        engine,
+        range(section.num_seeds),
+        _reporter("compared", section.warmup_fraction),
+    )
     engines = _check_on_vidur(config, policies, runs)
     comparison = Comparison.from_runs(
         runs,
@@ -140,7 +190,9 @@ def judge(
         "Config digest": config.digest()[:16],
         **{f"Version of {name}": text for name, text in package_versions().items()},
     }
-    paths = write_report(comparison, runs, folder.comparison, facts, engines)
+    cost = decision_cost_us(read_policy(config, policies[LEARNED]), config.cluster.num_replicas)
+    head = Head.of(config, policies, folder, datetime.now().astimezone(), cost)
+    paths = write_report(comparison, runs, folder.comparison, facts, engines, head, validated)
     _LOG.info("comparison in %s", paths.html)
     table = io.StringIO()
     print_comparison(comparison, Console(file=table, width=_LOG_WIDTH), engines)
@@ -162,7 +214,9 @@ def _check_on_vidur(
         section.vidur_workloads, section.num_seeds,
     )  # fmt: skip
     seeds = range(section.vidur_workloads)
-    repeated = compared_runs(config, policies, "vidur", seeds, _reporter("repeated"))
+    repeated = compared_runs(
+        config, policies, "vidur", seeds, _reporter("repeated", section.warmup_fraction)
+    )
     engines = check_engine(config, policies, repeated, runs)
     for one in engines.schedulers:
         if not one.agrees:
@@ -170,11 +224,13 @@ def _check_on_vidur(
     return engines
 
 
-def _reporter(done_what: str) -> Callable[[Sequence[RunResult], int, int], None]:
-    """Return what logs one line per scheduler."""
+def _reporter(
+    done_what: str, warmup_fraction: float
+) -> Callable[[Sequence[RunResult], int, int], None]:
+    """Return what logs one line per scheduler, with the mean E2E that the report gives."""
 
     def report(runs: Sequence[RunResult], done: int, total: int) -> None:
-        mean = np.mean([run.completed_at - run.table.arrived_at for run in runs])
+        mean = np.concatenate([counted_e2e(run, warmup_fraction) for run in runs]).mean()
         _LOG.info("%s %d/%d: %s, mean E2E %.2f s", done_what, done, total, runs[0].scheduler, mean)
 
     return report

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from vidur_ext.evaluation.load import Load, load_of, mean_load
 from vidur_ext.evaluation.run_result import RunResult
 
 QUANTILES = (0.5, 0.9, 0.99)
@@ -142,6 +143,7 @@ class Summary:
         makespan_s: from the first counted arrival to the last completion; a sum when pooled.
         replica_shares: share of the requests per replica.
         imbalance: largest share * replicas: 1 is even, R is everything on one of R replicas.
+        load: how much the cluster had to do.
         decisions_per_second: simulated requests per second of real time, all requests of the runs.
     """
 
@@ -152,6 +154,7 @@ class Summary:
     makespan_s: float
     replica_shares: tuple[float, ...]
     imbalance: float
+    load: Load
     decisions_per_second: float
 
     def __getitem__(self, metric: str) -> float | None:
@@ -168,8 +171,20 @@ class Summary:
             "makespan_s": self.makespan_s,
             "replica_shares": list(self.replica_shares),
             "imbalance": self.imbalance,
+            "load": self.load.to_dict(),
             "decisions_per_second": self.decisions_per_second,
         }
+
+
+def first_counted(run: RunResult, warmup_fraction: float) -> int:
+    """Return the number of the first request after the warm-up."""
+    return int(warmup_fraction * len(run))
+
+
+def counted_e2e(run: RunResult, warmup_fraction: float) -> NDArray[np.float64]:
+    """Return the E2E latency of each request that counts [s]."""
+    first = first_counted(run, warmup_fraction)
+    return run.completed_at[first:] - run.table.arrived_at[first:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +198,7 @@ class CountedRun:
     @classmethod
     def of(cls, run: RunResult, warmup_fraction: float, objectives: Objectives) -> CountedRun:
         """Leave out the first ``floor(warmup_fraction * N)`` requests, of an empty cluster."""
-        first = int(warmup_fraction * len(run))
+        first = first_counted(run, warmup_fraction)
         return cls(run, first, request_latencies(run, first, objectives))
 
 
@@ -200,6 +215,7 @@ def summarize(counted: CountedRun) -> Summary:
         makespan_s=makespan,
         replica_shares=tuple(shares.tolist()),
         imbalance=float(shares.max() * run.num_replicas),
+        load=load_of(run, first),
         decisions_per_second=run.decisions_per_second,
     )
 
@@ -225,6 +241,7 @@ def summarize_pooled(counted: Sequence[CountedRun]) -> Summary:
         makespan_s=float(makespans.sum()),
         replica_shares=tuple(shares.tolist()),
         imbalance=float(np.mean([run.imbalance for run in runs])),
+        load=mean_load([run.load for run in runs], makespans.tolist()),
         decisions_per_second=sum(len(one.run) for one in counted) / real_s,
     )
 

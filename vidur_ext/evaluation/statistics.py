@@ -16,6 +16,7 @@ from vidur_ext.evaluation.metrics import (
     COMPARED_METRICS,
     LATENCIES,
     QUANTILES,
+    SLO_METRIC,
     RequestLatencies,
     more_is_better,
     point_estimates,
@@ -132,6 +133,9 @@ def _first_exceeding(running: NDArray[np.int32], rank: NDArray[np.int64]) -> NDA
 
 CONFIDENCE = 0.95
 
+MATERIAL = 0.01
+"""Relevance: a smaller change than 1 % (of shares: 1 point) is slight, however certain it is."""
+
 _ENTRIES_AT_ONCE = 4_000_000
 """Counts held in memory at a time: 16 MB; more requests mean fewer resamples per pass."""
 
@@ -168,6 +172,7 @@ class PairedDifference:
         ratio_interval: of the ratio; None if the reference is 0 in a resample.
         win: the whole interval is on the better side of 0.
         loss: the whole interval is on the worse side of 0.
+        material: the difference is at least ``MATERIAL``, relative or, of shares, absolute.
     """
 
     difference: float
@@ -176,6 +181,7 @@ class PairedDifference:
     ratio_interval: Interval | None
     win: bool
     loss: bool
+    material: bool
 
     def to_dict(self) -> dict[str, object]:
         """Return plain Python values."""
@@ -187,6 +193,7 @@ class PairedDifference:
             "ratio_interval": None if ratio is None else ratio.to_list(),
             "win": self.win,
             "loss": self.loss,
+            "material": self.material,
         }
 
 
@@ -250,6 +257,7 @@ class Bootstrap:
         point, base = float(self.points[scheduler, m]), float(self.points[reference, m])
         above, below = interval.low > 0, interval.high < 0
         better, worse = (above, below) if more_is_better(metric) else (below, above)
+        scale = 1.0 if metric == SLO_METRIC else base
         return PairedDifference(
             difference=point - base,
             interval=interval,
@@ -257,6 +265,7 @@ class Bootstrap:
             ratio_interval=Interval.of(ours / theirs) if (theirs > 0).all() else None,
             win=better,
             loss=worse,
+            material=abs(point - base) >= MATERIAL * scale,
         )
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from vidur_ext.evaluation.report.plots import BASELINE_COLOR, LEARNED_COLOR, PLANNER_COLOR
+from vidur_ext.evaluation.report.plots.looks import BASELINE_COLOR, LEARNED_COLOR, PLANNER_COLOR
 from vidur_ext.pareto.front import MOST_TTFT_P99, Front, Tradeoff
 from vidur_ext.pareto.measuring import PLANNER, POLICY
 

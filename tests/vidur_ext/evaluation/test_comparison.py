@@ -16,7 +16,7 @@ from vidur_ext.evaluation.run_result import RunResult
 
 SUMMARY_KEYS = {
     "requests", *COMPARED_METRICS, "requests_per_s", "output_tokens_per_s", "makespan_s",
-    "replica_shares", "imbalance", "decisions_per_second",
+    "replica_shares", "imbalance", "load", "decisions_per_second",
 }  # fmt: skip
 
 
@@ -183,7 +183,8 @@ def test_the_schema_is_stable(small_comparison: Comparison) -> None:
     assert tree["schema_version"] == 3
     assert set(tree) == {
         "schema_version", "engine", "baseline", "best_heuristic", "num_replicas", "slo",
-        "warmup_fraction", "bootstrap", "toothless_controls", "workloads", "schedulers",
+        "warmup_fraction", "bootstrap", "indifferent", "toothless_controls", "workloads",
+            "schedulers",
     }  # fmt: skip
     assert tree["slo"] == {"ttft_s": 0.3, "tbt_s": 0.05}
     assert tree["bootstrap"] == {"samples": 60, "confidence": 0.95}
@@ -201,7 +202,7 @@ def test_the_schema_is_stable(small_comparison: Comparison) -> None:
         for differences in scheduler["versus"].values():
             assert set(differences) == set(COMPARED_METRICS)
             assert set(differences["e2e_p99_s"]) == {
-                "difference", "interval", "ratio", "ratio_interval", "win", "loss",
+                "difference", "interval", "ratio", "ratio_interval", "win", "loss", "material",
             }  # fmt: skip
 
 

@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.evaluation.judging import origin_of
+from vidur_ext.evaluation.judging import origin_of, validated_of
+from vidur_ext.evaluation.report.plots.drawing import draw_plots
+from vidur_ext.evaluation.report.plots.learning import Validated, learning_curve
 from vidur_ext.run_folder import RunFolder
 
 TAUGHT = {
@@ -67,3 +69,44 @@ def test_whatever_stands_in_them_it_is_told_or_refused(tmp_path, taught, chosen)
     except UserError:
         return
     assert all(text.replace("\n", "").isprintable() for text in origin.values())
+
+
+def score(step: object, e2e_s: object = 5.0, ttft_s: object = 0.5) -> dict[str, object]:
+    return {"name": f"step {step}", "global_step": step, "e2e_s": e2e_s, "ttft_s": ttft_s}
+
+
+def validated(folder, *scores: object) -> list[Validated]:
+    run = RunFolder(folder)
+    document = {**CHOSEN, "chosen": score(1000), "scores": scores}
+    run.validation.write_text(json.dumps(document), encoding="utf-8")
+    return validated_of(run)
+
+
+def test_validations_become_a_curve_with_a_star_at_the_policy_that_was_kept(tmp_path):
+    found = validated(tmp_path, score(0, 6.0), score(1000, 5.0), score(2000, 5.5))
+    assert [one.e2e_s for one in found] == [6.0, 5.0, 5.5]
+    for axis, seconds in zip(
+        learning_curve(found).axes, ([6.0, 5.0, 5.5], [0.5, 0.5, 0.5]), strict=True
+    ):
+        first, curve, star = axis.lines
+        assert set(first.get_ydata()) == {seconds[0]}
+        assert list(curve.get_xdata()) == [0, 1000, 2000]
+        assert list(curve.get_ydata()) == seconds
+        assert (star.get_marker(), star.get_xdata()[0]) == ("*", 1000)
+
+
+def test_one_validation_is_no_curve(tmp_path, small_comparison, small_runs):
+    assert validated_of(RunFolder(tmp_path)) == []
+    two = validated(tmp_path, score(0), score(1000))
+    assert "learning.png" in draw_plots(small_comparison, small_runs, two)
+    assert "learning.png" not in draw_plots(small_comparison, small_runs, two[:1])
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [{}, 7, score(None), score(-1), score(1, "5"), score(1, float("nan")), score(1, 5.0, 1e300),
+     score(10**400), score(1, float("inf"))],
+)  # fmt: skip
+def test_scores_that_no_curve_can_show_are_refused(tmp_path, strange):
+    with pytest.raises(UserError, match=r"validation\.json: is damaged .* or delete it"):
+        validated(tmp_path, score(0), strange)

@@ -21,12 +21,18 @@ from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.metrics import COMPARED_METRICS
 from vidur_ext.evaluation.report import wording
 from vidur_ext.evaluation.report.page import render_page
-from vidur_ext.evaluation.report.plots import bar_look, draw_plots, latency_bars, line_looks
+from vidur_ext.evaluation.report.plots.bars import latency_bars
+from vidur_ext.evaluation.report.plots.differences import paired_differences
+from vidur_ext.evaluation.report.plots.drawing import draw_plots
+from vidur_ext.evaluation.report.plots.looks import bar_look, line_looks
 from vidur_ext.evaluation.report.tables import best_heuristic_columns
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 
-PNG_NAMES = ["e2e.png", "ttft.png", "slo_attainment.png", "latency_cdf.png", "replica_shares.png"]
+PNG_NAMES = [
+    "differences.png", "tradeoff.png", "e2e.png", "ttft.png", "slo_attainment.png",
+    "latency_cdf.png", "prompt_lengths.png", "replica_shares.png",
+]  # fmt: skip
 
 
 class Cells(HTMLParser):
@@ -102,7 +108,7 @@ def test_the_page_shows_every_number_of_every_scheduler(cells: Cells, small_comp
 def test_the_page_needs_nothing_but_itself(page: str, cells: Cells) -> None:
     assert not re.search(r"https?://|//[a-z]+\.|url\(|@import", page)
     assert cells.references
-    assert all(one.startswith("data:image/png;base64,") for one in cells.references)
+    assert all(one.startswith(("data:image/png;base64,", "#")) for one in cells.references)
     assert not cells.tags & {"script", "link", "iframe"}
 
 
@@ -199,6 +205,33 @@ def test_plots_repeat_to_the_byte_and_leave_no_global_figure(
     assert plt.get_fignums() == []
 
 
+def test_the_first_picture_has_a_dot_and_an_interval_for_every_rival(small_comparison) -> None:
+    rivals = [one for one in small_comparison.schedulers if not one.learned]
+    versus = small_comparison["ppo"].versus
+    left, right = paired_differences(small_comparison).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        one.marked_name for one in rivals
+    ]
+    for axis, metric in ((left, "e2e_mean_s"), (right, "ttft_p99_s")):
+        dots = {line.get_ydata()[0]: line for line in axis.lines if line.get_marker() != "None"}
+        spans = {lines.get_segments()[0][0, 1]: lines for lines in axis.collections}
+        for row, one in enumerate(rivals):
+            found = versus[one.name][metric]
+            assert axis.texts[row].get_text() == wording.change(metric, found)
+            if one.control:
+                assert dots[row].get_marker() == "<", "it leaves the picture, and says to where"
+                continue
+            assert dots[row].get_xdata()[0] == pytest.approx(100 * (found.ratio - 1))
+            bounds = [100 * (bound - 1) for bound in found.ratio_interval.to_list()]
+            assert spans[row].get_segments()[0][:, 0] == pytest.approx(bounds)
+
+
+def test_without_a_policy_no_picture_is_about_one(compare, small_runs) -> None:
+    heuristics = [run for run in small_runs if run.scheduler != "ppo"]
+    drawn = draw_plots(compare(heuristics), heuristics)
+    assert set(PNG_NAMES) - set(drawn) == {"differences.png", "prompt_lengths.png"}
+
+
 def test_nothing_but_the_report_is_left_in_the_folder(report: ReportPaths) -> None:
     names = {path.name for path in report.html.parent.iterdir()}
     assert names == {"comparison.html", "comparison.json", *PNG_NAMES}
@@ -247,10 +280,14 @@ def test_the_policy_is_highlighted_on_a_terminal(small_comparison) -> None:
 
 def test_the_headline_ranks_the_policy_among_realistic_rivals(small_comparison) -> None:
     text = wording.headline(small_comparison)
-    assert "of 1 realistic rivals clearly better than 1, clearly worse than 0" in text
-    against = small_comparison["ppo"].against_best.e2e
-    assert f"; ×{against:.3f} [" in text
-    assert "of the best heuristic, least_outstanding (better), lower on 2 of 2 workloads." in text
+    assert text.startswith("ppo is better than the best heuristic, least_outstanding: mean E2E ")
+    ours, theirs = small_comparison["ppo"], small_comparison["least_outstanding"]
+    for metric in ("e2e_mean_s", "ttft_p99_s"):
+        change = wording.change(metric, ours.versus["least_outstanding"][metric])
+        figures = [wording.number(one.pooled[metric]) for one in (ours, theirs)]
+        assert f"{figures[0]} s against {figures[1]} s, {change} [" in text
+    assert "lower on 2 of 2 workloads" in text
+    assert text.endswith("Of 1 realistic rival it is better than 1.")
 
 
 def test_without_a_policy_the_best_realistic_scheduler_is_named(compare, small_runs) -> None:
@@ -301,13 +338,13 @@ def test_planners_are_marked_and_explained(planned) -> None:
 
 
 def test_planners_are_shown_but_not_ranked(planned) -> None:
-    assert "of 1 realistic rivals" in wording.headline(planned)
+    assert "Of 1 realistic rival " in wording.headline(planned)
     assert "lookahead" not in wording.headline(planned)
     assert set(best_heuristic_columns(planned).cells) == {"ppo", "lookahead", "clairvoyant"}
 
 
 def test_planners_look_like_nothing_else_in_plots(planned) -> None:
-    looks = [bar_look(one, planned.baseline) for one in planned.schedulers]
+    looks = [bar_look(one, planned) for one in planned.schedulers]
     assert len({(look.color, look.hatch) for look in looks}) == len(looks)
     assert {look.meaning for look in looks} >= {"planner §", "planner †§", "oracle †"}
     lines = line_looks(planned).values()

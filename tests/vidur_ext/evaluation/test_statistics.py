@@ -111,3 +111,21 @@ def test_what_is_not_measured_has_no_interval_and_no_difference() -> None:
     assert isinstance(slo, PairedDifference)
     assert slo.ratio is None
     assert slo.ratio_interval is None
+
+
+@pytest.mark.parametrize(("factor", "material"), [(0.989, True), (0.991, False), (1.011, True)])
+def test_a_change_is_material_from_one_percent_on(factor: float, material: bool) -> None:
+    theirs = np.random.default_rng(5).uniform(1, 2, (RUNS, REQUESTS))
+    found = difference(factor * theirs, theirs)["e2e_mean_s"]
+    assert (found.win, found.loss) == (factor < 1, factor > 1), "certain, as every request changed"
+    assert found.material is material
+
+
+def test_of_shares_one_point_is_material_whatever_the_share() -> None:
+    theirs = np.full((RUNS, REQUESTS), 10.0)
+    for late, material in ((8, False), (10, True)):  # of 900 requests; the objective is 11
+        ours = theirs.copy()
+        ours.flat[:late] = 12.0
+        found = difference(ours, theirs)["slo_attainment"]
+        assert found.difference == pytest.approx(-late / 900)
+        assert found.material is material

@@ -28,7 +28,9 @@ def test_units_follow_the_metric() -> None:
 
 
 def test_changes_are_relative_and_attainment_is_in_points() -> None:
-    found = PairedDifference(-0.1, Interval(-0.2, 0.05), 0.9, Interval(0.8, 1.05), False, False)
+    found = PairedDifference(
+        -0.1, Interval(-0.2, 0.05), 0.9, Interval(0.8, 1.05), False, False, True
+    )
     assert wording.change("e2e_mean_s", found) == "−10.0 %"
     assert wording.change_interval("e2e_mean_s", found) == "[−20.0, +5.0]"
     assert wording.change("slo_attainment", found) == "−10.0 pp"
@@ -39,3 +41,18 @@ def test_changes_are_relative_and_attainment_is_in_points() -> None:
 def test_shares_of_many_replicas_become_a_range() -> None:
     assert wording.shares((0.5, 0.25, 0.25)) == "50/25/25 %"
     assert wording.shares((0.2, *[0.08] * 10)) == "8.0–20.0 %"
+
+
+@pytest.mark.parametrize(
+    ("win", "loss", "material", "text"),
+    [
+        (True, False, True, "better"), (True, False, False, "slightly better"),
+        (False, True, True, "worse"), (False, True, False, "slightly worse"),
+        (False, False, True, "unclear"), (False, False, False, "unclear"),
+    ],
+)  # fmt: skip
+def test_what_is_certain_but_below_relevance_is_called_slight(
+    win: bool, loss: bool, material: bool, text: str
+) -> None:
+    found = PairedDifference(-0.1, Interval(-0.2, -0.1), 0.9, None, win, loss, material)
+    assert wording.verdict(found) == text

@@ -210,3 +210,16 @@ def test_equal_seeds_write_equal_weights_and_others_do_not(job):
         states.append(torch.cat([tensor.flatten() for tensor in state.values()]))
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
+
+
+def test_the_log_gives_the_mean_that_the_report_gives(job):
+    folder = job(
+        evaluation={"num_seeds": 2, "warmup_fraction": 0.4, "vidur_workloads": 0},
+        monitoring={"log_level": "info"},
+    )
+    log = (folder / "ppo_training.log").read_text(encoding="utf-8")
+    told = dict(re.findall(r"compared \d/4: (\w+), mean E2E (\S+) s", log))
+    reported = {
+        one["name"]: one["pooled"]["e2e_mean_s"] for one in comparison(folder)["schedulers"]
+    }
+    assert told == {name: f"{mean:.2f}" for name, mean in reported.items()}

@@ -12,13 +12,23 @@ from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.metrics import LATENCIES, LEARNED
 from vidur_ext.evaluation.report import tables, wording
+from vidur_ext.evaluation.report.head import Head
+from vidur_ext.evaluation.report.plots.drawing import ANSWER, PROMPTS
 from vidur_ext.evaluation.report.tables import Columns
 
 _CAPTIONS = {
+    ANSWER: f"{LEARNED} against each scheduler on the same requests, with 95 % intervals. "
+    "An interval that does not touch 0 is certain; within the grey band, a change is slight.",
+    "learning.png": "The validated policies of the training, on workloads that are not the "
+    "held-out ones; dashed: the first one; the star is the one that was kept.",
+    "tradeoff.png": "All workloads together; the dashed line joins those, of the schedulers that "
+    "could be at work, that no other one beats in both.",
     "e2e.png": "End-to-end latency with 95 % intervals.",
     "ttft.png": "Time to first token with 95 % intervals.",
     "slo_attainment.png": "Requests within both objectives with 95 % intervals.",
     "latency_cdf.png": "Distributions over the counted requests; controls may leave the picture.",
+    PROMPTS: "Short to long prompts, over the counted requests; without intervals: "
+    "a hint of where a gain comes from.",
     "replica_shares.png": "Requests per replica.",
 }
 
@@ -41,6 +51,7 @@ def render_page(
     plots: Mapping[str, bytes],
     facts: Mapping[str, str],
     engines: EngineComparison | None = None,
+    head: Head | None = None,
 ) -> str:
     """Return the page.
 
@@ -48,33 +59,44 @@ def render_page(
         plots: PNG files by file name, as ``draw_plots`` returns them.
         facts: what the reader must know about the run: workload, cluster, config digest, versions.
         engines: runs that both engines made, if there are any.
+        head: of the run that the page is about, if it is about one.
     """
     return page_template("vidur_ext.evaluation.report").render(
+        head=head,
         headline=wording.headline(comparison),
         notes=_notes([*wording.notes(comparison), *wording.check_notes(comparison, engines)]),
         baseline=comparison.baseline,
         learned=LEARNED,
-        latency=_table(comparison, [tables.latency_columns(comparison, one) for one in LATENCIES]),
+        latency=[
+            _table(comparison, [tables.latency_columns(comparison, one)]) for one in LATENCIES
+        ],
         best_title=wording.best_title(comparison),
         against_best=_optional(comparison, tables.best_heuristic_columns(comparison)),
         against_baseline=_table(comparison, [tables.baseline_columns(comparison)]),
         learned_against_each=_optional(comparison, tables.learned_columns(comparison)),
         service=_table(
-            comparison, [tables.service_columns(comparison), tables.speed_columns(comparison)]
+            comparison,
+            [
+                tables.service_columns(comparison),
+                tables.load_columns(comparison),
+                tables.speed_columns(comparison),
+            ],
         ),
-        figures=[
-            {"caption": _CAPTIONS[name], "png": base64.b64encode(png).decode("ascii")}
+        figures={
+            name: {"caption": _CAPTIONS[name], "png": base64.b64encode(png).decode("ascii")}
             for name, png in plots.items()
-        ],
-        seeds=_table(comparison, tables.seed_columns(comparison)),
+        },
+        answer=ANSWER,
+        seeds=[_table(comparison, [one]) for one in tables.seed_columns(comparison)],
         engines=None if engines is None else _table(comparison, tables.engine_columns(engines)),
-        facts={**facts, **_workloads(comparison)},
+        facts={**({} if head is None else head.facts), **facts, **_workloads(comparison)},
     )
 
 
 def _table(comparison: Comparison, groups: Sequence[Columns]) -> dict[str, Any]:
     return {
         "groups": groups,
+        "labels": [f"{one.heading} {name}".strip() for one in groups for name in one.names],
         "headed": any(group.heading for group in groups),
         "rows": tables.rows(comparison, groups),
     }

@@ -114,6 +114,19 @@ def service_columns(comparison: Comparison) -> Columns:
     return Columns(names, cells)
 
 
+def load_columns(comparison: Comparison) -> Columns:
+    """Return how busy the replicas were, and how many requests they had."""
+    cells = {
+        one.name: [
+            Cell(wording.percent(one.pooled.load.busy)),
+            Cell(wording.number(one.pooled.load.in_service)),
+            Cell(wording.number(one.pooled.load.waiting)),
+        ]
+        for one in comparison.schedulers
+    }
+    return Columns(("busy", "in service per replica", "waiting"), cells)
+
+
 def speed_columns(comparison: Comparison) -> Columns:
     """Return how many requests were simulated per second of real time."""
     cells = {
@@ -162,7 +175,7 @@ def _against_best(comparison: Comparison, one: SchedulerComparison, best: str) -
 
 def learned_columns(comparison: Comparison) -> Columns | None:
     """Return the learned policy's differences to each other scheduler; None without a policy."""
-    if all(one.name != LEARNED for one in comparison.schedulers):
+    if not comparison.learned:
         return None
     return _difference_columns(comparison[LEARNED].versus, COMPARED)
 

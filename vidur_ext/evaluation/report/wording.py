@@ -3,7 +3,10 @@ dash."""
 
 from __future__ import annotations
 
-from vidur_ext.evaluation.comparison import Comparison
+from collections import Counter
+from collections.abc import Mapping
+
+from vidur_ext.evaluation.comparison import Comparison, SchedulerComparison
 from vidur_ext.evaluation.engines import TOLERANCE, EngineComparison, SchedulerOnEngines
 from vidur_ext.evaluation.metrics import (
     CONTROL_NOTE,
@@ -12,14 +15,25 @@ from vidur_ext.evaluation.metrics import (
     PLANNER_NOTE,
     SLO_METRIC,
 )
-from vidur_ext.evaluation.statistics import Interval, PairedDifference
+from vidur_ext.evaluation.statistics import MATERIAL, Interval, PairedDifference
 
 NOTHING = "–"
 HEADLINE_METRIC = "e2e_mean_s"
+_TAIL_METRIC = "ttft_p99_s"
 WARNING = "Warning:"
 UNCHECKED = "Vidur has not checked these runs: evaluation.vidur_workloads is 0."
 
 _ENGINES = {"compiled": "the compiled engine", "vidur": "Vidur"}
+
+_IN_WORDS = {
+    "better": "better than",
+    "slightly better": "slightly better than",
+    "unclear": "not distinguishable from",
+    "slightly worse": "slightly worse than",
+    "worse": "worse than",
+    NOTHING: "not measurable against",
+}
+"""Each verdict, before the name or number of what it is about."""
 
 _SHARES_SHOWN = 8
 """With more replicas than this, text gives the range of shares instead of each."""
@@ -93,10 +107,13 @@ def _signed(share: float) -> str:
 
 
 def verdict(difference: PairedDifference | None) -> str:
-    """Return whether the whole interval is on one side of zero."""
+    """Return whether the whole interval is on one side of zero; "slightly" below relevance."""
     if difference is None:
         return NOTHING
-    return "better" if difference.win else "worse" if difference.loss else "unclear"
+    if not (difference.win or difference.loss):
+        return "unclear"
+    side = "better" if difference.win else "worse"
+    return side if difference.material else f"slightly {side}"
 
 
 def shares(values: tuple[float, ...]) -> str:
@@ -107,32 +124,51 @@ def shares(values: tuple[float, ...]) -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """Return where the policy under test stands among the schedulers a router could be.
+    """Return the answer: how much the policy under test gains on what one would use without it.
 
     Oracles, planners and controls are shown but not ranked. Without such a policy, name the best
     scheduler.
     """
     rivals = [one for one in comparison.schedulers if one.realistic]
-    if LEARNED not in {one.name for one in comparison.schedulers}:
+    if not comparison.learned:
         best = (rivals or comparison.schedulers)[0]
         return f"{best.name} has the lowest mean E2E: {number(best.pooled[HEADLINE_METRIC])} s."
     learned = comparison[LEARNED]
-    rivals = [one for one in rivals if one is not learned]
-    verdicts = [verdict(learned.versus[one.name][HEADLINE_METRIC]) for one in rivals]
-    text = (
-        f"{learned.marked_name}: mean E2E "
-        f"{number(learned.pooled[HEADLINE_METRIC])} s; of {len(rivals)} realistic rivals clearly "
-        f"better than {verdicts.count('better')}, clearly worse than {verdicts.count('worse')}, "
-        f"not distinguishable from {verdicts.count('unclear')}"
-    )
+    verdicts = {
+        one.name: verdict(learned.versus[one.name][HEADLINE_METRIC])
+        for one in rivals
+        if one is not learned
+    }
+    return " ".join([*_against_best(comparison, learned), _rank(verdicts)])
+
+
+def _against_best(comparison: Comparison, learned: SchedulerComparison) -> list[str]:
+    mean = f"mean E2E {number(learned.pooled[HEADLINE_METRIC])} s"
     if comparison.best_heuristic is None:
-        return f"{text}."
-    difference = learned.versus[comparison.best_heuristic][HEADLINE_METRIC]
-    return (
-        f"{text}; {ratio(learned.against_best.e2e)} {ratio_interval(difference)} of the best "
-        f"heuristic, {comparison.best_heuristic} ({verdict(difference)}), lower on "
-        f"{learned.against_best.workloads_won} of {len(comparison.workloads)} workloads."
-    )
+        return [f"{learned.marked_name}: {mean}."]
+    best = comparison[comparison.best_heuristic]
+    difference = learned.versus[best.name][HEADLINE_METRIC]
+    tail = learned.versus[best.name][_TAIL_METRIC]
+    return [
+        f"{learned.marked_name} is {_IN_WORDS[verdict(difference)]} the best heuristic, "
+        f"{best.name}: {mean} against {number(best.pooled[HEADLINE_METRIC])} s, "
+        f"{change(HEADLINE_METRIC, difference)} {change_interval(HEADLINE_METRIC, difference)}, "
+        f"lower on {learned.against_best.workloads_won} of {len(comparison.workloads)} workloads; "
+        f"p99 TTFT {number(learned.pooled[_TAIL_METRIC])} s against "
+        f"{number(best.pooled[_TAIL_METRIC])} s, {change(_TAIL_METRIC, tail)} "
+        f"{change_interval(_TAIL_METRIC, tail)} ({verdict(tail)})."
+    ]
+
+
+def _rank(verdicts: Mapping[str, str]) -> str:
+    """Return how many of the realistic rivals got each verdict; those that none got are left out.
+
+    Args:
+        verdicts: by rival, of the policy's difference to it.
+    """
+    counts = Counter(verdicts.values())
+    parts = [f"{words} {counts[one]}" for one, words in _IN_WORDS.items() if counts[one]]
+    return f"Of {_counted(len(verdicts), 'realistic rival')} it is {', '.join(parts)}."
 
 
 def best_title(comparison: Comparison) -> str:
@@ -148,7 +184,7 @@ def notes(comparison: Comparison) -> list[str]:
         f"{percent(comparison.warmup_fraction)} of each run not counted; objectives: TTFT ≤ "
         f"{number(comparison.objectives.ttft_s)} s and TBT ≤ "
         f"{number(1000 * comparison.objectives.tbt_s)} ms; [95 % interval, "
-        f"{comparison.bootstrap_samples} resamples]."
+        f"{comparison.bootstrap_samples} resamples]; slightly: less than {percent(MATERIAL)}."
     ]
     if any(one.uses_output_lengths for one in comparison.schedulers):
         texts.append(f"{ORACLE_NOTE}.")
@@ -161,8 +197,35 @@ def notes(comparison: Comparison) -> list[str]:
         "workload cannot tell good schedulers from bad: raise its rate or the number of requests."
         for name in comparison.toothless_controls
     )
+    texts.extend(_load_notes(comparison))
     if len(comparison.workloads) == 1:
         texts.append("Only one held-out workload: intervals say nothing about other workloads.")
+    return texts
+
+
+def _load_notes(comparison: Comparison) -> list[str]:
+    """Return how loaded the cluster was, and a warning where that says little about routing."""
+    name = comparison.best_heuristic or comparison.baseline
+    load = comparison[name].pooled.load
+    texts = [
+        f"Load, with {name}: replicas busy {percent(load.busy)} of the time, "
+        f"{number(load.in_service)} requests in service in each, {number(load.waiting)} waiting in "
+        "the cluster."
+    ]
+    if load.ttft_halves_s is not None and load.overloaded(comparison.objectives.ttft_s):
+        first, second = load.ttft_halves_s
+        texts.append(
+            f"{WARNING} the cluster is overloaded: with {name}, mean TTFT is {number(first)} s in "
+            f"the first half of a workload and {number(second)} s in the second. Figures of a "
+            "queue that grows depend on the length of the workload: lower its rate, or add "
+            "replicas."
+        )
+    elif comparison.indifferent:
+        texts.append(
+            f"{WARNING} all schedulers that could be at work are within {percent(MATERIAL)} of "
+            "each other in mean E2E: where a request goes hardly matters under this load. If the "
+            "cluster is idle, raise the rate of the workload."
+        )
     return texts
 
 

@@ -11,8 +11,10 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import write_file
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import EngineComparison
+from vidur_ext.evaluation.report.head import Head
 from vidur_ext.evaluation.report.page import render_page
-from vidur_ext.evaluation.report.plots import draw_plots
+from vidur_ext.evaluation.report.plots.drawing import draw_plots
+from vidur_ext.evaluation.report.plots.learning import Validated
 from vidur_ext.evaluation.run_result import RunResult
 
 
@@ -31,6 +33,8 @@ def write_report(
     output_dir: Path,
     facts: Mapping[str, str],
     engines: EngineComparison | None = None,
+    head: Head | None = None,
+    validated: Sequence[Validated] = (),
 ) -> ReportPaths:
     """Write ``comparison.json``, ``comparison.html`` and the plots to ``output_dir``.
 
@@ -41,12 +45,14 @@ def write_report(
         runs: the runs that ``comparison`` was made of; the distributions are drawn from them.
         facts: shown on the page and kept in the JSON: workload, config digest, versions.
         engines: runs that both engines made, if there are any.
+        head: of the run that the report is about, if it is about one.
+        validated: the policies of that run's training that were validated, if any.
 
     Raises:
         UserError: ``output_dir`` cannot be created or written.
     """
-    plots = draw_plots(comparison, runs)
-    page = render_page(comparison, plots, facts, engines)
+    plots = draw_plots(comparison, runs, validated)
+    page = render_page(comparison, plots, facts, engines, head)
     document = {**comparison.to_dict(), "facts": dict(facts)}
     if engines is not None:
         document["engines"] = engines.to_dict()

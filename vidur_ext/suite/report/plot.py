@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from vidur_ext.evaluation.report.plots import BASELINE_COLOR, LEARNED_COLOR
+from vidur_ext.evaluation.report.plots.looks import BASELINE_COLOR, LEARNED_COLOR
 from vidur_ext.suite.results import ScenarioResult, SchedulerResult, SuiteResult
 
 _STYLE = {"font.family": "DejaVu Sans", "font.size": 12, "axes.titlesize": 14}

@@ -1,0 +1,1 @@
+"""The pictures of a comparison, as PNG files in memory."""

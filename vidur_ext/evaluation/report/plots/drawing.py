@@ -1,0 +1,66 @@
+"""All pictures of a comparison, drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.report.plots.bars import latency_bars, replica_shares, slo_bars
+from vidur_ext.evaluation.report.plots.differences import paired_differences
+from vidur_ext.evaluation.report.plots.distributions import latency_cdf
+from vidur_ext.evaluation.report.plots.learning import Validated, learning_curve
+from vidur_ext.evaluation.report.plots.prompt_lengths import latency_by_prompt
+from vidur_ext.evaluation.report.plots.tradeoff import mean_against_tail
+from vidur_ext.evaluation.run_result import RunResult
+
+ANSWER = "differences.png"
+"""The picture that belongs to the headline; there only if a policy is compared."""
+
+PROMPTS = "prompt_lengths.png"
+"""Where the policy's gain comes from; there only if a policy is compared."""
+
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 12,
+    "axes.titlesize": 14,
+    "hatch.linewidth": 0.7,
+}
+_DOTS_PER_INCH = 100
+
+
+def draw_plots(
+    comparison: Comparison, runs: Sequence[RunResult], validated: Sequence[Validated] = ()
+) -> dict[str, bytes]:
+    """Return PNG files by file name, in the order in which the page shows them.
+
+    Args:
+        validated: the policies of the training that were validated, if any; one is no curve.
+
+    Equal input gives equal bytes. No global plotting state is used, so any thread may call this.
+    """
+    with rc_context(_STYLE):
+        figures = {
+            **({ANSWER: paired_differences(comparison)} if comparison.learned else {}),
+            **({"learning.png": learning_curve(validated)} if len(validated) > 1 else {}),
+            "tradeoff.png": mean_against_tail(comparison),
+            "e2e.png": latency_bars(comparison, "e2e", "End-to-end latency"),
+            "ttft.png": latency_bars(comparison, "ttft", "Time to first token"),
+            "slo_attainment.png": slo_bars(comparison),
+            "latency_cdf.png": latency_cdf(comparison, runs),
+            **({PROMPTS: latency_by_prompt(comparison, runs)} if comparison.learned else {}),
+            "replica_shares.png": replica_shares(comparison),
+        }
+        return {name: _png(figure) for name, figure in figures.items()}
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    # Without this the library writes its version into the file.
+    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    return buffer.getvalue()
