@@ -41,7 +41,7 @@ Dir = Annotated[
     typer.Option(
         "--dir",
         metavar="FOLDER",
-        help="Folder of the checkpoints (default: checkpointing.checkpoint_dir of --config)",
+        help="Folder of the checkpoints (default: that of --config, else the newest run's)",
         show_default=False,
     ),
 ]
