@@ -117,6 +117,11 @@ class SaveSchedule:
             return "time"
         return None
 
+    def due_after_episode(self, episodes: int) -> bool:
+        """Return whether to save now that so many rounds of episodes have ended."""
+        every = self._section.checkpoint_every_episodes
+        return every is not None and episodes % every == 0
+
     def _validation_due(self, updates: int) -> bool:
         """Once, at the first decision after every ``validation_freq``-th update."""
         frequency = self._section.validation_freq
@@ -321,6 +326,9 @@ class TrainingSession:
                 self.save("start")
             while self.requests_done < total:
                 self._run_episode(total)
+                ended = self._position.episode
+                if self.requests_done < total and self._schedule.due_after_episode(ended):
+                    self.save("episode")
         except ChunkFinished:
             self.save_now("chunk_end")
         except Exception:

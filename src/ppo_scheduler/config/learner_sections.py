@@ -408,7 +408,18 @@ class CheckpointingSection(Section):
     enable_checkpoints: bool = key(True, "off: nothing is saved and nothing can be resumed")
     checkpoint_dir: str = key("./outputs/checkpoints", "folder of the checkpoints", min_length=1)
     checkpoint_interval: int = key(
-        1000, "PPO steps between two checkpoints", unit="steps", ge=1, le=10**12
+        960,
+        "PPO steps between two checkpoints; whole rollouts let each stop at the same place of one",
+        unit="steps",
+        ge=1,
+        le=10**12,
+    )
+    checkpoint_every_episodes: int | None = key(
+        None,
+        "save also after every so many rounds of episodes, which all environments end together",
+        unit="episodes",
+        ge=1,
+        le=10**9,
     )
     checkpoint_interval_s: float | None = key(
         None,
