@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -171,10 +173,15 @@ def _check_on_vidur(
 
 
 def _reporter(done_what: str) -> Callable[[Sequence[RunResult], int, int], None]:
-    """Return what logs one line per scheduler."""
+    """Return what logs one line per scheduler, with the time that the rest takes at this speed."""
+    started = time.monotonic()
 
     def report(runs: Sequence[RunResult], done: int, total: int) -> None:
         mean = np.mean([run.completed_at - run.table.arrived_at for run in runs])
-        _LOG.info("%s %d/%d: %s, mean E2E %.2f s", done_what, done, total, runs[0].scheduler, mean)
+        left = timedelta(seconds=round((time.monotonic() - started) / done * (total - done)))
+        _LOG.info(
+            "%s %d/%d, about %s left: %s, mean E2E %.2f s",
+            done_what, done, total, left, runs[0].scheduler, mean,
+        )  # fmt: skip
 
     return report

@@ -180,6 +180,8 @@ class TrainingSession:
         self._replayed_digest: str | None = None
         self._signals = SignalRequests()
         self._consistent = True
+        self._to_beat_s: float | None = None
+        """Objective of the best heuristic on the validation workloads [s]."""
         self._validated_at: int | None = None
         """PPO step whose policy was validated last."""
         self.learner = Learner(
@@ -319,6 +321,7 @@ class TrainingSession:
 
     def _run_and_save(self, total: int) -> None:
         self._schedule.start(self.learner.updates)
+        self._to_beat_s = self._find_what_to_beat()
         try:
             if self._validation is not None and self._score_first:
                 self._validate()
@@ -401,6 +404,16 @@ class TrainingSession:
         if reason is not None:
             self.save(reason)
 
+    def _find_what_to_beat(self) -> float | None:
+        """Return the objective of the best heuristic on the validation workloads [s]."""
+        found = None if self._validation is None else self._validation.best_heuristic()
+        if found is None:
+            return None
+        name, score = found
+        objective = self.candidates.objective_s(score)
+        _LOG.info("to beat on the validation workloads: %s, objective %.3f s", name, objective)
+        return objective
+
     def _saved_for_signal(self) -> str:
         if self._saver is None:
             return "checkpoints are switched off, nothing is saved"
@@ -420,14 +433,14 @@ class TrainingSession:
             score.name(), self.candidates.objective_s(score), score.e2e_s, score.ttft_s,
             ", the best so far" if best else "",
         )  # fmt: skip
-        self._instruments.record_validation(
-            step,
-            {
-                "Validation/Objective": self.candidates.objective_s(score),
-                "Validation/MeanLatency": score.e2e_s,
-                "Validation/MeanTTFT": score.ttft_s,
-            },
-        )
+        scalars = {
+            "Validation/Objective": self.candidates.objective_s(score),
+            "Validation/MeanLatency": score.e2e_s,
+            "Validation/MeanTTFT": score.ttft_s,
+        }
+        if self._to_beat_s is not None:
+            scalars["Validation/BestHeuristic"] = self._to_beat_s
+        self._instruments.record_validation(step, scalars)
         self._validated_at = learner.ppo_step
 
     def _describe(self, reason: str) -> Description:

@@ -53,6 +53,33 @@ def test_every_validation_is_saved_with_its_score(make_config, train):
     assert all(score < 0 for score in scores(trained).values())
 
 
+def test_the_best_heuristic_is_drawn_beside_the_policy(make_config, train, validation):
+    evaluation = {"schedulers": ["always_first", "least_kv", "least_outstanding"]}
+    log = {"monitoring": {"log_level": "info"}}
+    trained = train(make_config(checkpointing=VALIDATED, evaluation=evaluation, **log))
+    rows = [row for row in trained.rows if row["Validation/Objective"]]
+    [level] = {row["Validation/BestHeuristic"] for row in rows}
+    weight = TrainingConfig().lookahead.ttft_weight
+    alone = {
+        name: validation(evaluation={"schedulers": [name], "baseline": name})
+        .best_heuristic()[1]
+        .objective_s(weight)
+        for name in evaluation["schedulers"]
+    }
+    best = min(alone, key=alone.get)
+    assert alone[best] < alone["always_first"]
+    assert float(level) == pytest.approx(alone[best])
+    assert (
+        f"to beat on the validation workloads: {best}, objective {alone[best]:.3f} s" in trained.log
+    )
+
+
+def test_planners_oracles_and_vidurs_engine_give_nothing_to_beat(validation):
+    planners = {"schedulers": ["lookahead", "clairvoyant"], "baseline": "lookahead"}
+    assert validation(evaluation=planners).best_heuristic() is None
+    assert validation(simulation={"engine": "vidur"}).best_heuristic() is None
+
+
 def test_a_validation_stands_where_its_update_stands(make_config, train):
     """With B environments the decisions at hand, which the policy has not seen, are B."""
     four = {"parallel_training": {"num_envs": 4}, "training": {"episode_requests": 25}}
