@@ -124,13 +124,16 @@ def open_instruments(
     if monitoring.wandb != "off":
         from ppo_scheduler.monitoring.wandb_run import WandbSink
 
+        run_id = monitoring.wandb_id or wandb_run
         run = WandbSink(
             folder.path,
             mode=monitoring.wandb,
             project=monitoring.wandb_project,
-            name=config.training.exp_name,
-            run_id=wandb_run,
-            history=history.rows(),
+            name=monitoring.wandb_name or config.training.exp_name,
+            group=monitoring.wandb_group,
+            tags=monitoring.wandb_tags,
+            run_id=run_id,
+            history=() if run_id is not None and run_id == wandb_run else history.rows(),
         )
         wandb_run = run.run_id
         sinks.append(run)
