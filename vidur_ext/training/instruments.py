@@ -40,6 +40,14 @@ class Instruments:
         self._history = history
         self._wandb_run = wandb_run
 
+    def begin(self, global_step: int) -> None:
+        """Decisions are made from here on."""
+        self._progress.begin(global_step)
+
+    def tick(self, global_step: int) -> None:
+        """Show between two updates that decisions are made."""
+        self._progress.tick(global_step)
+
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
         self._record(global_step, {**scalars, **self._surroundings()})
         self._progress.update(global_step, scalars["Rollout/RewardMean"], self.tail.mean_latency_s)

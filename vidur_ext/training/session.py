@@ -327,6 +327,7 @@ class TrainingSession:
                 self._validate()
             if self._config.checkpointing.checkpoint_on_start and self.learner.ppo_step == 0:
                 self.save("start")
+            self._instruments.begin(self.learner.global_step)
             while self.requests_done < total:
                 self._run_episode(total)
                 ended = self._position.episode
@@ -390,6 +391,7 @@ class TrainingSession:
         """Runs inside ``Learner.decide``, when its state is whole: save and stop happen here."""
         self._position.decisions_in_episode += self._episodes.num_envs
         self._consistent = True
+        self._instruments.tick(self.learner.global_step)
         reason = self._schedule.due(
             self.learner.ppo_step, self.learner.updates, self._signals.take_save()
         )
