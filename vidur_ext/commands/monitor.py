@@ -153,7 +153,8 @@ def _summary(status: RunStatus, shown: dict[str, str]) -> Table:
         said = status.checkpoint.manifest
         table.add_row("checkpoint", Text(str(status.checkpoint.path), overflow="fold"))
         age = _duration(status.checkpoint.age_s)
-        table.add_row("", f"step {said.ppo_step}, {age} ago, reason: {said.reason}")
+        made = f"step {said.ppo_step}, {said.global_step} decisions"
+        table.add_row("", f"{made}, {age} ago, reason: {said.reason}")
     for name, scalar in shown.items():
         if scalar in status.metrics:
             unit = " s" if name in _SECONDS else ""

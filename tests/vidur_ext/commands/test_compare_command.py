@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -123,6 +124,8 @@ def test_the_newest_run_of_any_config_that_has_a_policy_is_taken(run, tmp_path, 
     compare(*settings, "--output-dir", tmp_path / "report", "--quiet")
     log = (tmp_path / "report" / "comparison.log").read_text(encoding="utf-8")
     assert f"the policies: {Path('outputs/a_scenario/runs/run_0/policy.pt')}" in log
+    assert re.search(r"compared 1/3, about 0:\d\d:\d\d left: \w+, mean E2E", log)
+    assert re.search(r"compared 3/3, about 0:00:00 left: ", log)
 
 
 def test_without_a_policy_anywhere_that_is_said(tmp_path, monkeypatch):
