@@ -73,12 +73,8 @@ def _policies(
     from vidur_ext.runs.status import find_run, newest_run
 
     root = output_root(config)
-    chosen = newest_run(root, with_policy=True) if run is None else find_run(run)
-    if chosen is None:
-        raise UserError(
-            f"{root}: no training below it has a policy; name a run with --run, or a policy file "
-            "with --policy"
-        )
+    newest = newest_run(root, with_policy=True) if run is None else None
+    chosen = newest or find_run(run or root)
     if not chosen.policy.exists():
         raise UserError(
             f"{chosen.path}: holds no policy.pt, its training has not ended yet; name another "

@@ -10,7 +10,7 @@ import numpy as np
 
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.state import StateDict, snapshot
-from vidur_ext.config.sections import ORACLES, PLANNERS
+from vidur_ext.config.sections import ORACLES, PLANNERS, SCHEDULERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.metrics import LEARNED
 from vidur_ext.evaluation.run_result import RunResult
@@ -84,8 +84,7 @@ class Validation:
         return _score(runs, global_step, updates)
 
     def best_heuristic(self) -> tuple[str, Score] | None:
-        """Return which heuristic of the comparison does best here, and how; None on Vidur, where
-        it would take minutes, or if there is none.
+        """Return which heuristic does best here, and how; None on Vidur: it would take minutes.
 
         Planners, which take seconds, and what knows output lengths are no rivals.
         """
@@ -94,10 +93,10 @@ class Validation:
         weight = self._config.lookahead.ttft_weight
         scores = {
             name: _score(runs_on_engine(self._config, self._cluster, name, None, self._workloads))
-            for name in self._config.evaluation.schedulers
+            for name in SCHEDULERS
             if name not in (*PLANNERS, *ORACLES)
         }
-        return min(scores.items(), key=lambda item: item[1].objective_s(weight), default=None)
+        return min(scores.items(), key=lambda item: item[1].objective_s(weight))
 
 
 def _score(runs: Sequence[RunResult], global_step: int = 0, updates: int = 0) -> Score:

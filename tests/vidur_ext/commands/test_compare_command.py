@@ -130,7 +130,7 @@ def test_the_newest_run_of_any_config_that_has_a_policy_is_taken(run, tmp_path, 
 
 def test_without_a_policy_anywhere_that_is_said(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no training below it has a policy"):
+    with pytest.raises(UserError, match="there is no training to look at"):
         compare()
 
 
