@@ -149,7 +149,8 @@ def test_a_wrong_command_line_ends_in_one_message(place, arguments, message):
 
 
 def test_quiet_prints_nothing_when_all_is_well(place):
-    result = place.run("--skip-bc-training", "--quiet", "--ppo-requests", "60")
+    rollout = ("--set", "checkpointing.checkpoint_interval=32")
+    result = place.run("--skip-bc-training", "--quiet", "--ppo-requests", "60", *rollout)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 

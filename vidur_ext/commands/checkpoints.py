@@ -41,7 +41,7 @@ Dir = Annotated[
     typer.Option(
         "--dir",
         metavar="FOLDER",
-        help="Folder of the checkpoints (default: checkpointing.checkpoint_dir of --config)",
+        help="Folder of the checkpoints (default: that of --config, else the newest run's)",
         show_default=False,
     ),
 ]
@@ -127,6 +127,10 @@ def prune(
     strategy: Annotated[
         Strategy | None, typer.Option(help="As checkpointing.checkpoint_strategy")
     ] = None,
+    archives: Annotated[
+        int | None,
+        typer.Option(min=0, help="Delete archived ones instead, but of the newest N", metavar="N"),
+    ] = None,
     yes: DoNotAsk = False,
     as_json: Json = False,
 ) -> None:
@@ -136,6 +140,14 @@ def prune(
 
     if as_json and not yes:
         raise UserError("--json is for programs, which nobody asks: say --yes with it")
+    if archives is not None:
+        if (keep, keep_every, strategy) != (None, None, None):
+            raise UserError(
+                "--archives says what stays of the archive; --keep, --keep-every and --strategy "
+                "are for what a training may continue: prune one after the other"
+            )
+        _prune_archives(chosen_folder(dir_, config), archives, yes=yes, as_json=as_json)
+        return
     section = chosen_section(dir_, config, keep)
     folder = Path(section.checkpoint_dir)
     recorded = recorded_keep_every(catalog(folder, archives=False))
@@ -156,6 +168,27 @@ def prune(
             typer.echo("nothing was deleted")
             return
         store.prune(retention)
+    show(document, report.print_pruned, as_json=as_json)
+
+
+def _prune_archives(folder: Path, keep: int, *, yes: bool, as_json: bool) -> None:
+    from ppo_scheduler.checkpoint.reading import catalog
+    from ppo_scheduler.checkpoint.store import CheckpointStore
+    from ppo_scheduler.config.learner_sections import CheckpointingSection
+
+    listed = catalog(folder, archives=True)
+    with closing(CheckpointStore(CheckpointingSection(checkpoint_dir=str(folder)))) as store:
+        store.prepare()
+        going = store.old_archives(keep)
+        archived = [entry for entry in listed if entry.archive is not None]
+        gone = [entry.path for entry in archived if entry.path.parent in going]
+        document = report.pruning(archived, gone)
+        if not as_json:
+            report.print_what_would_go(document)
+        if gone and not yes and not confirmed("Delete them?"):
+            typer.echo("nothing was deleted")
+            return
+        store.prune_archives(keep)
     show(document, report.print_pruned, as_json=as_json)
 
 

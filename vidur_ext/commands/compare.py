@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -9,11 +10,12 @@ from typing import Annotated
 import typer
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.options import DEFAULT_CONFIG, Quiet, set_option
+from vidur_ext.commands.options import DEFAULT_CONFIG, Quiet, output_root, set_option
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
 
+_LOG = logging.getLogger("ppo")
 _KIND = "scheduler_comparison"
 
 
@@ -21,7 +23,8 @@ def compare(
     run: Annotated[
         Path | None,
         typer.Option(
-            help="Run whose policies and config are taken (default: the newest one)",
+            help="Run whose policies and config are taken (default: the newest that has a policy, "
+            "below training.output_root of --config)",
             show_default=False,
         ),
     ] = None,
@@ -67,9 +70,11 @@ def _policies(
     run: Path | None, config: Path | None
 ) -> tuple[RunFolder, dict[str, Path], dict[str, str]]:
     """Return a run, its policies by name, and facts on where they come from."""
-    from vidur_ext.runs.status import find_run
+    from vidur_ext.runs.status import find_run, newest_run
 
-    chosen = find_run(run or Path(load_config(config or DEFAULT_CONFIG).training.output_root))
+    root = output_root(config)
+    newest = newest_run(root, with_policy=True) if run is None else None
+    chosen = newest or find_run(run or root)
     if not chosen.policy.exists():
         raise UserError(
             f"{chosen.path}: holds no policy.pt, its training has not ended yet; name another "
@@ -120,6 +125,7 @@ def _compare(
     torch.set_num_threads(config.training.torch_threads)
     with run_log(folder.path / "comparison.log", config.monitoring.log_level, quiet=quiet):
         try:
+            _LOG.info("the policies: %s", ", ".join(map(str, policies.values())))
             judge(config, policies, folder, quiet, origin)
         except Interrupted as stop:
             raise stop.saying(f"{folder.path} holds no report") from None

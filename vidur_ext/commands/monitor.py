@@ -14,9 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.commands.options import DEFAULT_CONFIG, Config, Json
+from vidur_ext.commands.options import Config, Json, output_root
 from vidur_ext.commands.printing import Document, print_json
-from vidur_ext.config.loading import load_config
 
 if TYPE_CHECKING:
     from vidur_ext.run_folder import RunFolder
@@ -39,7 +38,7 @@ _METRICS_VERBOSE = {
     "validation latency": "Validation/MeanLatency",
 }
 _SECONDS = ("latency p50", "latency p99", "TTFT p99", "validation latency")
-_STYLES = {"running": "green", "finished": "green", "stopped": "yellow"}
+_STYLES = {"running": "green", "comparing": "green", "finished": "green", "stopped": "yellow"}
 _LOG_LINES = 10
 
 
@@ -49,7 +48,7 @@ def monitor(
         typer.Argument(
             metavar="[RUN]",
             help="Run folder, training_progress.json, or a folder to take the newest run of "
-            "(default: training.output_root of --config)",
+            "(default: training.output_root of --config, with all below it)",
             show_default=False,
         ),
     ] = None,
@@ -68,7 +67,7 @@ def monitor(
 
     if as_json and watch is not None:
         raise UserError("--json prints once: leave out --watch, or ask again yourself")
-    run = find_run(place or _output_root(config))
+    run = find_run(place or output_root(config))
     if as_json:
         print_json(document(status_of(run, _now())))
     elif watch is None:
@@ -83,6 +82,7 @@ def document(status: RunStatus) -> Document:
     return {
         "run": str(status.run),
         "state": status.state,
+        "last_line": status.last_line,
         "decisions": status.decisions,
         "total_requests": status.total,
         "decisions_per_second": status.speed,
@@ -101,10 +101,6 @@ def document(status: RunStatus) -> Document:
     }
 
 
-def _output_root(config: Path | None) -> Path:
-    return Path(load_config(config or DEFAULT_CONFIG).training.output_root)
-
-
 def _now() -> datetime:
     return datetime.now(timezone.utc)
 
@@ -116,7 +112,7 @@ def _watch(run: RunFolder, verbose: bool, seconds: float) -> None:
     status, page = _page(run, verbose)
     try:
         with Live(page, console=Console(), auto_refresh=False) as live:
-            while status.state == "running":
+            while status.alive:
                 time.sleep(seconds)
                 status, page = _page(run, verbose)
                 live.update(page, refresh=True)
@@ -141,6 +137,8 @@ def _summary(status: RunStatus, shown: dict[str, str]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_row("run", Text(str(status.run), overflow="fold"))
     table.add_row("state", Text(status.state, style=_STYLES.get(status.state, "red")))
+    if status.alive and status.last_line is not None:
+        table.add_row("now", Text(status.last_line, overflow="fold"))
     table.add_row("decisions", f"{status.decisions} of {status.total} ({_share(status)})")
     if status.progress is not None:
         done, planned = status.progress.completed_chunks, status.progress.total_chunks
@@ -155,7 +153,8 @@ def _summary(status: RunStatus, shown: dict[str, str]) -> Table:
         said = status.checkpoint.manifest
         table.add_row("checkpoint", Text(str(status.checkpoint.path), overflow="fold"))
         age = _duration(status.checkpoint.age_s)
-        table.add_row("", f"step {said.ppo_step}, {age} ago, reason: {said.reason}")
+        made = f"step {said.ppo_step}, {said.global_step} decisions"
+        table.add_row("", f"{made}, {age} ago, reason: {said.reason}")
     for name, scalar in shown.items():
         if scalar in status.metrics:
             unit = " s" if name in _SECONDS else ""

@@ -176,27 +176,50 @@ def load_changed(path: Path, texts: Sequence[str]) -> TrainingConfig:
     return loaded
 
 
-def chosen_folder(dir_: Path | None, config: Path | None) -> Path:
-    """Return the checkpoints' folder: the one named, or the config's.
+def output_root(config: Path | None) -> Path:
+    """Return the folder below which a config's runs lie; those of the program's own configs, with
+    scenarios, lie below the default one's.
 
     Raises:
         UserError: the config is wrong.
     """
-    if dir_ is not None:
-        return dir_
-    return Path(load_config(config or DEFAULT_CONFIG).checkpointing.checkpoint_dir)
+    return Path(load_config(config or DEFAULT_CONFIG).training.output_root)
+
+
+def checkpointing_in_use(config: Path | None) -> CheckpointingSection:
+    """Return the section of the named config, or else of the newest run, whatever its config was.
+
+    Raises:
+        UserError: the config is wrong, or the run's cannot be read.
+    """
+    from vidur_ext.runs.status import checkpoint_folder, newest_run
+
+    run = newest_run(output_root(None)) if config is None else None
+    if run is None:
+        return load_config(config or DEFAULT_CONFIG).checkpointing
+    section = load_config(run.config).checkpointing
+    return section.model_copy(update={"checkpoint_dir": str(checkpoint_folder(run))})
+
+
+def chosen_folder(dir_: Path | None, config: Path | None) -> Path:
+    """Return the checkpoints' folder: the one named, the config's, or the newest run's.
+
+    Raises:
+        UserError: the config is wrong.
+    """
+    return Path(checkpointing_in_use(config).checkpoint_dir) if dir_ is None else dir_
 
 
 def chosen_section(
     dir_: Path | None, config: Path | None, keep: int | None
 ) -> CheckpointingSection:
-    """Return the config's section, with the folder that was named.
+    """Return the section in use, with the folder that was named.
 
     Raises:
         UserError: it is not known how many to keep; a guess could delete too much.
     """
     if dir_ is None:
-        return load_config(config or DEFAULT_CONFIG).checkpointing
+        return checkpointing_in_use(config)
     if config is not None:
         section = load_config(config).checkpointing
         return section.model_copy(update={"checkpoint_dir": str(dir_)})

@@ -49,6 +49,20 @@ def misfit(engine: str, num_envs: int, rollout_len: int, total_requests: int) ->
     return None
 
 
+def uneven_interval(config: TrainingConfig) -> str | None:
+    """Say that checkpoints fall into ever other places of a rollout; None if they do not."""
+    steps = config.ppo_config.rollout_len // config.parallel_training.num_envs
+    section = config.checkpointing
+    if not section.enable_checkpoints or section.checkpoint_interval % steps == 0:
+        return None
+    return (
+        f"checkpointing.checkpoint_interval={section.checkpoint_interval} is no multiple of the "
+        f"{steps} steps of a rollout (ppo_config.rollout_len by parallel_training.num_envs): every "
+        "checkpoint holds another part of one. A resume is exact all the same; choose "
+        f"{_multiples(section.checkpoint_interval, steps)} for checkpoints of one size"
+    )
+
+
 def beyond_the_engine(predictor: str, num_pipeline_stages: int) -> str | None:
     """Say what of a cluster the compiled engine does not simulate; None if it does all."""
     for name, value, only in (

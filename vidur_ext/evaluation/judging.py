@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -227,10 +228,16 @@ def _check_on_vidur(
 def _reporter(
     done_what: str, warmup_fraction: float
 ) -> Callable[[Sequence[RunResult], int, int], None]:
-    """Return what logs one line per scheduler, with the mean E2E that the report gives."""
+    """Return what logs one line per scheduler: the mean E2E that the report gives, and the time
+    that the rest takes at this speed."""
+    started = time.monotonic()
 
     def report(runs: Sequence[RunResult], done: int, total: int) -> None:
         mean = np.concatenate([counted_e2e(run, warmup_fraction) for run in runs]).mean()
-        _LOG.info("%s %d/%d: %s, mean E2E %.2f s", done_what, done, total, runs[0].scheduler, mean)
+        left = timedelta(seconds=round((time.monotonic() - started) / done * (total - done)))
+        _LOG.info(
+            "%s %d/%d, about %s left: %s, mean E2E %.2f s",
+            done_what, done, total, left, runs[0].scheduler, mean,
+        )  # fmt: skip
 
     return report

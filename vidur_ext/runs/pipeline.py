@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ppo_scheduler.errors import Interrupted
 from ppo_scheduler.monitoring.run_log import run_log
-from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.config.training_config import TrainingConfig, uneven_interval
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.ownership import OwnedRun, leave_chunks, open_folder, owned_run
 from vidur_ext.runs.start import Start, begins_with_actor, fitting, has_ended
@@ -84,6 +84,9 @@ def carry_out(start: Start, owned: OwnedRun, train: Trainer | None, *, quiet: bo
         doubt = doubt_about_rates(config)
         level = logging.INFO if doubt is None else logging.WARNING
         _LOG.log(level, "workload: %s", describe_workload(config))
+        uneven = uneven_interval(config)
+        if train is not None and uneven is not None:
+            _LOG.warning("%s", uneven)
         for line in start.notes:
             _LOG.info("%s", line)
         if start.left is not None:

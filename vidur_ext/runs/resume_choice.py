@@ -13,7 +13,8 @@ afresh      any           any         warm start; the checkpoint is ignored, kep
 ==========  ============  ==========  ======================================================
 
 Without cloning (``warmstart.enabled`` off, ``--skip-bc-training``) nothing can be fine-tuned: an
-external model is used as it is, and the option to fine-tune it is not offered.
+external model is used as it is, and the option to fine-tune it is not offered. Nor is resuming
+offered where it would fail; the other options keep their numbers.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ def choose(
     latest: CheckpointInfo | None,
     ask: Ask | None,
     describe: Callable[[CheckpointInfo], str],
+    refused: Callable[[CheckpointInfo], bool] = lambda info: False,
 ) -> Choice:
     """Decide how to begin.
 
@@ -107,6 +109,7 @@ def choose(
         latest: the newest complete checkpoint of the checkpoint folder, if there is one.
         ask: shows a text and returns a line of input; None without a terminal.
         describe: returns the information block about a checkpoint.
+        refused: tells whether to resume from a checkpoint would fail.
 
     Raises:
         UserError: contradicting flags, ``latest`` without a checkpoint, or a question without a
@@ -121,6 +124,8 @@ def choose(
         return options[0].choice
     if ask is None:
         raise UserError(_no_terminal(wishes, latest, options))
+    if latest is not None and refused(latest):
+        options = [option for option in options if not isinstance(option.choice, Resume)]
     return _ask(_question(wishes, latest, options, describe), options, ask)
 
 
@@ -177,7 +182,11 @@ def _question(
 ) -> str:
     lines = []
     if latest is not None:
-        lines += ["A training can be resumed:", describe(latest)]
+        resumable = any(isinstance(option.choice, Resume) for option in options)
+        can = (
+            "can be resumed:" if resumable else "is there, and cannot be resumed with this config:"
+        )
+        lines += [f"A training {can}", describe(latest)]
     if wishes.external is not None:
         lines += [f"An external model is given: {wishes.external}"]
     lines += [f"  {option.key}) {option.text}" for option in options]
@@ -281,6 +290,14 @@ def _changes(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]
         return ["not recorded in this checkpoint"]
     changes = differences(saved, settings)
     listed = [str(change) for change in changes if change.rule.effect is not Effect.NONE]
-    if len(listed) < len(changes):
-        listed.append(f"{len(changes) - len(listed)} changed that do not concern learning")
+    others = len(changes) - len(listed)
+    if others:
+        changed = "other setting has" if others == 1 else "other settings have"
+        listed.append(f"{others} {changed} changed, of no concern to learning")
     return listed or ["as they are now"]
+
+
+def is_refused(info: CheckpointInfo, settings: Mapping[str, Any]) -> bool:
+    """Tell whether a checkpoint's settings differ in what cannot be changed."""
+    changes = differences(info.manifest.settings, settings)
+    return any(change.rule.effect is Effect.REFUSED for change in changes)

@@ -24,6 +24,7 @@ from vidur_ext.runs.resume_choice import (
     choose,
     describe,
     is_finished,
+    is_refused,
 )
 from vidur_ext.runs.resumed_config import (
     NOTHING_SAID,
@@ -90,8 +91,13 @@ def decide(
         resumed = _resumed(config, info, output_dir, said)
         return describe(info, settings_of(resumed.config), resumed.kept, now())
 
+    def refused(info: CheckpointInfo) -> bool:
+        resumed = _resumed(config, info, output_dir, said).config
+        abort = resumed.checkpointing.on_incompatible == "abort"
+        return abort and is_refused(info, settings_of(resumed))
+
     file = config_of_file(said.file)
-    choice = _choice(config, wishes, latest, ask, shown)
+    choice = _choice(config, wishes, latest, ask, shown, refused)
     if isinstance(choice, Quit):
         return None
     if isinstance(choice, Resume):
@@ -255,6 +261,7 @@ def _choice(
     latest: CheckpointInfo | None,
     ask: Ask | None,
     shown: Callable[[CheckpointInfo], str],
+    refused: Callable[[CheckpointInfo], bool],
 ) -> Choice:
     if wishes.resume == "ask" or (wishes.resume == "auto" and latest is None):
         configured = _configured(config.checkpointing)
@@ -266,7 +273,7 @@ def _choice(
             )
         if configured is not None:
             return configured
-    return choose(wishes, latest, ask, shown)
+    return choose(wishes, latest, ask, shown, refused)
 
 
 def _configured(section: CheckpointingSection) -> Choice | None:

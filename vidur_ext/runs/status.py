@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
+import re
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +20,10 @@ from vidur_ext.config.loading import load_config
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.chunk_record import PROGRESS_FILE, TrainingProgress, read_progress
 
-State = Literal["running", "finished", "stopped", "failed", "killed"]
+State = Literal["running", "comparing", "finished", "stopped", "failed", "killed"]
 _RECENT_UPDATES = 5
+_LINE_BYTES = 1 << 16
+_LOG_LINE = re.compile(r"\d{4}-\d\d-\d\dT\S+ [A-Z]+ (.+)")
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,13 @@ class RunStatus:
     checkpoint: CheckpointStatus | None
     progress: TrainingProgress | None
     """Of a training in chunks."""
+    last_line: str | None = None
+    """What the log says last, without time and level."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process works on it."""
+        return self.state in ("running", "comparing")
 
     @property
     def eta_s(self) -> float | None:
@@ -65,17 +77,48 @@ def find_run(place: Path) -> RunFolder:
         return RunFolder(place.parent)
     if RunFolder(place).config.is_file():
         return RunFolder(place)
-    runs = [
-        RunFolder(config.parent)
-        for pattern in ("run_*/config.json", "*/run_*/config.json")
-        for config in place.glob(pattern)
-    ]
-    if not runs:
+    newest = newest_run(place)
+    if newest is None:
         raise UserError(
             f"{place}: there is no training to look at; name a run folder, a {PROGRESS_FILE}, a "
             "folder of runs, or one that trainings were started with as training.output_root"
         )
-    return max(runs, key=lambda run: (_last_change(run), run.path))
+    return newest
+
+
+def newest_run(root: Path, *, with_policy: bool = False) -> RunFolder | None:
+    """Return the run anywhere below a folder that changed last; None if there is none.
+
+    Args:
+        with_policy: leave out runs that have not come to a policy.
+    """
+    runs = [run for run in _runs_below(root) if run.policy.exists() or not with_policy]
+    return max(runs, key=lambda run: (_last_change(run), run.path), default=None)
+
+
+def _runs_below(root: Path) -> Iterator[RunFolder]:
+    """Yield all runs, of whatever config: those of scenarios have an output root of their own."""
+    for place, folders, files in os.walk(root):
+        run = RunFolder(Path(place))
+        if run.config.name in files and run.log.name in files:
+            yield run
+            folders.clear()  # what a run keeps is no run
+
+
+def checkpoint_folder(run: RunFolder) -> Path:
+    """Return where a run saves its checkpoints.
+
+    A relative path was meant from where the training was started, which nobody has to stand in
+    today, and the tree may have been moved: it is looked for above the run folder, too.
+
+    Raises:
+        UserError: the run's config cannot be read.
+    """
+    said = Path(load_config(run.config).checkpointing.checkpoint_dir)
+    above = [parent / said for parent in Path(os.path.abspath(run.path)).parents]
+    places = [said, *above]
+    own = (place for place in places if any(run.saved(saved) for _, saved in _whole(place)))
+    return next(own, said)
 
 
 def status_of(run: RunFolder, now: datetime) -> RunStatus:
@@ -87,7 +130,7 @@ def status_of(run: RunFolder, now: datetime) -> RunStatus:
     config = load_config(run.config)
     progress = read_progress(run.progress) if run.progress.exists() else None
     rows = _rows(run.metrics / "training.csv")
-    checkpoint = _newest_checkpoint(run, Path(config.checkpointing.checkpoint_dir), now)
+    checkpoint = _newest_checkpoint(run, now)
     total = config.training.total_requests if progress is None else progress.total_requests
     known = [int(rows[-1]["global_step"])] if rows else []
     if checkpoint is not None:
@@ -101,6 +144,7 @@ def status_of(run: RunFolder, now: datetime) -> RunStatus:
         metrics=_last_values(rows),
         checkpoint=checkpoint,
         progress=progress,
+        last_line=_last_line(run.log),
     )
 
 
@@ -110,8 +154,12 @@ def _state(
     checkpoint: CheckpointStatus | None,
     total: int,
 ) -> State:
+    record = run.record
+    trained = record is not None and record.policy_of is not None and record.policy_of >= total
     if is_held(run.log):  # whoever writes the log holds it, and no longer than it lives
-        return "running"
+        return "comparing" if trained else "running"
+    if trained:
+        return "finished"
     reason = None if checkpoint is None else checkpoint.manifest.reason
     if progress is not None and progress.status == "completed":
         return "finished"
@@ -126,18 +174,32 @@ def _state(
     return "failed" if reason == "exception" else "killed"
 
 
-def _newest_checkpoint(run: RunFolder, folder: Path, now: datetime) -> CheckpointStatus | None:
-    entries = catalog(folder, archives=True) if folder.is_dir() else []
+def _newest_checkpoint(run: RunFolder, now: datetime) -> CheckpointStatus | None:
     mine = [
-        (entry.path, entry.manifest)
-        for entry in entries
-        if entry.manifest is not None and run.saved(entry.manifest)
+        (path, manifest) for path, manifest in _whole(checkpoint_folder(run)) if run.saved(manifest)
     ]
     if not mine:
         return None
     path, manifest = mine[-1]
     age = now - datetime.fromisoformat(manifest.created_at)
     return CheckpointStatus(path, manifest, age.total_seconds())
+
+
+def _whole(folder: Path) -> list[tuple[Path, Manifest]]:
+    """Return the checkpoints of a folder and its archives that have a manifest, oldest first."""
+    entries = catalog(folder, archives=True) if folder.is_dir() else []
+    return [(entry.path, entry.manifest) for entry in entries if entry.manifest is not None]
+
+
+def _last_line(log: Path) -> str | None:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _LINE_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    said = [match[1] for line in lines if (match := _LOG_LINE.match(line))]
+    return said[-1] if said else None
 
 
 def _rows(table: Path) -> list[dict[str, str]]:

@@ -40,6 +40,14 @@ class Instruments:
         self._history = history
         self._wandb_run = wandb_run
 
+    def begin(self, global_step: int) -> None:
+        """Decisions are made from here on."""
+        self._progress.begin(global_step)
+
+    def tick(self, global_step: int) -> None:
+        """Show between two updates that decisions are made."""
+        self._progress.tick(global_step)
+
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
         self._record(global_step, {**scalars, **self._surroundings()})
         self._progress.update(global_step, scalars["Rollout/RewardMean"], self.tail.mean_latency_s)
@@ -124,13 +132,16 @@ def open_instruments(
     if monitoring.wandb != "off":
         from ppo_scheduler.monitoring.wandb_run import WandbSink
 
+        run_id = monitoring.wandb_id or wandb_run
         run = WandbSink(
             folder.path,
             mode=monitoring.wandb,
             project=monitoring.wandb_project,
-            name=config.training.exp_name,
-            run_id=wandb_run,
-            history=history.rows(),
+            name=monitoring.wandb_name or config.training.exp_name,
+            group=monitoring.wandb_group,
+            tags=monitoring.wandb_tags,
+            run_id=run_id,
+            history=() if run_id is not None and run_id == wandb_run else history.rows(),
         )
         wandb_run = run.run_id
         sinks.append(run)

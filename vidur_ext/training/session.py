@@ -117,6 +117,11 @@ class SaveSchedule:
             return "time"
         return None
 
+    def due_after_episode(self, episodes: int) -> bool:
+        """Return whether to save now that so many rounds of episodes have ended."""
+        every = self._section.checkpoint_every_episodes
+        return every is not None and episodes % every == 0
+
     def _validation_due(self, updates: int) -> bool:
         """Once, at the first decision after every ``validation_freq``-th update."""
         frequency = self._section.validation_freq
@@ -175,6 +180,8 @@ class TrainingSession:
         self._replayed_digest: str | None = None
         self._signals = SignalRequests()
         self._consistent = True
+        self._to_beat_s: float | None = None
+        """Objective of the best heuristic on the validation workloads [s]."""
         self._validated_at: int | None = None
         """PPO step whose policy was validated last."""
         self.learner = Learner(
@@ -314,13 +321,18 @@ class TrainingSession:
 
     def _run_and_save(self, total: int) -> None:
         self._schedule.start(self.learner.updates)
+        self._to_beat_s = self._find_what_to_beat()
         try:
             if self._validation is not None and self._score_first:
                 self._validate()
             if self._config.checkpointing.checkpoint_on_start and self.learner.ppo_step == 0:
                 self.save("start")
+            self._instruments.begin(self.learner.global_step)
             while self.requests_done < total:
                 self._run_episode(total)
+                ended = self._position.episode
+                if self.requests_done < total and self._schedule.due_after_episode(ended):
+                    self.save("episode")
         except ChunkFinished:
             self.save_now("chunk_end")
         except Exception:
@@ -379,6 +391,7 @@ class TrainingSession:
         """Runs inside ``Learner.decide``, when its state is whole: save and stop happen here."""
         self._position.decisions_in_episode += self._episodes.num_envs
         self._consistent = True
+        self._instruments.tick(self.learner.global_step)
         reason = self._schedule.due(
             self.learner.ppo_step, self.learner.updates, self._signals.take_save()
         )
@@ -392,6 +405,16 @@ class TrainingSession:
             raise ChunkFinished
         if reason is not None:
             self.save(reason)
+
+    def _find_what_to_beat(self) -> float | None:
+        """Return the objective of the best heuristic on the validation workloads [s]."""
+        found = None if self._validation is None else self._validation.best_heuristic()
+        if found is None:
+            return None
+        name, score = found
+        objective = self.candidates.objective_s(score)
+        _LOG.info("to beat on the validation workloads: %s, objective %.3f s", name, objective)
+        return objective
 
     def _saved_for_signal(self) -> str:
         if self._saver is None:
@@ -412,14 +435,14 @@ class TrainingSession:
             score.name(), self.candidates.objective_s(score), score.e2e_s, score.ttft_s,
             ", the best so far" if best else "",
         )  # fmt: skip
-        self._instruments.record_validation(
-            step,
-            {
-                "Validation/Objective": self.candidates.objective_s(score),
-                "Validation/MeanLatency": score.e2e_s,
-                "Validation/MeanTTFT": score.ttft_s,
-            },
-        )
+        scalars = {
+            "Validation/Objective": self.candidates.objective_s(score),
+            "Validation/MeanLatency": score.e2e_s,
+            "Validation/MeanTTFT": score.ttft_s,
+        }
+        if self._to_beat_s is not None:
+            scalars["Validation/BestHeuristic"] = self._to_beat_s
+        self._instruments.record_validation(step, scalars)
         self._validated_at = learner.ppo_step
 
     def _describe(self, reason: str) -> Description:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.state import StateDict, snapshot
+from vidur_ext.config.sections import ORACLES, PLANNERS, SCHEDULERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.metrics import LEARNED
+from vidur_ext.evaluation.run_result import RunResult
 from vidur_ext.evaluation.runner import runs_on_engine, runs_on_vidur
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import validation_table
@@ -78,9 +81,28 @@ class Validation:
             if self._cluster is None
             else runs_on_engine(self._config, self._cluster, LEARNED, policy, self._workloads)
         )
-        e2e = [run.completed_at - run.table.arrived_at for run in runs]
-        ttft = [run.prefill_completed_at - run.table.arrived_at for run in runs]
-        return Score(global_step, updates, float(np.mean(e2e)), float(np.mean(ttft)))
+        return _score(runs, global_step, updates)
+
+    def best_heuristic(self) -> tuple[str, Score] | None:
+        """Return which heuristic does best here, and how; None on Vidur: it would take minutes.
+
+        Planners, which take seconds, and what knows output lengths are no rivals.
+        """
+        if self._cluster is None:
+            return None
+        weight = self._config.lookahead.ttft_weight
+        scores = {
+            name: _score(runs_on_engine(self._config, self._cluster, name, None, self._workloads))
+            for name in SCHEDULERS
+            if name not in (*PLANNERS, *ORACLES)
+        }
+        return min(scores.items(), key=lambda item: item[1].objective_s(weight))
+
+
+def _score(runs: Sequence[RunResult], global_step: int = 0, updates: int = 0) -> Score:
+    e2e = [run.completed_at - run.table.arrived_at for run in runs]
+    ttft = [run.prefill_completed_at - run.table.arrived_at for run in runs]
+    return Score(global_step, updates, float(np.mean(e2e)), float(np.mean(ttft)))
 
 
 class Candidates:

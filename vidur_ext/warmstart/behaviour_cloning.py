@@ -21,6 +21,9 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.warmstart.demonstrations import Demonstrations
 from vidur_ext.warmstart.taught_policy import TaughtPolicy, Watch
 
+_POOR_AGREEMENT = 0.5
+"""A warm start that agrees less with a teacher is pointed out."""
+
 
 @dataclass(frozen=True)
 class EpochReport:
@@ -43,6 +46,16 @@ class EpochReport:
         return (
             f"epoch {self.number}: loss {self.train_loss:.4f}, held-out {self.holdout_loss:.4f}, "
             f"agreement {agreement}"
+        )
+
+    def doubt(self) -> str | None:
+        poor = [name for name, share in self.accuracy.items() if share < _POOR_AGREEMENT]
+        if not poor:
+            return None
+        return (
+            f"it chooses as {', '.join(poor)} in less than {_POOR_AGREEMENT:.0%} of held-out "
+            "decisions: it has learned little. Raise warmstart.demo_requests or epochs, or teach "
+            'with warmstart.method="costs"'
         )
 
     def to_dict(self) -> dict[str, Any]:

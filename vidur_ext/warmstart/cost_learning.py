@@ -31,6 +31,9 @@ from vidur_ext.warmstart.taught_policy import TaughtPolicy, Watch
 _FINAL_RATE = 0.1
 """Of the learning rate, at the end of a round."""
 
+_POOR_REGRET = 0.5
+"""A warm start with more of the regret of random choices is pointed out."""
+
 
 @dataclass(frozen=True)
 class RoundReport:
@@ -59,6 +62,15 @@ class RoundReport:
             f"round {self.number}: {self.labels} priced decisions, held-out regret "
             f"{self.regret:.3f} request-seconds (at random {self.regret_at_random:.3f}), "
             f"{self.agreement:.1%} best choices"
+        )
+
+    def doubt(self) -> str | None:
+        share = self.regret / self.regret_at_random if self.regret_at_random > 0.0 else 0.0
+        if share <= _POOR_REGRET:
+            return None
+        return (
+            f"its choices cost {share:.0%} of what random ones do on held-out decisions: it has "
+            "learned little. Raise warmstart.labels_per_round, rounds or steps_per_round"
         )
 
     def to_dict(self) -> dict[str, Any]:

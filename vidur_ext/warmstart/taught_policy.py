@@ -22,6 +22,9 @@ class Report(Protocol):
     def describe(self) -> str:
         """Return what is logged of it."""
 
+    def doubt(self) -> str | None:
+        """Return why the policy is poor, None if it is not."""
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain Python values."""
 

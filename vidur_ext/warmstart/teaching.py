@@ -117,6 +117,9 @@ def teach(
         write_file(folder.warm_start, (json.dumps(document, indent=2) + "\n").encode())
     save_policy(taught.policy, folder.pretrained_actor)
     _LOG.info("warm start: %s", taught.report.describe())
+    doubt = taught.report.doubt()
+    if doubt is not None:
+        _LOG.warning("warm start: %s", doubt)
     return taught
 
 

@@ -36,6 +36,7 @@ from ppo_scheduler.checkpoint.names import (
     Retention,
     complete,
     orphaned_manifests,
+    present,
 )
 from ppo_scheduler.checkpoint.reading import file_names
 from ppo_scheduler.files import move, reveal, staged_path, sync_folder, write_file, write_staged
@@ -160,6 +161,23 @@ def prune(folder: Path, retention: Retention) -> list[CheckpointName]:
         if error is not None:
             raise error
     return gone
+
+
+def prune_archive(folder: Path) -> None:
+    """Delete the checkpoints of an archive folder, and the folder unless more is in it.
+
+    Raises:
+        OSError: a file cannot be deleted; all others are.
+    """
+    refused = [_delete(folder / name.file) for name in present(file_names(folder))]
+    refused += [_delete(folder / manifest) for manifest in orphaned_manifests(file_names(folder))]
+    if (folder / LATEST).is_symlink():
+        refused.append(_delete(folder / LATEST))
+    for error in refused:
+        if error is not None:
+            raise error
+    if not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def _delete(file: Path) -> OSError | None:

@@ -292,7 +292,7 @@ def catalog(folder: Path, *, archives: bool) -> list[Entry]:
             f"{folder}: there is no such folder. Name the checkpoints' folder with --dir, or with "
             "--config the config whose checkpointing.checkpoint_dir it is"
         )
-    archived = _archives(folder) if archives else []
+    archived = archive_folders(folder) if archives else []
     return [*(e for below in archived for e in entries(below, below.name)), *entries(folder)]
 
 
@@ -309,7 +309,12 @@ def recorded_keep_every(listed: Sequence[Entry]) -> int | None:
     return recorded if isinstance(recorded, int) else None
 
 
-def _archives(folder: Path) -> list[Path]:
+def archive_folders(folder: Path) -> list[Path]:
+    """Return the folders below ``archive/``, oldest first.
+
+    Raises:
+        UserError: they cannot be listed.
+    """
     with disk_errors(folder, "the archive cannot be listed", "Check its rights"):
         try:
             return sorted(path for path in (folder / ARCHIVE).iterdir() if path.is_dir())

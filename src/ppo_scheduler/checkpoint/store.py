@@ -26,10 +26,18 @@ from ppo_scheduler.checkpoint.names import (
     parse,
     present,
 )
-from ppo_scheduler.checkpoint.publish import move_aside, outdated, point_latest, prune, publish
+from ppo_scheduler.checkpoint.publish import (
+    move_aside,
+    outdated,
+    point_latest,
+    prune,
+    prune_archive,
+    publish,
+)
 from ppo_scheduler.checkpoint.reading import (
     CheckpointInfo,
     LoadedCheckpoint,
+    archive_folders,
     entries,
     file_names,
     find,
@@ -211,6 +219,23 @@ class CheckpointStore:
         with disk_errors(self._folder, "old checkpoints cannot be deleted", _ELSEWHERE):
             names = prune(self._folder, retention)
         return [self._folder / name.file for name in names]
+
+    def prune_archives(self, keep: int) -> None:
+        """Delete all archived checkpoints but those of the newest ``keep`` archives.
+
+        Raises:
+            UserError: as ``prepare``, or the disk refuses.
+        """
+        self.prepare()
+        for archive in self.old_archives(keep):
+            with disk_errors(archive, "archived checkpoints cannot be deleted", _ELSEWHERE):
+                prune_archive(archive)
+
+    def old_archives(self, keep: int) -> list[Path]:
+        """Return the archive folders but the newest ``keep``, oldest first."""
+        found = archive_folders(self._folder)
+        old = found[: max(len(found) - keep, 0)]
+        return [archive for archive in old if not archive.is_symlink()]  # another's folder
 
     def check_space(self, tree: StateDict) -> None:
         """Check that the disk has room for checkpoints of this tree's size.

@@ -408,7 +408,18 @@ class CheckpointingSection(Section):
     enable_checkpoints: bool = key(True, "off: nothing is saved and nothing can be resumed")
     checkpoint_dir: str = key("./outputs/checkpoints", "folder of the checkpoints", min_length=1)
     checkpoint_interval: int = key(
-        1000, "PPO steps between two checkpoints", unit="steps", ge=1, le=10**12
+        960,
+        "PPO steps between two checkpoints; whole rollouts let each stop at the same place of one",
+        unit="steps",
+        ge=1,
+        le=10**12,
+    )
+    checkpoint_every_episodes: int | None = key(
+        None,
+        "save also after every so many rounds of episodes, which all environments end together",
+        unit="episodes",
+        ge=1,
+        le=10**9,
     )
     checkpoint_interval_s: float | None = key(
         None,
@@ -522,6 +533,19 @@ class MonitoringSection(Section):
         "off", "also log to Weights & Biases; offline writes below the run folder only"
     )
     wandb_project: str = key("ppo-scheduler", "Weights & Biases project", min_length=1)
+    wandb_name: str | None = key(
+        None, "name of the W&B run; null: `training.exp_name`", min_length=1
+    )
+    wandb_group: str | None = key(
+        None, "group of the W&B run, as of all seeds of an experiment", min_length=1
+    )
+    wandb_tags: tuple[str, ...] = key((), "tags of the W&B run")
+    wandb_id: str | None = key(
+        None,
+        "id of the W&B run: a new training continues the run that has it; null: a new one, and a "
+        "resume that of its checkpoint",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+    )
     progress_bar: bool = key(True, "show a progress bar on a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = key(
         "info", "what ppo_training.log and the terminal hold"

@@ -16,6 +16,7 @@ from ppo_scheduler.monitoring.run_log import FILE_ONLY
 
 _LOG = logging.getLogger("ppo")
 _LOG_EVERY_S = 10.0
+_DRAW_EVERY_S = 0.5
 
 
 class ProgressBar:
@@ -46,7 +47,7 @@ class ProgressBar:
         self._total = total
         self._clock = clock
         self._started: tuple[float, int] | None = None
-        self._last_line = clock()
+        self._last_line = self._last_drawn = clock()
         self._last_means: tuple[float, float] | None = None
         self._bar = (
             Progress(
@@ -75,18 +76,32 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, done: int, mean_reward: float, mean_latency_s: float) -> None:
-        """Show the state after ``done`` decisions.
-
-        Speed and remaining time are measured from this process's first call on, so decisions of
-        before a resume do not count. ``mean_latency_s`` is NaN before any request completed.
+    def begin(self, done: int) -> None:
+        """Measure speed and remaining time from here on, not from the first call of another method
+        on: decisions of before a resume do not count, the time until the first update does.
         """
+        self._started = (self._clock(), done)
+
+    def tick(self, done: int) -> None:
+        """Show that decisions were made since the last update, which may be long ago."""
         now = self._clock()
+        if now - self._last_drawn >= _DRAW_EVERY_S:
+            self._show(now, done)
+
+    def update(self, done: int, mean_reward: float, mean_latency_s: float) -> None:
+        """Show the state after an update, with ``done`` decisions.
+
+        ``mean_latency_s`` is NaN before any request completed.
+        """
+        self._last_means = (mean_reward, mean_latency_s)
+        self._show(self._clock(), done)
+
+    def _show(self, now: float, done: int) -> None:
         if self._started is None:
             self._started = (now, done)
-        self._last_means = (mean_reward, mean_latency_s)
-        facts = self._facts(now, done, mean_reward, mean_latency_s)
+        facts = self._facts(now, done)
         self._draw(done, facts)
+        self._last_drawn = now
         if now - self._last_line >= _LOG_EVERY_S:
             self._last_line = now
             self._log(facts)
@@ -94,7 +109,7 @@ class ProgressBar:
     def finish(self, done: int) -> None:
         """Show where this process ends: after its last update, at its last decision."""
         if self._last_means is not None:
-            facts = self._facts(self._clock(), done, *self._last_means)
+            facts = self._facts(self._clock(), done)
             self._draw(done, facts)
             self._log(facts)
 
@@ -105,7 +120,7 @@ class ProgressBar:
     def _log(self, facts: str) -> None:
         _LOG.info("training %s", facts, extra=FILE_ONLY if self._bar is not None else None)
 
-    def _facts(self, now: float, done: int, mean_reward: float, mean_latency_s: float) -> str:
+    def _facts(self, now: float, done: int) -> str:
         assert self._started is not None
         since, first = self._started
         speed = (done - first) / (now - since) if now > since else 0.0
@@ -113,11 +128,12 @@ class ProgressBar:
             left = "done"
         else:
             left = f"{_duration((self._total - done) / speed)} left" if speed > 0.0 else "-- left"
-        latency = "--" if math.isnan(mean_latency_s) else f"{mean_latency_s:.2f}"
-        return (
-            f"{done}/{self._total} decisions, {speed:.0f}/s, {left}, "
-            f"reward {mean_reward:.3f}, latency {latency} s"
-        )
+        means = ""
+        if self._last_means is not None:
+            reward, latency_s = self._last_means
+            latency = "--" if math.isnan(latency_s) else f"{latency_s:.2f}"
+            means = f", reward {reward:.3f}, latency {latency} s"
+        return f"{done}/{self._total} decisions, {speed:.0f}/s, {left}{means}"
 
 
 def _duration(seconds: float) -> str:

@@ -51,7 +51,7 @@ _ROLLOUT = (
 )
 _CONTROL = ("Temperature", "TemperaturePulses", "CollapseInterventions")
 _CURRICULUM = ("Stage", "QpsScale", "LatencyThresholdScale", "PenaltyScale")
-_VALIDATION = ("Objective", "MeanLatency", "MeanTTFT")
+_VALIDATION = ("Objective", "BestHeuristic", "MeanLatency", "MeanTTFT")
 _SPEED = ("DecisionsPerSecond", "UpdateSeconds", "CheckpointSeconds")
 TAIL_PERCENTILES = {"latency": (50, 90, 95, 99), "ttft": (50, 90, 99)}
 

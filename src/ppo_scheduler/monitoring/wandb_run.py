@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -70,6 +70,8 @@ class WandbSink:
         mode: Literal["offline", "online"],
         project: str,
         name: str,
+        group: str | None = None,
+        tags: Sequence[str] = (),
         run_id: str | None,
         history: Iterable[ScalarRow] = (),
     ) -> None:
@@ -77,7 +79,8 @@ class WandbSink:
 
         Args:
             folder: the run's files go to ``wandb/`` below it.
-            run_id: the run to continue; None begins a new one, which gets ``history`` first.
+            run_id: the run to continue, or the id that a new one gets; None lets W&B choose.
+            history: what the run has not seen yet.
 
         Raises:
             UserError: W&B cannot be reached, or there is no login for it.
@@ -88,15 +91,16 @@ class WandbSink:
                 mode=mode,
                 project=project,
                 name=name,
+                group=group,
+                tags=list(tags),
                 id=run_id,
                 resume=None if run_id is None else "allow",
                 settings=wandb.Settings(console="off", silent=True),
             )
         # W&B wants its own step to grow for ever; a resume goes back to its checkpoint's.
         self._run.define_metric("*", step_metric="global_step")
-        if run_id is None:
-            for step, scalars in history:
-                self.record(step, scalars)
+        for step, scalars in history:
+            self.record(step, scalars)
 
     @property
     def run_id(self) -> str:

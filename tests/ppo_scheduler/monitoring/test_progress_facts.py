@@ -81,6 +81,26 @@ def test_decisions_of_before_a_resume_do_not_count_as_speed(clock, lines):
     assert "9100/10000 decisions, 1/s, 15:00 left" in lines()[-1]
 
 
+def test_speed_counts_from_the_beginning_not_from_the_first_update(clock, lines):
+    """On Vidur the first update may be the only one."""
+    progress = ProgressBar(2000, plain(), enabled=True, clock=clock)
+    progress.begin(0)
+    clock.now += 20.0
+    progress.update(1000, -0.5, 1.5)
+    assert lines() == [
+        "training 1000/2000 decisions, 50/s, 0:20 left, reward -0.500, latency 1.50 s"
+    ]
+
+
+def test_between_two_updates_lines_go_on(clock, lines):
+    progress = ProgressBar(2000, plain(), enabled=True, clock=clock)
+    progress.begin(100)
+    for done in range(125, 1600, 25):
+        clock.now += 0.25
+        progress.tick(done)
+    assert lines() == ["training 1100/2000 decisions, 100/s, 0:09 left"]
+
+
 def test_long_times_are_told_in_hours(clock, lines):
     progress = ProgressBar(100_000, plain(), enabled=True, clock=clock)
     progress.update(0, 0.0, 1.0)

@@ -25,7 +25,7 @@ tail_latency/latency_p50 tail_latency/latency_p90 tail_latency/latency_p95 tail_
 tail_latency/ttft_p50 tail_latency/ttft_p90 tail_latency/ttft_p99
 Control/Temperature Control/TemperaturePulses Control/CollapseInterventions
 curriculum/Stage curriculum/QpsScale curriculum/LatencyThresholdScale curriculum/PenaltyScale
-Validation/Objective Validation/MeanLatency Validation/MeanTTFT
+Validation/Objective Validation/BestHeuristic Validation/MeanLatency Validation/MeanTTFT
 Speed/DecisionsPerSecond Speed/UpdateSeconds Speed/CheckpointSeconds
 """
 _OF_A_CRITIC = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -32,6 +33,44 @@ class TestPrune:
         assert "to be deleted: 2" in out
         assert out.endswith("deleted 2\n")
         assert len(list(folder.glob("checkpoint_step_*.json"))) == 2
+
+    def test_archives_go_but_the_newest_ones(self, checkpoints, series, folder) -> None:
+        for step in (1, 2, 3):
+            series.save(step)
+            series.archive()
+        series.save(4)
+        notes = sorted((folder / "archive").iterdir())[1] / "notes.txt"
+        notes.write_text("mine")
+        status, out, _ = checkpoints("prune", "--dir", folder, "--archives", 1, "--yes", "--json")
+        document = json.loads(out)
+        assert status == 0
+        assert [line["ppo_step"] for line in document["deleted"]] == [1, 2]
+        assert [line["ppo_step"] for line in document["kept"]] == [3]
+        assert series.steps() == [4]
+        assert [path.name for path in folder.glob("archive/*/*.pt") if not path.is_symlink()] == [
+            "checkpoint_step_00000003.pt"
+        ]
+        assert len(list((folder / "archive").iterdir())) == 2  # and what is not ours stays
+        assert notes.read_text() == "mine"
+
+    def test_a_link_in_the_archive_leads_to_nothing_that_is_deleted(
+        self, checkpoints, series, folder, tmp_path
+    ) -> None:
+        series.save(1)
+        elsewhere = tmp_path / "elsewhere"
+        shutil.copytree(folder, elsewhere)
+        (folder / "archive").mkdir()
+        (folder / "archive" / "20000101T000000Z").symlink_to(elsewhere)
+        assert checkpoints("prune", "--dir", folder, "--archives", 0, "--yes")[0] == 0
+        assert (elsewhere / series.path(1).name).exists()
+
+    def test_archives_and_what_a_training_continues_have_rules_of_their_own(
+        self, checkpoints, series, folder
+    ) -> None:
+        series.save(1)
+        status, _, err = checkpoints("prune", "--dir", folder, "--archives", 0, "--keep", 1)
+        assert status == 2
+        assert "prune one after the other" in err
 
     def test_permanent_ones_and_the_best_stay(self, checkpoints, series, folder) -> None:
         series.save(1, 2, 3, 4, 5, scores={1: 0.5, 2: 0.9, 3: 0.1})

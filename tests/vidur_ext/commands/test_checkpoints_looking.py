@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from vidur_ext.run_folder import RunFolder
+
 
 class TestList:
     def test_it_is_a_table_of_80_columns_with_marks(self, checkpoints, series, folder) -> None:
@@ -47,6 +49,20 @@ class TestList:
         assert two["size_bytes"] == series.path(2).stat().st_size
         assert 3600 <= two["age_s"] < 7200
         assert Path(two["path"]) == series.path(2)
+
+    def test_without_a_folder_they_are_those_of_the_newest_run(
+        self, checkpoints, series, folder, tmp_path
+    ) -> None:
+        run = RunFolder.at(tmp_path / "outputs" / "a_scenario" / "runs" / "run_1")
+        config = {"checkpointing": {"checkpoint_dir": "./checkpoints", "max_checkpoints": 1}}
+        run.config.write_text(json.dumps(config), encoding="utf-8")
+        run.log.touch()
+        series.save(7, 8, facts={"run_id": run.identify()})
+        document = json.loads(checkpoints("list", "--json")[1])
+        assert document["folder"] == "checkpoints"
+        assert [row["ppo_step"] for row in document["checkpoints"]] == [7, 8]
+        assert checkpoints("prune", "--yes")[0] == 0  # keeps what the run's config keeps
+        assert series.steps() == [8]
 
     def test_archives_are_listed_with_all(self, checkpoints, series, folder) -> None:
         series.save(7)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,7 @@ def run(make_config, tmp_path):
     config = make_config(evaluation=SMALL)
     folder = RunFolder.at(tmp_path / "outputs" / "some_runs" / "run_1")
     folder.config.write_text(dump_config(config), encoding="utf-8")
+    folder.log.touch()
     schema = observation_schema(config.observation)
     policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
     policy.initialize(0)
@@ -105,6 +109,29 @@ def test_a_run_without_a_policy_is_named(run):
     run.policy.unlink()
     with pytest.raises(UserError, match=r"run_1: holds no policy\.pt"):
         compare("--run", run.path)
+
+
+def test_the_newest_run_of_any_config_that_has_a_policy_is_taken(run, tmp_path, monkeypatch):
+    scenario = tmp_path / "outputs" / "a_scenario" / "runs" / "run_0"
+    shutil.copytree(run.path, scenario)
+    os.utime(scenario / "ppo_training.log", (4e9, 4e9))
+    unfinished = RunFolder(tmp_path / "outputs" / "some_runs" / "run_2")
+    shutil.copytree(run.path, unfinished.path)
+    unfinished.policy.unlink()
+    os.utime(unfinished.log, (5e9, 5e9))
+    monkeypatch.chdir(tmp_path)
+    settings = ("--set", "evaluation.vidur_workloads=0", "--set", "monitoring.log_level=info")
+    compare(*settings, "--output-dir", tmp_path / "report", "--quiet")
+    log = (tmp_path / "report" / "comparison.log").read_text(encoding="utf-8")
+    assert f"the policies: {Path('outputs/a_scenario/runs/run_0/policy.pt')}" in log
+    assert re.search(r"compared 1/3, about 0:\d\d:\d\d left: \w+, mean E2E", log)
+    assert re.search(r"compared 3/3, about 0:00:00 left: ", log)
+
+
+def test_without_a_policy_anywhere_that_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="there is no training to look at"):
+        compare()
 
 
 def test_run_and_policy_exclude_each_other(run):

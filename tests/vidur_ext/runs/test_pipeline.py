@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from vidur_ext.config.training_config import TrainingConfig, uneven_interval
 from vidur_ext.evaluation.judging import judge, origin_of, policies_of
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.pipeline import run_pipeline
@@ -218,8 +219,34 @@ def test_the_log_gives_the_mean_that_the_report_gives(job):
         monitoring={"log_level": "info"},
     )
     log = (folder / "ppo_training.log").read_text(encoding="utf-8")
-    told = dict(re.findall(r"compared \d/4: (\w+), mean E2E (\S+) s", log))
+    told = dict(re.findall(r"compared \d/4, about \S+ left: (\w+), mean E2E (\S+) s", log))
     reported = {
         one["name"]: one["pooled"]["e2e_mean_s"] for one in comparison(folder)["schedulers"]
     }
     assert told == {name: f"{mean:.2f}" for name, mean in reported.items()}
+
+
+@pytest.mark.parametrize(
+    ("interval", "envs", "said"),
+    [(64, 1, False), (50, 1, True), (16, 2, False), (24, 2, True)],
+)
+def test_an_interval_that_is_no_multiple_of_a_rollout_gets_a_warning(
+    make_config, interval, envs, said
+):
+    config = make_config(
+        checkpointing={"checkpoint_interval": interval},
+        parallel_training={"num_envs": envs},
+    )
+    uneven = uneven_interval(config)
+    assert (uneven is not None) == said
+    if uneven is not None:
+        steps = 32 // envs
+        assert f"checkpoint_interval={interval} is no multiple of the {steps} steps" in uneven
+        assert f"choose {interval // steps * steps} or " in uneven
+
+
+def test_the_default_interval_is_whole_rollouts_and_the_log_warns_of_another(job):
+    assert uneven_interval(TrainingConfig()) is None
+    folder = job(checkpointing={"checkpoint_interval": 50}, evaluation={"enabled": False})
+    log = (folder / "ppo_training.log").read_text(encoding="utf-8")
+    assert "checkpoint_interval=50 is no multiple of the 32 steps of a rollout" in log

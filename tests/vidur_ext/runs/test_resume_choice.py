@@ -221,7 +221,7 @@ def test_the_block_names_what_an_operator_asks_for(tmp_path):
         "run folder   outputs/run_1",
         f"ppo_config.clip_ratio: {CLIP_RATIO} in the checkpoint, 0.5 now (counts from here on",
         "training.seed: 0 in the checkpoint, 3 now (cannot be changed",
-        "1 changed that do not concern learning",
+        "1 other setting has changed, of no concern to learning",
         "kept.key: as it was",
         "training     unfinished",
     ):

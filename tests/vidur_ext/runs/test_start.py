@@ -14,6 +14,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RUN_ID, RunFolder
 from vidur_ext.runs.resume_choice import Wishes
+from vidur_ext.runs.resumed_config import CommandLine
 from vidur_ext.runs.start import Start, begins_with_actor, decide
 
 MODEL = Path("model.pt")
@@ -68,6 +69,28 @@ def test_a_resumed_training_goes_on_in_its_own_folder_or_the_named_one(saved, ma
     assert named is not None
     assert named.run_dir == Path("there")
     assert not begins_with_actor(own)
+
+
+@pytest.mark.parametrize(("on_incompatible", "answers"), [("abort", ["1", "2"]), ("fresh", ["1"])])
+def test_what_would_fail_is_not_offered(saved, make_config, on_incompatible, answers):
+    """The other answers keep their numbers. With "fresh" to resume means to begin anew."""
+    changes = ("training.seed=9", f"checkpointing.on_incompatible={on_incompatible}")
+    config = make_config(training={"seed": 9}, checkpointing={"on_incompatible": on_incompatible})
+    left = list(answers)
+    questions = []
+
+    def ask(question: str) -> str:
+        questions.append(question)
+        return left.pop(0)
+
+    start = decide(config, Wishes(), None, ask, CommandLine(overrides=changes))
+    assert start is not None
+    assert not left
+    assert "training.seed: 0 in the checkpoint, 9 now (cannot be changed" in questions[0]
+    offered = on_incompatible == "fresh"
+    assert ("1) resume" in questions[0]) == offered
+    assert ("cannot be resumed with this config" in questions[0]) == (not offered)
+    assert start.load_checkpoint == ("latest" if offered else None)
 
 
 def test_quitting_starts_nothing(saved, make_config):

@@ -144,6 +144,28 @@ def test_wandb_is_off_by_default(open_with, folder):
     assert not (folder.path / "wandb").exists()
 
 
+@pytest.mark.shows("monitoring.wandb_name", "monitoring.wandb_group", "monitoring.wandb_tags")
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("wandb_name", "by name"), ("wandb_group", "seeds of a night"), ("wandb_tags", ("bursty",))],
+)
+def test_wandb_run_is_named_grouped_and_tagged(open_with, folder, key, value):
+    saved_by(open_with, tensorboard=False, wandb="offline", **{key: value})
+    wandb.teardown()
+    (file,) = folder.path.rglob("*.wandb")
+    said = value if isinstance(value, str) else value[0]
+    assert said.encode() in file.read_bytes()
+
+
+@pytest.mark.shows("monitoring.wandb_id")
+def test_wandb_id_is_the_runs_that_is_begun_or_continued(open_with, folder):
+    keys = {"tensorboard": False, "csv": False, "wandb": "offline", "wandb_id": "night_7"}
+    assert saved_by(open_with, **keys)["wandb_run"] == "night_7"
+    wandb.teardown()
+    (file,) = folder.path.rglob("run-night_7.wandb")
+    assert b"RewardMean" in file.read_bytes()
+
+
 @pytest.mark.shows("monitoring.wandb_project")
 def test_wandb_project_is_what_the_run_belongs_to(open_with, folder):
     saved_by(open_with, tensorboard=False, wandb="offline", wandb_project="night shift")

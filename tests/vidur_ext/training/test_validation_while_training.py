@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.policy.routing_policy import load_policy
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.evaluation.runner import runs_on_engine
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.training.validation import Validation
+from vidur_ext.vidur.engine_inputs import engine_cluster
+from vidur_ext.workload.run_workloads import validation_table
 
 VALIDATED = {"validation_freq": 2, "validation_seeds": 1, "max_checkpoints": None}
 
@@ -51,6 +55,31 @@ def test_every_validation_is_saved_with_its_score(make_config, train):
     assert objective == pytest.approx([e + weight * t for e, t in zip(e2e, ttft, strict=True)])
     assert [-score for score in scores(trained).values()] == objective
     assert all(score < 0 for score in scores(trained).values())
+
+
+def test_the_best_heuristic_is_drawn_beside_the_policy(make_config, train, validation):
+    config = make_config(checkpointing=VALIDATED, monitoring={"log_level": "info"})
+    trained = train(config)
+    rows = [row for row in trained.rows if row["Validation/Objective"]]
+    [level] = {row["Validation/BestHeuristic"] for row in rows}
+    name, score = validation().best_heuristic()
+    weight = config.lookahead.ttft_weight
+    best = score.objective_s(weight)
+    assert float(level) == pytest.approx(best)
+    assert f"to beat on the validation workloads: {name}, objective {best:.3f} s" in trained.log
+    cluster, workloads = engine_cluster(config), {0: validation_table(config, 0)}
+    for other in ("always_first", "least_outstanding", name):
+        [run] = runs_on_engine(config, cluster, other, None, workloads)
+        e2e, ttft = (
+            np.mean(times - run.table.arrived_at)
+            for times in (run.completed_at, run.prefill_completed_at)
+        )
+        assert e2e + weight * ttft >= best * (1 - 1e-9)
+        assert other != name or e2e + weight * ttft == pytest.approx(best)
+
+
+def test_on_vidur_no_heuristic_is_waited_for(validation):
+    assert validation(simulation={"engine": "vidur"}).best_heuristic() is None
 
 
 def test_a_validation_stands_where_its_update_stands(make_config, train):

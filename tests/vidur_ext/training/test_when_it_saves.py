@@ -87,6 +87,24 @@ def test_the_start_can_be_resumed_exactly(make_config, train):
     assert train(other, "again").has_weights_of(straight)
 
 
+@pytest.mark.shows("checkpointing.checkpoint_every_episodes")
+def test_every_episodes_saves_between_two_episodes(make_config, train):
+    training = {"episode_requests": 40}
+    straight = train(
+        make_config(training=training, checkpointing={"checkpoint_every_episodes": 2}), "straight"
+    )
+    assert straight.steps == [80, 160, 240]
+    assert straight.reasons == ["episode", "episode", "end"]
+    config = make_config(
+        training=training,
+        checkpointing={
+            "checkpoint_dir": str(straight.run.parent / "resumed"),
+            "resume_from_checkpoint": str(straight.infos[0].path),
+        },
+    )
+    assert train(config, "resumed").has_weights_of(straight)
+
+
 @pytest.mark.shows("checkpointing.checkpoint_interval_s")
 def test_interval_s_saves_by_the_clock(make_config, train):
     config = make_config(

@@ -34,7 +34,9 @@ def other_than_default(field: FieldInfo) -> Any:
         return default + 1
     if isinstance(default, float):
         return default * 0.9 or 0.25
-    return STAGES if default == () else "moved"
+    if default == ():
+        return ("moved",) if typing.get_args(field.annotation)[0] is str else STAGES
+    return "moved"
 
 
 def everything_changed() -> RouterConfig:

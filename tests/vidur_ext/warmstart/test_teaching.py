@@ -15,6 +15,8 @@ from ppo_scheduler.policy.routing_policy import load_policy, read_policy_state
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.run_folder import RunFolder
+from vidur_ext.warmstart.behaviour_cloning import EpochReport
+from vidur_ext.warmstart.cost_learning import RoundReport
 from vidur_ext.warmstart.demonstrations import Demonstrations
 from vidur_ext.warmstart.sets import staged_set, write_set
 from vidur_ext.warmstart.taught_policy import TaughtPolicy
@@ -149,3 +151,24 @@ def test_a_warm_start_that_was_ended_begins_again_and_comes_to_the_same_bits(
     again, _ = taught(config, "ended")
     assert same_policy(straight, again)
     assert again.warm_start.read_bytes() == straight.warm_start.read_bytes()
+
+
+@pytest.mark.parametrize(("regret", "poor"), [(0.5, False), (0.51, True)])
+def test_a_policy_that_is_little_better_than_chance_is_pointed_out(regret, poor):
+    doubt = RoundReport(0, 100, regret, regret_at_random=1.0, agreement=0.26).doubt()
+    assert (doubt is not None) == poor
+    assert not poor or "51% of what random ones do" in doubt
+
+
+@pytest.mark.parametrize(("share", "poor"), [(0.5, False), (0.26, True)])
+def test_a_clone_that_does_not_agree_is_pointed_out(share, poor):
+    doubt = EpochReport(0, 1.0, 1.0, {"least_kv": 0.9, "vllm_dp": share}).doubt()
+    assert (doubt is not None) == poor
+    assert not poor or "it chooses as vllm_dp in less than 50%" in doubt
+
+
+def test_the_log_warns_of_a_poor_warm_start(make_config, taught, caplog):
+    few = {**IMITATION, "demo_requests": 128, "epochs": 1}
+    _, policy = taught(make_config(warmstart=few, cluster={"num_replicas": 8}), "few")
+    assert policy.report.doubt() is not None
+    assert f"warm start: {policy.report.doubt()}" in caplog.messages
