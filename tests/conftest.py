@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 from itertools import chain
 
 import pytest
 
 LIMIT_S = 5.0
 """No test of the default run should take longer on an idle machine, nor what it sets up."""
+
+
+def pytest_configure() -> None:
+    """Hear signals: a shell that runs the tests in the background, or ``nohup``, makes them, and
+    all below, ignore Ctrl-C or the end of the terminal."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, usual)
 
 
 def pytest_terminal_summary(terminalreporter, config) -> None:

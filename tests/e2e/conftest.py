@@ -56,11 +56,6 @@ SMALL: dict[str, dict[str, object]] = {
 }
 
 
-def _hear_ctrl_c() -> None:
-    """A shell that runs the tests in the background makes them, and all below, ignore Ctrl-C."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Place:
     """A working folder with a config, and what trainings leave in it.
 
@@ -145,7 +140,6 @@ class Place:
             encoding="utf-8",
             timeout=60,
             dimensions=(50, 200),
-            preexec_fn=_hear_ctrl_c,
         )
 
     @property
