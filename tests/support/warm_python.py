@@ -39,7 +39,8 @@ class WarmPython:
     def close(self) -> None:
         """End the server; fail if it did not end well."""
         self._socket.close()
-        assert self._server.wait(timeout=60) == 0
+        status = self._server.wait(timeout=60)
+        assert status == 0, f"the warm server ended with status {status}"
 
     def popen(self, arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
         """Start a program with the options of ``subprocess.Popen`` but those about its start."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -172,7 +173,7 @@ def test_changed_sources_are_compiled_anew_and_others_are_not(package):
     def run() -> list[int]:
         done = subprocess.run(
             [sys.executable, "-c", RUN],
-            cwd=package.root,
+            env={**os.environ, "PYTHONPATH": str(package.root)},
             check=False,
             capture_output=True,
             text=True,
