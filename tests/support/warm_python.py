@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,10 @@ class WarmPython:
         theirs.close()
 
     def close(self) -> None:
-        """End the server. That it served well has been seen at every start."""
+        """End the server, and warn if it did not end well; a start fails if it is gone."""
         self._socket.close()
-        self._server.wait(timeout=60)
+        if status := self._server.wait(timeout=60):
+            warnings.warn(f"the warm server ended with status {status}", stacklevel=2)
 
     def popen(self, arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
         """Start a program with the options of ``subprocess.Popen`` but those about its start."""
