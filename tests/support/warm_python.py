@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,10 @@ class WarmPython:
         theirs.close()
 
     def close(self) -> None:
-        """End the server, and warn if it did not end well; a start fails if it is gone."""
+        """End the server; it must still be there, and end well."""
         self._socket.close()
-        if status := self._server.wait(timeout=60):
-            warnings.warn(f"the warm server ended with status {status}", stacklevel=2)
+        status = self._server.wait(timeout=60)
+        assert status == 0, f"the warm server ended with status {status}"
 
     def popen(self, arguments: Sequence[str], **options: Any) -> subprocess.Popen[str]:
         """Start a program with the options of ``subprocess.Popen`` but those about its start."""

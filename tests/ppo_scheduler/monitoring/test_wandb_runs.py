@@ -126,9 +126,11 @@ def test_an_address_that_nobody_answers_at_is_found_before_a_training_begins(mon
 
 
 def test_a_service_that_was_killed_refuses_records_and_ends_nothing(tmp_path):
+    wandb.teardown()  # the service of an earlier test
+    before = children_of(os.getpid())
     sink = open_sink(tmp_path)
-    for child in children_of(os.getpid()):
-        os.kill(child, signal.SIGKILL)
+    [service] = children_of(os.getpid()) - before
+    os.kill(service, signal.SIGKILL)
     lost: list[str] = []
     while not lost:  # what was sent before it was missed is gone
         try:
@@ -140,6 +142,6 @@ def test_a_service_that_was_killed_refuses_records_and_ends_nothing(tmp_path):
         wandb.teardown()
 
 
-def children_of(pid: int) -> list[int]:
+def children_of(pid: int) -> set[int]:
     text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return [int(word) for word in text.split()]
+    return {int(word) for word in text.split()}
