@@ -1,244 +1,250 @@
-"""Fit the roofline's constants to measured profiles, and measure its error.
+"""Make the tables of measured kernels that the predictor ships, and say how well they interpolate.
 
-``python benchmarks/fit_predictor.py --profiles DIR`` prints both. The constants in use are
-those committed in ``devices.py``; this module reproduces them.
+The measurements are AIConfigurator's (NVIDIA, Apache-2.0): its wheel is downloaded without
+anything that it depends on, and only read. ``--write`` replaces the files in
+``vidur_ext/execution_time/measured``; without it nothing is changed. The error of interpolation is
+that at sizes which are left out of the grid: every second one of each dimension.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, fields, replace
-from functools import partial
+import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from kernel_profiles import (
-    GEMM_OPERATORS,
-    STREAM_OPERATORS,
-    Floats,
-    Profile,
-    read_profiles,
-    write_profiles,
-)
-from scipy.optimize import least_squares  # type: ignore[import-untyped]
+from harness import Figures, run_benchmark_with_options
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.execution_time.constants import (
-    AttentionConstants,
-    DataSheet,
-    DeviceConstants,
-    GemmConstants,
-    StreamConstants,
-)
-from vidur_ext.execution_time.devices import DATA_SHEETS, device_constants
-from vidur_ext.execution_time.roofline import RooflineModel
+from vidur_ext.execution_time import kernels
+from vidur_ext.execution_time.kernels import BYTES, DataSheet, Floats, Grid
 
-Constants = TypeVar("Constants", GemmConstants, StreamConstants, AttentionConstants)
-Pairs = list[tuple[Floats, Floats]]
-_ROBUST_SCALE = 0.1  # relative errors above 10 % count linearly, not squared
+WHEEL = "aiconfigurator-core==0.12.0"
+MEASURED = Path(__file__).parents[1] / "vidur_ext" / "execution_time" / "measured"
+_DATA = "aiconfigurator_core/systems/data"
 
 
-def gemm_pairs(profiles: Sequence[Profile], device: DeviceConstants) -> Pairs:
-    """Return (predicted, measured) times of the matrix products."""
-    return [
-        _operator_pair(profile, device, name, degree)
-        for profile in profiles
-        for degree in profile.degrees()
-        for name in GEMM_OPERATORS
-    ]
+@dataclass(frozen=True)
+class Source:
+    """Where the measurements of a device lie in the wheel, and the data sheet they are judged by.
+
+    ``gemm`` and ``collectives`` are versions of vLLM.
+    """
+
+    folder: str
+    gemm: str
+    collectives: str | None
+    sheet: DataSheet
 
 
-def stream_pairs(profiles: Sequence[Profile], device: DeviceConstants, kernel: str) -> Pairs:
-    """Return (predicted, measured) times of one kind of element-wise kernel."""
-    return [
-        _operator_pair(profile, device, name, degree)
-        for profile in profiles
-        for degree in profile.degrees()
-        for name, its_kernel in STREAM_OPERATORS.items()
-        if its_kernel == kernel
-    ]
+def _sheet(bf16: float, fp8: float | None, memory_gb_s: float) -> DataSheet:
+    rates = (("bf16", bf16),) if fp8 is None else (("bf16", bf16), ("fp8", fp8))
+    return DataSheet(rates, memory_gb_s)
 
 
-def attention_pairs(profiles: Sequence[Profile], device: DeviceConstants, kind: str) -> Pairs:
-    """Return (predicted, measured) times of attention, ``decode`` or ``prefill``."""
-    pairs = []
-    for profile in profiles:
-        if profile.attention is None:
+SOURCES = {
+    "a100": Source("a100_sxm", "0.14.0", "0.14.0", _sheet(312.0, None, 2039.0)),
+    "h100": Source("h100_sxm", "0.24.0", "0.24.0", _sheet(989.4, 1978.9, 3350.0)),
+    "h200": Source("h200_sxm", "0.24.0", "0.24.0", _sheet(989.4, 1978.9, 4800.0)),
+    "b200": Source("b200_sxm", "0.24.0", "0.24.0", _sheet(2250.0, 4500.0, 7700.0)),
+    "l40s": Source("l40s", "0.24.0", "0.22.0", _sheet(362.05, 733.0, 864.0)),
+    "rtx_pro_6000": Source(
+        "rtx_pro_6000_server", "0.24.0", "0.24.0", _sheet(467.8, 935.6, 1792.0)
+    ),
+}
+"""Data sheets as AIConfigurator's ``systems/*.yaml`` state them, dense."""
+
+_NAMES = {"bf16": "bfloat16", "fp8": "fp8"}
+_M = (1, 2, 4, 8, 16, 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 384, 512, 768, 1024, 1280)
+_M_LARGE = (1536, 1792, 2048, 2560, 3072, 3584, 4096, 8192, 16384, 32768)
+_SMALLEST_SIDE = 64
+_GROUPS = (1, 2, 4, 8)
+_KV_HEADS = (1, 2, 4, 8)
+_Q_HEADS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--wheel``, ``--devices`` and ``--write``."""
+    parser.add_argument("--wheel", type=Path, help=f"a wheel of {WHEEL} that is there already")
+    parser.add_argument("--devices", default=",".join(SOURCES), help="names with commas between")
+    parser.add_argument("--write", action="store_true", help=f"replace the files in {MEASURED}")
+
+
+def measure(arguments: argparse.Namespace) -> Figures:
+    """Make the tables; return their errors [%] at sizes that were left out."""
+    figures: Figures = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if arguments.quick:
+            return _errors("made_up", _made_up(SOURCES["h100"].sheet))
+        wheel = arguments.wheel or _download(Path(folder))
+        for name in arguments.devices.split(","):
+            tables = read_tables(wheel, SOURCES[name], Path(folder))
+            figures.update(_errors(name, tables))
+            if arguments.write:
+                MEASURED.mkdir(exist_ok=True)
+                np.savez_compressed(MEASURED / f"{name}.npz", **_as_stored(tables))
+                figures[f"{name}_kilobytes"] = (MEASURED / f"{name}.npz").stat().st_size / 1e3
+    return figures
+
+
+def _download(folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), WHEEL]
+    if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise UserError(f"pip could not download {WHEEL}; name a copy of it with --wheel")
+    [wheel] = folder.glob("*.whl")
+    return wheel
+
+
+def read_tables(wheel: Path, source: Source, folder: Path) -> dict[str, Any]:
+    """Return the grids of a device, by their names in the file, from a wheel's tables."""
+    sheet = source.sheet
+
+    def table(kind: str, version: str, name: str) -> Any:
+        return _table(wheel, folder, f"{_DATA}/{source.folder}/{kind}/vllm/{version}/{name}")
+
+    tables: dict[str, Any] = {"memory_gb_s": sheet.memory_gb_s}
+    products = table("gemm", source.gemm, "gemm_perf.parquet")
+    for weights, _ in sheet.tflops:
+        tables[f"tflops_{weights}"] = sheet.rate(weights)
+        rows = products[products["gemm_dtype"] == _NAMES[weights]]
+        grid = _gemm_grid(rows, sheet, weights)
+        _add(tables, f"gemm_{weights}", grid, ("k", "n", "m"))
+    decode = _attention_rows(table("attention", source.gemm, "generation_attention_perf.parquet"))
+    _add(tables, "decode", _decode_grid(decode, sheet), ("group", "kv_heads", "batch", "kv"))
+    prefill = _attention_rows(table("attention", source.gemm, "context_attention_perf.parquet"))
+    _add(tables, "prefill", _prefill_grid(prefill, sheet), ("q_heads", "chunk"))
+    if source.collectives is not None:
+        rows = table("comm", source.collectives, "custom_allreduce_perf.parquet")
+        rows = rows[rows["backend"] == "vllm_graph"]
+        grid = _pivot(rows, ("num_gpus", "message_size"))
+        _add(tables, "all_reduce", grid, ("devices", "numbers"))
+    return tables
+
+
+def _table(wheel: Path, folder: Path, member: str) -> Any:
+    import pandas as pd  # with pyarrow, which nothing else here needs
+
+    with zipfile.ZipFile(wheel) as archive:
+        return pd.read_parquet(archive.extract(member, folder))
+
+
+def _attention_rows(rows: Any) -> Any:
+    rows = rows[(rows["head_dim"] == kernels.HEAD_DIM) & (rows["kv_cache_dtype"] == "bfloat16")]
+    return rows[rows["window_size"] == 0] if "window_size" in rows else rows
+
+
+def _pivot(rows: Any, axes: tuple[str, ...]) -> Grid:
+    """Return median latencies [ms] over the grid of all sizes; NaN where there is none."""
+    medians = rows.groupby(list(axes))["latency"].median()
+    levels = [np.array(sorted(rows[axis].unique()), dtype=float) for axis in axes]
+    values = np.full([len(level) for level in levels], np.nan)
+    for place, latency in medians.items():
+        at = tuple(int(np.searchsorted(level, x)) for level, x in zip(levels, place, strict=True))
+        values[at] = latency
+    return Grid(tuple(levels), values)
+
+
+def _gemm_grid(rows: Any, sheet: DataSheet, weights: str) -> Grid:
+    rows = rows[rows["m"].isin((*_M, *_M_LARGE))]
+    rows = rows[(rows["n"] >= _SMALLEST_SIDE) & (rows["k"] >= _SMALLEST_SIDE)]
+    grid = _pivot(rows, ("k", "n", "m"))
+    k, n, m = np.meshgrid(*grid.axes, indexing="ij")
+    return _ratios(grid, kernels.gemm_bound_ms(sheet, weights, m, n, k))
+
+
+def _decode_grid(rows: Any, sheet: DataSheet) -> Grid:
+    rows = rows.assign(
+        group=rows["num_heads"] / rows["num_key_value_heads"],
+        # The request's new token is among those that it attends to.
+        kv=rows["step"] + 1,
+    )
+    rows = rows[rows["group"].isin(_GROUPS) & rows["num_key_value_heads"].isin(_KV_HEADS)]
+    grid = _pivot(rows, ("group", "num_key_value_heads", "batch_size", "kv"))
+    _, heads, batch, kv = np.meshgrid(*grid.axes, indexing="ij")
+    return _ratios(grid, kernels.decode_bound_ms(sheet, heads, batch, kv))
+
+
+def _prefill_grid(rows: Any, sheet: DataSheet) -> Grid:
+    """One prompt; the query heads decide, so all numbers of KV heads up to 8 are one point."""
+    rows = rows[(rows["batch_size"] == 1) & rows["num_heads"].isin(_Q_HEADS)]
+    rows = rows[rows["num_key_value_heads"] <= max(_KV_HEADS)]
+    grid = _pivot(rows, ("num_heads", "isl"))
+    heads, chunk = np.meshgrid(*grid.axes, indexing="ij")
+    return _ratios(grid, kernels.prefill_bound_ms(sheet, heads, chunk))
+
+
+def _ratios(times: Grid, bound: Floats) -> Grid:
+    """Take the logarithm of times over bounds; a gap is as its neighbour of the next less size."""
+    values = np.log(times.log_ratio / bound)
+    for axis in reversed(range(values.ndim)):
+        along = np.moveaxis(values, axis, 0)
+        for before, after in zip(along, along[1:], strict=False):
+            np.copyto(after, before, where=np.isnan(after))
+    assert not np.isnan(values).any(), "nothing was measured at the smallest sizes"
+    return Grid(times.axes, values)
+
+
+def _add(tables: dict[str, Any], key: str, grid: Grid, axes: tuple[str, ...]) -> None:
+    tables[key] = grid.log_ratio
+    tables.update({f"{key}_{axis}": values for axis, values in zip(axes, grid.axes, strict=True)})
+
+
+def _as_stored(tables: dict[str, Any]) -> dict[str, Any]:
+    """Two bytes hold a logarithm to a thousandth; sizes and times keep four."""
+    ratios = {key for key in tables if key in ("decode", "prefill", *map(_gemm, BYTES))}
+    return {
+        key: np.asarray(values, dtype=np.float16 if key in ratios else np.float32)
+        for key, values in tables.items()
+    }
+
+
+def _gemm(weights: str) -> str:
+    return f"gemm_{weights}"
+
+
+def _made_up(sheet: DataSheet) -> dict[str, Any]:
+    """Tables of a device that is half as fast as its data sheet everywhere: no file needed."""
+    axes = tuple(2.0 ** np.arange(6, 15) for _ in range(3))
+    tables: dict[str, Any] = {}
+    _add(tables, "gemm_bf16", Grid(axes, np.full((9, 9, 9), np.log(2.0))), ("k", "n", "m"))
+    return tables
+
+
+def _errors(name: str, tables: dict[str, Any]) -> Figures:
+    """Return median and 90th percentile of |error| [%] at sizes left out of each grid."""
+    axes = {
+        **{f"gemm_{weights}": ("k", "n", "m") for weights in BYTES},
+        "decode": ("group", "kv_heads", "batch", "kv"),
+        "prefill": ("q_heads", "chunk"),
+    }
+    figures: Figures = {}
+    for key, names in axes.items():
+        if key in tables:
+            grid = Grid(tuple(tables[f"{key}_{axis}"] for axis in names), tables[key])
+            errors = 100.0 * np.abs(np.expm1(_left_out(grid)))
+            figures[f"{name}_{key}_median_error_percent"] = float(np.median(errors))
+            figures[f"{name}_{key}_p90_error_percent"] = float(np.percentile(errors, 90))
+    return figures
+
+
+def _left_out(grid: Grid) -> Floats:
+    """Return predicted less true logarithms at every second inner size of each axis in turn."""
+    errors = []
+    for axis, sizes in enumerate(grid.axes):
+        values, logs = np.moveaxis(grid.log_ratio, axis, -1), np.log(sizes)
+        if len(sizes) < 5:
             continue
-        for degree in sorted(profile.attention["num_tensor_parallel_workers"].unique()):
-            model = RooflineModel(profile.shape, device, int(degree), 1)
-            first, kv, measured = profile.attention_rows(kind, int(degree))
-            decode = kind == "decode"
-            predicted = model.attn_decode(first, kv) if decode else model.attn_prefill(kv, first)
-            pairs.append((predicted, measured))
-    return pairs
-
-
-def cache_save_pairs(profiles: Sequence[Profile], device: DeviceConstants) -> Pairs:
-    """Return (predicted, measured) times of the KV cache write."""
-    pairs = []
-    for profile in profiles:
-        if profile.attention is not None:
-            tokens, measured = profile.cache_save_rows()
-            operators = RooflineModel(profile.shape, device, 1, 1).token_operators
-            pairs.append((operators["attn_kv_cache_save"].ms(tokens), measured))
-    return pairs
-
-
-def relative_errors(pairs: Pairs) -> Floats:
-    """Return predicted / measured - 1 over all points."""
-    return np.concatenate([predicted / measured - 1.0 for predicted, measured in pairs])
-
-
-def fit_device(profiles: Sequence[Profile], start: DeviceConstants) -> DeviceConstants:
-    """Return ``start`` with every constant that these profiles determine fitted anew."""
-    sheet = DATA_SHEETS[start.name]
-    device = replace(
-        start,
-        gemm=_fit(
-            start.gemm, lambda c: gemm_pairs(profiles, replace(start, gemm=c)), _gemm_limits(sheet)
-        ),
-    )
-    for kernel in sorted(set(STREAM_OPERATORS.values())):
-        device = _fit_stream(device, kernel, partial(stream_pairs, profiles, kernel=kernel))
-    if any(profile.attention is not None for profile in profiles):
-        device = _fit_stream(device, "kv_cache_save", partial(cache_save_pairs, profiles))
-        attention = _fit(
-            device.attention,
-            lambda c: (
-                attention_pairs(profiles, replace(device, attention=c), "decode")
-                + attention_pairs(profiles, replace(device, attention=c), "prefill")
-            ),
-        )
-        device = replace(device, attention=attention)
-    return device
-
-
-def error_table(profiles: Sequence[Profile], device: DeviceConstants) -> dict[str, Floats]:
-    """Return the relative errors of every kind of operator that the profiles hold."""
-    table = {"gemm": relative_errors(gemm_pairs(profiles, device))}
-    for kernel in sorted(set(STREAM_OPERATORS.values())):
-        table[kernel] = relative_errors(stream_pairs(profiles, device, kernel))
-    if any(profile.attention is not None for profile in profiles):
-        for kind in ("decode", "prefill"):
-            table[f"attention_{kind}"] = relative_errors(attention_pairs(profiles, device, kind))
-        table["kv_cache_save"] = relative_errors(cache_save_pairs(profiles, device))
-    return table
-
-
-def layer_errors(profiles: Sequence[Profile], device: DeviceConstants) -> Floats:
-    """Return the relative errors of a layer's summed token operators (attention apart)."""
-    names = (*GEMM_OPERATORS, *(name for name in STREAM_OPERATORS if name != "emb"))
-    sums = []
-    for profile in profiles:
-        for degree in profile.degrees():
-            pairs = [_operator_pair(profile, device, name, degree) for name in names]
-            sums.append((sum(p for p, _ in pairs), sum(m for _, m in pairs)))
-    return relative_errors([(np.asarray(p), np.asarray(m)) for p, m in sums])
-
-
-def profiled_devices(profiles: Sequence[Profile]) -> dict[str, list[Profile]]:
-    """Group profiles by device; a device that the roofline does not know is an error."""
-    groups: dict[str, list[Profile]] = {}
-    for profile in profiles:
-        if profile.device not in DATA_SHEETS:
-            raise UserError(
-                f"no data sheet of the profiled device {profile.device!r}: add it to "
-                "DATA_SHEETS in vidur_ext/execution_time/devices.py"
-            )
-        groups.setdefault(profile.device, []).append(profile)
-    return groups
-
-
-def _operator_pair(
-    profile: Profile, device: DeviceConstants, name: str, degree: int
-) -> tuple[Floats, Floats]:
-    tokens, measured = profile.operator(name, degree)
-    return RooflineModel(profile.shape, device, degree, 1).operator_ms(name, tokens), measured
-
-
-def _fit_stream(
-    device: DeviceConstants, kernel: str, pairs_of: Callable[[DeviceConstants], Pairs]
-) -> DeviceConstants:
-    start = getattr(device, kernel)
-    fitted = _fit(start, lambda c: pairs_of(replace(device, **{kernel: c})))
-    return replace(device, **{kernel: fitted})
-
-
-def _fit(
-    start: Constants,
-    pairs_of: Callable[[Constants], Pairs],
-    limits: tuple[Sequence[float], Sequence[float]] | None = None,
-) -> Constants:
-    """Least squares of log(predicted / measured), robust, in log parameters (all positive)."""
-    kind: Any = type(start)
-
-    def residuals(log_values: Floats) -> Floats:
-        pairs = pairs_of(kind(*np.exp(log_values).tolist()))
-        return np.concatenate([np.log(predicted / measured) for predicted, measured in pairs])
-
-    bounds = (-np.inf, np.inf) if limits is None else tuple(np.log(limit) for limit in limits)
-    result = least_squares(
-        residuals,
-        np.log(astuple(start)),
-        bounds=bounds,
-        loss="soft_l1",
-        f_scale=_ROBUST_SCALE,
-        diff_step=1e-4,
-    )
-    fitted: Constants = kind(*(float(f"{value:.4g}") for value in np.exp(result.x)))
-    return fitted
-
-
-def _gemm_limits(sheet: DataSheet) -> tuple[Sequence[float], Sequence[float]]:
-    """Rates stay below the data sheet: a profile that rereads weights from L2 suggests more."""
-    low = (0.1 * sheet.tflops, 0.1 * sheet.memory_gb_s, 1e-4, 1e2, 1.05)
-    return low, (sheet.tflops, sheet.memory_gb_s, 0.1, 1e8, 10.0)
-
-
-def _print_constants(start: DeviceConstants, fitted: DeviceConstants) -> None:
-    for field in fields(fitted):
-        value = getattr(fitted, field.name)
-        if value is not getattr(start, field.name):
-            print(f"    {field.name}={value},")
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Fit, print the constants and both errors: of the new constants and of the committed."""
-    parser = argparse.ArgumentParser(description="Fit the roofline's constants to profiles.")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--profiles", type=Path, help="folder of profile CSVs")
-    source.add_argument(
-        "--quick", action="store_true", help="fit what the present constants give: no file needed"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory() as made_up:
-            folder = options.profiles or write_profiles(Path(made_up), device_constants("a100"))
-            for name, profiles in profiled_devices(read_profiles(folder)).items():
-                _print_fit(name, profiles)
-    except UserError as error:
-        parser.error(str(error))
-
-
-def _print_fit(name: str, profiles: Sequence[Profile]) -> None:
-    committed = device_constants(name)
-    fitted = fit_device(profiles, committed)
-    print(f"{name}: {', '.join(profile.model_name for profile in profiles)}")
-    _print_constants(committed, fitted)
-    old = error_table(profiles, committed)
-    print(f"    {'relative error [%]':24}{'points':>8}{'median':>8}{'p90':>8}{'bias':>8}")
-    for operator, errors in error_table(profiles, fitted).items():
-        size = 100.0 * np.abs(errors)
-        print(
-            f"    {operator:24}{len(errors):8d}{np.median(size):8.1f}"
-            f"{np.percentile(size, 90):8.1f}{100.0 * errors.mean():8.1f}"
-            f"   (committed: median {100.0 * np.median(np.abs(old[operator])):.1f})"
-        )
+        kept, out = np.arange(0, len(sizes), 2), np.arange(1, len(sizes) - 1, 2)
+        rows = values.reshape(-1, len(sizes))
+        predicted = np.array([np.interp(logs[out], logs[kept], row[kept]) for row in rows])
+        errors.append((predicted - rows[:, out]).ravel())
+    return np.concatenate(errors)
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark_with_options("tables of measured kernels", add_options, measure)

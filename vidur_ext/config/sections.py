@@ -38,7 +38,9 @@ LAYERS_AND_HEADS: dict[str, tuple[int, int]] = {
 }
 """Layers and query heads of every model, as Vidur declares them: they limit the parallelism."""
 
-DeviceName = Literal["a40", "a100", "h100", "l40"]
+DeviceName = Literal[
+    "a40", "a100", "b200", "h100", "h200", "l40", "l40s", "rtx_4090", "rtx_pro_6000"
+]
 
 NodeName = Literal[
     "a40_pairwise_nvlink",
@@ -46,7 +48,12 @@ NodeName = Literal[
     "a100_dgx",
     "h100_pairwise_nvlink",
     "h100_dgx",
+    "h200_dgx",
+    "b200_dgx",
     "l40_pcie",
+    "l40s_pcie",
+    "rtx_4090_pcie",
+    "rtx_pro_6000_pcie",
 ]
 
 

@@ -1,81 +1,88 @@
-"""Times of single operators on one device, for floats and for arrays alike.
+"""Times [ms] of single operators on one device, from its measured kernels.
 
-Every formula is written once and evaluated by numpy or, ten times faster for one value, by plain
-Python. Times are milliseconds; element size is two bytes (fp16 or bf16).
+Between measured sizes times are interpolated linearly and never fall as sizes grow, where single
+measurements do: a larger batch is never predicted to be faster. Beyond the largest size they go on
+as they grew between the last two.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vidur_ext.execution_time.constants import (
-    AttentionConstants,
-    GemmConstants,
-    StreamConstants,
-)
+from vidur_ext.execution_time import kernels
+from vidur_ext.execution_time.kernels import DataSheet, Floats, Kernels
 
-Values = TypeVar("Values", float, NDArray[np.float64])
+Values = TypeVar("Values", float, Floats)
 
-BYTES = 2
-TILE_ROWS = 128
-BLOCKS_PER_SM = 2
-SERIAL_KV_TOKENS = 512
-PROFILED_HEAD_DIM = 128
+_MOST_KV_HEADS = 8
+"""Measured per request; more of them are as as many more requests."""
+_SMALLEST_SPLIT_TOKENS = 512.0
+"""Below, a prompt does not fill a device: what more context costs is that of such a prompt."""
 
 
-class _Scalar:
-    """The numpy functions used below, for plain floats."""
+@dataclass(frozen=True)
+class Curve:
+    """Times over one size."""
 
-    maximum = staticmethod(max)
-    minimum = staticmethod(min)
-    ceil = staticmethod(math.ceil)
-    floor = staticmethod(math.floor)
+    sizes: Floats
+    ms: Floats
 
-    @staticmethod
-    def where(condition: bool, if_true: float, if_false: float) -> float:
-        return if_true if condition else if_false
+    @classmethod
+    def never_falling(cls, sizes: Floats, ms: Floats) -> Curve:
+        """Return a curve through the points, or above those that fall."""
+        return cls(sizes, np.maximum.accumulate(ms))
+
+    def at(self, size: Values) -> Values:
+        """Return the time at each size, at least that of the smallest."""
+        low, share = _segment(self.sizes, size)
+        return self.ms[low] + share * (self.ms[low + 1] - self.ms[low])
 
 
-def _functions(values: Any) -> Any:
-    return np if isinstance(values, np.ndarray) else _Scalar
+def _segment(axis: Floats, value: Values) -> tuple[Values, Values]:
+    """Return the segment of an axis in which a value lies, and where; beyond the last, above 1."""
+    low = np.clip(np.searchsorted(axis, value, side="right") - 1, 0, len(axis) - 2)
+    return low, np.maximum((value - axis[low]) / (axis[low + 1] - axis[low]), 0.0)
 
 
 @dataclass(frozen=True)
 class Gemm:
-    """Product of ``[tokens, k]`` with ``[k, n]`` weights.
-
-    Roofline (Williams et al., 2009) of compute and memory time, joined by a p-norm: a hard
-    maximum is too optimistic where the two are close.
-    """
+    """Product of ``[tokens, k]`` with weights ``[k, n]`` of type ``weights``."""
 
     k: int
     n: int
-    constants: GemmConstants
+    weights: str
+    measured: Kernels
+    sheet: DataSheet
+    factor: float
+
+    @cached_property
+    def _curve(self) -> Curve:
+        grid = self.measured.gemm[self.weights]
+        tokens = grid.axes[-1]
+        k, n = np.float64(self.k), np.float64(self.n)
+        bound = kernels.gemm_bound_ms(self.sheet, self.weights, tokens, n, k)
+        return Curve.never_falling(tokens, self.factor * bound * grid.along_last(self.k, self.n))
 
     def ms(self, tokens: Values) -> Values:
         """Return the time for each token count."""
-        c = self.constants
-        compute = 2.0 * self.k * (self.n * tokens + c.fill_elements) / (c.tflops * 1e9)
-        memory = BYTES * (self.k * self.n + tokens * (self.k + self.n)) / (c.gb_s * 1e6)
-        return c.launch_ms + (compute**c.knee + memory**c.knee) ** (1.0 / c.knee)
+        return self._curve.at(tokens)
 
 
 @dataclass(frozen=True)
-class Stream:
-    """An element-wise operator that moves ``elements`` numbers per token."""
+class Elementwise:
+    """An operator that moves ``elements`` numbers per token at a share of the memory's rate."""
 
     elements: float
-    constants: StreamConstants
+    launch_ms: float
+    gb_s: float
 
     def ms(self, tokens: Values) -> Values:
         """Return the time for each token count."""
-        c = self.constants
-        return c.launch_ms + tokens * (BYTES * self.elements / (c.gb_s * 1e6))
+        return self.launch_ms + tokens * (2.0 * self.elements / (self.gb_s * 1e6))
 
 
 @dataclass(frozen=True)
@@ -85,59 +92,52 @@ class Attention:
     q_heads: int
     kv_heads: int
     head_dim: int
-    num_sms: int
-    constants: AttentionConstants
+    measured: Kernels
+    sheet: DataSheet
+    factor: float
 
     @property
     def _width(self) -> float:
-        """Head width relative to the profiled one: what a block does per token grows with it."""
-        return self.head_dim / PROFILED_HEAD_DIM
+        """Head width relative to the measured one: traffic and work grow with it."""
+        return self.head_dim / kernels.HEAD_DIM
+
+    @cached_property
+    def _decode(self) -> tuple[Floats, Floats, Floats]:
+        """Requests, KV tokens, and the times of every pair of them."""
+        grid, heads = self.measured.decode, min(self.kv_heads, _MOST_KV_HEADS)
+        group = self.q_heads / self.kv_heads
+        batch, kv = grid.axes[2:]
+        rows = []
+        for requests in batch:
+            bound = kernels.decode_bound_ms(self.sheet, heads * self._width, requests, kv)
+            rows.append(self.factor * bound * grid.along_last(group, heads, requests))
+        times = np.maximum.accumulate(np.maximum.accumulate(np.array(rows), axis=0), axis=1)
+        return batch, kv, times
 
     def decode_ms(self, batch: Values, kv: Values) -> Values:
-        """Return the time to attend from ``batch`` new tokens to ``kv`` cached tokens each.
+        """Return the time to attend from ``batch`` new tokens to ``kv`` cached tokens each."""
+        sizes, contexts, ms = self._decode
+        row, down = _segment(sizes, batch * max(self.kv_heads / _MOST_KV_HEADS, 1.0))
+        column, right = _segment(contexts, kv)
+        above = ms[row, column] + right * (ms[row, column + 1] - ms[row, column])
+        below = ms[row + 1, column] + right * (ms[row + 1, column + 1] - ms[row + 1, column])
+        return above + down * (below - above)
 
-        Memory bound: one thread block reads one KV head of one request. A begun wave of blocks
-        costs at least ``decode_wave_tail`` of a full one; fewer blocks than multiprocessors split
-        the cache among themselves.
-        """
-        c, xp = self.constants, _functions(batch)
-        blocks = batch * self.kv_heads / self.num_sms
-        full = xp.floor(blocks)
-        rest = blocks - full
-        tail = xp.where(rest > 0.0, xp.maximum(rest, c.decode_wave_tail), 0.0)
-        waves = xp.where(blocks <= 1.0, blocks, full + tail)
-        wave_bytes = 2 * BYTES * self.head_dim * self.num_sms * kv
-        per_token = c.decode_block_ms_per_token * self._width
-        block_ms = c.decode_block_ms + per_token * xp.minimum(kv, SERIAL_KV_TOKENS)
-        return xp.maximum(block_ms, c.decode_launch_ms + waves * wave_bytes / (c.decode_gb_s * 1e6))
+    @cached_property
+    def _prompt(self) -> Curve:
+        """Whole prompts, by their tokens."""
+        grid = self.measured.prefill
+        tokens = grid.axes[-1]
+        bound = kernels.prefill_bound_ms(self.sheet, self.q_heads * self._width, tokens)
+        return Curve.never_falling(tokens, self.factor * bound * grid.along_last(self.q_heads))
 
     def prefill_ms(self, kv: Values, chunk: Values) -> Values:
         """Return the time to attend from a chunk of a prompt to itself and ``kv`` cached tokens.
 
-        Compute bound: blocks of 128 query rows (the query heads of a KV head share a block) run
-        two to a multiprocessor, in waves. Causality spares half the chunk, but the longest block
-        holds up its wave: chunk * (1/2 + 1/(2 waves)) columns. Where the blocks do not fill the
-        device, the kernel splits the cache and merges partial results.
+        Only whole prompts were measured. What is cached costs as much per pair of tokens as a
+        prompt with as many pairs.
         """
-        c, xp = self.constants, _functions(chunk)
-        blocks = xp.ceil(chunk * (self.q_heads / self.kv_heads) / TILE_ROWS) * self.kv_heads
-        waves = xp.ceil(blocks / (BLOCKS_PER_SM * self.num_sms))
-        columns = waves * kv + chunk * (0.5 * waves + 0.5)
-        wave_flops = 4.0 * TILE_ROWS * self.head_dim * BLOCKS_PER_SM * self.num_sms
-        in_waves = c.prefill_launch_ms + columns * wave_flops / (c.prefill_tflops * 1e9)
-
-        total = kv + chunk
-        per_token = c.prefill_block_ms_per_token * self._width
-        one_block = c.prefill_launch_ms + per_token * total
-        rows = chunk * self.q_heads * self.head_dim
-        split = (
-            c.prefill_merge_ms
-            + 8.0 * rows / (c.prefill_merge_gb_s * 1e6)  # fp32 partial results out and in
-            + 4.0 * rows * (kv + 0.5 * chunk) / (c.prefill_split_tflops * 1e9)
-        )
-        least = c.prefill_launch_ms + per_token * SERIAL_KV_TOKENS
-        # The profiled kernel splits even where that is slower; taking the faster of both keeps
-        # the model monotone in the chunk size.
-        split = xp.minimum(xp.maximum(split, least), xp.maximum(in_waves, one_block))
-        few_blocks = xp.where(total <= SERIAL_KV_TOKENS, one_block, split)
-        return xp.where(blocks <= self.num_sms, few_blocks, in_waves)
+        pairs = chunk * (kv + 0.5 * chunk)
+        like = np.maximum(np.sqrt(2.0 * pairs), _SMALLEST_SPLIT_TOKENS)
+        per_pair = self._prompt.at(like) / (0.5 * like * like)
+        return self._prompt.at(chunk) + chunk * kv * per_pair

@@ -1,4 +1,4 @@
-"""The analytic execution-time model: operators of a transformer, and one closed-form iteration."""
+"""The execution-time model: operators of a transformer, and the iteration that they make up."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from functools import cached_property
 from math import ceil
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.execution_time.constants import DeviceConstants
-from vidur_ext.execution_time.operators import BYTES, Attention, Gemm, Stream, Values
+from vidur_ext.execution_time.devices import Device
+from vidur_ext.execution_time.kernels import measured_kernels
+from vidur_ext.execution_time.links import Node, measured_all_reduce
+from vidur_ext.execution_time.operators import Attention, Curve, Elementwise, Gemm, Values
 
-DEFAULT_COLLECTIVE_OVERHEAD_MS = 0.02  # Vidur's nccl_cpu_launch_overhead_ms
-DEFAULT_ITERATION_OVERHEAD_MS = 1.0
 DEFAULT_MAX_BATCH_SIZE = 128
 
 
@@ -36,6 +36,23 @@ class ModelShape:
 
 
 @dataclass(frozen=True)
+class _Kind:
+    """A kind of element-wise kernel: its launch, and the share of the memory's rate it reaches."""
+
+    launch_ms: float
+    share: float
+
+
+# Medians of what fits the A100 and H100 profiles that Vidur publishes (Llama-2-7B, Llama-3-8B).
+_NORM = _Kind(0.0023, 0.40)
+_ADD = _Kind(0.00105, 1.0)
+_ACTIVATION = _Kind(0.0018, 0.52)
+_ROPE = _Kind(0.0019, 0.48)
+_EMBEDDING = _Kind(0.0025, 0.17)
+_CACHE_SAVE = _Kind(0.0027, 0.91)
+
+
+@dataclass(frozen=True)
 class RooflineModel:
     """Operator times [ms] of one layer on one device of a replica.
 
@@ -43,23 +60,25 @@ class RooflineModel:
 
     Args:
         model: dimensions of the served model.
-        device: constants of the device and its links.
+        device: the device and the server software on it.
+        node: the links around it.
         tensor_parallel: devices that share a layer; heads, MLP and vocabulary are split.
         num_pipeline_stages: stages that share the layers.
-        collective_overhead_ms: host time per all-reduce.
-        iteration_overhead_ms: host time per iteration: scheduling, launch, sampling.
+        weights: type of the layers' weights, ``bf16`` or ``fp8``; the LM head is always bf16.
+        collective_overhead_ms: host time per all-reduce; 0 where CUDA graphs launch it.
         max_batch_size: sequences that need logits in one iteration at most.
 
     Raises:
-        UserError: the degrees do not divide the model.
+        UserError: the degrees do not divide the model, or the device lacks the type of weights.
     """
 
     model: ModelShape
-    device: DeviceConstants
+    device: Device
+    node: Node
     tensor_parallel: int
     num_pipeline_stages: int
-    collective_overhead_ms: float = DEFAULT_COLLECTIVE_OVERHEAD_MS
-    iteration_overhead_ms: float = DEFAULT_ITERATION_OVERHEAD_MS
+    weights: str = "bf16"
+    collective_overhead_ms: float = 0.0
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
 
     def __post_init__(self) -> None:
@@ -73,6 +92,11 @@ class RooflineModel:
             raise UserError(
                 f"num_pipeline_stages {self.num_pipeline_stages} does not divide the model's "
                 f"{layers} layers; choose a divisor"
+            )
+        if self.weights not in dict(self.device.sheet.tflops):
+            raise UserError(
+                f"{self.device.measured} kernels with {self.weights} weights are not known on this "
+                "device; choose bf16, or another device"
             )
 
     @property
@@ -89,27 +113,36 @@ class RooflineModel:
     def attention(self) -> Attention:
         """The attention kernels of one layer."""
         d = self.device
-        return Attention(self.q_heads, self.kv_heads, self.model.head_dim, d.num_sms, d.attention)
+        return Attention(
+            self.q_heads, self.kv_heads, self.model.head_dim, d.kernels, d.sheet, d.attention_factor
+        )
 
     @cached_property
-    def token_operators(self) -> dict[str, Gemm | Stream]:
+    def token_operators(self) -> dict[str, Gemm | Elementwise]:
         """Operators of one layer whose time depends on the tokens of the batch alone."""
-        m, d, tp = self.model, self.device, self.tensor_parallel
+        m, tp = self.model, self.tensor_parallel
         hidden = m.mlp_hidden_dim // tp
         heads = self.q_heads + self.kv_heads
         up = 2 * hidden if m.gated_mlp else hidden
         return {
-            "attn_pre_proj": Gemm(m.embedding_dim, m.head_dim * (heads + self.kv_heads), d.gemm),
-            "attn_post_proj": Gemm(self.q_heads * m.head_dim, m.embedding_dim, d.gemm),
-            "mlp_up_proj": Gemm(m.embedding_dim, up, d.gemm),
-            "mlp_down_proj": Gemm(hidden, m.embedding_dim, d.gemm),
-            "mlp_act": Stream(up + hidden, d.activation),
-            "attn_rope": Stream(2 * m.head_dim * heads, d.rope),
-            "attn_kv_cache_save": Stream(4 * m.head_dim * self.kv_heads, d.kv_cache_save),
-            "input_layernorm": Stream(2 * m.embedding_dim, d.norm),
-            "post_attention_layernorm": Stream(2 * m.embedding_dim, d.norm),
-            "add": Stream(3 * m.embedding_dim, d.add),
+            "attn_pre_proj": self._gemm(m.embedding_dim, m.head_dim * (heads + self.kv_heads)),
+            "attn_post_proj": self._gemm(self.q_heads * m.head_dim, m.embedding_dim),
+            "mlp_up_proj": self._gemm(m.embedding_dim, up),
+            "mlp_down_proj": self._gemm(hidden, m.embedding_dim),
+            "mlp_act": self._elementwise(up + hidden, _ACTIVATION),
+            "attn_rope": self._elementwise(2 * m.head_dim * heads, _ROPE),
+            "attn_kv_cache_save": self._elementwise(4 * m.head_dim * self.kv_heads, _CACHE_SAVE),
+            "input_layernorm": self._elementwise(2 * m.embedding_dim, _NORM),
+            "post_attention_layernorm": self._elementwise(2 * m.embedding_dim, _NORM),
+            "add": self._elementwise(3 * m.embedding_dim, _ADD),
         }
+
+    def _gemm(self, k: int, n: int, weights: str | None = None) -> Gemm:
+        d = self.device
+        return Gemm(k, n, weights or self.weights, d.kernels, d.sheet, d.gemm_factor)
+
+    def _elementwise(self, elements: float, kind: _Kind) -> Elementwise:
+        return Elementwise(elements, kind.launch_ms, kind.share * self.device.memory_gb_s)
 
     def operator_ms(self, name: str, tokens: Values) -> Values:
         """Return the time of a token operator or of ``emb``, the embedding lookup."""
@@ -124,17 +157,29 @@ class RooflineModel:
         return self.attention.prefill_ms(kv, chunk)
 
     def all_reduce(self, tokens: Values) -> Values:
-        """Return a ring all-reduce's time over the tensor-parallel group, host time apart."""
-        links, n = self.device.interconnect, self.tensor_parallel
-        steps = 2 * (n - 1)
-        bytes_per_token = BYTES * self.model.embedding_dim * steps / n
-        return steps * links.hop_ms + tokens * (bytes_per_token / (links.gb_s(n) * 1e6))
+        """Return an all-reduce's time over the tensor-parallel group, host time apart.
+
+        That of the node's measured collectives; without them, that of a ring.
+        """
+        numbers = tokens * self.model.embedding_dim
+        measured = self._measured_all_reduce
+        if measured is None:
+            ms = self.node.ring_ms(self.tensor_parallel, numbers)
+        else:
+            ms = measured.at(numbers)
+        return self.device.collective_factor * ms
+
+    @cached_property
+    def _measured_all_reduce(self) -> Curve | None:
+        if self.node.measured is None:
+            return None
+        grid = measured_kernels(self.node.measured).all_reduce_ms
+        return None if grid is None else measured_all_reduce(grid, self.tensor_parallel)
 
     def send_recv(self, tokens: Values) -> Values:
         """Return the time to hand activations to the next pipeline stage."""
-        links = self.device.interconnect
-        rate = links.gb_s(self.tensor_parallel * self.num_pipeline_stages)
-        return links.hop_ms + tokens * (BYTES * self.model.embedding_dim / (rate * 1e6))
+        span = self.tensor_parallel * self.num_pipeline_stages
+        return self.node.hand_over_ms(span, tokens * self.model.embedding_dim)
 
     def iteration_overhead(self, tokens: Values) -> Values:
         """Return what an iteration costs outside the layers: host, embedding, LM head.
@@ -142,7 +187,8 @@ class RooflineModel:
         Only the last token of a sequence needs logits: min(tokens, max_batch_size) rows.
         """
         rows = (tokens + self.max_batch_size - abs(tokens - self.max_batch_size)) / 2
-        return self.iteration_overhead_ms + self._embedding.ms(tokens) + self._lm_head.ms(rows)
+        host = self.device.iteration_overhead_ms
+        return host + self._embedding.ms(tokens) + self._lm_head.ms(rows)
 
     def iteration_time_s(
         self,
@@ -172,19 +218,19 @@ class RooflineModel:
         total = layer * self.model.num_layers + self.iteration_overhead(tokens)
         if self.num_pipeline_stages > 1:
             total += (self.num_pipeline_stages - 1) * self.send_recv(tokens)
-        return total * 1e-3
+        return float(total) * 1e-3
 
     @cached_property
-    def _embedding(self) -> Stream:
-        return Stream(2 * self.model.embedding_dim, self.device.embedding)
+    def _embedding(self) -> Elementwise:
+        return self._elementwise(2 * self.model.embedding_dim, _EMBEDDING)
 
     @cached_property
     def _lm_head(self) -> Gemm:
         m = self.model
-        return Gemm(m.embedding_dim, ceil(m.vocab_size / self.tensor_parallel), self.device.gemm)
+        return self._gemm(m.embedding_dim, ceil(m.vocab_size / self.tensor_parallel), "bf16")
 
     @cached_property
-    def _iteration_operators(self) -> tuple[Gemm | Stream, ...]:
+    def _iteration_operators(self) -> tuple[Gemm | Elementwise, ...]:
         # Vidur's ExecutionTime leaves the cache write out of its total, and so do we; a model
         # without a post-attention norm has no such operator.
         left_out = {"attn_kv_cache_save"}

@@ -15,12 +15,9 @@ from vidur.entities import KVParallelBatch
 from vidur.execution_time_predictor import BaseExecutionTimePredictor
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.execution_time.devices import device_constants
-from vidur_ext.execution_time.roofline import (
-    DEFAULT_ITERATION_OVERHEAD_MS,
-    ModelShape,
-    RooflineModel,
-)
+from vidur_ext.execution_time.devices import device_named
+from vidur_ext.execution_time.links import node_named
+from vidur_ext.execution_time.roofline import ModelShape, RooflineModel
 from vidur_ext.execution_time.tables import (
     CHUNK_STEP,
     TOKEN_STEP,
@@ -51,9 +48,12 @@ class AnalyticExecutionTimePredictorConfig(BaseExecutionTimePredictorConfig):
     use_native_execution_time_predictor: bool = field(
         default=True, metadata={"help": "Look the tables up in C++ (same times, faster)."}
     )
-    iteration_overhead_ms: float = field(
-        default=DEFAULT_ITERATION_OVERHEAD_MS,
-        metadata={"help": "Host time of an iteration: scheduling, launch, sampling."},
+    nccl_cpu_launch_overhead_ms: float = field(
+        default=0.0,
+        metadata={"help": "Host time per all-reduce; none where CUDA graphs launch it."},
+    )
+    weights: str = field(
+        default="bf16", metadata={"help": "Type of the layers' weights: bf16 or fp8."}
     )
 
     @staticmethod
@@ -91,12 +91,13 @@ def roofline_of(config: Any, replica_config: Any) -> RooflineModel:
             gated_mlp=model.use_gated_mlp,
             post_attention_norm=model.post_attn_norm,
         ),
-        device=device_constants(replica_config.device, replica_config.network_device),
+        device=device_named(replica_config.device),
+        node=node_named(replica_config.network_device),
         tensor_parallel=tensor_parallel,
         num_pipeline_stages=replica_config.num_pipeline_stages,
         collective_overhead_ms=config.nccl_cpu_launch_overhead_ms
         + config.nccl_cpu_skew_overhead_per_device_ms * tensor_parallel**1.25,
-        iteration_overhead_ms=config.iteration_overhead_ms,
+        weights=config.weights,
         max_batch_size=config.prediction_max_batch_size,
     )
 

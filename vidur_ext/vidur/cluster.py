@@ -20,7 +20,7 @@ from vidur.scheduler.replica_scheduler.replica_scheduler_registry import Replica
 from vidur.types import GlobalSchedulerType
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.execution_time.devices import usual_node
+from vidur_ext.execution_time.devices import device_named
 
 
 @dataclass
@@ -72,7 +72,7 @@ class ClusterConfig(VidurClusterConfig):
         self.replica_config = self.kinds[0].replica_config
 
     def _kind(self, device: str, given: Any) -> ReplicaKind:
-        node = given.network_device if device == given.device else usual_node(device)
+        node = given.network_device if device == given.device else device_named(device).node
         replica_config = replace(given, device=device, network_device=node)
         return ReplicaKind(replica_config, replace(self.cache_config))
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.execution_time.devices import DATA_SHEETS, INTERCONNECTS, device_constants
+from vidur_ext.execution_time.devices import device_named, device_names
+from vidur_ext.execution_time.links import NODES, node_named
 from vidur_ext.execution_time.operators import Gemm
 from vidur_ext.execution_time.roofline import ModelShape, RooflineModel
 
@@ -19,10 +20,19 @@ LLAMA_70B = ModelShape(80, 64, 8, 8192, 28672, 128256)
 MULTI_HEAD_7B = ModelShape(32, 32, 32, 4096, 11008, 32768)
 PHI_2 = ModelShape(32, 32, 32, 2560, 10240, 51200, gated_mlp=False, post_attention_norm=False)
 
-devices = st.sampled_from(sorted(DATA_SHEETS)).map(device_constants)
+devices = st.sampled_from(device_names())
 models = st.sampled_from([LLAMA_8B, LLAMA_70B, MULTI_HEAD_7B, PHI_2])
 degrees = st.sampled_from([1, 2, 4, 8])
-rooflines = st.builds(RooflineModel, models, devices, degrees, st.sampled_from([1, 2]))
+
+
+def roofline_on(
+    model: ModelShape, device: str, degree: int, stages: int = 1, node: str | None = None
+) -> RooflineModel:
+    found = device_named(device)
+    return RooflineModel(model, found, node_named(node or found.node), degree, stages)
+
+
+rooflines = st.builds(roofline_on, models, devices, degrees, st.sampled_from([1, 2]))
 tokens = st.integers(1, 20_000)
 contexts = st.integers(0, 40_000)
 batches = st.integers(1, 600)
@@ -59,32 +69,36 @@ def test_prefill_attention_grows_with_chunk_and_context(
 
 
 @given(models, devices, tokens, contexts, batches)
-def test_more_tensor_parallelism_never_slows_an_operator(
-    model: ModelShape, device, count: int, kv: int, batch: int
+def test_more_tensor_parallelism_slows_no_operator_by_more_than_a_step_of_tiles(
+    model: ModelShape, device: str, count: int, kv: int, batch: int
 ) -> None:
-    few, many = (RooflineModel(model, device, degree, 1) for degree in (2, 4))
+    few, many = (roofline_on(model, device, degree) for degree in (2, 4))
     for name in few.token_operators:
-        assert many.operator_ms(name, float(count)) <= few.operator_ms(name, float(count))
-    assert many.attn_decode(float(batch), float(kv)) <= few.attn_decode(float(batch), float(kv))
+        faster, slower = (each.operator_ms(name, float(count)) for each in (many, few))
+        assert faster <= 1.25 * slower
+    assert many.attn_decode(float(batch), float(kv)) <= 1.25 * few.attn_decode(
+        float(batch), float(kv)
+    )
     fewer_heads = many.attn_prefill(float(kv), float(count))
-    assert fewer_heads <= few.attn_prefill(float(kv), float(count)) + 1e-12
+    assert fewer_heads <= 1.25 * few.attn_prefill(float(kv), float(count))
 
 
 @given(rooflines, tokens)
 def test_no_product_beats_the_data_sheet(roofline: RooflineModel, count: int) -> None:
-    sheet = DATA_SHEETS[roofline.device.name]
+    """But for weights that lie in a cache: half of their traffic at most is saved so."""
+    sheet = roofline.device
     for operator in roofline.token_operators.values():
         if isinstance(operator, Gemm):
-            flops_ms = 2.0 * operator.k * operator.n * count / (sheet.tflops * 1e9)
+            flops_ms = 2.0 * operator.k * operator.n * count / (sheet.bf16_tflops * 1e9)
             weights_ms = 2.0 * operator.k * operator.n / (sheet.memory_gb_s * 1e6)
-            assert operator.ms(float(count)) > max(flops_ms, weights_ms)
+            assert operator.ms(float(count)) > max(0.95 * flops_ms, 0.5 * weights_ms)
 
 
 @given(rooflines, st.integers(1, 300), contexts)
 def test_decoding_never_beats_reading_weights_and_cache_once(
     roofline: RooflineModel, batch: int, kv: int
 ) -> None:
-    model, sheet = roofline.model, DATA_SHEETS[roofline.device.name]
+    model, sheet = roofline.model, roofline.device
     up_and_down = 3 if model.gated_mlp else 2
     weights = (
         model.num_layers
@@ -112,51 +126,72 @@ def test_arrays_and_floats_get_the_same_answer(
 
 
 def test_a_large_product_halves_when_it_is_split() -> None:
-    one, two = (RooflineModel(LLAMA_70B, device_constants("a100"), n, 1) for n in (1, 2))
+    one, two = (roofline_on(LLAMA_70B, "a100", degree) for degree in (1, 2))
     ratio = one.operator_ms("mlp_up_proj", 8192.0) / two.operator_ms("mlp_up_proj", 8192.0)
-    assert ratio == pytest.approx(2.0, rel=0.01)
+    assert ratio == pytest.approx(2.0, rel=0.06)
 
 
 def test_key_value_heads_fewer_than_devices_are_replicated() -> None:
-    roofline = RooflineModel(LLAMA_8B, device_constants("a100"), 16, 1)
-    assert roofline.kv_heads == 1
+    assert roofline_on(LLAMA_8B, "a100", 16).kv_heads == 1
 
 
 def test_newer_devices_are_faster_as_a_whole() -> None:
     times = {
-        name: RooflineModel(LLAMA_8B, device_constants(name), 1, 1).iteration_time_s(
-            32, 1024.0, [(512, 512)]
-        )
-        for name in DATA_SHEETS
+        name: roofline_on(LLAMA_8B, name, 1).iteration_time_s(32, 1024.0, [(512, 512)])
+        for name in device_names()
     }
-    assert times["h100"] < times["a100"] < times["l40"] < times["a40"]
+    assert times["b200"] < times["h200"] < times["h100"] < times["a100"]
+    assert times["a100"] < times["rtx_pro_6000"] * 1.5 < times["l40s"] * 1.5
+    assert times["l40s"] < times["l40"] < times["a40"]
 
 
 def test_an_all_reduce_over_pcie_is_slower_than_over_nvlink() -> None:
     pairwise, dgx = (
-        RooflineModel(LLAMA_8B, device_constants("a100", node), 4, 1)
-        for node in ("a100_pairwise_nvlink", "a100_dgx")
+        roofline_on(LLAMA_8B, "a100", 4, node=node) for node in ("a100_pairwise_nvlink", "a100_dgx")
     )
     assert pairwise.all_reduce(1024.0) > 4 * dgx.all_reduce(1024.0)
-    pair = replace(pairwise, tensor_parallel=2)
-    assert pair.all_reduce(1024.0) == replace(dgx, tensor_parallel=2).all_reduce(1024.0)
+
+
+def test_a_ring_is_near_what_was_measured() -> None:
+    """Of eight H100: 4096 tokens of 4096 numbers took 0.172 ms."""
+    dgx = roofline_on(LLAMA_8B, "h100", 8)
+    assert dgx.all_reduce(4096.0) == pytest.approx(0.172, rel=0.15)
+    assert NODES["h100_dgx"].ring_ms(8, 4096.0 * 4096) == pytest.approx(0.172, rel=0.2)
 
 
 def test_a_group_larger_than_a_node_uses_the_network() -> None:
-    links = INTERCONNECTS["a100_dgx"]
-    assert links.gb_s(16) == pytest.approx(links.efficiency * 25.0)
+    within, beyond = (roofline_on(LLAMA_70B, "h100", degree) for degree in (8, 16))
+    assert beyond.all_reduce(1024.0) > 4 * within.all_reduce(1024.0)
 
 
 def test_an_empty_iteration_takes_no_time() -> None:
-    assert RooflineModel(LLAMA_8B, device_constants("a100"), 1, 1).iteration_time_s(0, 0, []) == 0
+    assert roofline_on(LLAMA_8B, "a100", 1).iteration_time_s(0, 0, []) == 0
+
+
+def test_host_time_is_the_device_files() -> None:
+    roofline = roofline_on(LLAMA_8B, "a100", 2)
+    slow = replace(
+        roofline, device=roofline.device.model_copy(update={"iteration_overhead_ms": 8.0})
+    )
+    before, after = (each.iteration_time_s(8, 512.0, []) for each in (roofline, slow))
+    assert after - before == pytest.approx((8.0 - roofline.device.iteration_overhead_ms) / 1e3)
+
+
+def test_small_weights_are_read_faster() -> None:
+    bf16, fp8 = (
+        replace(roofline_on(LLAMA_8B, "h100", 1), weights=weights) for weights in ("bf16", "fp8")
+    )
+    assert fp8.iteration_time_s(16, 64.0, []) < 0.75 * bf16.iteration_time_s(16, 64.0, [])
 
 
 def test_unknown_names_and_indivisible_degrees_say_what_to_choose() -> None:
-    with pytest.raises(UserError, match=r"device 'v100'.*a40, a100, h100, l40"):
-        device_constants("v100")
+    with pytest.raises(UserError, match=r"device 'v100'.*a100.*h200.*device file"):
+        device_named("v100")
     with pytest.raises(UserError, match=r"node 'cloud'.*a100_dgx"):
-        device_constants("a100", "cloud")
+        node_named("cloud")
     with pytest.raises(UserError, match="3 does not divide the model's 32 attention heads"):
-        RooflineModel(LLAMA_8B, device_constants("a100"), 3, 1)
+        roofline_on(LLAMA_8B, "a100", 3)
     with pytest.raises(UserError, match="5 does not divide the model's 32 layers"):
-        RooflineModel(LLAMA_8B, device_constants("a100"), 1, 5)
+        roofline_on(LLAMA_8B, "a100", 1, 5)
+    with pytest.raises(UserError, match="fp8 weights are not known"):
+        replace(roofline_on(LLAMA_8B, "a100", 1), weights="fp8")
