@@ -9,6 +9,7 @@ that at sizes which are left out of the grid: every second one of each dimension
 from __future__ import annotations
 
 import argparse
+import itertools
 import subprocess
 import sys
 import tempfile
@@ -53,9 +54,7 @@ SOURCES = {
     "h200": Source("h200_sxm", "0.24.0", "0.24.0", _sheet(989.4, 1978.9, 4800.0)),
     "b200": Source("b200_sxm", "0.24.0", "0.24.0", _sheet(2250.0, 4500.0, 7700.0)),
     "l40s": Source("l40s", "0.24.0", "0.22.0", _sheet(362.05, 733.0, 864.0)),
-    "rtx_pro_6000": Source(
-        "rtx_pro_6000_server", "0.24.0", "0.24.0", _sheet(467.8, 935.6, 1792.0)
-    ),
+    "rtx_pro_6000": Source("rtx_pro_6000_server", "0.24.0", "0.24.0", _sheet(467.8, 935.6, 1792.0)),
 }
 """Data sheets as AIConfigurator's ``systems/*.yaml`` state them, dense."""
 
@@ -170,9 +169,10 @@ def _decode_grid(rows: Any, sheet: DataSheet) -> Grid:
 
 
 def _prefill_grid(rows: Any, sheet: DataSheet) -> Grid:
-    """One prompt; the query heads decide, so all numbers of KV heads up to 8 are one point."""
+    """One prompt. The query heads decide; of the KV heads, a quarter as many stand for all."""
     rows = rows[(rows["batch_size"] == 1) & rows["num_heads"].isin(_Q_HEADS)]
-    rows = rows[rows["num_key_value_heads"] <= max(_KV_HEADS)]
+    usual = (rows["num_heads"] // 4).clip(1, max(_KV_HEADS))
+    rows = rows[rows["num_key_value_heads"] == usual]
     grid = _pivot(rows, ("num_heads", "isl"))
     heads, chunk = np.meshgrid(*grid.axes, indexing="ij")
     return _ratios(grid, kernels.prefill_bound_ms(sheet, heads, chunk))
@@ -183,7 +183,7 @@ def _ratios(times: Grid, bound: Floats) -> Grid:
     values = np.log(times.log_ratio / bound)
     for axis in reversed(range(values.ndim)):
         along = np.moveaxis(values, axis, 0)
-        for before, after in zip(along, along[1:], strict=False):
+        for before, after in itertools.pairwise(along):
             np.copyto(after, before, where=np.isnan(after))
     assert not np.isnan(values).any(), "nothing was measured at the smallest sizes"
     return Grid(times.axes, values)
@@ -209,7 +209,7 @@ def _gemm(weights: str) -> str:
 
 def _made_up(sheet: DataSheet) -> dict[str, Any]:
     """Tables of a device that is half as fast as its data sheet everywhere: no file needed."""
-    axes = tuple(2.0 ** np.arange(6, 15) for _ in range(3))
+    axes = tuple(np.exp2(np.arange(6.0, 15.0)) for _ in range(3))
     tables: dict[str, Any] = {}
     _add(tables, "gemm_bf16", Grid(axes, np.full((9, 9, 9), np.log(2.0))), ("k", "n", "m"))
     return tables

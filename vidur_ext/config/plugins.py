@@ -27,6 +27,16 @@ def module_names(package: str) -> tuple[str, ...]:
     return tuple(_modules(package))
 
 
+def data_names(package: str, folder: str) -> tuple[str, ...]:
+    """Return the names of the JSON files in a folder of a package, in alphabetical order."""
+    spec = find_spec(package)
+    places = [] if spec is None else spec.submodule_search_locations or []
+    assert places, f"{package} is no package"
+    return tuple(
+        sorted(file.stem for place in places for file in Path(place, folder).glob("*.json"))
+    )
+
+
 def marked(package: str, mark: str) -> tuple[str, ...]:
     """Return the names of the modules that say ``mark = True``."""
     return tuple(name for name, file in _modules(package).items() if _says(file, mark))

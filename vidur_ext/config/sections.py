@@ -4,14 +4,15 @@ comparison.
 
 from __future__ import annotations
 
+import difflib
 import typing
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator, model_validator
 
 from ppo_scheduler.config import learner_sections
 from ppo_scheduler.config.section import Section, at_home, key
-from vidur_ext.config.plugins import marked, module_names
+from vidur_ext.config.plugins import data_names, marked, module_names
 
 ModelName = Literal[
     "codellama/CodeLlama-34b-Instruct-hf",
@@ -38,9 +39,8 @@ LAYERS_AND_HEADS: dict[str, tuple[int, int]] = {
 }
 """Layers and query heads of every model, as Vidur declares them: they limit the parallelism."""
 
-DeviceName = Literal[
-    "a40", "a100", "b200", "h100", "h200", "l40", "l40s", "rtx_4090", "rtx_pro_6000"
-]
+DEVICE_NAMES = data_names("vidur_ext.execution_time", "devices")
+"""Devices that need no file of the user's."""
 
 NodeName = Literal[
     "a40_pairwise_nvlink",
@@ -62,8 +62,10 @@ class ClusterSection(Section):
 
     num_replicas: int = key(4, "model replicas to route to", ge=1, le=1024)
     model_name: ModelName = key("meta-llama/Llama-3-8B", "the model every replica serves")
-    device: DeviceName = key("a100", "GPU of every replica")
-    devices: tuple[DeviceName, ...] | None = key(
+    device: str = key(
+        "a100", f"GPU of every replica: {', '.join(DEVICE_NAMES)}, or a device file (.json)"
+    )
+    devices: tuple[str, ...] | None = key(
         None, "GPU of each replica instead of `device`; null: all on `device`"
     )
     network_device: NodeName = key(
@@ -97,11 +99,24 @@ class ClusterSection(Section):
     )
     memory_margin_fraction: float = key(0.1, "device memory left alone", ge=0, lt=1)
 
+    @field_validator("device", "devices")
+    @classmethod
+    def _devices_are_known(cls, given: Any) -> Any:
+        names = (given,) if isinstance(given, str) else given or ()
+        for name in names:
+            if name not in DEVICE_NAMES and not name.endswith(".json"):
+                [like, *_] = [*difflib.get_close_matches(name.lower(), DEVICE_NAMES), ""]
+                raise ValueError(
+                    f"there is no device {name!r}; choose one of {', '.join(DEVICE_NAMES)}, or "
+                    f"name a device file (.json)" + (f"; did you mean {like!r}?" if like else "")
+                )
+        return at_home(given) if isinstance(given, str) else given
+
     @model_validator(mode="after")
     def _node_holds_device(self) -> ClusterSection:
-        """`network_device` is a node of `device`."""
+        """`network_device` is a node of `device`; a device file may stand in any."""
         nodes = [name for name in typing.get_args(NodeName) if name.startswith(f"{self.device}_")]
-        if self.network_device not in nodes:
+        if nodes and self.network_device not in nodes:
             raise ValueError(
                 f"network_device={self.network_device!r} holds no device={self.device!r}; "
                 f"choose {' or '.join(nodes)}"

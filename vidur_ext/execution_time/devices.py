@@ -25,9 +25,7 @@ class Device(Section):
 
     measured: str = key(..., "the device whose measured kernels it has, e.g. h100")
     memory_gib: float = key(..., "its memory", unit="GiB", gt=0, le=10_000)
-    bf16_tflops: float = key(
-        ..., "dense bf16 rate, data sheet", unit="TFLOP/s", gt=0, le=1_000_000
-    )
+    bf16_tflops: float = key(..., "dense bf16 rate, data sheet", unit="TFLOP/s", gt=0, le=1_000_000)
     fp8_tflops: float | None = key(
         None, "dense fp8 rate; null: no fp8", unit="TFLOP/s", gt=0, le=1_000_000
     )
@@ -37,7 +35,10 @@ class Device(Section):
         1.0, "host time of an iteration: scheduling, launch, sampling", unit="ms", ge=0, le=1000
     )
     request_overhead_ms: float = key(
-        0.0, "of a request outside the engine: HTTP, tokenizer, detokenizer", unit="ms", ge=0,
+        0.0,
+        "of a request outside the engine: HTTP, tokenizer, detokenizer",
+        unit="ms",
+        ge=0,
         le=60_000,
     )
     gemm_factor: float = key(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import as_file, files
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from ppo_scheduler.errors import UserError
 
 Floats = NDArray[np.float64]
+Sizes = float | Floats
 
 GEMM_FLOOR_MS = 0.003
 ATTENTION_FLOOR_MS = 0.006
@@ -45,27 +47,27 @@ class DataSheet:
         return dict(self.tflops)[weights]
 
 
-def gemm_bound_ms(sheet: DataSheet, weights: str, m: Floats, n: Floats, k: Floats) -> Floats:
+def gemm_bound_ms(sheet: DataSheet, weights: str, m: Sizes, n: Sizes, k: Sizes) -> Any:
     """Return the time of ``[m, k] x [k, n]`` at the data sheet's rates, and the floor."""
     compute = 2.0 * m * n * k / (sheet.rate(weights) * 1e9)
     moved = BYTES[weights] * (n * k + m * k) + 2.0 * m * n
     return GEMM_FLOOR_MS + np.maximum(compute, moved / (sheet.memory_gb_s * 1e6))
 
 
-def decode_bound_ms(sheet: DataSheet, kv_heads: Floats, batch: Floats, kv: Floats) -> Floats:
+def decode_bound_ms(sheet: DataSheet, kv_heads: Sizes, batch: Sizes, kv: Sizes) -> Any:
     """Return the time to read the keys and values of ``batch`` requests once, and the floor."""
     moved = 4.0 * HEAD_DIM * kv_heads * batch * kv
     return ATTENTION_FLOOR_MS + moved / (sheet.memory_gb_s * 1e6)
 
 
-def prefill_flops(q_heads: Floats, kv: Floats, chunk: Floats) -> Floats:
+def prefill_flops(q_heads: Sizes, kv: Sizes, chunk: Sizes) -> Any:
     """Return the work of a causal chunk that attends to itself and to ``kv`` tokens before it."""
     return 4.0 * HEAD_DIM * q_heads * chunk * (kv + 0.5 * chunk)
 
 
-def prefill_bound_ms(sheet: DataSheet, q_heads: Floats, chunk: Floats) -> Floats:
+def prefill_bound_ms(sheet: DataSheet, q_heads: Sizes, chunk: Sizes) -> Any:
     """Return the time of a whole prompt's attention at the data sheet's rate, and the floor."""
-    work = prefill_flops(q_heads, np.zeros_like(chunk), chunk)
+    work = prefill_flops(q_heads, 0.0, chunk)
     return ATTENTION_FLOOR_MS + work / (sheet.rate("bf16") * 1e9)
 
 

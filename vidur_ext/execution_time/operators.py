@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Curve:
         return self.ms[low] + share * (self.ms[low + 1] - self.ms[low])
 
 
-def _segment(axis: Floats, value: Values) -> tuple[Values, Values]:
+def _segment(axis: Floats, value: Values) -> tuple[Any, Any]:
     """Return the segment of an axis in which a value lies, and where; beyond the last, above 1."""
     low = np.clip(np.searchsorted(axis, value, side="right") - 1, 0, len(axis) - 2)
     return low, np.maximum((value - axis[low]) / (axis[low + 1] - axis[low]), 0.0)
@@ -63,8 +63,7 @@ class Gemm:
     def _curve(self) -> Curve:
         grid = self.measured.gemm[self.weights]
         tokens = grid.axes[-1]
-        k, n = np.float64(self.k), np.float64(self.n)
-        bound = kernels.gemm_bound_ms(self.sheet, self.weights, tokens, n, k)
+        bound = kernels.gemm_bound_ms(self.sheet, self.weights, tokens, self.n, self.k)
         return Curve.never_falling(tokens, self.factor * bound * grid.along_last(self.k, self.n))
 
     def ms(self, tokens: Values) -> Values:

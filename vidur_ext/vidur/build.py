@@ -21,6 +21,7 @@ from vidur_ext.config.sections import PLANNERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.vidur import plugin
 from vidur_ext.vidur.cluster import ClusterConfig, SimulationConfig
+from vidur_ext.vidur.hardware import register_device
 from vidur_ext.vidur.limits import check_memory
 from vidur_ext.vidur.requests import stream_config
 
@@ -53,6 +54,8 @@ def simulation_config(config: TrainingConfig, scheduler: str) -> Any:
     """
     plugin.register()
     cluster = config.cluster
+    for device in {cluster.device, *(cluster.devices or ())}:
+        register_device(device)
     built = _Unwritten(
         seed=config.training.seed % 2**32,
         log_level=config.monitoring.log_level,

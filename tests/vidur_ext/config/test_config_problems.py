@@ -50,8 +50,9 @@ SEED_HELP = "(the only seed: every random stream is spawned from it)"
         ),
         (
             "cluster", "device", "H100",
-            'cluster.device = "H100": must be one of "a40", "a100", "h100", "l40" '
-            '(GPU of every replica); did you mean "h100"?',
+            "cluster.device: there is no device 'H100'; choose one of a100, a40, b200, h100, h200, "
+            "l40, l40s, rtx_4090, rtx_pro_6000, or name a device file (.json); did you mean "
+            "'h100'?",
         ),
         (
             "warmstart", "load_levels", [1, "high"],

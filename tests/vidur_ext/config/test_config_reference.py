@@ -80,5 +80,5 @@ def test_rows_tell_type_range_default_and_unit() -> None:
 def test_rules_between_keys_are_told() -> None:
     lines = config_reference().splitlines()
     assert "- `attention_heads` divides `hidden_size`." in lines
-    assert "- `network_device` is a node of `device`." in lines
+    assert "- `network_device` is a node of `device`; a device file may stand in any." in lines
     assert "- " not in [line.rstrip("\n") for line in lines]

@@ -51,7 +51,13 @@ def test_a_relative_has_its_own_data_sheet(halved, sheet) -> None:
 
 def test_a_step_down_in_a_measurement_is_none_in_the_times() -> None:
     curve = Curve.never_falling(np.array([1.0, 2.0, 3.0]), np.array([1.0, 4.0, 2.0]))
-    assert [float(curve.at(size)) for size in (0.5, 1.0, 1.5, 2.5, 3.0)] == [1.0, 1.0, 2.5, 4.0, 4.0]
+    assert [float(curve.at(size)) for size in (0.5, 1.0, 1.5, 2.5, 3.0)] == [
+        1.0,
+        1.0,
+        2.5,
+        4.0,
+        4.0,
+    ]
 
 
 def test_element_wise_operators_move_two_bytes_per_number() -> None:

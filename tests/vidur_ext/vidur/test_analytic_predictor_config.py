@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,10 +13,12 @@ from vidur.execution_time_predictor import ExecutionTimePredictorRegistry
 from vidur.types import ExecutionTimePredictorType, ReplicaId
 
 from ppo_scheduler.errors import UserError
+from vidur_ext.execution_time.devices import device_named
 from vidur_ext.vidur.analytic_predictor import (
     AnalyticExecutionTimePredictor,
     AnalyticExecutionTimePredictorConfig,
 )
+from vidur_ext.vidur.hardware import register_device
 from vidur_ext.vidur.plugin import register
 from vidur_ext.vidur.types import PredictorType
 
@@ -69,17 +73,21 @@ def test_the_registry_builds_it_as_the_global_scheduler_asks() -> None:
 
 
 def test_predictors_of_one_configuration_share_tables() -> None:
-    first, second, other = predictor(), predictor(), predictor(iteration_overhead_ms=2.0)
+    first, second, other = predictor(), predictor(), predictor(nccl_cpu_launch_overhead_ms=2.0)
     assert first.tables is second.tables
     assert first._native_execution_time_predictor is second._native_execution_time_predictor
     assert other.tables is not first.tables
 
 
-def test_iteration_overhead_is_paid_once_per_iteration() -> None:
+def test_iteration_overhead_is_paid_once_per_iteration(tmp_path: Path) -> None:
     for stages in (1, 2):
         totals = []
         for overhead in (0.0, 3.0):
-            times = predictor(replica(num_pipeline_stages=stages), iteration_overhead_ms=overhead)
+            path = str(tmp_path / f"host_{overhead}.json")
+            values = device_named("a100").model_dump() | {"iteration_overhead_ms": overhead}
+            Path(path).write_text(json.dumps(values), encoding="utf-8")
+            register_device(path)
+            times = predictor(replica(device=path, num_pipeline_stages=stages))
             batch = Batch(ReplicaId(0), [None], [64], [64])
             totals.append(
                 sum(times.get_execution_time(batch, stage).total_time for stage in range(stages))

@@ -94,7 +94,7 @@ def test_the_estimator_takes_what_fits_short_tables(parsed, kind, max_tokens):
     ("devices", "words"),
     [
         ("a100,a100", ("2 devices for 4 replicas", "--cluster_config_num_replicas")),
-        ("a100,a100,a100,b200", ("'b200'", "h100")),
+        ("a100,a100,a100,v100", ("'v100'", "h100")),
     ],
 )
 def test_wrong_devices_are_refused(parsed, devices, words):

@@ -109,6 +109,6 @@ def test_a_lone_request_takes_the_sum_of_its_iterations(tmp_path: Path) -> None:
         prefill_tokens=512, decode_tokens=65, max_tokens=1024
     )
     request = finished_requests(tmp_path, "sarathi", lengths, qps=0.01)[0]
-    # Two chunks of 256, then 64 tokens one by one; Llama-3-8B decodes at 11-12 ms on an A100.
+    # Two chunks of 256, then 64 tokens one by one; Llama-3-8B decodes at 12-13 ms on an A100.
     latency = request.completed_at - request.arrived_at
-    assert 64 * 0.0110 + 0.02 < latency < 64 * 0.0120 + 0.06
+    assert 64 * 0.0120 + 0.02 < latency < 64 * 0.0130 + 0.06
