@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vidur_ext.execution_time import kernels
-from vidur_ext.execution_time.kernels import DataSheet, Floats, Kernels
+from vidur_ext.execution_time.kernels import DataSheet, ExpertShape, Floats, Grid, Kernels
 
 Values = TypeVar("Values", float, Floats)
 
@@ -72,6 +72,29 @@ class Gemm:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """The experts of one layer, each split over ``split`` devices, behind their router."""
+
+    shape: ExpertShape
+    weights: str
+    split: int
+    measured: Grid
+    sheet: DataSheet
+    factor: float
+
+    @cached_property
+    def _curve(self) -> Curve:
+        tokens = self.measured.axes[-1]
+        bound = kernels.experts_bound_ms(self.sheet, self.weights, self.shape, tokens)
+        ratio = self.measured.along_last(self.split)
+        return Curve.never_falling(tokens, self.factor * bound * ratio)
+
+    def ms(self, tokens: Values) -> Values:
+        """Return the time for each token count."""
+        return self._curve.at(tokens)
+
+
+@dataclass(frozen=True)
 class Elementwise:
     """An operator that moves ``elements`` numbers per token at a share of the memory's rate."""
 
@@ -82,6 +105,10 @@ class Elementwise:
     def ms(self, tokens: Values) -> Values:
         """Return the time for each token count."""
         return self.launch_ms + tokens * (2.0 * self.elements / (self.gb_s * 1e6))
+
+
+Operator = Gemm | Experts | Elementwise
+"""What takes time by the tokens of a batch alone."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import pytest
 
 from vidur_ext.execution_time.devices import device_named
 from vidur_ext.execution_time.links import node_named
+from vidur_ext.execution_time.models import model_named
 from vidur_ext.execution_time.operators import Gemm
-from vidur_ext.execution_time.roofline import ModelShape, RooflineModel
+from vidur_ext.execution_time.roofline import RooflineModel
 
-LLAMA_8B = ModelShape(32, 32, 8, 4096, 14336, 128256)
+LLAMA_8B = model_named("meta-llama/Llama-3-8B")
 
 
 def on(device: str, degree: int = 1, stages: int = 1) -> RooflineModel:
