@@ -1,8 +1,8 @@
 """Times [ms] of single operators on one device, from its measured kernels.
 
-Between measured sizes times are interpolated linearly and never fall as sizes grow, where single
-measurements do: a larger batch is never predicted to be faster. Beyond the largest size they go on
-as they grew between the last two.
+Between measured sizes times are interpolated linearly. Where a larger size was faster, its time
+stands for the smaller one too, which could be padded: a larger batch is never predicted to be
+faster. Beyond the largest size times go on as they grew between the last two.
 """
 
 from __future__ import annotations
@@ -33,13 +33,19 @@ class Curve:
 
     @classmethod
     def never_falling(cls, sizes: Floats, ms: Floats) -> Curve:
-        """Return a curve through the points, or above those that fall."""
-        return cls(sizes, np.maximum.accumulate(ms))
+        """Return a curve through the points, or below those that a larger size falls behind."""
+        return cls(sizes, _never_falling(ms))
 
     def at(self, size: Values) -> Values:
         """Return the time at each size, at least that of the smallest."""
         low, share = _segment(self.sizes, size)
         return self.ms[low] + share * (self.ms[low + 1] - self.ms[low])
+
+
+def _never_falling(ms: Floats, axis: int = 0) -> Floats:
+    """Return the least of each time and those after it."""
+    least: Floats = np.flip(np.minimum.accumulate(np.flip(ms, axis), axis), axis)
+    return least
 
 
 def _segment(axis: Floats, value: Values) -> tuple[Any, Any]:
@@ -137,8 +143,7 @@ class Attention:
         for requests in batch:
             bound = kernels.decode_bound_ms(self.sheet, heads * self._width, requests, kv)
             rows.append(self.factor * bound * grid.along_last(group, heads, requests))
-        times = np.maximum.accumulate(np.maximum.accumulate(np.array(rows), axis=0), axis=1)
-        return batch, kv, times
+        return batch, kv, _never_falling(_never_falling(np.array(rows)), axis=1)
 
     def decode_ms(self, batch: Values, kv: Values) -> Values:
         """Return the time to attend from ``batch`` new tokens to ``kv`` cached tokens each."""

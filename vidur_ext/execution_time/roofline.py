@@ -81,13 +81,13 @@ class RooflineModel:
                 f"num_pipeline_stages {self.num_pipeline_stages} does not divide the model's "
                 f"{layers} layers; choose a divisor"
             )
-        weights = self.model.weights
-        if weights not in dict(self.device.sheet.tflops) or weights not in self.device.kernels.gemm:
+        weights, d = self.model.weights, self.device
+        if weights not in dict(d.sheet.tflops) or weights not in d.kernels.gemm:
             raise UserError(
-                f"the device has no kernels for {weights} weights: choose a model with bf16 weights, "
-                "or another device"
+                f"the device has no kernels for {weights} weights: choose a model with bf16 "
+                "weights, or another device"
             )
-        if self.model.num_experts is not None and self._experts_key not in self.device.kernels.moe:
+        if self.model.num_experts is not None and self._experts_key not in d.kernels.moe:
             raise UserError(
                 "no experts of this shape were measured on the device, so a model with them is not "
                 "simulated there: choose another model or device"
@@ -137,7 +137,7 @@ class RooflineModel:
         return Gemm(k, n, weights or self.model.weights, d.kernels, d.sheet, d.gemm_factor)
 
     def _mlp(self) -> dict[str, Operator]:
-        """Return the MLP's operators; with experts their kernel, and the product that picks them."""
+        """Return the MLP's operators, or the experts' kernel and the product that picks them."""
         m, d = self.model, self.device
         hidden = m.mlp_hidden_dim // self.tensor_parallel
         if m.num_experts is not None:

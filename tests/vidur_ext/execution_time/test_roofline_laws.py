@@ -185,7 +185,7 @@ def test_small_weights_are_read_faster() -> None:
         roofline_on(model_named(f"meta-llama/Llama-3.1-8B{suffix}"), "h100", 1)
         for suffix in ("", "-FP8")
     )
-    assert fp8.iteration_time_s(16, 64.0, []) < 0.75 * bf16.iteration_time_s(16, 64.0, [])
+    assert fp8.iteration_time_s(16, 64.0, []) < 0.8 * bf16.iteration_time_s(16, 64.0, [])
 
 
 def test_experts_cost_what_a_batch_calls_for() -> None:
