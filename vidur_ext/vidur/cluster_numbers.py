@@ -21,7 +21,7 @@ from vidur_ext.engine.layout import (
 from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits
 from vidur_ext.routing.estimator import Estimates
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
-from vidur_ext.vidur.estimates import estimates_of
+from vidur_ext.vidur.estimates import estimates_of, request_overhead_s
 
 assert (TOKENS_PER_ROW, TOKENS_PER_CHUNK) == (TOKEN_STEP, CHUNK_STEP)
 
@@ -118,6 +118,7 @@ def _tables_of(replicas: Replicas) -> Tables:
         per_tokens=np.stack([tables.per_tokens for tables in each]),
         decode=np.stack([tables.decode for tables in each]),
         prefill=np.stack([tables.prefill for tables in each]),
+        request_s=np.concatenate([tables.request_s for tables in each]),
         kv_step=each[0].kv_step,
         num_layers=each[0].num_layers,
     )
@@ -145,6 +146,7 @@ def _predictors_tables(predictor: AnalyticExecutionTimePredictor) -> Tables:
         ),
         decode=tables.decode,
         prefill=tables.prefill,
+        request_s=np.array([request_overhead_s(predictor)]),
         kv_step=int(tables.limits.kv_granularity),
         num_layers=float(roofline.model.num_layers),
     )
