@@ -34,7 +34,7 @@ from vidur_ext.runs.chunk_record import (
 )
 from vidur_ext.runs.resume_choice import requests_done
 from vidur_ext.runs.start import Start, has_ended
-from vidur_ext.training.inputs import PROFILES, TRACE, settings_of
+from vidur_ext.training.inputs import CONTENTS, settings_of
 
 
 def newest_of_run(config: TrainingConfig, folder: RunFolder) -> CheckpointInfo | None:
@@ -269,7 +269,7 @@ def _other_wishes(
 def _other_contents(own: CheckpointInfo, config: TrainingConfig) -> list[str]:
     """Return which files hold something else than when the run last saved."""
     changed = differences(own.manifest.settings, settings_of(config))
-    return [f"{change}" for change in changed if change.name in (TRACE, PROFILES)]
+    return [f"{change}" for change in changed if change.name in CONTENTS]
 
 
 def _lost_checkpoints(

@@ -26,7 +26,7 @@ from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import Owner, RunFolder, home_of
-from vidur_ext.training.inputs import PROFILES, TRACE, settings_of
+from vidur_ext.training.inputs import CONTENTS, settings_of
 from vidur_ext.training.instruments import open_instruments
 from vidur_ext.training.origin import Origin, find_origin, log_fresh_start, unfit
 from vidur_ext.training.session import TrainingSession
@@ -230,7 +230,7 @@ def _resume(session: TrainingSession, loaded: LoadedCheckpoint, config: Training
     changed = differences(loaded.manifest.settings, settings_of(config))
     for difference in changed:
         if difference.rule.effect is not Effect.NONE:
-            meant = difference.name not in (TRACE, PROFILES)
+            meant = difference.name not in CONTENTS
             level = logging.INFO if meant else logging.WARNING
             _LOG.log(level, "changed since the checkpoint: %s", difference)
     session.load_state_dict(loaded.tree, changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.errors import Interrupted, UserError
 from vidur_ext.config.resume_rules import RULES, Effect, differences, rule_of
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.execution_time.devices import device_named
+from vidur_ext.execution_time.models import model_named
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.training.inputs import settings_of
 
@@ -290,6 +293,25 @@ def test_held_out_requests_that_were_trained_on_are_counted(make_config, train, 
     )
     assert "120 of the 200 requests held out have been trained on" in second.log
     assert list(RunFolder(second.run).record.trained.values()) == [320]
+
+
+@pytest.mark.parametrize("key", ["device", "devices", "model_name"])
+def test_a_device_or_model_file_with_another_content_is_another_input(make_config, tmp_path, key):
+    path = tmp_path / "own.json"
+    ours = {"device": device_named("a100"), "devices": device_named("a100")}
+    described = ours.get(key, model_named("meta-llama/Llama-3-8B")).model_dump()
+    value = [str(path)] if key == "devices" else str(path)
+
+    def settings(**changed):
+        path.write_text(json.dumps(described | changed), encoding="utf-8")
+        return settings_of(make_config(cluster={"num_replicas": 1, key: value}))
+
+    before = settings()
+    assert settings() == before
+    changed = {"vocab_size": 1000} if key == "model_name" else {"gemm_factor": 1.5}
+    [change] = differences(before, settings(**changed))
+    assert change.name == "inputs.hardware"
+    assert change.rule.effect is Effect.NEXT_EPISODE
 
 
 def test_profiles_with_another_content_are_another_input(make_config, tmp_path):
