@@ -26,7 +26,7 @@ from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import Owner, RunFolder, home_of
-from vidur_ext.training.inputs import CONTENTS, settings_of
+from vidur_ext.training.inputs import CONTENTS, TRACE, settings_of
 from vidur_ext.training.instruments import open_instruments
 from vidur_ext.training.origin import Origin, find_origin, log_fresh_start, unfit
 from vidur_ext.training.session import TrainingSession
