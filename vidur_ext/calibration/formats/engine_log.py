@@ -43,9 +43,17 @@ def read(path: Path) -> Requests:
         def at(name: str, line: int = line) -> Place:
             return Place(path, f"line {line}, column {name}")
 
-        times = [moment(at(name), record[name]) for name in NAMES[:4]]
-        tokens = [count(at(name), record[name], 1) for name in (PROMPT, OUTPUT)]
-        stamps.append(_Stamps(line, *times, *tokens))
+        stamps.append(
+            _Stamps(
+                line,
+                moment(at(ARRIVAL), record[ARRIVAL]),
+                moment(at(QUEUED), record[QUEUED]),
+                moment(at(FIRST), record[FIRST]),
+                moment(at(LAST), record[LAST]),
+                count(at(PROMPT), record[PROMPT], 1),
+                count(at(OUTPUT), record[OUTPUT], 1),
+            )
+        )
     offset = min((one.queued - one.arrival for one in stamps), default=0.0)
     rows = RequestRows(path)
     for one in stamps:

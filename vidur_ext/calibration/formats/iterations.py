@@ -46,8 +46,8 @@ def _columns(path: Path) -> tuple[str, ...]:
         raise line_error(
             path,
             1,
-            f"expected two of the columns {DECODES}, {PREFILL} and {BATCH}, which say how much of a "
-            f"batch is decoded; missing: {', '.join(missing)}",
+            f"expected two of the columns {DECODES}, {PREFILL} and {BATCH}, which say how much of "
+            f"a batch is decoded; missing: {', '.join(missing)}",
         )
     return (*sizes, MEAN if MEAN in header and SUM not in header else SUM, STEP)
 

@@ -1,0 +1,95 @@
+"""One replica of a cluster, simulated with any constants of its device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ppo_scheduler.observation import Floats
+from vidur_ext.calibration.measurements import (
+    Iterations,
+    Measured,
+    Requests,
+    Times,
+    request_times,
+)
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.engine import CompiledSimulation
+from vidur_ext.execution_time.devices import Device
+from vidur_ext.execution_time.roofline import RooflineModel
+from vidur_ext.vidur.build import simulation_config
+from vidur_ext.vidur.cluster_numbers import cluster_in_numbers, tables_in_numbers
+from vidur_ext.vidur.engine_inputs import build_replicas
+from vidur_ext.vidur.limits import check_requests
+from vidur_ext.vidur.simulation import isolated_simulation
+
+
+class Replica:
+    """A replica of a config's cluster.
+
+    Args:
+        config: its cluster; replicas beyond the first, and other devices than ``cluster.device``,
+            do not count.
+        longest: prompt and output tokens of the longest request that it serves.
+
+    Raises:
+        UserError: the compiled engine does not simulate it, or the model or the longest request
+            does not fit it.
+    """
+
+    def __init__(self, config: TrainingConfig, longest: int) -> None:
+        cluster = config.cluster.model_copy(update={"num_replicas": 1, "devices": None})
+        workload = config.workload.model_copy(update={"max_tokens": longest})
+        built = simulation_config(
+            config.model_copy(update={"cluster": cluster, "workload": workload}), "round_robin"
+        )
+        check_requests(built, longest)
+        with isolated_simulation():
+            replicas = build_replicas(built)
+            self._cluster = cluster_in_numbers(replicas, signal_delay_s=0.0)
+        [predictor] = replicas.predictors
+        self._roofline: RooflineModel = predictor.roofline
+
+    @property
+    def tensor_parallel(self) -> int:
+        """Devices that share a layer."""
+        return self._roofline.tensor_parallel
+
+    def times(self, device: Device, measured: Measured) -> Times:
+        """Return how long what was measured would take with these constants.
+
+        Raises:
+            UserError: the engine cannot simulate the requests.
+        """
+        roofline = replace(self._roofline, device=device)
+        if isinstance(measured, Iterations):
+            return {"step": _steps(roofline, measured)}
+        return self._request_times(roofline, measured)
+
+    def _request_times(self, roofline: RooflineModel, measured: Requests) -> Times:
+        # What a request takes outside the engine is added below, to what the engine alone takes.
+        overhead_s = roofline.device.request_overhead_ms * 1e-3
+        engine_alone = roofline.device.model_copy(update={"request_overhead_ms": 0.0})
+        tables = tables_in_numbers([replace(roofline, device=engine_alone)], self._cluster.limits)
+        simulation = CompiledSimulation(
+            self._cluster._replace(tables=tables), measured.table, "round_robin"
+        )
+        simulation.run()
+        asked_at = measured.table.arrived_at - overhead_s
+        return request_times(
+            measured.table,
+            simulation.prefill_completed_at - asked_at,
+            simulation.completed_at - asked_at,
+        )
+
+
+def _steps(roofline: RooflineModel, measured: Iterations) -> Floats:
+    """Return the duration of every iteration [s]."""
+    batches = zip(measured.decodes, measured.mean_kv, measured.prefill_tokens, strict=True)
+    return np.array(
+        [
+            roofline.iteration_time_s(int(decodes), kv, [(0, int(prompt))] if prompt else [])
+            for decodes, kv, prompt in batches
+        ]
+    )
