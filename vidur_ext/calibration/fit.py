@@ -13,9 +13,9 @@ from scipy.optimize import least_squares
 from ppo_scheduler.observation import Floats
 from vidur_ext.execution_time.devices import Device
 
-TOLERANCE = 0.1
-"""A constant is determined if the data tell a factor to a tenth, and an overhead to a tenth of the
-times to which it adds."""
+TOLERANCE = 0.2
+"""A constant is determined if its standard error is at most that: of a factor relative, of an
+overhead as a share of an iteration."""
 
 _SOFT = 0.1
 """Errors of log time above this count less and less: the model is not meant to explain them."""
@@ -32,8 +32,8 @@ _DIGITS = 4
 class Constant:
     """A field of ``Device`` that is fitted.
 
-    ``scale_ms`` is None for a factor; for an overhead it is how long what it adds to takes, so that
-    a tenth of it matters as much as a tenth of a factor.
+    ``scale_ms`` is None for a factor; for an overhead it is how long an iteration takes, so that a
+    tenth of it matters as much as a tenth of a factor.
     """
 
     name: str
@@ -166,11 +166,13 @@ def _standard_errors(slopes: Floats, errors: Floats, groups: NDArray[np.int64]) 
     The sandwich of Liang and Zeger (Longitudinal data analysis using generalized linear models,
     Biometrika 73, 1986) over soft errors, and on top of it what ``_NOISE`` alone would leave open.
     """
-    weight = 1.0 / np.sqrt(1.0 + (errors / _SOFT) ** 2)
-    _, sizes, axes = np.linalg.svd(slopes * np.sqrt(weight)[:, None], full_matrices=False)
+    # First and second derivative of the soft error: outliers tell less than they pull.
+    pulls = slopes * (errors / np.sqrt(1.0 + (errors / _SOFT) ** 2))[:, None]
+    told = slopes * ((1.0 + (errors / _SOFT) ** 2) ** -0.75)[:, None]
+    _, sizes, axes = np.linalg.svd(told, full_matrices=False)
     # What no row responds to is open without end, but a number.
     inverse = (axes.T / np.maximum(sizes, 1e-9) ** 2) @ axes
     scores = np.zeros((int(groups.max()) + 1, slopes.shape[1]))
-    np.add.at(scores, groups, slopes * (weight * errors)[:, None])
+    np.add.at(scores, groups, pulls)
     covariance = inverse @ (scores.T @ scores) @ inverse + _NOISE**2 * inverse
     return np.sqrt(np.diag(covariance))

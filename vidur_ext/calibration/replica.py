@@ -24,6 +24,8 @@ from vidur_ext.vidur.engine_inputs import build_replicas
 from vidur_ext.vidur.limits import check_requests
 from vidur_ext.vidur.simulation import isolated_simulation
 
+_ADD_UP = ("gemm_factor", "attention_factor", "collective_factor", "iteration_overhead_ms")
+
 
 class Replica:
     """A replica of a config's cluster.
@@ -50,6 +52,7 @@ class Replica:
             self._cluster = cluster_in_numbers(replicas, signal_delay_s=0.0)
         [predictor] = replicas.predictors
         self._roofline: RooflineModel = predictor.roofline
+        self._parts: dict[Iterations, dict[str, Floats]] = {}
 
     @property
     def tensor_parallel(self) -> int:
@@ -62,10 +65,13 @@ class Replica:
         Raises:
             UserError: the engine cannot simulate the requests.
         """
-        roofline = replace(self._roofline, device=device)
-        if isinstance(measured, Iterations):
-            return {"step": _steps(roofline, measured)}
-        return self._request_times(roofline, measured)
+        if isinstance(measured, Requests):
+            return self._request_times(replace(self._roofline, device=device), measured)
+        if measured not in self._parts:
+            self._parts[measured] = _parts(self._roofline, measured)
+        parts = self._parts[measured]
+        sums = (getattr(device, name) * parts[name] for name in _ADD_UP)
+        return {"step": sum(sums, start=parts["rest"])}
 
     def _request_times(self, roofline: RooflineModel, measured: Requests) -> Times:
         # What a request takes outside the engine is added below, to what the engine alone takes.
@@ -82,6 +88,20 @@ class Replica:
             simulation.prefill_completed_at - asked_at,
             simulation.completed_at - asked_at,
         )
+
+
+def _parts(roofline: RooflineModel, measured: Iterations) -> dict[str, Floats]:
+    """Return what each iteration takes for each unit of a constant [s], and "rest" without them.
+
+    Times are sums of parts, each as many times as its constant says.
+    """
+
+    def without(**constants: float) -> Floats:
+        device = roofline.device.model_copy(update=dict.fromkeys(_ADD_UP, 0.0) | constants)
+        return _steps(replace(roofline, device=device), measured)
+
+    rest = without()
+    return {"rest": rest} | {name: without(**{name: 1.0}) - rest for name in _ADD_UP}
 
 
 def _steps(roofline: RooflineModel, measured: Iterations) -> Floats:

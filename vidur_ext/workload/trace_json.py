@@ -54,6 +54,10 @@ def json_records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, di
             yield line, _record(path, line, text, columns)
 
 
+_MOST_DIGITS = 19
+"""Nanoseconds since 1970 have as many."""
+
+
 def _record(path: Path, line: int, text: str, columns: tuple[str, ...]) -> dict[str, Any]:
     try:
         record = json.loads(text, parse_int=_bounded)
@@ -77,7 +81,7 @@ def _record(path: Path, line: int, text: str, columns: tuple[str, ...]) -> dict[
 
 def _bounded(digits: str) -> int | float:
     """Return a JSON integer; what is too long for any count or time becomes infinite."""
-    return int(digits) if len(digits) <= 18 else float("inf")
+    return int(digits) if len(digits) <= _MOST_DIGITS else float("inf")
 
 
 def _tokens(path: Path, line: int, key: str, found: object) -> int:
