@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,14 @@ from harness import Figures, run_benchmark_with_options
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.execution_time import kernels
-from vidur_ext.execution_time.kernels import BYTES, DataSheet, Floats, Grid
+from vidur_ext.execution_time.kernels import (
+    BYTES,
+    DataSheet,
+    ExpertShape,
+    Floats,
+    Grid,
+    experts_key,
+)
 
 WHEEL = "aiconfigurator-core==0.12.0"
 MEASURED = Path(__file__).parents[1] / "vidur_ext" / "execution_time" / "measured"
@@ -65,6 +72,11 @@ _SMALLEST_SIDE = 64
 _GROUPS = (1, 2, 4, 8)
 _KV_HEADS = (1, 2, 4, 8)
 _Q_HEADS = (1, 2, 4, 8, 16, 32, 64)
+_SPLITS = (1, 2, 4, 8)
+_EXPERTS = (ExpertShape(2048, 768, 8, 128), ExpertShape(4096, 14336, 2, 8))
+"""Those of Qwen3-30B-A3B and Mixtral-8x7B."""
+_TOKENS_OVER_EXPERTS = "power_law_1.01"
+"""How tokens are spread; every device has this one."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -117,6 +129,13 @@ def read_tables(wheel: Path, source: Source, folder: Path) -> dict[str, Any]:
     _add(tables, "decode", _decode_grid(decode, sheet), ("group", "kv_heads", "batch", "kv"))
     prefill = _attention_rows(table("attention", source.gemm, "context_attention_perf.parquet"))
     _add(tables, "prefill", _prefill_grid(prefill, sheet), ("q_heads", "chunk"))
+    experts = table("moe", source.gemm, "moe_perf.parquet")
+    for weights, _ in sheet.tflops:
+        for shape in _EXPERTS:
+            rows = _experts_rows(experts, weights, shape)
+            if len(rows):
+                grid = _experts_grid(rows, sheet, weights, shape)
+                _add(tables, _experts_name(weights, shape), grid, ("split", "tokens"))
     if source.collectives is not None:
         rows = table("comm", source.collectives, "custom_allreduce_perf.parquet")
         rows = rows[rows["backend"] == "vllm_graph"]
@@ -178,6 +197,37 @@ def _prefill_grid(rows: Any, sheet: DataSheet) -> Grid:
     return _ratios(grid, kernels.prefill_bound_ms(sheet, heads, chunk))
 
 
+def _experts_name(weights: str, shape: ExpertShape) -> str:
+    hidden = int(shape.hidden)
+    return experts_key(weights, shape.embedding_dim, hidden, shape.per_token, shape.experts)
+
+
+def _experts_rows(rows: Any, weights: str, shape: ExpertShape) -> Any:
+    wanted = {
+        "moe_dtype": _NAMES[weights],
+        "hidden_size": shape.embedding_dim,
+        "inter_size": shape.hidden,
+        "topk": shape.per_token,
+        "num_experts": shape.experts,
+        "moe_ep_size": 1,
+        "distribution": _TOKENS_OVER_EXPERTS,
+    }
+    for column, value in wanted.items():
+        rows = rows[rows[column] == value]
+    return rows[rows["moe_tp_size"].isin(_SPLITS)]
+
+
+def _experts_grid(rows: Any, sheet: DataSheet, weights: str, shape: ExpertShape) -> Grid:
+    grid = _pivot(rows, ("moe_tp_size", "num_tokens"))
+    bounds = [
+        kernels.experts_bound_ms(
+            sheet, weights, replace(shape, hidden=shape.hidden / split), grid.axes[1]
+        )
+        for split in grid.axes[0]
+    ]
+    return _ratios(grid, np.array(bounds))
+
+
 def _ratios(times: Grid, bound: Floats) -> Grid:
     """Take the logarithm of times over bounds; a gap is as its neighbour of the next less size."""
     values = np.log(times.log_ratio / bound)
@@ -196,7 +246,8 @@ def _add(tables: dict[str, Any], key: str, grid: Grid, axes: tuple[str, ...]) ->
 
 def _as_stored(tables: dict[str, Any]) -> dict[str, Any]:
     """Two bytes hold a logarithm to a thousandth; sizes and times keep four."""
-    ratios = {key for key in tables if key in ("decode", "prefill", *map(_gemm, BYTES))}
+    experts = (key.removesuffix("_split") for key in tables if key.endswith("_split"))
+    ratios = {"decode", "prefill", *map(_gemm, BYTES), *experts}
     return {
         key: np.asarray(values, dtype=np.float16 if key in ratios else np.float32)
         for key, values in tables.items()

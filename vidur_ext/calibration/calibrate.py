@@ -17,6 +17,9 @@ from vidur_ext.calibration.replica import Replica
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.execution_time.devices import Device, device_named
 
+_FAR = 0.5
+"""No server of the kind that is simulated is predicted with such a median error after a fit."""
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -40,6 +43,11 @@ class Calibration:
             for each in zip(*((one.before, one.after) for one in self.judgements), strict=True)
         )
         return after < before
+
+    @property
+    def is_far_off(self) -> bool:
+        """Whether some time is predicted so badly that something else was measured."""
+        return any(one.after.median > _FAR for one in self.judgements)
 
 
 def calibrate(config: TrainingConfig, files: Sequence[Measured]) -> Calibration:

@@ -88,24 +88,35 @@ def fit_constants(
     """Return the constants with which the model errs least.
 
     Constants that the data do not determine, by the standard errors at the fit, are left as they
-    were, the worst one first.
+    were, one by one: first the one without which the others fit best.
 
     Args:
         log_errors: log of predicted over measured time of every row [N].
         groups: which rows err together [N]; groups are independent.
     """
     sought = list(constants)
-    while sought:
-        positions = _solved(log_errors, start, sought)
+    positions = _solved(log_errors, start, sought)
+    while True:
         errors = log_errors(_moved(start, sought, positions))
         slopes = _slopes(log_errors, start, sought, positions)
         deviations = _standard_errors(slopes, errors, groups)
-        worst = int(np.argmax(deviations))
-        if deviations[worst] <= TOLERANCE:
+        if deviations.max() <= TOLERANCE:
             break
-        del sought[worst]
-    if not sought:
-        return Fit(start, {}, tuple(one.name for one in constants))
+        if len(sought) == 1:
+            return Fit(start, {}, tuple(one.name for one in constants))
+        # Those that make up for each other are uncertain alike, and any of them may be left.
+        fewer = [
+            [other for other in sought if other is not one]
+            for one, deviation in zip(sought, deviations, strict=True)
+            if deviation > 0.5 * TOLERANCE
+        ]
+        solved = [_solved(log_errors, start, some) for some in fewer]
+        costs = [
+            _soft_errors(log_errors(_moved(start, some, there)))
+            for some, there in zip(fewer, solved, strict=True)
+        ]
+        best = int(np.argmin(costs))
+        sought, positions = fewer[best], solved[best]
     return Fit(
         device=_moved(start, sought, positions),
         uncertainty={
@@ -142,6 +153,11 @@ def _solved(
     return np.asarray(solution.x, dtype=np.float64)
 
 
+def _soft_errors(errors: Floats) -> float:
+    """Return what the fit makes small."""
+    return float((np.sqrt(1.0 + (errors / _SOFT) ** 2) - 1.0).sum())
+
+
 def _slopes(
     log_errors: Callable[[Device], Floats],
     start: Device,
@@ -171,8 +187,9 @@ def _standard_errors(slopes: Floats, errors: Floats, groups: NDArray[np.int64]) 
     told = slopes * ((1.0 + (errors / _SOFT) ** 2) ** -0.75)[:, None]
     _, sizes, axes = np.linalg.svd(told, full_matrices=False)
     # What no row responds to is open without end, but a number.
-    inverse = (axes.T / np.maximum(sizes, 1e-9) ** 2) @ axes
+    sizes = np.maximum(sizes, 1e-6)[:, None]
     scores = np.zeros((int(groups.max()) + 1, slopes.shape[1]))
     np.add.at(scores, groups, pulls)
-    covariance = inverse @ (scores.T @ scores) @ inverse + _NOISE**2 * inverse
-    return np.sqrt(np.diag(covariance))
+    of_groups = scores @ (axes.T @ (axes / sizes**2))
+    of_noise = _NOISE * axes / sizes
+    return np.sqrt((of_groups**2).sum(axis=0) + (of_noise**2).sum(axis=0))

@@ -74,19 +74,16 @@ class Replica:
         return {"step": sum(sums, start=parts["rest"])}
 
     def _request_times(self, roofline: RooflineModel, measured: Requests) -> Times:
-        # What a request takes outside the engine is added below, to what the engine alone takes.
-        overhead_s = roofline.device.request_overhead_ms * 1e-3
-        engine_alone = roofline.device.model_copy(update={"request_overhead_ms": 0.0})
-        tables = tables_in_numbers([replace(roofline, device=engine_alone)], self._cluster.limits)
+        tables = tables_in_numbers([roofline], self._cluster.limits)
         simulation = CompiledSimulation(
             self._cluster._replace(tables=tables), measured.table, "round_robin"
         )
         simulation.run()
-        asked_at = measured.table.arrived_at - overhead_s
+        arrived_at = measured.table.arrived_at
         return request_times(
             measured.table,
-            simulation.prefill_completed_at - asked_at,
-            simulation.completed_at - asked_at,
+            simulation.prefill_completed_at - arrived_at,
+            simulation.completed_at - arrived_at,
         )
 
 

@@ -132,6 +132,7 @@ def _document(found: Calibration, files: dict[str, str]) -> Document:
             for one in found.judgements
         ],
         "improves": found.improves,
+        "far_off": found.is_far_off,
         "use": None,
     }
 
@@ -159,5 +160,10 @@ def _print(document: Document) -> None:
         shown += [f"{row['after'][kind]:.1%}" for kind in kinds]
         errors.add_row(name, str(row["rows"]), *shown)
     console().print(errors)
+    if document["far_off"]:
+        say(
+            "warning: this is not the replica that was measured; check the model, tensor "
+            "parallelism, chunk size, batch cap and KV blocks, and that there was one replica"
+        )
     if document["use"] is not None:
         say(f"use it with {document['use']}")

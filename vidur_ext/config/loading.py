@@ -9,15 +9,17 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from ppo_scheduler.config.section import Section
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.fields import Location, is_choice, is_text, leaf_fields
 from vidur_ext.config.problems import describe_problems, join_problems
 from vidur_ext.config.training_config import TrainingConfig
 
+_Section = TypeVar("_Section", bound=Section)
 _KEY_OR_BRACE = re.compile(r'("(?:[^"\\]|\\.)*")(\s*:)?|[{}]')
 
 
@@ -43,6 +45,20 @@ def read_json_object(path: Path) -> dict[str, Any]:
         raise UserError(f'{path}: expected an object of groups, {{"training": {{...}}, ...}}')
     _check_keys_are_unique(path, text)
     return tree
+
+
+def read_section(path: Path, kind: type[_Section]) -> _Section:
+    """Return the section that a JSON file holds.
+
+    Raises:
+        UserError: it cannot be read, or is no such section; every problem is named.
+    """
+    tree = read_json_object(path)
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        problems = describe_problems(error, kind, lambda _: str(path))
+        raise UserError(join_problems(problems)) from None
 
 
 def _check_keys_are_unique(path: Path, text: str) -> None:

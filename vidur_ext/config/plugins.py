@@ -27,14 +27,16 @@ def module_names(package: str) -> tuple[str, ...]:
     return tuple(_modules(package))
 
 
-def data_names(package: str, folder: str) -> tuple[str, ...]:
-    """Return the names of the JSON files in a folder of a package, in alphabetical order."""
+def data_files(package: str, folder: str) -> dict[str, Path]:
+    """Return the JSON files below a folder of a package, by their names: paths without suffix."""
     spec = find_spec(package)
     places = [] if spec is None else spec.submodule_search_locations or []
     assert places, f"{package} is no package"
-    return tuple(
-        sorted(file.stem for place in places for file in Path(place, folder).glob("*.json"))
+    tops = [Path(place, folder) for place in places]
+    files = (
+        (str(file.relative_to(top))[:-5], file) for top in tops for file in top.rglob("*.json")
     )
+    return dict(sorted(files))
 
 
 def marked(package: str, mark: str) -> tuple[str, ...]:

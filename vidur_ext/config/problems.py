@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from vidur_ext.config.fields import (
     type_text,
     unit,
 )
+from vidur_ext.config.names import similar
 
 WhereGiven = Callable[[Location], str]
 """Says where the value at a location was given."""
@@ -140,11 +140,10 @@ def _meant(model: type[BaseModel], location: Location) -> str:
     if (ours := CALLED_ELSEWHERE.get(str(name))) in dict(leaf_fields(model)):
         return _did_you_mean([str(ours)])
     siblings = list(type_at(model, above).model_fields)
-    similar = _similar(str(name), siblings)
-    if similar:
-        return _did_you_mean(path_text([*above, sibling]) for sibling in similar[:1])
+    if near := similar(str(name), siblings):
+        return _did_you_mean(path_text([*above, sibling]) for sibling in near[:1])
     paths = [path for path, _ in leaf_fields(model)]
-    names = _similar(str(name), {path.rpartition(".")[2] for path in paths})
+    names = similar(str(name), {path.rpartition(".")[2] for path in paths})
     elsewhere = [path for path in paths if path.rpartition(".")[2] in names[:1]]
     if elsewhere:
         return _did_you_mean(elsewhere[:_MOST_SUGGESTIONS])
@@ -154,16 +153,8 @@ def _meant(model: type[BaseModel], location: Location) -> str:
 def _meant_value(annotation: Any, value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and type_text(annotation) in _WHOLE:
         return f"; write {int(value)}"
-    similar = _similar(value, choices(annotation)) if isinstance(value, str) else []
-    return f"; {_did_you_mean(json.dumps(text) for text in similar[:1])}" if similar else ""
-
-
-def _similar(name: str, known: Iterable[str]) -> list[str]:
-    """Return the most similar names first; if there are none, those that contain ``name``."""
-    spelled = {other.lower(): other for other in sorted(known)}
-    close = difflib.get_close_matches(name.lower(), spelled, cutoff=0.7)
-    within = [other for other in spelled if len(name) > 2 and name.lower() in other]
-    return [spelled[other] for other in close or within]
+    near = similar(value, choices(annotation)) if isinstance(value, str) else []
+    return f"; {_did_you_mean(json.dumps(text) for text in near[:1])}" if near else ""
 
 
 def _did_you_mean(candidates: Iterable[str]) -> str:

@@ -4,42 +4,21 @@ comparison.
 
 from __future__ import annotations
 
-import difflib
+import json
 import typing
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import field_validator, model_validator
 
 from ppo_scheduler.config import learner_sections
 from ppo_scheduler.config.section import Section, at_home, key
-from vidur_ext.config.plugins import data_names, marked, module_names
+from vidur_ext.config.names import named_or_file
+from vidur_ext.config.plugins import data_files, marked, module_names
 
-ModelName = Literal[
-    "codellama/CodeLlama-34b-Instruct-hf",
-    "meta-llama/Llama-2-7b-hf",
-    "meta-llama/Llama-2-70b-hf",
-    "meta-llama/Llama-3-8B",
-    "meta-llama/Llama-3-70B",
-    "internlm/internlm-20b",
-    "internlm/internlm2-20b",
-    "microsoft/phi-2",
-    "Qwen/Qwen-72B",
-]
+MODELS = data_files("vidur_ext.execution_time", "models")
+"""Models that need no file of the user's, and where theirs lies."""
 
-LAYERS_AND_HEADS: dict[str, tuple[int, int]] = {
-    "codellama/CodeLlama-34b-Instruct-hf": (48, 64),
-    "meta-llama/Llama-2-7b-hf": (32, 32),
-    "meta-llama/Llama-2-70b-hf": (80, 64),
-    "meta-llama/Llama-3-8B": (32, 32),
-    "meta-llama/Llama-3-70B": (80, 64),
-    "internlm/internlm-20b": (60, 40),
-    "internlm/internlm2-20b": (48, 48),
-    "microsoft/phi-2": (32, 32),
-    "Qwen/Qwen-72B": (80, 64),
-}
-"""Layers and query heads of every model, as Vidur declares them: they limit the parallelism."""
-
-DEVICE_NAMES = data_names("vidur_ext.execution_time", "devices")
+DEVICE_NAMES = tuple(data_files("vidur_ext.execution_time", "devices"))
 """Devices that need no file of the user's."""
 
 NodeName = Literal[
@@ -61,7 +40,10 @@ class ClusterSection(Section):
     """The served cluster, in Vidur's terms."""
 
     num_replicas: int = key(4, "model replicas to route to", ge=1, le=1024)
-    model_name: ModelName = key("meta-llama/Llama-3-8B", "the model every replica serves")
+    model_name: str = key(
+        "meta-llama/Llama-3-8B",
+        f"the model every replica serves: {', '.join(MODELS)}, or a model file (.json)",
+    )
     device: str = key(
         "a100", f"GPU of every replica: {', '.join(DEVICE_NAMES)}, or a device file (.json)"
     )
@@ -99,18 +81,22 @@ class ClusterSection(Section):
     )
     memory_margin_fraction: float = key(0.1, "device memory left alone", ge=0, lt=1)
 
-    @field_validator("device", "devices")
+    @field_validator("model_name")
     @classmethod
-    def _devices_are_known(cls, given: Any) -> Any:
-        names = (given,) if isinstance(given, str) else given or ()
-        for name in names:
-            if name not in DEVICE_NAMES and not name.endswith(".json"):
-                [like, *_] = [*difflib.get_close_matches(name.lower(), DEVICE_NAMES), ""]
-                raise ValueError(
-                    f"there is no device {name!r}; choose one of {', '.join(DEVICE_NAMES)}, or "
-                    f"name a device file (.json)" + (f"; did you mean {like!r}?" if like else "")
-                )
-        return at_home(given) if isinstance(given, str) else given
+    def _model_is_known(cls, name: str) -> str:
+        return named_or_file("model", name, MODELS)
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_known(cls, name: str) -> str:
+        return named_or_file("device", name, DEVICE_NAMES)
+
+    @field_validator("devices")
+    @classmethod
+    def _devices_are_known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if names is None:
+            return None
+        return tuple(named_or_file("device", name, DEVICE_NAMES) for name in names)
 
     @model_validator(mode="after")
     def _node_holds_device(self) -> ClusterSection:
@@ -141,7 +127,10 @@ class ClusterSection(Section):
     @model_validator(mode="after")
     def _model_splits_evenly(self) -> ClusterSection:
         """`tensor_parallel_size` divides the model's heads, `num_pipeline_stages` its layers."""
-        layers, heads = LAYERS_AND_HEADS[self.model_name]
+        if self.model_name not in MODELS:
+            return self  # its file is read when the cluster is built
+        shape = json.loads(MODELS[self.model_name].read_text(encoding="utf-8"))
+        layers, heads = shape["num_layers"], shape["num_q_heads"]
         if heads % self.tensor_parallel_size:
             raise ValueError(
                 f"tensor_parallel_size={self.tensor_parallel_size} must divide the {heads} query "

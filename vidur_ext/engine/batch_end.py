@@ -1,9 +1,21 @@
-"""Compiled: what the end of a batch does to its requests."""
+"""Compiled: what the end of a batch does to its requests.
+
+Times are those at which a user sees them: a request's own overhead comes after the batch.
+"""
 
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled
-from vidur_ext.engine.layout import Batching, Counter, Replica, Request, Simulation, Since, Time
+from vidur_ext.engine.layout import (
+    Batching,
+    Counter,
+    Own,
+    Replica,
+    Request,
+    Simulation,
+    Since,
+    Time,
+)
 from vidur_ext.engine.preemption import find_next_finish, start_decoding, stop_decoding
 
 _GONE, _DECODING, _UNFINISHED = range(3)
@@ -20,10 +32,11 @@ def _complete(sim: Simulation, replica: int, request: int, now: float) -> None:
     else:
         row[Replica.FREE] += -(-(total - 1) // settings.block_size)
     row[Replica.TOKENS] -= total
-    state.times[request, Time.COMPLETED] = now
+    seen = now + sim.tables.request_s[settings.own[replica, Own.KIND]]
+    state.times[request, Time.COMPLETED] = seen
     state.requests[request, Request.DONE] = total
     row[Replica.RESTARTED] -= state.requests[request, Request.RESTARTS]
-    state.since[Since.COMPLETED_AFTER] += now - state.now[0]
+    state.since[Since.COMPLETED_AFTER] += seen - state.now[0]
     state.completions[state.counters[Counter.FINISHED]] = request
     state.counters[Counter.FINISHED] += 1
     state.counters[Counter.FINISHED_OUTPUT] += state.requests[request, Request.OUTPUT]
@@ -66,8 +79,9 @@ def _advance_prompt(sim: Simulation, replica: int, slot: int, now: float) -> int
         return _UNFINISHED
     row[Replica.PARTIAL_DONE] -= before
     if state.times[request, Time.PREFILLED] == 0.0:
-        state.times[request, Time.PREFILLED] = now
-        state.since[Since.ANSWERED_AFTER] += now - state.now[0]
+        seen = now + sim.tables.request_s[sim.settings.own[replica, Own.KIND]]
+        state.times[request, Time.PREFILLED] = seen
+        state.since[Since.ANSWERED_AFTER] += seen - state.now[0]
         state.counters[Counter.UNANSWERED] -= 1
     if done + 1 == state.requests[request, Request.TOTAL]:
         _complete(sim, replica, request, now)

@@ -153,11 +153,13 @@ class Tables(NamedTuple):
     per_tokens [D, T, 5]: by tokens / 8, the terms of Vidur's sum around the attention kernels:
     projections and RoPE, all-reduce, attention norm, MLP, add. decode [D, n, k]: n requests of
     k * kv_step tokens. prefill [D, k, c]: a chunk of c * 32 tokens up to k * kv_step.
+    request_s [D]: seconds that a request spends outside its batches.
     """
 
     per_tokens: Floats
     decode: Floats
     prefill: Floats
+    request_s: Floats
     kv_step: int
     num_layers: float
 

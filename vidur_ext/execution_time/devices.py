@@ -9,12 +9,9 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from ppo_scheduler.config.section import Section, key
 from ppo_scheduler.errors import UserError
-from vidur_ext.config.loading import read_json_object
-from vidur_ext.config.problems import describe_problems, join_problems
+from vidur_ext.config.loading import read_section
 from vidur_ext.execution_time.kernels import DataSheet, Kernels, measured_kernels
 
 _FOLDER = Path(__file__).parent / "devices"
@@ -84,12 +81,6 @@ def device_named(name: str) -> Device:
             f"the analytic predictor does not know the device {name!r}; choose one of "
             f"{', '.join(device_names())}, or name a device file (.json)"
         )
-    tree = read_json_object(path)
-    try:
-        device = Device.model_validate(tree)
-    except ValidationError as error:
-        raise UserError(
-            join_problems(describe_problems(error, Device, lambda _: str(path)))
-        ) from None
-    _ = device.kernels
+    device = read_section(path, Device)
+    _ = device.kernels  # there are some
     return device

@@ -72,6 +72,30 @@ def prefill_bound_ms(sheet: DataSheet, q_heads: Sizes, chunk: Sizes) -> Any:
 
 
 @dataclass(frozen=True)
+class ExpertShape:
+    """The experts of a layer on one device: three matrices each, ``hidden`` wide on it."""
+
+    embedding_dim: int
+    hidden: float
+    per_token: int
+    experts: int
+
+
+def experts_key(weights: str, embedding_dim: int, hidden: int, per_token: int, experts: int) -> str:
+    """Return under what name a layer of experts was measured."""
+    return f"moe_{weights}_{embedding_dim}_{hidden}_{per_token}_{experts}"
+
+
+def experts_bound_ms(sheet: DataSheet, weights: str, shape: ExpertShape, tokens: Sizes) -> Any:
+    """Return the time to read the experts that tokens go to, or to compute them, and the floor."""
+    one = 3.0 * shape.embedding_dim * shape.hidden
+    compute = 2.0 * one * shape.per_token * tokens / (sheet.rate(weights) * 1e9)
+    missed = (1.0 - shape.per_token / shape.experts) ** tokens
+    read = BYTES[weights] * one * shape.experts * (1.0 - missed) / (sheet.memory_gb_s * 1e6)
+    return GEMM_FLOOR_MS + np.maximum(compute, read)
+
+
+@dataclass(frozen=True)
 class Grid:
     """The logarithm of measured time over bound, at each point of a grid of sizes."""
 
@@ -100,7 +124,8 @@ class Kernels:
 
     ``gemm``: by type of weights, over (k, n, m). ``decode``: over (query heads per KV head, KV
     heads, requests, KV tokens). ``prefill``: over (query heads, prompt tokens). ``all_reduce_ms``:
-    over (devices, numbers), times themselves; None where no collective was measured.
+    over (devices, numbers), times themselves; None where no collective was measured. ``moe``: by
+    ``experts_key``, over (devices that share each expert, tokens).
     """
 
     sheet: DataSheet
@@ -108,6 +133,7 @@ class Kernels:
     decode: Grid
     prefill: Grid
     all_reduce_ms: Grid | None
+    moe: dict[str, Grid]
 
 
 @lru_cache(maxsize=16)
@@ -137,4 +163,9 @@ def measured_kernels(name: str) -> Kernels:
         decode=grid("decode", "group", "kv_heads", "batch", "kv"),
         prefill=grid("prefill", "q_heads", "chunk"),
         all_reduce_ms=grid("all_reduce", "devices", "numbers") if "all_reduce" in arrays else None,
+        moe={
+            key.removesuffix("_split"): grid(key.removesuffix("_split"), "split", "tokens")
+            for key in arrays
+            if key.startswith("moe_") and key.endswith("_split")
+        },
     )

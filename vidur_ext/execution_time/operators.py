@@ -1,8 +1,8 @@
 """Times [ms] of single operators on one device, from its measured kernels.
 
-Between measured sizes times are interpolated linearly and never fall as sizes grow, where single
-measurements do: a larger batch is never predicted to be faster. Beyond the largest size they go on
-as they grew between the last two.
+Between measured sizes times are interpolated linearly. Where a larger size was faster, its time
+stands for the smaller one too, which could be padded: a larger batch is never predicted to be
+faster. Beyond the largest size times go on as they grew between the last two.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vidur_ext.execution_time import kernels
-from vidur_ext.execution_time.kernels import DataSheet, Floats, Kernels
+from vidur_ext.execution_time.kernels import DataSheet, ExpertShape, Floats, Grid, Kernels
 
 Values = TypeVar("Values", float, Floats)
 
@@ -33,13 +33,19 @@ class Curve:
 
     @classmethod
     def never_falling(cls, sizes: Floats, ms: Floats) -> Curve:
-        """Return a curve through the points, or above those that fall."""
-        return cls(sizes, np.maximum.accumulate(ms))
+        """Return a curve through the points, or below those that a larger size falls behind."""
+        return cls(sizes, _never_falling(ms))
 
     def at(self, size: Values) -> Values:
         """Return the time at each size, at least that of the smallest."""
         low, share = _segment(self.sizes, size)
         return self.ms[low] + share * (self.ms[low + 1] - self.ms[low])
+
+
+def _never_falling(ms: Floats, axis: int = 0) -> Floats:
+    """Return the least of each time and those after it."""
+    least: Floats = np.flip(np.minimum.accumulate(np.flip(ms, axis), axis), axis)
+    return least
 
 
 def _segment(axis: Floats, value: Values) -> tuple[Any, Any]:
@@ -72,6 +78,29 @@ class Gemm:
 
 
 @dataclass(frozen=True)
+class Experts:
+    """The experts of one layer, each split over ``split`` devices, behind their router."""
+
+    shape: ExpertShape
+    weights: str
+    split: int
+    measured: Grid
+    sheet: DataSheet
+    factor: float
+
+    @cached_property
+    def _curve(self) -> Curve:
+        tokens = self.measured.axes[-1]
+        bound = kernels.experts_bound_ms(self.sheet, self.weights, self.shape, tokens)
+        ratio = self.measured.along_last(self.split)
+        return Curve.never_falling(tokens, self.factor * bound * ratio)
+
+    def ms(self, tokens: Values) -> Values:
+        """Return the time for each token count."""
+        return self._curve.at(tokens)
+
+
+@dataclass(frozen=True)
 class Elementwise:
     """An operator that moves ``elements`` numbers per token at a share of the memory's rate."""
 
@@ -82,6 +111,10 @@ class Elementwise:
     def ms(self, tokens: Values) -> Values:
         """Return the time for each token count."""
         return self.launch_ms + tokens * (2.0 * self.elements / (self.gb_s * 1e6))
+
+
+Operator = Gemm | Experts | Elementwise
+"""What takes time by the tokens of a batch alone."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +143,7 @@ class Attention:
         for requests in batch:
             bound = kernels.decode_bound_ms(self.sheet, heads * self._width, requests, kv)
             rows.append(self.factor * bound * grid.along_last(group, heads, requests))
-        times = np.maximum.accumulate(np.maximum.accumulate(np.array(rows), axis=0), axis=1)
-        return batch, kv, times
+        return batch, kv, _never_falling(_never_falling(np.array(rows)), axis=1)
 
     def decode_ms(self, batch: Values, kv: Values) -> Values:
         """Return the time to attend from ``batch`` new tokens to ``kv`` cached tokens each."""

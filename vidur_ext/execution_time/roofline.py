@@ -9,30 +9,20 @@ from math import ceil
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.execution_time.devices import Device
-from vidur_ext.execution_time.kernels import measured_kernels
+from vidur_ext.execution_time.kernels import ExpertShape, experts_key, measured_kernels
 from vidur_ext.execution_time.links import Node, measured_all_reduce
-from vidur_ext.execution_time.operators import Attention, Curve, Elementwise, Gemm, Values
+from vidur_ext.execution_time.models import Model
+from vidur_ext.execution_time.operators import (
+    Attention,
+    Curve,
+    Elementwise,
+    Experts,
+    Gemm,
+    Operator,
+    Values,
+)
 
 DEFAULT_MAX_BATCH_SIZE = 128
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """The dimensions of a decoder-only transformer."""
-
-    num_layers: int
-    num_q_heads: int
-    num_kv_heads: int
-    embedding_dim: int
-    mlp_hidden_dim: int
-    vocab_size: int
-    gated_mlp: bool = True
-    post_attention_norm: bool = True
-
-    @property
-    def head_dim(self) -> int:
-        """Width of one attention head."""
-        return self.embedding_dim // self.num_q_heads
 
 
 @dataclass(frozen=True)
@@ -64,7 +54,6 @@ class RooflineModel:
         node: the links around it.
         tensor_parallel: devices that share a layer; heads, MLP and vocabulary are split.
         num_pipeline_stages: stages that share the layers.
-        weights: type of the layers' weights, ``bf16`` or ``fp8``; the LM head is always bf16.
         collective_overhead_ms: host time per all-reduce; 0 where CUDA graphs launch it.
         max_batch_size: sequences that need logits in one iteration at most.
 
@@ -72,12 +61,11 @@ class RooflineModel:
         UserError: the degrees do not divide the model, or the device lacks the type of weights.
     """
 
-    model: ModelShape
+    model: Model
     device: Device
     node: Node
     tensor_parallel: int
     num_pipeline_stages: int
-    weights: str = "bf16"
     collective_overhead_ms: float = 0.0
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
 
@@ -93,10 +81,16 @@ class RooflineModel:
                 f"num_pipeline_stages {self.num_pipeline_stages} does not divide the model's "
                 f"{layers} layers; choose a divisor"
             )
-        if self.weights not in dict(self.device.sheet.tflops):
+        weights, d = self.model.weights, self.device
+        if weights not in dict(d.sheet.tflops) or weights not in d.kernels.gemm:
             raise UserError(
-                f"{self.device.measured} kernels with {self.weights} weights are not known on this "
-                "device; choose bf16, or another device"
+                f"the device has no kernels for {weights} weights: choose a model with bf16 "
+                "weights, or another device"
+            )
+        if self.model.num_experts is not None and self._experts_key not in d.kernels.moe:
+            raise UserError(
+                "no experts of this shape were measured on the device, so a model with them is not "
+                "simulated there: choose another model or device"
             )
 
     @property
@@ -114,24 +108,25 @@ class RooflineModel:
         """The attention kernels of one layer."""
         d = self.device
         return Attention(
-            self.q_heads, self.kv_heads, self.model.head_dim, d.kernels, d.sheet, d.attention_factor
+            self.q_heads,
+            self.kv_heads,
+            self.model.head_width,
+            d.kernels,
+            d.sheet,
+            d.attention_factor,
         )
 
     @cached_property
-    def token_operators(self) -> dict[str, Gemm | Elementwise]:
+    def token_operators(self) -> dict[str, Operator]:
         """Operators of one layer whose time depends on the tokens of the batch alone."""
-        m, tp = self.model, self.tensor_parallel
-        hidden = m.mlp_hidden_dim // tp
+        m = self.model
         heads = self.q_heads + self.kv_heads
-        up = 2 * hidden if m.gated_mlp else hidden
         return {
-            "attn_pre_proj": self._gemm(m.embedding_dim, m.head_dim * (heads + self.kv_heads)),
-            "attn_post_proj": self._gemm(self.q_heads * m.head_dim, m.embedding_dim),
-            "mlp_up_proj": self._gemm(m.embedding_dim, up),
-            "mlp_down_proj": self._gemm(hidden, m.embedding_dim),
-            "mlp_act": self._elementwise(up + hidden, _ACTIVATION),
-            "attn_rope": self._elementwise(2 * m.head_dim * heads, _ROPE),
-            "attn_kv_cache_save": self._elementwise(4 * m.head_dim * self.kv_heads, _CACHE_SAVE),
+            "attn_pre_proj": self._gemm(m.embedding_dim, m.head_width * (heads + self.kv_heads)),
+            "attn_post_proj": self._gemm(self.q_heads * m.head_width, m.embedding_dim),
+            **self._mlp(),
+            "attn_rope": self._elementwise(2 * m.head_width * heads, _ROPE),
+            "attn_kv_cache_save": self._elementwise(4 * m.head_width * self.kv_heads, _CACHE_SAVE),
             "input_layernorm": self._elementwise(2 * m.embedding_dim, _NORM),
             "post_attention_layernorm": self._elementwise(2 * m.embedding_dim, _NORM),
             "add": self._elementwise(3 * m.embedding_dim, _ADD),
@@ -139,7 +134,35 @@ class RooflineModel:
 
     def _gemm(self, k: int, n: int, weights: str | None = None) -> Gemm:
         d = self.device
-        return Gemm(k, n, weights or self.weights, d.kernels, d.sheet, d.gemm_factor)
+        return Gemm(k, n, weights or self.model.weights, d.kernels, d.sheet, d.gemm_factor)
+
+    def _mlp(self) -> dict[str, Operator]:
+        """Return the MLP's operators, or the experts' kernel and the product that picks them."""
+        m, d = self.model, self.device
+        hidden = m.mlp_hidden_dim // self.tensor_parallel
+        if m.num_experts is not None:
+            grid = d.kernels.moe[self._experts_key]
+            experts = ExpertShape(m.embedding_dim, hidden, m.experts_per_token, m.num_experts)
+            return {
+                "mlp_up_proj": Experts(
+                    experts, m.weights, self.tensor_parallel, grid, d.sheet, d.gemm_factor
+                ),
+                "mlp_down_proj": self._gemm(m.embedding_dim, m.num_experts, "bf16"),
+                "mlp_act": self._elementwise(m.num_experts, _ACTIVATION),
+            }
+        up = 2 * hidden if m.gated_mlp else hidden
+        return {
+            "mlp_up_proj": self._gemm(m.embedding_dim, up),
+            "mlp_down_proj": self._gemm(hidden, m.embedding_dim),
+            "mlp_act": self._elementwise(up + hidden, _ACTIVATION),
+        }
+
+    @property
+    def _experts_key(self) -> str:
+        m = self.model
+        return experts_key(
+            m.weights, m.embedding_dim, m.mlp_hidden_dim, m.experts_per_token, m.num_experts or 1
+        )
 
     def _elementwise(self, elements: float, kind: _Kind) -> Elementwise:
         return Elementwise(elements, kind.launch_ms, kind.share * self.device.memory_gb_s)
@@ -230,7 +253,7 @@ class RooflineModel:
         return self._gemm(m.embedding_dim, ceil(m.vocab_size / self.tensor_parallel), "bf16")
 
     @cached_property
-    def _iteration_operators(self) -> tuple[Gemm | Elementwise, ...]:
+    def _iteration_operators(self) -> tuple[Operator, ...]:
         # Vidur's ExecutionTime leaves the cache write out of its total, and so do we; a model
         # without a post-attention norm has no such operator.
         left_out = {"attn_kv_cache_save"}

@@ -2,8 +2,8 @@
 
 An iteration of n decoding requests with c tokens of context takes about base[n] + slope * c
 seconds: attention reads the whole cache, everything else depends on n alone. Prefill advances in
-full batches. Output lengths are unknown to a router: the mean of the completed requests stands for
-them.
+full batches. A request's time outside of batches is the same for all of a replica. Output lengths
+are unknown to a router: the mean of the completed requests stands for them.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Rate(Column):
     CHUNK_S = "s", "of a full batch of prompt tokens"
     PREFILL_S_PER_TOKEN = "s", "per prompt token when batches are full"
     DECODE_TOKEN_S = "s", "per output token when batches are full"
+    REQUEST_S = "s", "that a request spends outside its batches: HTTP, tokenizer, detokenizer"
 
 
 class Estimates(NamedTuple):
@@ -53,7 +54,7 @@ def predict(known: Estimates, index: int, replica: Any, request: Any) -> Any:
     backlog = replica.pending_prefill_tokens + request.prompt_tokens
     room = max(known.prefill_tokens - replica.decoding, 1.0)
     of_context = rates[Rate.SLOPE] * replica.context_tokens
-    ttft_s = math.ceil(backlog / room) * (rates[Rate.CHUNK_S] + of_context)
+    ttft_s = math.ceil(backlog / room) * (rates[Rate.CHUNK_S] + of_context) + rates[Rate.REQUEST_S]
     batch = int(min(replica.running + 1.0, float(cap)))
     decode_iteration_s = known.base[index, batch] + of_context
     return Prediction(

@@ -17,7 +17,8 @@ from vidur.execution_time_predictor import BaseExecutionTimePredictor
 from ppo_scheduler.errors import UserError
 from vidur_ext.execution_time.devices import device_named
 from vidur_ext.execution_time.links import node_named
-from vidur_ext.execution_time.roofline import ModelShape, RooflineModel
+from vidur_ext.execution_time.models import model_named
+from vidur_ext.execution_time.roofline import RooflineModel
 from vidur_ext.execution_time.tables import (
     CHUNK_STEP,
     TOKEN_STEP,
@@ -52,9 +53,6 @@ class AnalyticExecutionTimePredictorConfig(BaseExecutionTimePredictorConfig):
         default=0.0,
         metadata={"help": "Host time per all-reduce; none where CUDA graphs launch it."},
     )
-    weights: str = field(
-        default="bf16", metadata={"help": "Type of the layers' weights: bf16 or fp8."}
-    )
 
     @staticmethod
     def get_type() -> Any:
@@ -81,23 +79,13 @@ def roofline_of(config: Any, replica_config: Any) -> RooflineModel:
             "--replica_config_tensor_parallel_size 1"
         )
     return RooflineModel(
-        model=ModelShape(
-            num_layers=model.num_layers,
-            num_q_heads=model.num_q_heads,
-            num_kv_heads=model.num_kv_heads,
-            embedding_dim=model.embedding_dim,
-            mlp_hidden_dim=model.mlp_hidden_dim,
-            vocab_size=model.vocab_size,
-            gated_mlp=model.use_gated_mlp,
-            post_attention_norm=model.post_attn_norm,
-        ),
+        model=model_named(replica_config.model_name),
         device=device_named(replica_config.device),
         node=node_named(replica_config.network_device),
         tensor_parallel=tensor_parallel,
         num_pipeline_stages=replica_config.num_pipeline_stages,
         collective_overhead_ms=config.nccl_cpu_launch_overhead_ms
         + config.nccl_cpu_skew_overhead_per_device_ms * tensor_parallel**1.25,
-        weights=config.weights,
         max_batch_size=config.prediction_max_batch_size,
     )
 

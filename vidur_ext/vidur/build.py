@@ -13,15 +13,13 @@ from vidur.config import (
     BaseReplicaSchedulerConfig,
     CacheConfig,
     MetricsConfig,
-    ReplicaConfig,
 )
 from vidur.config.utils import get_all_subclasses
 
 from vidur_ext.config.sections import PLANNERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.vidur import plugin
-from vidur_ext.vidur.cluster import ClusterConfig, SimulationConfig
-from vidur_ext.vidur.hardware import register_device
+from vidur_ext.vidur.cluster import ClusterConfig, ReplicaConfig, SimulationConfig
 from vidur_ext.vidur.limits import check_memory
 from vidur_ext.vidur.requests import stream_config
 
@@ -54,8 +52,6 @@ def simulation_config(config: TrainingConfig, scheduler: str) -> Any:
     """
     plugin.register()
     cluster = config.cluster
-    for device in {cluster.device, *(cluster.devices or ())}:
-        register_device(device)
     built = _Unwritten(
         seed=config.training.seed % 2**32,
         log_level=config.monitoring.log_level,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 from vidur.config import ClusterConfig as VidurClusterConfig
+from vidur.config import ReplicaConfig as VidurReplicaConfig
 from vidur.config import SimulationConfig as VidurSimulationConfig
 from vidur.execution_time_predictor import ExecutionTimePredictorRegistry
 from vidur.scheduler.global_scheduler.base_global_scheduler import BaseGlobalScheduler
@@ -21,6 +22,28 @@ from vidur.types import GlobalSchedulerType
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.execution_time.devices import device_named
+from vidur_ext.execution_time.models import model_named
+from vidur_ext.vidur.hardware import register_hardware, register_model
+
+
+@dataclass
+class ReplicaConfig(VidurReplicaConfig):
+    """A replica whose device, node and model may be ones that Vidur does not know."""
+
+    def __post_init__(self) -> None:
+        """Let Vidur know them first.
+
+        Raises:
+            UserError: one is unknown, or its file is none.
+        """
+        register_hardware(self.device, self.network_device)
+        register_model(self.model_name)
+        super().__post_init__()
+
+    @property
+    def attention_head_dim(self) -> int:
+        """Width of a head; Vidur takes it for granted that heads divide the embedding."""
+        return model_named(self.model_name).head_width
 
 
 @dataclass
@@ -39,6 +62,9 @@ class ClusterConfig(VidurClusterConfig):
     the usual node of their device. Without ``num_blocks`` each device's memory gives its KV blocks.
     """
 
+    replica_config: ReplicaConfig = field(
+        default_factory=ReplicaConfig, metadata={"help": "Replica config."}
+    )
     devices: Optional[str] = field(  # noqa: UP045  (Vidur knows optional flags by this)
         default=None,
         metadata={"help": "Device of each replica, separated by commas; all alike by default."},

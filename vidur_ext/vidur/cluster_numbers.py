@@ -122,6 +122,7 @@ def tables_in_numbers(rooflines: Sequence[RooflineModel], limits: TableLimits) -
         per_tokens=np.stack([tables.per_tokens for tables in each]),
         decode=np.stack([tables.decode for tables in each]),
         prefill=np.stack([tables.prefill for tables in each]),
+        request_s=np.concatenate([tables.request_s for tables in each]),
         kv_step=each[0].kv_step,
         num_layers=each[0].num_layers,
     )
@@ -149,6 +150,7 @@ def _one_kind(roofline: RooflineModel, limits: TableLimits) -> Tables:
         ),
         decode=tables.decode,
         prefill=tables.prefill,
+        request_s=np.array([roofline.device.request_overhead_ms * 1e-3]),
         kv_step=int(limits.kv_granularity),
         num_layers=float(roofline.model.num_layers),
     )

@@ -10,6 +10,7 @@ from vidur.entities import Batch
 
 from ppo_scheduler.observation import Floats
 from vidur_ext.routing.estimator import Estimates, Rate
+from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
 
 _REFERENCE_CONTEXT_TOKENS = 2048
 _WHOLE_PROMPT_TOKENS = 1024
@@ -47,6 +48,7 @@ def estimates_of(replica_schedulers: Sequence[Any]) -> Estimates:
     rates[:, Rate.CHUNK_S] = chunk_s
     rates[:, Rate.PREFILL_S_PER_TOKEN] = chunk_s / prefill_tokens
     rates[:, Rate.DECODE_TOKEN_S] = base[:, -1] / (base.shape[1] - 1)
+    rates[:, Rate.REQUEST_S] = [request_overhead_s(predictor) for predictor in predictors]
     return Estimates(
         base=base,
         rates=rates,
@@ -54,6 +56,13 @@ def estimates_of(replica_schedulers: Sequence[Any]) -> Estimates:
         output_sum=_PRIOR_OUTPUT_TOKENS * _PRIOR_WEIGHT,
         output_count=_PRIOR_WEIGHT,
     )
+
+
+def request_overhead_s(predictor: Any) -> float:
+    """Return what a request takes outside its batches; profiles say nothing about that."""
+    if not isinstance(predictor, AnalyticExecutionTimePredictor):
+        return 0.0
+    return predictor.roofline.device.request_overhead_ms * 1e-3
 
 
 def _times(scheduler: Any, prefill_tokens: int) -> _Times:

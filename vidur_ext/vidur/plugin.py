@@ -11,7 +11,6 @@ from vidur.types import ExecutionTimePredictorType, GlobalSchedulerType
 
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
 from vidur_ext.vidur.cluster import VIDURS_SCHEDULERS
-from vidur_ext.vidur.hardware import register_hardware
 from vidur_ext.vidur.learner_flags import PPOGlobalSchedulerModularConfig
 from vidur_ext.vidur.local_profile_predictor import (
     CompleteLinearRegressionExecutionTimePredictor,
@@ -35,7 +34,6 @@ def register() -> None:
     Vidur's flags follow from the subclasses of its config classes that exist when the command
     line is parsed, so this must run before.
     """
-    register_hardware()
     _register_predictors()
     RequestGeneratorRegistry.register(
         WorkloadRequestGeneratorConfig.get_type(), WorkloadRequestGenerator

@@ -21,6 +21,7 @@ from ppo_scheduler.seeding import Purpose, seed_sequence
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.view import Earned
 from vidur_ext.vidur.build import simulation_config
+from vidur_ext.vidur.estimates import request_overhead_s
 from vidur_ext.vidur.requests import RestartableRequest
 from vidur_ext.vidur.schedulers import Router, RoutingGlobalScheduler
 from vidur_ext.vidur.signals import SignalEvent
@@ -67,6 +68,9 @@ class DelayingSimulator(Simulator):
             delay_s = self._config.cluster_config.signal_delay_s
             for arrived_at in arrivals:
                 self._add_event(SignalEvent(arrived_at - delay_s, self._scheduler.signals))
+
+
+_SEEN_BY_USERS = ("prefill_completed_at", "completed_at")
 
 
 class VidurSimulation(DelayingSimulator):
@@ -121,8 +125,15 @@ class VidurSimulation(DelayingSimulator):
         return np.array([self._replica_of[r.id] for r in self.requests], dtype=np.int64)
 
     def times(self, name: str) -> NDArray[np.float64]:
-        """Return a time of every request [s], e.g. ``completed_at``."""
-        return np.array([getattr(request, name) for request in self.requests], dtype=np.float64)
+        """Return a time of every request [s], e.g. ``completed_at``, as its user sees it."""
+        times = np.array([getattr(request, name) for request in self.requests], dtype=np.float64)
+        if name not in _SEEN_BY_USERS:
+            return times
+        predictors = (
+            self._scheduler.get_replica_scheduler(replica)._execution_time_predictor
+            for replica in self._index_of
+        )
+        return times + np.array([request_overhead_s(one) for one in predictors])[self.routing]
 
 
 def simulation_of(config: TrainingConfig, scheduler: str, table: RequestTable) -> VidurSimulation:

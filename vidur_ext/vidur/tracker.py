@@ -19,6 +19,7 @@ from vidur_ext.routing.view import (
     QueuedRequest,
     SinceLastDecision,
 )
+from vidur_ext.vidur.estimates import request_overhead_s
 
 
 class Observed(NamedTuple):
@@ -35,6 +36,10 @@ class RequestTracker:
         self.queue_slots = 0
         """Waiting requests per replica that a snapshot lists."""
         self._schedulers = replica_schedulers
+        self._overheads = [
+            request_overhead_s(scheduler._execution_time_predictor)
+            for scheduler in replica_schedulers
+        ]
         self._in_flight: list[list[Any]] = [[] for _ in replica_schedulers]
         self._output_tokens: dict[int, int] = {}
         self._last_time: float | None = None
@@ -86,6 +91,7 @@ class RequestTracker:
         waiting = decoding = pending = context = generated = restarts = 0
         oldest = wait_sum = request_seconds = unanswered_seconds = 0.0
         total_output = 0
+        overhead_s = self._overheads[replica]
         for request in self._in_flight[replica]:
             arrived = request._arrived_at
             begin = arrived if arrived > last else last
@@ -93,10 +99,10 @@ class RequestTracker:
             if answered_at == 0.0:
                 unanswered_seconds += now - begin
             elif answered_at > begin:
-                unanswered_seconds += answered_at - begin
+                unanswered_seconds += answered_at + overhead_s - begin
             if request._completed:
-                request_seconds += request._completed_at - begin
-                completions.append(self._completion(request))
+                request_seconds += request._completed_at + overhead_s - begin
+                completions.append(self._completion(request, overhead_s))
                 continue
             request_seconds += now - begin
             alive.append(request)
@@ -132,12 +138,12 @@ class RequestTracker:
         column[Quantity.REMAINING_OUTPUT_TOKENS] = total_output - pending
         return tuple(queue), (request_seconds, unanswered_seconds)
 
-    def _completion(self, request: Any) -> Completion:
+    def _completion(self, request: Any, overhead_s: float) -> Completion:
         output_tokens = self._output_tokens.pop(request._id)
         decode_s = request._completed_at - request._prefill_completed_at
         return Completion(
-            e2e_s=request._completed_at - request._arrived_at,
-            ttft_s=request._prefill_completed_at - request._arrived_at,
+            e2e_s=request._completed_at + overhead_s - request._arrived_at,
+            ttft_s=request._prefill_completed_at + overhead_s - request._arrived_at,
             tbt_s=decode_s / (output_tokens - 1) if output_tokens > 1 else 0.0,
             output_tokens=output_tokens,
         )

@@ -142,6 +142,15 @@ def test_errors_that_did_not_become_smaller_write_nothing_without_force(
     assert written().gemm_factor == pytest.approx(1.3, rel=0.01)
 
 
+def test_what_another_cluster_did_is_told_apart(run, log) -> None:
+    """A batch of two requests makes them wait that did not."""
+    shut = ("--set", "cluster.batch_size_cap=2", "--force")
+    _, out, _ = run(log, "--output", "own.json", *shut)
+    assert "warning: this is not the replica that was measured; check the model" in out
+    _, out, _ = run(log, "--output", "two.json")
+    assert "warning" not in out
+
+
 def test_a_file_that_is_there_is_replaced_only_when_told(run, steps, tmp_path) -> None:
     (tmp_path / "own.json").write_text("mine", encoding="utf-8")
     status, _, err = run(steps, "--output", "own.json")

@@ -52,7 +52,7 @@ SEED_HELP = "(the only seed: every random stream is spawned from it)"
             "cluster", "device", "H100",
             "cluster.device: there is no device 'H100'; choose one of a100, a40, b200, h100, h200, "
             "l40, l40s, rtx_4090, rtx_pro_6000, or name a device file (.json); did you mean "
-            "'h100'?",
+            '"h100"?',
         ),
         (
             "warmstart", "load_levels", [1, "high"],

@@ -30,4 +30,5 @@ def halved() -> Kernels:
         decode=_grid(2.0, heads, heads, [1.0, 64.0, 1024.0], [2.0, 1024.0, 16384.0]),
         prefill=_grid(2.0, [1.0, 64.0], [1.0, 512.0, 1024.0, 2048.0, 16384.0]),
         all_reduce_ms=None,
+        moe={},
     )

@@ -12,21 +12,23 @@ from hypothesis import strategies as st
 from ppo_scheduler.errors import UserError
 from vidur_ext.execution_time.devices import device_named, device_names
 from vidur_ext.execution_time.links import NODES, node_named
+from vidur_ext.execution_time.models import Model, model_named
 from vidur_ext.execution_time.operators import Gemm
-from vidur_ext.execution_time.roofline import ModelShape, RooflineModel
+from vidur_ext.execution_time.roofline import RooflineModel
 
-LLAMA_8B = ModelShape(32, 32, 8, 4096, 14336, 128256)
-LLAMA_70B = ModelShape(80, 64, 8, 8192, 28672, 128256)
-MULTI_HEAD_7B = ModelShape(32, 32, 32, 4096, 11008, 32768)
-PHI_2 = ModelShape(32, 32, 32, 2560, 10240, 51200, gated_mlp=False, post_attention_norm=False)
+LLAMA_8B = model_named("meta-llama/Llama-3-8B")
+LLAMA_70B = model_named("meta-llama/Llama-3-70B")
+MULTI_HEAD_7B = model_named("meta-llama/Llama-2-7b-hf")
+PHI_2 = model_named("microsoft/phi-2")
+EXPERTS = model_named("Qwen/Qwen3-30B-A3B")
 
 devices = st.sampled_from(device_names())
-models = st.sampled_from([LLAMA_8B, LLAMA_70B, MULTI_HEAD_7B, PHI_2])
+models = st.sampled_from([LLAMA_8B, LLAMA_70B, MULTI_HEAD_7B, PHI_2, EXPERTS])
 degrees = st.sampled_from([1, 2, 4, 8])
 
 
 def roofline_on(
-    model: ModelShape, device: str, degree: int, stages: int = 1, node: str | None = None
+    model: Model, device: str, degree: int, stages: int = 1, node: str | None = None
 ) -> RooflineModel:
     found = device_named(device)
     return RooflineModel(model, found, node_named(node or found.node), degree, stages)
@@ -70,7 +72,7 @@ def test_prefill_attention_grows_with_chunk_and_context(
 
 @given(models, devices, tokens, contexts, batches)
 def test_more_tensor_parallelism_slows_no_operator_by_more_than_a_step_of_tiles(
-    model: ModelShape, device: str, count: int, kv: int, batch: int
+    model: Model, device: str, count: int, kv: int, batch: int
 ) -> None:
     few, many = (roofline_on(model, device, degree) for degree in (2, 4))
     for name in few.token_operators:
@@ -100,12 +102,13 @@ def test_decoding_never_beats_reading_weights_and_cache_once(
 ) -> None:
     model, sheet = roofline.model, roofline.device
     up_and_down = 3 if model.gated_mlp else 2
+    experts = model.experts_per_token  # one request reads no others
     weights = (
         model.num_layers
         * model.embedding_dim
-        * (2 * model.num_q_heads * model.head_dim + up_and_down * model.mlp_hidden_dim)
+        * (2 * model.num_q_heads * model.head_width + experts * up_and_down * model.mlp_hidden_dim)
     )
-    cache = 2 * batch * kv * model.num_layers * model.num_kv_heads * model.head_dim
+    cache = 2 * batch * kv * model.num_layers * model.num_kv_heads * model.head_width
     bytes_per_device = 2 * (weights + cache) / roofline.tensor_parallel
     seconds = roofline.iteration_time_s(batch, float(kv), [])
     assert seconds > bytes_per_device / (sheet.memory_gb_s * 1e9)
@@ -179,9 +182,21 @@ def test_host_time_is_the_device_files() -> None:
 
 def test_small_weights_are_read_faster() -> None:
     bf16, fp8 = (
-        replace(roofline_on(LLAMA_8B, "h100", 1), weights=weights) for weights in ("bf16", "fp8")
+        roofline_on(model_named(f"meta-llama/Llama-3.1-8B{suffix}"), "h100", 1)
+        for suffix in ("", "-FP8")
     )
-    assert fp8.iteration_time_s(16, 64.0, []) < 0.75 * bf16.iteration_time_s(16, 64.0, [])
+    assert fp8.iteration_time_s(16, 64.0, []) < 0.8 * bf16.iteration_time_s(16, 64.0, [])
+
+
+def test_experts_cost_what_a_batch_calls_for() -> None:
+    """One token goes through 3 of 30 billion weights, 64 tokens meet nearly all of them."""
+    dense, experts = (
+        roofline_on(model_named(name), "h100", 1)
+        for name in ("Qwen/Qwen3-32B", "Qwen/Qwen3-30B-A3B")
+    )
+    few, many = (each.iteration_time_s(1, 64.0, []) for each in (experts, dense))
+    assert few < 0.4 * many
+    assert experts.operator_ms("mlp_up_proj", 64.0) > 4 * experts.operator_ms("mlp_up_proj", 1.0)
 
 
 def test_unknown_names_and_indivisible_degrees_say_what_to_choose() -> None:
@@ -193,5 +208,7 @@ def test_unknown_names_and_indivisible_degrees_say_what_to_choose() -> None:
         roofline_on(LLAMA_8B, "a100", 3)
     with pytest.raises(UserError, match="5 does not divide the model's 32 layers"):
         roofline_on(LLAMA_8B, "a100", 1, 5)
-    with pytest.raises(UserError, match="fp8 weights are not known"):
-        replace(roofline_on(LLAMA_8B, "a100", 1), weights="fp8")
+    with pytest.raises(UserError, match=r"no kernels for fp8 weights: choose a model with bf16"):
+        roofline_on(model_named("meta-llama/Llama-3.1-8B-FP8"), "a100", 1)
+    with pytest.raises(UserError, match=r"no experts of this shape were measured"):
+        roofline_on(EXPERTS.model_copy(update={"num_experts": 64}), "h100", 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vidur.config import BaseExecutionTimePredictorConfig, CacheConfig, ReplicaConfig
+from vidur.config import BaseExecutionTimePredictorConfig, CacheConfig
 from vidur.entities import Batch
 from vidur.execution_time_predictor import ExecutionTimePredictorRegistry
 from vidur.types import ExecutionTimePredictorType, ReplicaId
@@ -18,7 +18,7 @@ from vidur_ext.vidur.analytic_predictor import (
     AnalyticExecutionTimePredictor,
     AnalyticExecutionTimePredictorConfig,
 )
-from vidur_ext.vidur.hardware import register_device
+from vidur_ext.vidur.cluster import ReplicaConfig
 from vidur_ext.vidur.plugin import register
 from vidur_ext.vidur.types import PredictorType
 
@@ -86,7 +86,6 @@ def test_iteration_overhead_is_paid_once_per_iteration(tmp_path: Path) -> None:
             path = str(tmp_path / f"host_{overhead}.json")
             values = device_named("a100").model_dump() | {"iteration_overhead_ms": overhead}
             Path(path).write_text(json.dumps(values), encoding="utf-8")
-            register_device(path)
             times = predictor(replica(device=path, num_pipeline_stages=stages))
             batch = Batch(ReplicaId(0), [None], [64], [64])
             totals.append(
