@@ -12,6 +12,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.commands import checkpoints, config, demos
+from vidur_ext.commands.calibrate import calibrate
 from vidur_ext.commands.compare import compare
 from vidur_ext.commands.monitor import monitor
 from vidur_ext.commands.pareto import pareto
@@ -38,6 +39,7 @@ app.command()(validate_model)
 app.command()(compare)
 app.command()(pareto)
 app.command()(saturation)
+app.command()(calibrate)
 app.command()(suite)
 app.command()(monitor)
 app.command()(tensorboard)

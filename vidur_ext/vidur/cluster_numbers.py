@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,10 +19,11 @@ from vidur_ext.engine.layout import (
     Settings,
     Tables,
 )
-from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits
+from vidur_ext.execution_time.roofline import RooflineModel
+from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits, build_tables
 from vidur_ext.routing.estimator import Estimates
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
-from vidur_ext.vidur.estimates import estimates_of, request_overhead_s
+from vidur_ext.vidur.estimates import estimates_of
 
 assert (TOKENS_PER_ROW, TOKENS_PER_CHUNK) == (TOKEN_STEP, CHUNK_STEP)
 
@@ -63,7 +65,9 @@ def cluster_in_numbers(replicas: Replicas, signal_delay_s: float) -> Cluster:
     _check_simulated(replicas.schedulers[0])
     return Cluster(
         settings=_settings_of(replicas)._replace(signal_delay_s=signal_delay_s),
-        tables=_tables_of(replicas),
+        tables=tables_in_numbers(
+            [predictor.roofline for predictor in replicas.predictors], replicas.limits
+        ),
         estimates=replicas.estimates,
         limits=replicas.limits,
     )
@@ -111,9 +115,9 @@ def _settings_of(replicas: Replicas) -> Settings:
     )
 
 
-def _tables_of(replicas: Replicas) -> Tables:
-    """Return the predictors' tables, stacked."""
-    each = [_predictors_tables(predictor) for predictor in replicas.predictors]
+def tables_in_numbers(rooflines: Sequence[RooflineModel], limits: TableLimits) -> Tables:
+    """Return the tables of each kind of replica, stacked."""
+    each = [_one_kind(roofline, limits) for roofline in rooflines]
     return Tables(
         per_tokens=np.stack([tables.per_tokens for tables in each]),
         decode=np.stack([tables.decode for tables in each]),
@@ -124,9 +128,9 @@ def _tables_of(replicas: Replicas) -> Tables:
     )
 
 
-def _predictors_tables(predictor: AnalyticExecutionTimePredictor) -> Tables:
-    """Return one predictor's tables; sums that precede Vidur's other terms are taken here."""
-    tables, roofline = predictor.tables, predictor.roofline
+def _one_kind(roofline: RooflineModel, limits: TableLimits) -> Tables:
+    """Return the tables of a kind; sums that precede Vidur's other terms are taken here."""
+    tables = build_tables(roofline, limits)
     at = {name: values[::TOKEN_STEP] for name, values in tables.tokens.items()}
     nothing = np.zeros_like(at["add"])
     all_reduce = (
@@ -146,7 +150,7 @@ def _predictors_tables(predictor: AnalyticExecutionTimePredictor) -> Tables:
         ),
         decode=tables.decode,
         prefill=tables.prefill,
-        request_s=np.array([request_overhead_s(predictor)]),
-        kv_step=int(tables.limits.kv_granularity),
+        request_s=np.array([roofline.device.request_overhead_ms * 1e-3]),
+        kv_step=int(limits.kv_granularity),
         num_layers=float(roofline.model.num_layers),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,7 @@ def read_json_lines(path: Path, second: float, columns: tuple[str, ...] = KEYS) 
         UserError: the file is malformed; the text says where.
     """
     rows = TraceRows(path, TIME)
-    for line, text in enumerate(read_text(path).split("\n"), start=1):
-        if not text.strip():
-            continue
-        record = _record(path, line, text, columns)
+    for line, record in json_records(path, columns):
         found = record[TIME]
         time = float(found) if _is_number(found) else -1.0
         rows.add(
@@ -43,6 +41,21 @@ def read_json_lines(path: Path, second: float, columns: tuple[str, ...] = KEYS) 
             _tokens(path, line, OUTPUT, record[OUTPUT]),
         )
     return rows.trace()
+
+
+def json_records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line, object) for every line that is not blank.
+
+    Raises:
+        UserError: a line holds no JSON object, or one without some of the keys ``columns``.
+    """
+    for line, text in enumerate(read_text(path).split("\n"), start=1):
+        if text.strip():
+            yield line, _record(path, line, text, columns)
+
+
+_MOST_DIGITS = 19
+"""Nanoseconds since 1970 have as many."""
 
 
 def _record(path: Path, line: int, text: str, columns: tuple[str, ...]) -> dict[str, Any]:
@@ -68,7 +81,7 @@ def _record(path: Path, line: int, text: str, columns: tuple[str, ...]) -> dict[
 
 def _bounded(digits: str) -> int | float:
     """Return a JSON integer; what is too long for any count or time becomes infinite."""
-    return int(digits) if len(digits) <= 18 else float("inf")
+    return int(digits) if len(digits) <= _MOST_DIGITS else float("inf")
 
 
 def _tokens(path: Path, line: int, key: str, found: object) -> int:

@@ -186,7 +186,7 @@ def file_status(path: Path) -> os.stat_result:
     if stat.S_ISDIR(status.st_mode):
         raise file_error(path, "is a folder; name the trace file inside it")
     if not stat.S_ISREG(status.st_mode):
-        raise file_error(path, "is no regular file; give a trace on disk")
+        raise file_error(path, "is no regular file; give a file on disk")
     return status
 
 
@@ -220,7 +220,7 @@ def read_text(path: Path) -> str:
     if "\0" in text:
         raise _not_text(path, data, data.index(b"\0"))
     if not text.strip():
-        raise file_error(path, "is empty; expected a trace (a CSV with its header, or JSONL)")
+        raise file_error(path, "is empty; expected a CSV with its header, or JSON lines")
     return text
 
 

@@ -1,0 +1,1 @@
+"""Fitting the constants of a device to measurements of a user's own server."""

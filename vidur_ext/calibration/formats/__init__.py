@@ -1,0 +1,1 @@
+"""The files that measurements come in, a module for each."""
