@@ -31,6 +31,14 @@ class Device(Section):
     iteration_overhead_ms: float = key(
         1.0, "host time of an iteration: scheduling, launch, sampling", unit="ms", ge=0, le=1000
     )
+    eager_iteration_ms: float = key(
+        0.0,
+        "host time to launch an iteration of more tokens than the batch cap, which no CUDA graph "
+        "covers: it takes no less; 0 where compiled code launches it",
+        unit="ms",
+        ge=0,
+        le=1000,
+    )
     request_overhead_ms: float = key(
         0.0,
         "of a request outside the engine: HTTP, tokenizer, detokenizer",

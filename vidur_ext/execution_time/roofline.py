@@ -211,7 +211,28 @@ class RooflineModel:
         """
         rows = (tokens + self.max_batch_size - abs(tokens - self.max_batch_size)) / 2
         host = self.device.iteration_overhead_ms
-        return host + self._embedding.ms(tokens) + self._lm_head.ms(rows)
+        outside = host + self._embedding.ms(tokens) + self._lm_head.ms(rows)
+        if self.device.eager_iteration_ms > 0.0:
+            outside = outside + self._waiting_ms(tokens, outside)
+        return outside
+
+    def _waiting_ms(self, tokens: Values, outside: Values) -> Values:
+        """Return how long the device waits for the host to launch its kernels.
+
+        What it has to do itself is known by the tokens alone here: that of one whole prompt.
+        """
+        layer = self._layer_ms(tokens) + self.attention.prefill_ms(0.0 * tokens, tokens)
+        waiting = self.device.eager_iteration_ms - outside - layer * self.model.num_layers
+        return (tokens > self.max_batch_size) * (waiting + abs(waiting)) / 2
+
+    def _layer_ms(self, tokens: Values) -> Values:
+        """Return the time of a layer without its attention."""
+        layer = 0.0 * tokens
+        for operator in self._iteration_operators:
+            layer = layer + operator.ms(tokens)
+        if self.tensor_parallel > 1:
+            layer = layer + 2.0 * (self.all_reduce(tokens) + self.collective_overhead_ms)
+        return layer
 
     def iteration_time_s(
         self,
@@ -229,15 +250,11 @@ class RooflineModel:
         tokens = float(num_decode + sum(chunk for _, chunk in prefill_chunks))
         if tokens == 0.0:
             return 0.0
-        layer = 0.0
-        for operator in self._iteration_operators:
-            layer += operator.ms(tokens)
+        layer = self._layer_ms(tokens)
         if num_decode:
             layer += self.attention.decode_ms(float(num_decode), mean_decode_kv)
         for kv, chunk in prefill_chunks:
             layer += self.attention.prefill_ms(float(kv), float(chunk))
-        if self.tensor_parallel > 1:
-            layer += 2.0 * (self.all_reduce(tokens) + self.collective_overhead_ms)
         total = layer * self.model.num_layers + self.iteration_overhead(tokens)
         if self.num_pipeline_stages > 1:
             total += (self.num_pipeline_stages - 1) * self.send_recv(tokens)

@@ -180,6 +180,18 @@ def test_host_time_is_the_device_files() -> None:
     assert after - before == pytest.approx((8.0 - roofline.device.iteration_overhead_ms) / 1e3)
 
 
+def test_what_no_graph_covers_takes_as_long_as_its_launch() -> None:
+    roofline = roofline_on(LLAMA_8B, "h100", 8)
+    eager = replace(
+        roofline, device=roofline.device.model_copy(update={"eager_iteration_ms": 20.0})
+    )
+    assert eager.iteration_time_s(0, 0, [(0, 512)]) == pytest.approx(0.020)
+    for beyond in ([(0, roofline.max_batch_size)], [(0, 8192)]):
+        as_before = roofline.iteration_time_s(0, 0, beyond)
+        assert eager.iteration_time_s(0, 0, beyond) == pytest.approx(as_before)
+    assert eager.iteration_time_s(64, 512.0, []) == roofline.iteration_time_s(64, 512.0, [])
+
+
 def test_small_weights_are_read_faster() -> None:
     bf16, fp8 = (
         roofline_on(model_named(f"meta-llama/Llama-3.1-8B{suffix}"), "h100", 1)

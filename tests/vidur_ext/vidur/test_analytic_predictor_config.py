@@ -79,19 +79,28 @@ def test_predictors_of_one_configuration_share_tables() -> None:
     assert other.tables is not first.tables
 
 
-def test_iteration_overhead_is_paid_once_per_iteration(tmp_path: Path) -> None:
-    for stages in (1, 2):
-        totals = []
-        for overhead in (0.0, 3.0):
-            path = str(tmp_path / f"host_{overhead}.json")
-            values = device_named("a100").model_dump() | {"iteration_overhead_ms": overhead}
-            Path(path).write_text(json.dumps(values), encoding="utf-8")
-            times = predictor(replica(device=path, num_pipeline_stages=stages))
-            batch = Batch(ReplicaId(0), [None], [64], [64])
-            totals.append(
-                sum(times.get_execution_time(batch, stage).total_time for stage in range(stages))
-            )
-        assert totals[1] - totals[0] == pytest.approx(3e-3)
+def prompt_times(folder: Path, stages: int, **changed: float) -> float:
+    """Return the seconds of a prompt of 64 tokens, the batch cap 32, with a changed A100."""
+    path = str(folder / f"{changed}.json")
+    values = device_named("a100").model_dump() | changed
+    Path(path).write_text(json.dumps(values), encoding="utf-8")
+    times = predictor(
+        replica(device=path, num_pipeline_stages=stages), prediction_max_batch_size=32
+    )
+    batch = Batch(ReplicaId(0), [None], [64], [64])
+    return sum(times.get_execution_time(batch, stage).total_time for stage in range(stages))
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_iteration_overhead_is_paid_once_per_iteration(tmp_path: Path, stages: int) -> None:
+    without, with_it = (
+        prompt_times(tmp_path, stages, iteration_overhead_ms=overhead) for overhead in (0.0, 3.0)
+    )
+    assert with_it - without == pytest.approx(3e-3)
+
+
+def test_a_prompt_that_no_graph_covers_takes_as_long_as_its_launch(tmp_path: Path) -> None:
+    assert prompt_times(tmp_path, 1, eager_iteration_ms=40.0) == pytest.approx(40e-3, rel=1e-3)
 
 
 def test_a_coarser_granularity_rounds_the_context_up() -> None:
