@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import subprocess
-import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass, replace
@@ -19,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from aiconfigurator import SYSTEMS, add_wheel_option, wheel_at_hand
 from harness import Figures, run_benchmark_with_options
 
-from ppo_scheduler.errors import UserError
 from vidur_ext.execution_time import kernels
 from vidur_ext.execution_time.kernels import (
     BYTES,
@@ -32,9 +30,7 @@ from vidur_ext.execution_time.kernels import (
     experts_key,
 )
 
-WHEEL = "aiconfigurator-core==0.12.0"
 MEASURED = Path(__file__).parents[1] / "vidur_ext" / "execution_time" / "measured"
-_DATA = "aiconfigurator_core/systems/data"
 
 
 @dataclass(frozen=True)
@@ -81,7 +77,7 @@ _TOKENS_OVER_EXPERTS = "power_law_1.01"
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Declare ``--wheel``, ``--devices`` and ``--write``."""
-    parser.add_argument("--wheel", type=Path, help=f"a wheel of {WHEEL} that is there already")
+    add_wheel_option(parser)
     parser.add_argument("--devices", default=",".join(SOURCES), help="names with commas between")
     parser.add_argument("--write", action="store_true", help=f"replace the files in {MEASURED}")
 
@@ -92,7 +88,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         if arguments.quick:
             return _errors("made_up", _made_up(SOURCES["h100"].sheet))
-        wheel = arguments.wheel or _download(Path(folder))
+        wheel = wheel_at_hand(arguments.wheel, Path(folder))
         for name in arguments.devices.split(","):
             tables = read_tables(wheel, SOURCES[name], Path(folder))
             figures.update(_errors(name, tables))
@@ -103,20 +99,12 @@ def measure(arguments: argparse.Namespace) -> Figures:
     return figures
 
 
-def _download(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), WHEEL]
-    if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-        raise UserError(f"pip could not download {WHEEL}; name a copy of it with --wheel")
-    [wheel] = folder.glob("*.whl")
-    return wheel
-
-
 def read_tables(wheel: Path, source: Source, folder: Path) -> dict[str, Any]:
     """Return the grids of a device, by their names in the file, from a wheel's tables."""
     sheet = source.sheet
 
     def table(kind: str, version: str, name: str) -> Any:
-        return _table(wheel, folder, f"{_DATA}/{source.folder}/{kind}/vllm/{version}/{name}")
+        return _table(wheel, folder, f"{SYSTEMS}/data/{source.folder}/{kind}/vllm/{version}/{name}")
 
     tables: dict[str, Any] = {"memory_gb_s": sheet.memory_gb_s}
     products = table("gemm", source.gemm, "gemm_perf.parquet")
