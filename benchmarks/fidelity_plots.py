@@ -1,0 +1,85 @@
+"""Scatter plots: what was simulated against what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from real_runs import Run
+from steady_state import Row
+
+from vidur_ext.evaluation.report.plots.looks import (
+    BASELINE_COLOR,
+    BEST_COLOR,
+    LEARNED_COLOR,
+    OTHER_POLICY_COLOR,
+    PLANNER_COLOR,
+    open_axis,
+)
+
+Floats = NDArray[np.float64]
+Judged = tuple[list[Row], Floats]
+
+_COLORS = (BASELINE_COLOR, LEARNED_COLOR, PLANNER_COLOR, BEST_COLOR, OTHER_POLICY_COLOR, "#6E6E6E")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_BAND = 0.1
+
+
+def draw_tpot(judged: Judged, others: Mapping[str, Judged], path: Path) -> None:
+    """Draw TPOT: the judged server by TP, beside it all others."""
+    rows, predicted = judged
+    figure = Figure(figsize=(12, 5.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    degrees = np.array([row.tensor_parallel for row in rows])
+    measured = np.array([row.tpot_ms for row in rows])
+    for number, degree in enumerate(np.unique(degrees)):
+        here = degrees == degree
+        _points(left, measured[here], predicted[here], f"TP {degree}", number)
+    _against(left, f"{rows[0].server}: held-out rows", "TPOT [ms]")
+    for number, (server, (its_rows, its_predicted)) in enumerate(others.items()):
+        its_measured = np.array([row.tpot_ms for row in its_rows])
+        _points(right, its_measured, its_predicted, server, number)
+    _against(right, "other servers: held-out rows", "TPOT [ms]")
+    _save(figure, path)
+
+
+def draw_runs(compared: Mapping[str, tuple[Run, Mapping[str, Floats]]], path: Path) -> None:
+    """Draw TTFT and E2E of every request, a row of panels per run."""
+    figure = Figure(figsize=(12, 5.2 * len(compared)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(compared), 2, squeeze=False)
+    for line, (run, times) in zip(panels, compared.values(), strict=True):
+        for axis, (key, real) in zip(line, (("ttft", run.ttft), ("e2e", run.e2e)), strict=True):
+            _points(axis, real, times[key], "a request", 0)
+            _against(axis, run.name, f"{key.upper()} [s]")
+    _save(figure, path)
+
+
+def _points(axis: Axes, measured: Floats, predicted: Floats, label: str, number: int) -> None:
+    color, marker = _COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)]
+    axis.scatter(measured, predicted, s=22, alpha=0.7, color=color, marker=marker, label=label)
+
+
+def _against(axis: Axes, title: str, what: str) -> None:
+    """Draw equality and a band of 10 % around it on logarithmic axes of one scale."""
+    low, high = 0.8 * float(np.min(axis.dataLim.min)), 1.25 * float(np.max(axis.dataLim.max))
+    ends = np.array([low, high])
+    axis.fill_between(
+        ends, ends * (1 - _BAND), ends * (1 + _BAND), color="#DDDDDD", label="within 10 %"
+    )
+    axis.plot(ends, ends, color="#444444", linewidth=1.0)
+    axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal", title=title)
+    axis.set(xlabel=f"measured {what}", ylabel=f"simulated {what}")
+    open_axis(axis)
+    axis.legend(frameon=False, loc="upper left", fontsize=9)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100, metadata={"Software": None})

@@ -1,0 +1,146 @@
+"""Real runs of vLLM, simulated request by request.
+
+A run is a folder as LLMServingSim's ``bench/examples`` has them (casys-kaist, MIT): ``meta.json``,
+the engine's settings, and ``requests.jsonl``, when each request arrived at the client and when the
+engine gave out its first and last token. The name of the folder begins with the device's.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ppo_scheduler.errors import UserError
+from vidur_ext.config.loading import read_json_object
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.evaluation.runner import runs_on_engine
+from vidur_ext.execution_time.devices import device_named
+from vidur_ext.vidur.engine_inputs import engine_cluster
+from vidur_ext.workload.request_table import RequestTable
+
+Floats = NDArray[np.float64]
+
+DEVICES = {"RTX4090": "rtx_4090", "RTXPRO6000": "rtx_pro_6000", "A100": "a100", "H100": "h100"}
+MODELS = {"meta-llama/Llama-3.1-8B": "meta-llama/Llama-3-8B"}
+"""Vidur's name of the model of the same dimensions; a mixture of experts has none yet."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Requests in the order of their arrival; TTFT and E2E in seconds."""
+
+    name: str
+    settings: dict[str, dict[str, Any]]
+    requests: RequestTable
+    ttft: Floats
+    e2e: Floats
+
+
+def reason_to_leave_out(folder: Path) -> str | None:
+    """Say what of a run the simulator cannot do, or None."""
+    engine = _settings_of(folder)
+    if engine["model"] not in MODELS:
+        return f"no dimensions of {engine['model']} are known"
+    if _device_of(folder) not in DEVICES:
+        return f"no device {_device_of(folder)} is known"
+    if engine["data_parallel_size"] > 1:
+        return "its replicas share their experts"
+    return None
+
+
+def _device_of(folder: Path) -> str:
+    return folder.name.partition("_")[0]
+
+
+def _settings_of(folder: Path) -> dict[str, Any]:
+    settings = read_json_object(folder / "meta.json").get("engine_kwargs")
+    wanted = (
+        "model",
+        "tensor_parallel_size",
+        "data_parallel_size",
+        "max_num_seqs",
+        "max_num_batched_tokens",
+    )
+    if not isinstance(settings, dict) or any(key not in settings for key in wanted):
+        raise UserError(f"{folder / 'meta.json'}: engine_kwargs must hold {', '.join(wanted)}")
+    return settings
+
+
+def read_run(folder: Path) -> Run:
+    """Return a run.
+
+    The engine's clock is another than the client's: it is set so that the request that waited
+    least between client and engine did not wait at all.
+
+    Raises:
+        UserError: naming the file, and the line, that is not as expected.
+    """
+    columns = ("arrival_time", "queued_ts", "first_token_ts", "last_token_ts")
+    rows = sorted(
+        _read_lines(folder / "requests.jsonl", (*columns, "input_toks", "output_toks")),
+        key=lambda row: row["arrival_time"],
+    )
+    arrived, queued, first, last = (np.array([row[key] for row in rows]) for key in columns)
+    on_engine = arrived + np.min(queued - arrived)
+    requests = RequestTable(
+        on_engine - on_engine[0],
+        np.array([row["input_toks"] for row in rows]),
+        np.array([row["output_toks"] for row in rows]),
+    )
+    longest = int(np.max(requests.prefill_tokens + requests.decode_tokens))
+    return Run(
+        folder.name, _cluster(folder, longest), requests, first - on_engine, last - on_engine
+    )
+
+
+def _read_lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, float]]:
+    rows = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: cannot read the run ({error.strerror})") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            rows.append({key: float(row[key]) for key in keys})
+        except (ValueError, TypeError, KeyError):
+            raise UserError(
+                f"{path}, line {number}: must be a JSON object with the numbers {', '.join(keys)}"
+            ) from None
+    if not rows:
+        raise UserError(f"{path}: holds no requests")
+    return rows
+
+
+def _cluster(folder: Path, longest: int) -> dict[str, dict[str, Any]]:
+    """Return the settings of the same server; Sarathi's batches are nearest to vLLM's."""
+    engine = _settings_of(folder)
+    device = DEVICES[_device_of(folder)]
+    cache = read_json_object(folder / "meta.json").get("kv_cache") or {}
+    return {
+        "cluster": {
+            "num_replicas": 1,
+            "model_name": MODELS[engine["model"]],
+            "device": device,
+            "network_device": device_named(device).node,
+            "tensor_parallel_size": engine["tensor_parallel_size"],
+            "replica_scheduler": "sarathi",
+            "batch_size_cap": engine["max_num_seqs"],
+            "chunk_size": engine["max_num_batched_tokens"],
+            "num_blocks": cache.get("num_gpu_blocks"),
+        },
+        "workload": {"max_tokens": longest},
+    }
+
+
+def simulated(run: Run) -> tuple[Floats, Floats]:
+    """Return TTFT and E2E [s] of each request in the simulator."""
+    config = TrainingConfig.model_validate(run.settings)
+    table = run.requests
+    [result] = runs_on_engine(config, engine_cluster(config), "round_robin", None, {0: table})
+    return result.prefill_completed_at - table.arrived_at, result.completed_at - table.arrived_at
