@@ -8,6 +8,7 @@ engine gave out its first and last token. The name of the folder begins with the
 from __future__ import annotations
 
 import json
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ Floats = NDArray[np.float64]
 DEVICES = {"RTX4090": "rtx_4090", "RTXPRO6000": "rtx_pro_6000", "A100": "a100", "H100": "h100"}
 MODELS = {"meta-llama/Llama-3.1-8B": "meta-llama/Llama-3-8B"}
 """Vidur's name of the model of the same dimensions; a mixture of experts has none yet."""
+
+_TIMES = ("arrival_time", "queued_ts", "first_token_ts", "last_token_ts")
+_TOKENS = ("input_toks", "output_toks")
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: naming the file, and the line, that is not as expected.
     """
-    columns = ("arrival_time", "queued_ts", "first_token_ts", "last_token_ts")
-    rows = sorted(
-        _read_lines(folder / "requests.jsonl", (*columns, "input_toks", "output_toks")),
-        key=lambda row: row["arrival_time"],
-    )
-    arrived, queued, first, last = (np.array([row[key] for row in rows]) for key in columns)
+    rows = sorted(_read_lines(folder / "requests.jsonl"), key=lambda row: row["arrival_time"])
+    arrived, queued, first, last = (np.array([row[key] for row in rows]) for key in _TIMES)
     on_engine = arrived + np.min(queued - arrived)
     requests = RequestTable(
         on_engine - on_engine[0],
@@ -98,8 +98,8 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def _read_lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, float]]:
-    rows = []
+def _read_lines(path: Path) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
@@ -107,10 +107,12 @@ def _read_lines(path: Path, keys: tuple[str, ...]) -> list[dict[str, float]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            rows.append({key: float(row[key]) for key in keys})
+            times = {key: float(row[key]) for key in _TIMES}
+            rows.append(times | {key: operator.index(row[key]) for key in _TOKENS})
         except (ValueError, TypeError, KeyError):
             raise UserError(
-                f"{path}, line {number}: must be a JSON object with the numbers {', '.join(keys)}"
+                f"{path}, line {number}: must be a JSON object with the times [s] "
+                f"{', '.join(_TIMES)} and the whole numbers {', '.join(_TOKENS)}"
             ) from None
     if not rows:
         raise UserError(f"{path}: holds no requests")
