@@ -38,7 +38,7 @@ WEIGHTS = {"": "bf16", "fp8": "fp8", "fp8_block": "fp8"}
 """Scales per block of weights are computed with other kernels; fp8's stand for them."""
 
 _MOST_OVERHEAD_MS = 10.0
-_LAUNCHES_MS = tuple(float(ms) for ms in np.arange(0.0, 42.5, 2.5))
+_LAUNCHES_MS = tuple(float(ms) for ms in range(0, 45, 5))
 _MEMORY_SHARE = 0.9
 """Of a device, for weights and cache: what vLLM, TensorRT-LLM and SGLang take by default."""
 

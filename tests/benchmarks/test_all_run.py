@@ -44,7 +44,7 @@ def test_it_runs_quickly(script, tmp_path):
     assert ended.stdout
 
 
-@pytest.mark.parametrize("name", ["fit_lengths", "fit_predictor"])
+@pytest.mark.parametrize("name", ["fidelity", "fit_lengths", "fit_predictor"])
 def test_a_tool_that_wants_a_file_runs_without_one_too(name, tmp_path):
     ended = run(ROOT / "benchmarks" / f"{name}.py", tmp_path, "--quick")
     assert ended.returncode == 0, ended.stderr[-2000:]

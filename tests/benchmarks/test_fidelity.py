@@ -1,0 +1,228 @@
+"""What the fidelity benchmark reads, fits and leaves out."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fidelity import made_up_rows
+from real_runs import read_run, reason_to_leave_out, simulated
+from steady_state import (
+    HostTimes,
+    Row,
+    fit_host_times,
+    fits_in_memory,
+    halves,
+    least_tpot_ms,
+    load_of,
+    predict,
+    read_rows,
+    steady_tpot_ms,
+)
+
+from ppo_scheduler.errors import UserError
+
+ROW = Row("meta-llama/Llama-3-8B", "h100", "vllm", "bf16", 1024, 128, 32, 1, 12.5)
+COLUMNS = (
+    "backend,model_path,system,mode,isl,osl,gemm_quant_mode,batch_size,tp_size,pp_size,"
+    "attention_dp_size,silicon_tpot_ms"
+)
+LINE = "vllm,meta-llama/Llama-3.1-8B-Instruct,h100_sxm,agg,1024,128,,32.0,1.0,1.0,,12.5"
+
+
+class Server:
+    """An engine whose iterations take 1 us per cached token and 1 ms per token of a prompt."""
+
+    def iteration_time_s(
+        self, num_decode: int, mean_decode_kv: float, prefill_chunks: list[tuple[int, int]]
+    ) -> float:
+        return num_decode * mean_decode_kv * 1e-6 + sum(chunk for _, chunk in prefill_chunks) * 1e-3
+
+
+@pytest.mark.parametrize(
+    ("output", "concurrency", "expected_ms"),
+    [
+        # 150 tokens of context each; four others end in 100 iterations, each behind a prompt.
+        (100, 5, 5 * 0.150 + 4 / 100 * 100.0),
+        # More others than iterations: each of those holds a prompt.
+        (8, 64, 64 * 0.104 + 100.0),
+    ],
+)
+def test_every_other_request_ends_once_while_one_decodes(
+    output: int, concurrency: int, expected_ms: float
+) -> None:
+    row = replace(ROW, prompt=100, output=output, concurrency=concurrency)
+    assert steady_tpot_ms(row, Server()) == pytest.approx(expected_ms)
+
+
+def test_a_row_is_read_with_its_units() -> None:
+    assert read_rows([COLUMNS, LINE]) == [ROW]
+
+
+@pytest.mark.parametrize(
+    ("cell", "instead"),
+    [
+        ("12.5", ""),
+        ("32.0", ""),
+        ("1.0,1.0", ",1.0"),
+        ("agg", "disagg"),
+        ("h100_sxm", "gb200"),
+        ("meta-llama/Llama-3.1-8B-Instruct", "deepseek-ai/DeepSeek-R1"),
+        ("128,,", "128,nvfp4,"),
+        ("1.0,1.0,", "1.0,2.0,"),
+        ("1.0,,12.5", "1.0,8.0,12.5"),
+    ],
+)
+def test_a_row_that_lacks_a_number_or_is_of_another_kind_is_left_out(
+    cell: str, instead: str
+) -> None:
+    changed = LINE.replace(cell, instead, 1)
+    assert changed != LINE
+    assert read_rows([COLUMNS, changed]) == []
+
+
+def test_missing_parallelism_means_none() -> None:
+    assert read_rows([COLUMNS, LINE.replace("1.0,1.0,,12.5", "1.0,,,12.5")]) == [ROW]
+
+
+@pytest.mark.parametrize(("mode", "weights"), [("fp8", "fp8"), ("fp8_block", "fp8_block")])
+def test_servers_with_other_weights_are_other_servers(mode: str, weights: str) -> None:
+    [row] = read_rows([COLUMNS, LINE.replace("128,,", f"128,{mode},")])
+    assert row.weights == weights
+    assert row.server == f"llama_3_8b_h100_vllm_{weights}"
+
+
+def test_all_loads_of_a_configuration_are_on_one_side_and_its_neighbours_on_the_other() -> None:
+    rows = [
+        replace(ROW, prompt=prompt, output=output, tensor_parallel=degree, concurrency=load)
+        for prompt in (1024, 2048, 4096)
+        for output in (128, 512)
+        for degree in (1, 2)
+        for load in (8, 64)
+    ]
+    side = dict(zip(rows, halves(rows), strict=True))
+    for row, second in side.items():
+        assert side[replace(row, concurrency=8)] == side[replace(row, concurrency=64)]
+        assert side[replace(row, tensor_parallel=3 - row.tensor_parallel)] != second
+        assert side[replace(row, output=640 - row.output)] != second
+    assert sum(side.values()) == len(rows) // 2
+
+
+def test_host_times_that_made_the_rows_are_found_again() -> None:
+    found = fit_host_times(made_up_rows()[1::2])
+    assert found.iteration_overhead_ms == pytest.approx(0.5, abs=0.05)
+    assert found.eager_iteration_ms == 20.0
+
+
+def test_a_launch_that_is_never_waited_for_is_none() -> None:
+    rows = [replace(ROW, prompt=8192, concurrency=load) for load in (4, 8)]
+    times = predict(rows, HostTimes(2.0, 0.0))
+    rows = [replace(row, tpot_ms=float(ms)) for row, ms in zip(rows, times, strict=True)]
+    assert fit_host_times(rows).eager_iteration_ms == 0.0
+
+
+def test_what_a_server_holds_is_counted_by_hand() -> None:
+    load = load_of(replace(ROW, concurrency=2, prompt=1000, output=200))
+    layer = 4096 * (4096 + 4096 + 1024 + 1024) + 3 * 4096 * 14336
+    assert load.weights == 32 * layer
+    assert load.weight_bytes == 2 * 32 * layer + 2 * 2 * 4096 * 128256
+    # 2 requests of 1,100 tokens: keys and values of 8 heads, 128 wide, 2 bytes each, 32 layers.
+    assert load.cache_bytes == 2 * 1100 * 2 * 8 * 128 * 2 * 32
+
+
+def test_more_requests_than_fit_are_not_judged() -> None:
+    # 80 GiB less a tenth and 16 GB of weights are 470,000 tokens.
+    assert fits_in_memory(replace(ROW, prompt=4096, output=0, concurrency=100))
+    assert not fits_in_memory(replace(ROW, prompt=4096, output=0, concurrency=120))
+    assert fits_in_memory(replace(ROW, prompt=4096, output=0, concurrency=120, tensor_parallel=2))
+
+
+def test_no_prediction_is_below_the_data_sheet() -> None:
+    rows = [
+        replace(ROW, prompt=prompt, concurrency=load, weights=weights)
+        for prompt in (128, 8192)
+        for load in (2, 64)
+        for weights in ("bf16", "fp8")
+    ]
+    least = np.array([least_tpot_ms(row) for row in rows])
+    assert np.all(least < predict(rows, HostTimes(0.0, 0.0)))
+    assert np.all(least > 2.0)
+
+
+REQUEST = {
+    "input_toks": 100,
+    "output_toks": 3,
+    "arrival_time": 1000.0,
+    "queued_ts": 7.0,
+    "first_token_ts": 7.5,
+    "last_token_ts": 8.0,
+}
+ENGINE = {
+    "model": "meta-llama/Llama-3.1-8B",
+    "tensor_parallel_size": 1,
+    "data_parallel_size": 1,
+    "max_num_seqs": 64,
+    "max_num_batched_tokens": 2048,
+}
+
+
+def write_run(folder: Path, requests: list[dict], **engine: object) -> Path:
+    run = folder / "RTX4090_Llama"
+    run.mkdir()
+    meta = {"engine_kwargs": ENGINE | engine, "kv_cache": {"num_gpu_blocks": 2588}}
+    (run / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    lines = "".join(json.dumps(request) + "\n" for request in requests)
+    (run / "requests.jsonl").write_text(lines, encoding="utf-8")
+    return run
+
+
+def test_the_clocks_meet_where_a_request_waited_least(tmp_path: Path) -> None:
+    later = REQUEST | {
+        "arrival_time": 1002.0,
+        "queued_ts": 9.25,
+        "first_token_ts": 10.0,
+        "last_token_ts": 11.0,
+    }
+    run = read_run(write_run(tmp_path, [later, REQUEST]))
+    assert list(run.requests.arrived_at) == [0.0, 2.0]
+    assert list(run.ttft) == [0.5, 1.0]
+    assert list(run.e2e) == [1.0, 2.0]
+    assert run.settings["cluster"]["num_blocks"] == 2588
+    assert run.settings["cluster"]["device"] == "rtx_4090"
+
+
+def test_a_lonely_request_is_simulated_with_the_runs_settings(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path, [REQUEST]))
+    ttft, e2e = simulated(run)
+    assert 0.0 < ttft[0] < 0.1
+    assert ttft[0] < e2e[0] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        ({"model": "Qwen/Qwen3-30B-A3B"}, "Qwen3-30B-A3B"),
+        ({"data_parallel_size": 2}, "share their experts"),
+    ],
+)
+def test_a_run_that_cannot_be_simulated_is_left_out_by_name(
+    tmp_path: Path, engine: dict, reason: str
+) -> None:
+    assert reason in str(reason_to_leave_out(write_run(tmp_path, [REQUEST], **engine)))
+
+
+@pytest.mark.parametrize("changed", [{"input_toks": 1.5}, {"queued_ts": None}])
+def test_a_bad_line_is_named(tmp_path: Path, changed: dict) -> None:
+    run = write_run(tmp_path, [REQUEST, REQUEST | changed])
+    with pytest.raises(UserError, match=r"requests\.jsonl, line 2: must be"):
+        read_run(run)
+
+
+def test_a_run_without_settings_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path, [REQUEST])
+    (run / "meta.json").write_text('{"engine_kwargs": {"model": "x"}}', encoding="utf-8")
+    with pytest.raises(UserError, match=r"meta\.json: engine_kwargs must hold"):
+        reason_to_leave_out(run)
