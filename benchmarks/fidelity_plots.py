@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 from real_runs import Run
 from steady_state import Row
@@ -63,7 +64,9 @@ def draw_runs(compared: Mapping[str, tuple[Run, Mapping[str, Floats]]], path: Pa
 
 def _points(axis: Axes, measured: Floats, predicted: Floats, label: str, number: int) -> None:
     color, marker = _COLORS[number % len(_COLORS)], _MARKERS[number % len(_MARKERS)]
-    axis.scatter(measured, predicted, s=22, alpha=0.7, color=color, marker=marker, label=label)
+    axis.scatter(
+        measured, predicted, s=20, alpha=0.6, color=color, marker=marker, label=label, zorder=3
+    )
 
 
 def _against(axis: Axes, title: str, what: str) -> None:
@@ -71,11 +74,20 @@ def _against(axis: Axes, title: str, what: str) -> None:
     low, high = 0.8 * float(np.min(axis.dataLim.min)), 1.25 * float(np.max(axis.dataLim.max))
     ends = np.array([low, high])
     axis.fill_between(
-        ends, ends * (1 - _BAND), ends * (1 + _BAND), color="#DDDDDD", label="within 10 %"
+        ends,
+        ends * (1 - _BAND),
+        ends * (1 + _BAND),
+        color="#DDDDDD",
+        zorder=1,
+        label=f"within {_BAND:.0%}",
     )
-    axis.plot(ends, ends, color="#444444", linewidth=1.0)
+    axis.plot(ends, ends, color="#444444", linewidth=1.0, zorder=2)
     axis.set(xscale="log", yscale="log", xlim=ends, ylim=ends, aspect="equal", title=title)
     axis.set(xlabel=f"measured {what}", ylabel=f"simulated {what}")
+    for one in (axis.xaxis, axis.yaxis):
+        one.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        one.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        one.set_minor_locator(NullLocator())
     open_axis(axis)
     axis.legend(frameon=False, loc="upper left", fontsize=9)
 
