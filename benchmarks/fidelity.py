@@ -35,7 +35,7 @@ from ppo_scheduler.errors import UserError
 
 Floats = NDArray[np.float64]
 
-_JUDGED = "llama_3_8b_h100_trtllm_bf16"
+_JUDGED = "llama_3_1_8b_bf16_h100_trtllm"
 """The server that the keys ``tpot_median_error_tp1`` to ``_tp8`` speak of."""
 
 
@@ -69,9 +69,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
 def made_up_rows() -> list[Row]:
     """Return rows that the predictor itself made, with host times that are to be found again."""
     sizes = itertools.product((1024, 2048), (128, 256), (8, 64), (1, 8))
-    rows = [
-        Row("meta-llama/Llama-3-8B", "h100", "trtllm", "bf16", *size, tpot_ms=1.0) for size in sizes
-    ]
+    rows = [Row(_JUDGED, "meta-llama/Llama-3.1-8B", "h100", *size, 1.0) for size in sizes]
     tpot_ms = predict(rows, HostTimes(0.5, 20.0))
     return [replace(row, tpot_ms=float(ms)) for row, ms in zip(rows, tpot_ms, strict=True)]
 

@@ -21,14 +21,15 @@ from vidur_ext.config.loading import read_json_object
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.runner import runs_on_engine
 from vidur_ext.execution_time.devices import device_named
+from vidur_ext.execution_time.models import model_names
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.request_table import RequestTable
 
 Floats = NDArray[np.float64]
 
 DEVICES = {"RTX4090": "rtx_4090", "RTXPRO6000": "rtx_pro_6000", "A100": "a100", "H100": "h100"}
-MODELS = {"meta-llama/Llama-3.1-8B": "meta-llama/Llama-3-8B"}
-"""Vidur's name of the model of the same dimensions; a mixture of experts has none yet."""
+MODELS = {"Qwen/Qwen3-30B-A3B-Instruct-2507": "Qwen/Qwen3-30B-A3B"}
+"""Of the same dimensions; other names are known as they are, or not at all."""
 
 _TIMES = ("arrival_time", "queued_ts", "first_token_ts", "last_token_ts")
 _TOKENS = ("input_toks", "output_toks")
@@ -48,7 +49,7 @@ class Run:
 def reason_to_leave_out(folder: Path) -> str | None:
     """Say what of a run the simulator cannot do, or None."""
     engine = _settings_of(folder)
-    if engine["model"] not in MODELS:
+    if _model_of(engine) not in model_names():
         return f"no dimensions of {engine['model']} are known"
     if _device_of(folder) not in DEVICES:
         return f"no device {_device_of(folder)} is known"
@@ -59,6 +60,10 @@ def reason_to_leave_out(folder: Path) -> str | None:
 
 def _device_of(folder: Path) -> str:
     return folder.name.partition("_")[0]
+
+
+def _model_of(engine: dict[str, Any]) -> str:
+    return MODELS.get(engine["model"], engine["model"])
 
 
 def _settings_of(folder: Path) -> dict[str, Any]:
@@ -127,7 +132,7 @@ def _cluster(folder: Path, longest: int) -> dict[str, dict[str, Any]]:
     return {
         "cluster": {
             "num_replicas": 1,
-            "model_name": MODELS[engine["model"]],
+            "model_name": _model_of(engine),
             "device": device,
             "network_device": device_named(device).node,
             "tensor_parallel_size": engine["tensor_parallel_size"],

@@ -17,25 +17,25 @@ from functools import cache, lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from vidur.config import ReplicaConfig
 
 from vidur_ext.execution_time.devices import Device, device_named
 from vidur_ext.execution_time.kernels import BYTES
+from vidur_ext.execution_time.links import node_named
+from vidur_ext.execution_time.models import model_named
 from vidur_ext.execution_time.roofline import RooflineModel
-from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictorConfig, roofline_of
-from vidur_ext.vidur.plugin import register
 
 Floats = NDArray[np.float64]
 
 MODELS = {
-    "meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Llama-3-8B",
-    "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Llama-3-8B",
-    "meta-llama/Llama-3.1-70B": "meta-llama/Llama-3-70B",
+    "meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Llama-3.1-8B",
+    "nvidia/Llama-3.1-8B-Instruct-FP8": "meta-llama/Llama-3.1-8B",
+    "meta-llama/Llama-3.1-70B": "meta-llama/Llama-3.1-70B",
+    "Qwen/Qwen3-32B": "Qwen/Qwen3-32B",
 }
-"""Vidur's name of the model of the same dimensions."""
 DEVICES = {"h100_sxm": "h100", "h200_sxm": "h200", "b200_sxm": "b200"}
-WEIGHTS = {"": "bf16", "fp8": "fp8", "fp8_block": "fp8"}
-"""Scales per block of weights are computed with other kernels; fp8's stand for them."""
+WEIGHTS = {"": "", "fp8": "-FP8", "fp8_block": "-FP8"}
+"""What is appended to a model's name; one scale per block of weights is computed by other kernels,
+for which fp8's stand."""
 
 _MOST_OVERHEAD_MS = 10.0
 _LAUNCHES_MS = tuple(float(ms) for ms in range(0, 45, 5))
@@ -47,10 +47,10 @@ _MEMORY_SHARE = 0.9
 class Row:
     """A measurement: requests of so many tokens, so many of them in flight, and their TPOT."""
 
+    server: str
+    """Whose host times it has: model, weights, device and server software."""
     model: str
     device: str
-    backend: str
-    weights: str
     prompt: int
     output: int
     concurrency: int
@@ -58,15 +58,20 @@ class Row:
     tpot_ms: float
 
     @property
-    def server(self) -> str:
-        """Whose host times it has: model, device and server software."""
-        model = self.model.rpartition("/")[2].lower().replace("-", "_")
-        return f"{model}_{self.device}_{self.backend}_{self.weights}"
-
-    @property
     def configuration(self) -> tuple[int, int, int]:
         """What is held out together: all numbers of requests in flight are on one side."""
         return self.prompt, self.output, self.tensor_parallel
+
+    @property
+    def roofline(self) -> RooflineModel:
+        """The server as the predictor ships it."""
+        return _roofline(self.model, self.device, self.tensor_parallel)
+
+
+@lru_cache(maxsize=64)
+def _roofline(model: str, device_name: str, degree: int) -> RooflineModel:
+    device = device_named(device_name)
+    return RooflineModel(model_named(model), device, node_named(device.node), degree, 1)
 
 
 @dataclass(frozen=True)
@@ -95,18 +100,15 @@ def read_rows(lines: Iterable[str]) -> list[Row]:
         sizes = [_number(cells[key]) for key in ("isl", "osl", "batch_size", "tp_size")]
         tpot_ms = _number(cells["silicon_tpot_ms"])
         if known and min(*sizes, tpot_ms) > 0:
-            prompt, output, concurrency, degree = map(int, sizes)
+            model, device = MODELS[cells["model_path"]], DEVICES[cells["system"]]
+            kind = cells["gemm_quant_mode"] or "bf16"
+            name = model.rpartition("/")[2].lower().replace("-", "_").replace(".", "_")
             rows.append(
                 Row(
-                    MODELS[cells["model_path"]],
-                    DEVICES[cells["system"]],
-                    cells["backend"],
-                    WEIGHTS[cells["gemm_quant_mode"]]
-                    + ("_block" if cells["gemm_quant_mode"] == "fp8_block" else ""),
-                    prompt,
-                    output,
-                    concurrency,
-                    degree,
+                    f"{name}_{kind}_{device}_{cells['backend']}",
+                    model + WEIGHTS[cells["gemm_quant_mode"]],
+                    device,
+                    *map(int, sizes),
                     tpot_ms,
                 )
             )
@@ -116,25 +118,6 @@ def read_rows(lines: Iterable[str]) -> list[Row]:
 def _number(cell: str) -> float:
     """Return what a cell says, 0 where it is empty."""
     return float(cell or 0)
-
-
-@lru_cache(maxsize=64)
-def _roofline(model: str, device: str, weights: str, degree: int) -> RooflineModel:
-    register()
-    replica = ReplicaConfig(
-        model_name=model,
-        device=device,
-        network_device=device_named(device).node,
-        tensor_parallel_size=degree,
-        num_pipeline_stages=1,
-    )
-    return roofline_of(AnalyticExecutionTimePredictorConfig(weights=weights), replica)
-
-
-def roofline_for(row: Row) -> RooflineModel:
-    """Return the model of a row's server as it is shipped."""
-    weights = row.weights.removesuffix("_block")
-    return _roofline(row.model, row.device, weights, row.tensor_parallel)
 
 
 @dataclass(frozen=True)
@@ -150,16 +133,14 @@ class Load:
 
 def load_of(row: Row) -> Load:
     """Return the load of a row, from the dimensions of its model."""
-    roofline = roofline_for(row)
-    shape = roofline.model
-    heads = shape.num_q_heads + shape.num_kv_heads
-    layer = shape.embedding_dim * (2 * shape.head_dim * heads + 3 * shape.mlp_hidden_dim)
-    weights = float(layer * shape.num_layers)
-    vocabulary_bytes = 2.0 * 2 * shape.embedding_dim * shape.vocab_size
-    token_bytes = 4 * shape.head_dim * roofline.kv_heads * row.tensor_parallel * shape.num_layers
+    model = row.roofline.model
+    weights = float(model.layer_parameters(1) * model.num_layers)
+    vocabulary_bytes = 2.0 * 2 * model.embedding_dim * model.vocab_size
+    heads = row.roofline.kv_heads * row.tensor_parallel
+    token_bytes = 4 * model.head_width * heads * model.num_layers
     return Load(
         weights,
-        weights * BYTES[roofline.weights] + vocabulary_bytes,
+        weights * BYTES[model.weights] + vocabulary_bytes,
         row.concurrency * _context(row) * token_bytes,
     )
 
@@ -167,7 +148,7 @@ def load_of(row: Row) -> Load:
 def fits_in_memory(row: Row) -> bool:
     """Return whether all requests fit into memory at once; else fewer ran than are stated."""
     load = load_of(row)
-    memory = row.tensor_parallel * roofline_for(row).device.memory_gib * 2**30
+    memory = row.tensor_parallel * row.roofline.device.memory_gib * 2**30
     return load.weight_bytes + load.cache_bytes <= _MEMORY_SHARE * memory
 
 
@@ -176,8 +157,8 @@ def least_tpot_ms(row: Row) -> float:
 
     A row below it holds prompts that were not computed: hits in a prefix cache, for example.
     """
-    load, sheet = load_of(row), roofline_for(row).device.sheet
-    rate = sheet.rate(roofline_for(row).weights) * 1e9 * row.tensor_parallel
+    load, sheet = load_of(row), row.roofline.device.sheet
+    rate = sheet.rate(row.roofline.model.weights) * 1e9 * row.tensor_parallel
     reading = load.weight_bytes + load.cache_bytes
     reading_ms = reading / (sheet.memory_gb_s * 1e6 * row.tensor_parallel)
     prompt_ms = 2.0 * load.weights * row.prompt / rate
@@ -217,14 +198,15 @@ def predict(rows: Sequence[Row], host: HostTimes) -> Floats:
         device = Device.model_validate(shipped.device.model_dump() | vars(host))
         return replace(shipped, device=device, max_batch_size=cap)
 
-    return np.array([steady_tpot_ms(row, changed(roofline_for(row))) for row in rows])
+    return np.array([steady_tpot_ms(row, changed(row.roofline)) for row in rows])
 
 
 def halves(rows: Sequence[Row]) -> NDArray[np.bool_]:
     """Return which half each row belongs to: configurations alternate along each of their sizes."""
     sizes = np.array([row.configuration for row in rows])
     ranks = [np.unique(column, return_inverse=True)[1] for column in sizes.T]
-    return np.sum(ranks, axis=0) % 2 == 1
+    second: NDArray[np.bool_] = np.sum(ranks, axis=0) % 2 == 1
+    return second
 
 
 def fit_host_times(rows: Sequence[Row]) -> HostTimes:

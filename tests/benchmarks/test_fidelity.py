@@ -25,7 +25,7 @@ from steady_state import (
 
 from ppo_scheduler.errors import UserError
 
-ROW = Row("meta-llama/Llama-3-8B", "h100", "vllm", "bf16", 1024, 128, 32, 1, 12.5)
+ROW = Row("llama_3_1_8b_bf16_h100_vllm", "meta-llama/Llama-3.1-8B", "h100", 1024, 128, 32, 1, 12.5)
 COLUMNS = (
     "backend,model_path,system,mode,isl,osl,gemm_quant_mode,batch_size,tp_size,pp_size,"
     "attention_dp_size,silicon_tpot_ms"
@@ -88,11 +88,11 @@ def test_missing_parallelism_means_none() -> None:
     assert read_rows([COLUMNS, LINE.replace("1.0,1.0,,12.5", "1.0,,,12.5")]) == [ROW]
 
 
-@pytest.mark.parametrize(("mode", "weights"), [("fp8", "fp8"), ("fp8_block", "fp8_block")])
-def test_servers_with_other_weights_are_other_servers(mode: str, weights: str) -> None:
-    [row] = read_rows([COLUMNS, LINE.replace("128,,", f"128,{mode},")])
-    assert row.weights == weights
-    assert row.server == f"llama_3_8b_h100_vllm_{weights}"
+@pytest.mark.parametrize("kind", ["fp8", "fp8_block"])
+def test_servers_with_other_weights_are_other_servers(kind: str) -> None:
+    [row] = read_rows([COLUMNS, LINE.replace("128,,", f"128,{kind},")])
+    assert row.server == f"llama_3_1_8b_{kind}_h100_vllm"
+    assert row.roofline.model.weights == "fp8"
 
 
 def test_all_loads_of_a_configuration_are_on_one_side_and_its_neighbours_on_the_other() -> None:
@@ -142,10 +142,10 @@ def test_more_requests_than_fit_are_not_judged() -> None:
 
 def test_no_prediction_is_below_the_data_sheet() -> None:
     rows = [
-        replace(ROW, prompt=prompt, concurrency=load, weights=weights)
+        replace(ROW, prompt=prompt, concurrency=load, model=f"meta-llama/Llama-3.1-8B{weights}")
         for prompt in (128, 8192)
         for load in (2, 64)
-        for weights in ("bf16", "fp8")
+        for weights in ("", "-FP8")
     ]
     least = np.array([least_tpot_ms(row) for row in rows])
     assert np.all(least < predict(rows, HostTimes(0.0, 0.0)))
@@ -204,7 +204,7 @@ def test_a_lonely_request_is_simulated_with_the_runs_settings(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("engine", "reason"),
     [
-        ({"model": "Qwen/Qwen3-30B-A3B"}, "Qwen3-30B-A3B"),
+        ({"model": "deepseek-ai/DeepSeek-R1"}, "DeepSeek-R1"),
         ({"data_parallel_size": 2}, "share their experts"),
     ],
 )
