@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
         rows = read_rows(text.splitlines())
     figures = _tpot_figures(rows, arguments.plots)
     if arguments.runs is not None:
-        figures.update(_run_figures(arguments.runs, arguments.plots))
+        figures.update(run_figures(arguments.runs, arguments.plots))
     else:
         print("ttft_median_error, e2e_median_error: left out, --runs names no real runs")
     return figures
@@ -108,11 +108,13 @@ def _grouped(rows: list[Row]) -> dict[str, list[Row]]:
     return grouped
 
 
-def _run_figures(folder: Path, plots: Path | None) -> Figures:
-    """Return the errors of TTFT and E2E, over all requests and of each run."""
+def run_figures(folder: Path, plots: Path | None) -> Figures:
+    """Return the errors of TTFT and E2E, over all requests of runs that share no experts, and of
+    each run.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder}: is no folder; name one that holds a folder per run")
-    errors: dict[str, list[Floats]] = {"ttft": [], "e2e": []}
+    overall: dict[str, list[Floats]] = {"ttft": [], "e2e": []}
     of_runs: Figures = {}
     compared = {}
     for path in sorted(folder.glob("*/meta.json")):
@@ -121,20 +123,23 @@ def _run_figures(folder: Path, plots: Path | None) -> Figures:
             print(f"{path.parent.name}: left out, {reason}")
             continue
         run = read_run(path.parent)
-        times = dict(zip(errors, simulated(run), strict=True))
+        times = dict(zip(overall, simulated(run), strict=True))
         compared[run.name] = run, times
         for key, real in (("ttft", run.ttft), ("e2e", run.e2e)):
-            errors[key].append(_errors(times[key], real))
-            of_runs.update(_summary(key, run.name, errors[key][-1]))
+            errors = _errors(times[key], real)
+            of_runs.update(_summary(key, run.name, errors))
+            if not run.shares_experts:
+                overall[key].append(errors)
     if not compared:
         raise UserError(f"{folder}: holds no run that can be simulated")
     if plots is not None:
         draw_runs(compared, plots / "fidelity_runs.png")
-    overall = {
-        f"{key}_median_error": float(np.median(np.abs(np.concatenate(each))))
-        for key, each in errors.items()
+    figures = {
+        f"{key}_median_error": float(np.median(np.abs(np.concatenate(errors))))
+        for key, errors in overall.items()
+        if errors
     }
-    return overall | of_runs
+    return figures | of_runs
 
 
 def _errors(predicted: Floats, measured: Floats) -> Floats:

@@ -52,7 +52,7 @@ def draw_tpot(judged: Judged, others: Mapping[str, Judged], path: Path) -> None:
 
 def draw_runs(compared: Mapping[str, tuple[Run, Mapping[str, Floats]]], path: Path) -> None:
     """Draw TTFT and E2E of every request, a row of panels per run."""
-    figure = Figure(figsize=(12, 5.2 * len(compared)), layout="constrained")
+    figure = Figure(figsize=(11, 4.8 * len(compared)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(compared), 2, squeeze=False)
     for line, (run, times) in zip(panels, compared.values(), strict=True):

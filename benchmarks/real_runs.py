@@ -40,6 +40,8 @@ class Run:
     """Requests in the order of their arrival; TTFT and E2E in seconds."""
 
     name: str
+    shares_experts: bool
+    """Such replicas wait for one another; simulated ones have experts of their own."""
     settings: dict[str, dict[str, Any]]
     requests: RequestTable
     ttft: Floats
@@ -53,8 +55,6 @@ def reason_to_leave_out(folder: Path) -> str | None:
         return f"no dimensions of {engine['model']} are known"
     if _device_of(folder) not in DEVICES:
         return f"no device {_device_of(folder)} is known"
-    if engine["data_parallel_size"] > 1:
-        return "its replicas share their experts"
     return None
 
 
@@ -99,7 +99,12 @@ def read_run(folder: Path) -> Run:
     )
     longest = int(np.max(requests.prefill_tokens + requests.decode_tokens))
     return Run(
-        folder.name, _cluster(folder, longest), requests, first - on_engine, last - on_engine
+        folder.name,
+        _settings_of(folder)["data_parallel_size"] > 1,
+        _cluster(folder, longest),
+        requests,
+        first - on_engine,
+        last - on_engine,
     )
 
 
@@ -131,7 +136,7 @@ def _cluster(folder: Path, longest: int) -> dict[str, dict[str, Any]]:
     cache = read_json_object(folder / "meta.json").get("kv_cache") or {}
     return {
         "cluster": {
-            "num_replicas": 1,
+            "num_replicas": engine["data_parallel_size"],
             "model_name": _model_of(engine),
             "device": device,
             "network_device": device_named(device).node,

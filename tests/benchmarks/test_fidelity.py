@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fidelity import made_up_rows
+from fidelity import made_up_rows, run_figures
 from real_runs import read_run, reason_to_leave_out, simulated
 from steady_state import (
     HostTimes,
@@ -169,9 +169,11 @@ ENGINE = {
 }
 
 
-def write_run(folder: Path, requests: list[dict], **engine: object) -> Path:
-    run = folder / "RTX4090_Llama"
-    run.mkdir()
+def write_run(
+    folder: Path, requests: list[dict], name: str = "RTX4090_Llama", **engine: object
+) -> Path:
+    run = folder / name
+    run.mkdir(exist_ok=True)
     meta = {"engine_kwargs": ENGINE | engine, "kv_cache": {"num_gpu_blocks": 2588}}
     (run / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     lines = "".join(json.dumps(request) + "\n" for request in requests)
@@ -201,17 +203,26 @@ def test_a_lonely_request_is_simulated_with_the_runs_settings(tmp_path: Path) ->
     assert ttft[0] < e2e[0] < 0.2
 
 
-@pytest.mark.parametrize(
-    ("engine", "reason"),
-    [
-        ({"model": "deepseek-ai/DeepSeek-R1"}, "DeepSeek-R1"),
-        ({"data_parallel_size": 2}, "share their experts"),
-    ],
-)
-def test_a_run_that_cannot_be_simulated_is_left_out_by_name(
-    tmp_path: Path, engine: dict, reason: str
-) -> None:
-    assert reason in str(reason_to_leave_out(write_run(tmp_path, [REQUEST], **engine)))
+def test_what_is_not_known_leaves_a_run_out_by_name(tmp_path: Path) -> None:
+    run = write_run(tmp_path, [REQUEST], model="deepseek-ai/DeepSeek-R1")
+    assert "DeepSeek-R1" in str(reason_to_leave_out(run))
+    run = write_run(tmp_path, [REQUEST], name="TPUv5_Llama")
+    assert "TPUv5" in str(reason_to_leave_out(run))
+
+
+def test_replicas_that_share_experts_are_not_judged_with_the_others(tmp_path: Path) -> None:
+    write_run(tmp_path, [REQUEST])
+    shared = write_run(tmp_path, [REQUEST], name="RTX4090_shared", data_parallel_size=2)
+    assert read_run(shared).settings["cluster"]["num_replicas"] == 2
+    figures = run_figures(tmp_path, None)
+    assert figures["ttft_median_error"] == figures["ttft_median_error_RTX4090_Llama"]
+    assert "e2e_median_error_RTX4090_shared" in figures
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(UserError, match=r"name one that holds|holds no run"):
+            run_figures(folder, None)
 
 
 @pytest.mark.parametrize("changed", [{"input_toks": 1.5}, {"queued_ts": None}])
