@@ -79,11 +79,13 @@ def _tpot_figures(rows: list[Row], plots: Path | None) -> Figures:
     by_degree: Figures = {}
     by_server: Figures = {}
     compared: dict[str, tuple[list[Row], Floats]] = {}
+    all_errors = []
     for server, all_rows in _grouped(rows).items():
         judged = [row for row in all_rows if fits_in_memory(row)]
         predicted, hosts = held_out(judged)
         compared[server] = judged, predicted
         errors = _errors(predicted, np.array([row.tpot_ms for row in judged]))
+        all_errors.append(errors)
         by_server.update(_summary("tpot", server, errors))
         by_server[f"rows_{server}"] = len(judged)
         by_server[f"rows_beyond_memory_{server}"] = len(all_rows) - len(judged)
@@ -97,8 +99,9 @@ def _tpot_figures(rows: list[Row], plots: Path | None) -> Figures:
             for degree in np.unique(degrees):
                 by_degree.update(_summary("tpot", f"tp{degree}", errors[degrees == degree]))
     if plots is not None:
-        draw_tpot(compared.pop(_JUDGED), compared, plots / "fidelity_tpot.png")
-    return by_degree | by_server
+        draw_tpot(compared.pop(_JUDGED), list(compared.values()), plots / "fidelity_tpot.png")
+    everything = _summary("tpot", "all_servers", np.concatenate(all_errors))
+    return by_degree | everything | by_server
 
 
 def _grouped(rows: list[Row]) -> dict[str, list[Row]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from vidur_ext.evaluation.report.plots.looks import (
     BASELINE_COLOR,
     BEST_COLOR,
     LEARNED_COLOR,
-    OTHER_POLICY_COLOR,
     PLANNER_COLOR,
     open_axis,
 )
@@ -26,28 +25,32 @@ from vidur_ext.evaluation.report.plots.looks import (
 Floats = NDArray[np.float64]
 Judged = tuple[list[Row], Floats]
 
-_COLORS = (BASELINE_COLOR, LEARNED_COLOR, PLANNER_COLOR, BEST_COLOR, OTHER_POLICY_COLOR, "#6E6E6E")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_COLORS = (BASELINE_COLOR, LEARNED_COLOR, PLANNER_COLOR, BEST_COLOR)
+_MARKERS = ("o", "s", "^", "D")
 _BAND = 0.1
 
 
-def draw_tpot(judged: Judged, others: Mapping[str, Judged], path: Path) -> None:
-    """Draw TPOT: the judged server by TP, beside it all others."""
-    rows, predicted = judged
+def draw_tpot(judged: Judged, others: Sequence[Judged], path: Path) -> None:
+    """Draw TPOT: the judged server by TP, beside it all others by their software."""
     figure = Figure(figsize=(12, 5.6), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    degrees = np.array([row.tensor_parallel for row in rows])
-    measured = np.array([row.tpot_ms for row in rows])
-    for number, degree in enumerate(np.unique(degrees)):
-        here = degrees == degree
-        _points(left, measured[here], predicted[here], f"TP {degree}", number)
-    _against(left, f"{rows[0].server}: held-out rows", "TPOT [ms]")
-    for number, (server, (its_rows, its_predicted)) in enumerate(others.items()):
-        its_measured = np.array([row.tpot_ms for row in its_rows])
-        _points(right, its_measured, its_predicted, server, number)
-    _against(right, "other servers: held-out rows", "TPOT [ms]")
+    _groups(left, [judged], lambda row: f"TP {row.tensor_parallel}")
+    _against(left, f"{judged[0][0].server}: held-out rows", "TPOT [ms]")
+    if others:
+        _groups(right, others, lambda row: row.server.rpartition("_")[2])
+        _against(right, "all other servers: held-out rows", "TPOT [ms]")
     _save(figure, path)
+
+
+def _groups(axis: Axes, judged: Sequence[Judged], name_of: Callable[[Row], str]) -> None:
+    points: dict[str, list[tuple[float, float]]] = {}
+    for rows, predicted in judged:
+        for row, tpot_ms in zip(rows, predicted, strict=True):
+            points.setdefault(name_of(row), []).append((row.tpot_ms, float(tpot_ms)))
+    for number, (name, pairs) in enumerate(sorted(points.items())):
+        measured, simulated = np.array(pairs).T
+        _points(axis, measured, simulated, name, number)
 
 
 def draw_runs(compared: Mapping[str, tuple[Run, Mapping[str, Floats]]], path: Path) -> None:

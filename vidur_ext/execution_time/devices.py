@@ -1,7 +1,7 @@
 """The devices that the predictor knows: files in ``devices/``, and those that users write.
 
 Data sheets are NVIDIA's (dense, without sparsity). A device that nobody measured has the kernels
-of a relative and its own data sheet: A40, L40 and RTX 4090 those of the L40S.
+of a relative and its own data sheet: A40, L40 and RTX 4090 those of the RTX PRO 6000.
 """
 
 from __future__ import annotations
