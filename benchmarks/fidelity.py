@@ -19,7 +19,6 @@ import numpy as np
 from aiconfigurator import SYSTEMS, add_wheel_option, wheel_at_hand
 from fidelity_plots import draw_runs, draw_tpot
 from harness import Figures, run_benchmark_with_options
-from numpy.typing import NDArray
 from real_runs import read_run, reason_to_leave_out, simulated
 from steady_state import (
     HostTimes,
@@ -32,8 +31,7 @@ from steady_state import (
 )
 
 from ppo_scheduler.errors import UserError
-
-Floats = NDArray[np.float64]
+from ppo_scheduler.observation import Floats
 
 _JUDGED = "llama_3_1_8b_bf16_h100_trtllm"
 """The server that the keys ``tpot_median_error_tp1`` to ``_tp8`` speak of."""
@@ -128,7 +126,7 @@ def run_figures(folder: Path, plots: Path | None) -> Figures:
         run = read_run(path.parent)
         times = dict(zip(overall, simulated(run), strict=True))
         compared[run.name] = run, times
-        for key, real in (("ttft", run.ttft), ("e2e", run.e2e)):
+        for key, real in (("ttft", run.measured.ttft_s), ("e2e", run.measured.e2e_s)):
             errors = _errors(times[key], real)
             of_runs.update(_summary(key, run.name, errors))
             if not run.shares_experts:

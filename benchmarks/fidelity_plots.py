@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from numpy.typing import NDArray
 from real_runs import Run
 from steady_state import Row
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.evaluation.report.plots.looks import (
     BASELINE_COLOR,
     BEST_COLOR,
@@ -22,7 +22,6 @@ from vidur_ext.evaluation.report.plots.looks import (
     open_axis,
 )
 
-Floats = NDArray[np.float64]
 Judged = tuple[list[Row], Floats]
 
 _COLORS = (BASELINE_COLOR, LEARNED_COLOR, PLANNER_COLOR, BEST_COLOR)
@@ -59,8 +58,9 @@ def draw_runs(compared: Mapping[str, tuple[Run, Mapping[str, Floats]]], path: Pa
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(compared), 2, squeeze=False)
     for line, (run, times) in zip(panels, compared.values(), strict=True):
-        for axis, (key, real) in zip(line, (("ttft", run.ttft), ("e2e", run.e2e)), strict=True):
-            _points(axis, real, times[key], "a request", 0)
+        real = {"ttft": run.measured.ttft_s, "e2e": run.measured.e2e_s}
+        for axis, key in zip(line, real, strict=True):
+            _points(axis, real[key], times[key], "a request", 0)
             _against(axis, run.name, f"{key.upper()} [s]")
     _save(figure, path)
 

@@ -1,51 +1,41 @@
 """Real runs of vLLM, simulated request by request.
 
 A run is a folder as LLMServingSim's ``bench/examples`` has them (casys-kaist, MIT): ``meta.json``,
-the engine's settings, and ``requests.jsonl``, when each request arrived at the client and when the
-engine gave out its first and last token. The name of the folder begins with the device's.
+the engine's settings, and ``requests.jsonl``, the engine's log of 25 requests or more. The name of
+the folder begins with the device's.
 """
 
 from __future__ import annotations
 
-import json
-import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.observation import Floats
+from vidur_ext.calibration.formats import engine_log
+from vidur_ext.calibration.measurements import Requests
 from vidur_ext.config.loading import read_json_object
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.runner import runs_on_engine
 from vidur_ext.execution_time.devices import device_named
 from vidur_ext.execution_time.models import model_names
 from vidur_ext.vidur.engine_inputs import engine_cluster
-from vidur_ext.workload.request_table import RequestTable
-
-Floats = NDArray[np.float64]
 
 DEVICES = {"RTX4090": "rtx_4090", "RTXPRO6000": "rtx_pro_6000", "A100": "a100", "H100": "h100"}
 MODELS = {"Qwen/Qwen3-30B-A3B-Instruct-2507": "Qwen/Qwen3-30B-A3B"}
 """Of the same dimensions; other names are known as they are, or not at all."""
 
-_TIMES = ("arrival_time", "queued_ts", "first_token_ts", "last_token_ts")
-_TOKENS = ("input_toks", "output_toks")
-
 
 @dataclass(frozen=True)
 class Run:
-    """Requests in the order of their arrival; TTFT and E2E in seconds."""
+    """A server's settings, as those of a training, and its requests."""
 
     name: str
     shares_experts: bool
     """Such replicas wait for one another; simulated ones have experts of their own."""
     settings: dict[str, dict[str, Any]]
-    requests: RequestTable
-    ttft: Floats
-    e2e: Floats
+    measured: Requests
 
 
 def reason_to_leave_out(folder: Path) -> str | None:
@@ -63,7 +53,8 @@ def _device_of(folder: Path) -> str:
 
 
 def _model_of(engine: dict[str, Any]) -> str:
-    return MODELS.get(engine["model"], engine["model"])
+    name: str = engine["model"]
+    return MODELS.get(name, name)
 
 
 def _settings_of(folder: Path) -> dict[str, Any]:
@@ -83,50 +74,12 @@ def _settings_of(folder: Path) -> dict[str, Any]:
 def read_run(folder: Path) -> Run:
     """Return a run.
 
-    The engine's clock is another than the client's: it is set so that the request that waited
-    least between client and engine did not wait at all.
-
     Raises:
         UserError: naming the file, and the line, that is not as expected.
     """
-    rows = sorted(_read_lines(folder / "requests.jsonl"), key=lambda row: row["arrival_time"])
-    arrived, queued, first, last = (np.array([row[key] for row in rows]) for key in _TIMES)
-    on_engine = arrived + np.min(queued - arrived)
-    requests = RequestTable(
-        on_engine - on_engine[0],
-        np.array([row["input_toks"] for row in rows]),
-        np.array([row["output_toks"] for row in rows]),
-    )
-    longest = int(np.max(requests.prefill_tokens + requests.decode_tokens))
-    return Run(
-        folder.name,
-        _settings_of(folder)["data_parallel_size"] > 1,
-        _cluster(folder, longest),
-        requests,
-        first - on_engine,
-        last - on_engine,
-    )
-
-
-def _read_lines(path: Path) -> list[dict[str, float]]:
-    rows: list[dict[str, float]] = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: cannot read the run ({error.strerror})") from None
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            times = {key: float(row[key]) for key in _TIMES}
-            rows.append(times | {key: operator.index(row[key]) for key in _TOKENS})
-        except (ValueError, TypeError, KeyError):
-            raise UserError(
-                f"{path}, line {number}: must be a JSON object with the times [s] "
-                f"{', '.join(_TIMES)} and the whole numbers {', '.join(_TOKENS)}"
-            ) from None
-    if not rows:
-        raise UserError(f"{path}: holds no requests")
-    return rows
+    measured = engine_log.read(folder / "requests.jsonl")
+    shares_experts = _settings_of(folder)["data_parallel_size"] > 1
+    return Run(folder.name, shares_experts, _cluster(folder, measured.longest), measured)
 
 
 def _cluster(folder: Path, longest: int) -> dict[str, dict[str, Any]]:
@@ -153,6 +106,6 @@ def _cluster(folder: Path, longest: int) -> dict[str, dict[str, Any]]:
 def simulated(run: Run) -> tuple[Floats, Floats]:
     """Return TTFT and E2E [s] of each request in the simulator."""
     config = TrainingConfig.model_validate(run.settings)
-    table = run.requests
+    table = run.measured.table
     [result] = runs_on_engine(config, engine_cluster(config), "round_robin", None, {0: table})
     return result.prefill_completed_at - table.arrived_at, result.completed_at - table.arrived_at

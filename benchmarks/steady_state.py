@@ -18,13 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
+from ppo_scheduler.observation import Floats
 from vidur_ext.execution_time.devices import Device, device_named
 from vidur_ext.execution_time.kernels import BYTES
 from vidur_ext.execution_time.links import node_named
 from vidur_ext.execution_time.models import model_named
 from vidur_ext.execution_time.roofline import RooflineModel
-
-Floats = NDArray[np.float64]
 
 MODELS = {
     "meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Llama-3.1-8B",
@@ -103,14 +102,11 @@ def read_rows(lines: Iterable[str]) -> list[Row]:
             model, device = MODELS[cells["model_path"]], DEVICES[cells["system"]]
             kind = cells["gemm_quant_mode"] or "bf16"
             name = model.rpartition("/")[2].lower().replace("-", "_").replace(".", "_")
+            server = f"{name}_{kind}_{device}_{cells['backend']}"
+            prompt, output, concurrency, degree = map(int, sizes)
+            weights = WEIGHTS[cells["gemm_quant_mode"]]
             rows.append(
-                Row(
-                    f"{name}_{kind}_{device}_{cells['backend']}",
-                    model + WEIGHTS[cells["gemm_quant_mode"]],
-                    device,
-                    *map(int, sizes),
-                    tpot_ms,
-                )
+                Row(server, model + weights, device, prompt, output, concurrency, degree, tpot_ms)
             )
     return rows
 

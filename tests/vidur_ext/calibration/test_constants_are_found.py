@@ -76,11 +76,13 @@ def test_the_overhead_of_a_request_comes_before_both_its_tokens(server) -> None:
     assert with_it["TPOT"] == pytest.approx(without["TPOT"])
 
 
-def test_iterations_take_what_the_model_says_of_each(server) -> None:
+@pytest.mark.parametrize("eager_iteration_ms", [0.0, 40.0])
+def test_iterations_take_what_the_model_says_of_each(server, eager_iteration_ms: float) -> None:
     two = server(tensor_parallel_size=2)
-    measured = two.iterations(count=25, collective_factor=1.5)
+    constants = {"collective_factor": 1.5, "eager_iteration_ms": eager_iteration_ms}
+    measured = two.iterations(count=25, **constants)
     replica = Replica(two.config, 8192)
-    roofline = replace(replica._roofline, device=two.device(collective_factor=1.5))
+    roofline = replace(replica._roofline, device=two.device(**constants))
     for row in range(len(measured)):
         prompt = int(measured.prefill_tokens[row])
         expected = roofline.iteration_time_s(
