@@ -66,7 +66,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
 
 def made_up_rows() -> list[Row]:
     """Return rows that the predictor itself made, with host times that are to be found again."""
-    sizes = itertools.product((1024, 2048), (128, 256), (8, 64), (1, 8))
+    sizes = itertools.product((1024, 2048), (128, 256), (8, 64), (8,))
     rows = [Row(_JUDGED, "meta-llama/Llama-3.1-8B", "h100", *size, 1.0) for size in sizes]
     tpot_ms = predict(rows, HostTimes(0.5, 20.0))
     return [replace(row, tpot_ms=float(ms)) for row, ms in zip(rows, tpot_ms, strict=True)]
