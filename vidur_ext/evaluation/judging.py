@@ -23,7 +23,7 @@ from vidur_ext.evaluation.decision_cost import decision_cost_us
 from vidur_ext.evaluation.engines import EngineComparison, check_engine
 from vidur_ext.evaluation.metrics import LEARNED, counted_e2e
 from vidur_ext.evaluation.report.head import Head
-from vidur_ext.evaluation.report.plots.learning import Validated
+from vidur_ext.evaluation.report.plots.learning import Learning, Rival, Validated
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 from vidur_ext.evaluation.run_result import RunResult
@@ -66,26 +66,34 @@ def origin_of(folder: RunFolder) -> dict[str, str]:
     return origin
 
 
-def validated_of(folder: RunFolder) -> list[Validated]:
-    """Return the policies of a run's training that were validated; none where no file says so.
+def learning_of(folder: RunFolder) -> Learning:
+    """Return how a run's training was validated; nothing where no file says so.
 
     Raises:
         UserError: the file is damaged.
     """
-    return _read(folder.validation, _scores) if folder.validation.exists() else []
+    if not folder.validation.exists():
+        return Learning()
+    return _read(folder.validation, _learning)
 
 
-def _scores(document: dict[str, Any]) -> list[Validated]:
+def _learning(document: dict[str, Any]) -> Learning:
     chosen = document["chosen"]["global_step"]
-    return [
-        Validated(
-            global_step=int(_drawable(one["global_step"])),
-            e2e_s=_drawable(one["e2e_s"]),
-            ttft_s=_drawable(one["ttft_s"]),
-            chosen=one["global_step"] == chosen,
-        )
-        for one in document["scores"]
-    ]
+    return Learning(
+        validated=tuple(
+            Validated(
+                global_step=int(_drawable(one["global_step"])),
+                e2e_s=_drawable(one["e2e_s"]),
+                ttft_s=_drawable(one["ttft_s"]),
+                chosen=one["global_step"] == chosen,
+            )
+            for one in document["scores"]
+        ),
+        rivals=tuple(
+            Rival(printable(one["name"]), _drawable(one["e2e_s"]), _drawable(one["ttft_s"]))
+            for one in document.get("rivals", [])  # older trainings did not measure them
+        ),
+    )
 
 
 def _drawable(value: float) -> float:
@@ -154,7 +162,7 @@ def judge(
         UserError: the record of the run's validations is damaged, or the report cannot be written.
     """
     section, engine = config.evaluation, config.simulation.engine
-    validated = validated_of(RunFolder(policies[LEARNED].resolve().parent))
+    learning = learning_of(RunFolder(policies[LEARNED].resolve().parent))
     _LOG.info(
         "comparing %d schedulers on %d held-out %s, engine %s",
         len(policies) + len(section.schedulers), section.num_seeds,
@@ -193,7 +201,7 @@ def judge(
     }
     cost = decision_cost_us(read_policy(config, policies[LEARNED]), config.cluster.num_replicas)
     head = Head.of(config, policies, folder, datetime.now().astimezone(), cost)
-    paths = write_report(comparison, runs, folder.comparison, facts, engines, head, validated)
+    paths = write_report(comparison, runs, folder.comparison, facts, engines, head, learning)
     _LOG.info("comparison in %s", paths.html)
     table = io.StringIO()
     print_comparison(comparison, Console(file=table, width=_LOG_WIDTH), engines)

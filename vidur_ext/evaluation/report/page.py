@@ -20,7 +20,8 @@ _CAPTIONS = {
     ANSWER: f"{LEARNED} against each scheduler on the same requests, with 95 % intervals. "
     "An interval that does not touch 0 is certain; within the grey band, a change is slight.",
     "learning.png": "The validated policies of the training, on workloads that are not the "
-    "held-out ones; dashed: the first one; the star is the one that was kept.",
+    "held-out ones, and what they are to beat there: the heuristic whose objective is the best, and "
+    "look-ahead, which taught the first policy. The star is the policy that was kept.",
     "tradeoff.png": "All workloads together; the dashed line joins those, of the schedulers that "
     "could be at work, that no other one beats in both.",
     "e2e.png": "End-to-end latency with 95 % intervals.",

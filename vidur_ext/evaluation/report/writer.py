@@ -14,7 +14,7 @@ from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.report.head import Head
 from vidur_ext.evaluation.report.page import render_page
 from vidur_ext.evaluation.report.plots.drawing import draw_plots
-from vidur_ext.evaluation.report.plots.learning import Validated
+from vidur_ext.evaluation.report.plots.learning import NOT_VALIDATED, Learning
 from vidur_ext.evaluation.run_result import RunResult
 
 
@@ -34,7 +34,7 @@ def write_report(
     facts: Mapping[str, str],
     engines: EngineComparison | None = None,
     head: Head | None = None,
-    validated: Sequence[Validated] = (),
+    learning: Learning = NOT_VALIDATED,
 ) -> ReportPaths:
     """Write ``comparison.json``, ``comparison.html`` and the plots to ``output_dir``.
 
@@ -46,12 +46,12 @@ def write_report(
         facts: shown on the page and kept in the JSON: workload, config digest, versions.
         engines: runs that both engines made, if there are any.
         head: of the run that the report is about, if it is about one.
-        validated: the policies of that run's training that were validated, if any.
+        learning: how that run's training was validated, if it was.
 
     Raises:
         UserError: ``output_dir`` cannot be created or written.
     """
-    plots = draw_plots(comparison, runs, validated)
+    plots = draw_plots(comparison, runs, learning)
     page = render_page(comparison, plots, facts, engines, head)
     document = {**comparison.to_dict(), "facts": dict(facts)}
     if engines is not None:

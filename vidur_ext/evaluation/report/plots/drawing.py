@@ -13,7 +13,7 @@ from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.report.plots.bars import latency_bars, replica_shares, slo_bars
 from vidur_ext.evaluation.report.plots.differences import paired_differences
 from vidur_ext.evaluation.report.plots.distributions import latency_cdf
-from vidur_ext.evaluation.report.plots.learning import Validated, learning_curve
+from vidur_ext.evaluation.report.plots.learning import NOT_VALIDATED, Learning, learning_curve
 from vidur_ext.evaluation.report.plots.prompt_lengths import latency_by_prompt
 from vidur_ext.evaluation.report.plots.tradeoff import mean_against_tail
 from vidur_ext.evaluation.run_result import RunResult
@@ -34,19 +34,19 @@ _DOTS_PER_INCH = 100
 
 
 def draw_plots(
-    comparison: Comparison, runs: Sequence[RunResult], validated: Sequence[Validated] = ()
+    comparison: Comparison, runs: Sequence[RunResult], learning: Learning = NOT_VALIDATED
 ) -> dict[str, bytes]:
     """Return PNG files by file name, in the order in which the page shows them.
 
     Args:
-        validated: the policies of the training that were validated, if any; one is no curve.
+        learning: how the training was validated, if it was; one validation is no curve.
 
     Equal input gives equal bytes. No global plotting state is used, so any thread may call this.
     """
     with rc_context(_STYLE):
         figures = {
             **({ANSWER: paired_differences(comparison)} if comparison.learned else {}),
-            **({"learning.png": learning_curve(validated)} if len(validated) > 1 else {}),
+            **({"learning.png": learning_curve(learning)} if len(learning.validated) > 1 else {}),
             "tradeoff.png": mean_against_tail(comparison),
             "e2e.png": latency_bars(comparison, "e2e", "End-to-end latency"),
             "ttft.png": latency_bars(comparison, "ttft", "Time to first token"),
