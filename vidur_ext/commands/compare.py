@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ppo_scheduler.errors import UserError
+from ppo_scheduler.errors import UserError, printable
 from vidur_ext.commands.options import DEFAULT_CONFIG, Quiet, output_root, set_option
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
@@ -29,7 +31,12 @@ def compare(
         ),
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="A policy file instead of a run's", show_default=False)
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="A policy file instead of a run's; say it again for each further one",
+            show_default=False,
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -52,12 +59,15 @@ def compare(
     The newest run again, at another load: vidur-ppo compare --set workload.qps=30
 
     A policy by itself: vidur-ppo compare --policy policy.pt --config my.json
+
+    Several, also against the first: vidur-ppo compare --policy old=a/policy.pt --policy b/policy.pt
     """
-    if run is not None and policy is not None:
+    if run is not None and policy:
         raise UserError("--run and --policy both say what is compared: leave one of them out")
-    if policy is not None:
+    if policy:
+        named = named_policies(policy)
         loaded = load_config(config or DEFAULT_CONFIG, set_ or [])
-        _compare(loaded, _as_learned(policy), {}, output_dir, quiet)
+        _compare(loaded, named, {}, output_dir, quiet)
         return
     chosen, policies, origin = _policies(run, config)
     loaded = load_config(config or chosen.config, set_ or [])
@@ -85,10 +95,53 @@ def _policies(
     return chosen, policies_of(chosen), origin_of(chosen)
 
 
-def _as_learned(policy: Path) -> dict[str, Path]:
+def named_policies(texts: Sequence[str]) -> dict[str, Path]:
+    """Return policy files by the names under which they are compared.
+
+    Args:
+        texts: ``NAME=FILE`` or ``FILE``. One without a name is "ppo" if it is alone; of several it
+            has that of its folder, and its own unless that is ``policy.pt``.
+
+    Raises:
+        UserError: a name or a file is there twice, or a name cannot be one of a policy.
+    """
+    from vidur_ext.evaluation.comparison import is_policy
     from vidur_ext.evaluation.metrics import LEARNED
 
-    return {LEARNED: policy}
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, file = _name_and_file(text)
+        if name is None:
+            name = LEARNED if len(texts) == 1 else _name_of(file)
+        if not (name.strip() and name.isprintable() and is_policy(name)):
+            raise UserError(
+                f"--policy {printable(text)}: {name!r} is no name for a policy: say "
+                "--policy NAME=FILE with a name that can be printed and is no scheduler's"
+            )
+        if name in found:
+            raise UserError(
+                f"--policy names {name!r} twice: give each a name of its own, --policy NAME=FILE"
+            )
+        same = next((of for of, other in found.items() if other.resolve() == file.resolve()), None)
+        if same is not None:
+            raise UserError(
+                f"--policy {printable(text)}: that file is compared as {same!r} already: "
+                "leave one out"
+            )
+        found[name] = file
+    return found
+
+
+def _name_and_file(text: str) -> tuple[str | None, Path]:
+    name, equals, file = text.partition("=")
+    if not equals or os.sep in name or Path(text).exists():
+        return None, Path(text).expanduser()
+    return name, Path(file).expanduser()
+
+
+def _name_of(file: Path) -> str:
+    place = file.resolve()
+    return place.parent.name if place.name == "policy.pt" else f"{place.parent.name}/{place.stem}"
 
 
 def _compare(

@@ -69,11 +69,14 @@ class SchedulerComparison:
     """One scheduler: pooled figures, their intervals, figures per seed, differences.
 
     Attributes:
+        learned: whether this is the policy under test.
         versus: paired difference of each metric, by reference. Every scheduler is set against the
-            baseline and the best heuristic, and the policy under test against every other one.
+            baseline and the best heuristic, every policy against the one under test, and that one
+            against all others.
     """
 
     name: str
+    learned: bool
     uses_output_lengths: bool
     pooled: Summary
     intervals: dict[str, Interval | None]
@@ -82,14 +85,9 @@ class SchedulerComparison:
     against_best: AgainstBest
 
     @property
-    def learned(self) -> bool:
-        """Whether this is the policy under test."""
-        return self.name == LEARNED
-
-    @property
     def policy(self) -> bool:
-        """Whether this is a learned policy: its name is none that a config can name."""
-        return self.name not in SCHEDULERS
+        """Whether this is a learned policy."""
+        return is_policy(self.name)
 
     @property
     def control(self) -> bool:
@@ -165,6 +163,7 @@ class Comparison:
         expected_seeds: Sequence[int],
         baseline: str = "least_outstanding",
         *,
+        under_test: str = LEARNED,
         engine: str,
         slo_ttft_s: float,
         slo_tbt_s: float,
@@ -176,6 +175,7 @@ class Comparison:
 
         Args:
             baseline: the scheduler that all differences are taken to.
+            under_test: the policy that the report is about, if it is among the schedulers.
             engine: what simulated the runs, "compiled" or "vidur".
             slo_ttft_s: objective for the time to first token [s].
             slo_tbt_s: objective for the mean time between tokens [s].
@@ -210,6 +210,7 @@ class Comparison:
         schedulers = [
             SchedulerComparison(
                 name=name,
+                learned=name == under_test,
                 uses_output_lengths=name in oracles,
                 pooled=pooled[name],
                 intervals=bootstrap.intervals(row),
@@ -217,7 +218,12 @@ class Comparison:
                 versus={
                     other: bootstrap.versus(row, column)
                     for column, other in enumerate(expected_schedulers)
-                    if other != name and (other in (baseline, best) or name == LEARNED)
+                    if other != name
+                    and (
+                        other in (baseline, best)
+                        or name == under_test
+                        or (other == under_test and is_policy(name))
+                    )
                 },
                 against_best=(
                     AgainstBest(None, None, None)
@@ -248,9 +254,9 @@ class Comparison:
         return next(one for one in self.schedulers if one.name == scheduler)
 
     @property
-    def learned(self) -> bool:
-        """Whether a policy is under test."""
-        return any(one.learned for one in self.schedulers)
+    def under_test(self) -> SchedulerComparison | None:
+        """The policy that the report is about; None if it is about none."""
+        return next((one for one in self.schedulers if one.learned), None)
 
     @property
     def toothless_controls(self) -> tuple[str, ...]:
@@ -288,6 +294,11 @@ class Comparison:
         }
 
 
+def is_policy(name: str) -> bool:
+    """Return whether a name is a policy's: it is none that a config can name."""
+    return name not in SCHEDULERS
+
+
 def is_realistic(name: str, *, oracle: bool) -> bool:
     """Return whether a scheduler could be at work and is meant to be good."""
     return not oracle and name not in CONTROLS and name not in PLANNERS
@@ -295,7 +306,9 @@ def is_realistic(name: str, *, oracle: bool) -> bool:
 
 def _best_heuristic(pooled: Mapping[str, Summary], oracles: Collection[str]) -> str | None:
     heuristics = [
-        name for name in pooled if name in SCHEDULERS and is_realistic(name, oracle=name in oracles)
+        name
+        for name in pooled
+        if not is_policy(name) and is_realistic(name, oracle=name in oracles)
     ]
     return min(heuristics, key=lambda name: _mean_e2e_s(pooled[name]), default=None)
 

@@ -156,13 +156,15 @@ def judge(
     the report says how far it agrees.
 
     Args:
+        policies: file of each policy, by its name in the comparison; the report is about the first.
         origin: facts on where the policies come from; see ``origin_of``.
 
     Raises:
         UserError: the record of the run's validations is damaged, or the report cannot be written.
     """
     section, engine = config.evaluation, config.simulation.engine
-    learning = learning_of(RunFolder(policies[LEARNED].resolve().parent))
+    learned = next(iter(policies))
+    learning = learning_of(RunFolder(policies[learned].resolve().parent))
     _LOG.info(
         "comparing %d schedulers on %d held-out %s, engine %s",
         len(policies) + len(section.schedulers), section.num_seeds,
@@ -181,6 +183,7 @@ def judge(
         expected_schedulers=[*policies, *section.schedulers],
         expected_seeds=list(range(section.num_seeds)),
         baseline=section.baseline,
+        under_test=learned,
         engine=engine,
         slo_ttft_s=section.slo_ttft_s,
         slo_tbt_s=section.slo_tbt_s,
@@ -199,7 +202,7 @@ def judge(
         "Config digest": config.digest()[:16],
         **{f"Version of {name}": text for name, text in package_versions().items()},
     }
-    cost = decision_cost_us(read_policy(config, policies[LEARNED]), config.cluster.num_replicas)
+    cost = decision_cost_us(read_policy(config, policies[learned]), config.cluster.num_replicas)
     head = Head.of(config, policies, folder, datetime.now().astimezone(), cost)
     paths = write_report(comparison, runs, folder.comparison, facts, engines, head, learning)
     _LOG.info("comparison in %s", paths.html)

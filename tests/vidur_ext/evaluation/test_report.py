@@ -208,7 +208,7 @@ def test_plots_repeat_to_the_byte_and_leave_no_global_figure(
 def test_the_first_picture_has_a_dot_and_an_interval_for_every_rival(small_comparison) -> None:
     rivals = [one for one in small_comparison.schedulers if not one.learned]
     versus = small_comparison["ppo"].versus
-    left, right = paired_differences(small_comparison).axes
+    left, right = paired_differences(small_comparison, small_comparison["ppo"]).axes
     assert [label.get_text() for label in left.get_yticklabels()] == [
         one.marked_name for one in rivals
     ]

@@ -10,18 +10,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import EngineComparison
-from vidur_ext.evaluation.metrics import LATENCIES, LEARNED
+from vidur_ext.evaluation.metrics import LATENCIES
 from vidur_ext.evaluation.report import tables, wording
 from vidur_ext.evaluation.report.head import Head
 from vidur_ext.evaluation.report.plots.drawing import ANSWER, PROMPTS
 from vidur_ext.evaluation.report.tables import Columns
 
 _CAPTIONS = {
-    ANSWER: f"{LEARNED} against each scheduler on the same requests, with 95 % intervals. "
+    ANSWER: "The policy against each scheduler on the same requests, with 95 % intervals. "
     "An interval that does not touch 0 is certain; within the grey band, a change is slight.",
     "learning.png": "The validated policies of the training, on workloads that are not the "
-    "held-out ones, and what they are to beat there: the heuristic whose objective is the best, and "
-    "look-ahead, which taught the first policy. The star is the policy that was kept.",
+    "held-out ones, and what they are to beat there: the heuristic with the best objective, and "
+    "look-ahead, which plans. The star is the policy that was kept.",
     "tradeoff.png": "All workloads together; the dashed line joins those, of the schedulers that "
     "could be at work, that no other one beats in both.",
     "e2e.png": "End-to-end latency with 95 % intervals.",
@@ -67,13 +67,14 @@ def render_page(
         headline=wording.headline(comparison),
         notes=_notes([*wording.notes(comparison), *wording.check_notes(comparison, engines)]),
         baseline=comparison.baseline,
-        learned=LEARNED,
+        learned=None if comparison.under_test is None else comparison.under_test.name,
         latency=[
             _table(comparison, [tables.latency_columns(comparison, one)]) for one in LATENCIES
         ],
         best_title=wording.best_title(comparison),
         against_best=_optional(comparison, tables.best_heuristic_columns(comparison)),
         against_baseline=_table(comparison, [tables.baseline_columns(comparison)]),
+        other_policies=_optional(comparison, tables.other_policy_columns(comparison)),
         learned_against_each=_optional(comparison, tables.learned_columns(comparison)),
         service=_table(
             comparison,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vidur_ext.evaluation.comparison import Comparison, Differences, SchedulerComparison
 from vidur_ext.evaluation.engines import EngineComparison
-from vidur_ext.evaluation.metrics import LEARNED, SLO_METRIC, STATISTICS, Latency
+from vidur_ext.evaluation.metrics import SLO_METRIC, STATISTICS, Latency
 from vidur_ext.evaluation.report import wording
 from vidur_ext.evaluation.statistics import PairedDifference
 
@@ -174,10 +174,26 @@ def _against_best(comparison: Comparison, one: SchedulerComparison, best: str) -
 
 
 def learned_columns(comparison: Comparison) -> Columns | None:
-    """Return the learned policy's differences to each other scheduler; None without a policy."""
-    if not comparison.learned:
-        return None
-    return _difference_columns(comparison[LEARNED].versus, COMPARED)
+    """Return the differences of the policy under test to each other scheduler; None without it."""
+    learned = comparison.under_test
+    return None if learned is None else _difference_columns(learned.versus, COMPARED)
+
+
+def other_policy_columns(
+    comparison: Comparison, metrics: Mapping[str, str] = COMPARED
+) -> Columns | None:
+    """Return the differences of each other policy to the one under test; None without others.
+
+    Args:
+        metrics: which, and the columns' names.
+    """
+    learned = comparison.under_test
+    differences = {
+        one.name: one.versus[learned.name]
+        for one in comparison.schedulers
+        if learned is not None and one.policy and not one.learned
+    }
+    return _difference_columns(differences, metrics) if differences else None
 
 
 def seed_columns(comparison: Comparison) -> list[Columns]:

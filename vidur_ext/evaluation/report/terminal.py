@@ -39,6 +39,7 @@ def _tables(comparison: Comparison) -> list[Table]:
     return [
         _e2e(comparison),
         *([] if best is None else [_table(comparison, wording.best_title(comparison), [best])]),
+        *_other_policies(comparison),
         _tokens(comparison),
         _service(comparison),
     ]
@@ -51,6 +52,14 @@ def _e2e(comparison: Comparison) -> Table:
         tables.baseline_columns(comparison, against),
     ]
     return _table(comparison, "End-to-end latency [s]", groups)
+
+
+def _other_policies(comparison: Comparison) -> list[Table]:
+    metrics = {metric: tables.COMPARED[metric] for metric in ("e2e_mean_s", "ttft_p99_s")}
+    others = tables.other_policy_columns(comparison, metrics)
+    if comparison.under_test is None or others is None:
+        return []
+    return [_table(comparison, f"Against {comparison.under_test.name}", [others])]
 
 
 def _tokens(comparison: Comparison) -> Table:

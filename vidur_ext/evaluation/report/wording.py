@@ -10,7 +10,6 @@ from vidur_ext.evaluation.comparison import Comparison, SchedulerComparison
 from vidur_ext.evaluation.engines import TOLERANCE, EngineComparison, SchedulerOnEngines
 from vidur_ext.evaluation.metrics import (
     CONTROL_NOTE,
-    LEARNED,
     ORACLE_NOTE,
     PLANNER_NOTE,
     SLO_METRIC,
@@ -130,10 +129,10 @@ def headline(comparison: Comparison) -> str:
     scheduler.
     """
     rivals = [one for one in comparison.schedulers if one.realistic]
-    if not comparison.learned:
+    learned = comparison.under_test
+    if learned is None:
         best = (rivals or comparison.schedulers)[0]
         return f"{best.name} has the lowest mean E2E: {number(best.pooled[HEADLINE_METRIC])} s."
-    learned = comparison[LEARNED]
     verdicts = {
         one.name: verdict(learned.versus[one.name][HEADLINE_METRIC])
         for one in rivals

@@ -29,6 +29,7 @@ _STYLE = {
     "font.size": 12,
     "axes.titlesize": 14,
     "hatch.linewidth": 0.7,
+    "text.parse_math": False,  # a dollar in a name is a dollar
 }
 _DOTS_PER_INCH = 100
 
@@ -43,16 +44,17 @@ def draw_plots(
 
     Equal input gives equal bytes. No global plotting state is used, so any thread may call this.
     """
+    learned = comparison.under_test
     with rc_context(_STYLE):
         figures = {
-            **({ANSWER: paired_differences(comparison)} if comparison.learned else {}),
+            **({} if learned is None else {ANSWER: paired_differences(comparison, learned)}),
             **({"learning.png": learning_curve(learning)} if len(learning.validated) > 1 else {}),
             "tradeoff.png": mean_against_tail(comparison),
             "e2e.png": latency_bars(comparison, "e2e", "End-to-end latency"),
             "ttft.png": latency_bars(comparison, "ttft", "Time to first token"),
             "slo_attainment.png": slo_bars(comparison),
             "latency_cdf.png": latency_cdf(comparison, runs),
-            **({PROMPTS: latency_by_prompt(comparison, runs)} if comparison.learned else {}),
+            **({} if learned is None else {PROMPTS: latency_by_prompt(comparison, runs)}),
             "replica_shares.png": replica_shares(comparison),
         }
         return {name: _png(figure) for name, figure in figures.items()}
