@@ -142,13 +142,15 @@ class Comparison:
     """The result of an evaluation. ``schedulers`` are sorted by pooled mean E2E, best first.
 
     ``best_heuristic`` has the lowest pooled mean E2E of those that are realistic: no oracle,
-    control or planner. It is None if there is none.
+    control or planner. It is None if there is none. ``devices`` are the GPUs of the replicas, empty
+    where nobody said which.
     """
 
     engine: str
     baseline: str
     best_heuristic: str | None
     num_replicas: int
+    devices: tuple[str, ...]
     objectives: Objectives
     warmup_fraction: float
     bootstrap_samples: int
@@ -164,6 +166,7 @@ class Comparison:
         baseline: str = "least_outstanding",
         *,
         under_test: str = LEARNED,
+        devices: Sequence[str] = (),
         engine: str,
         slo_ttft_s: float,
         slo_tbt_s: float,
@@ -176,6 +179,7 @@ class Comparison:
         Args:
             baseline: the scheduler that all differences are taken to.
             under_test: the policy that the report is about, if it is among the schedulers.
+            devices: GPU of each replica, if it is known.
             engine: what simulated the runs, "compiled" or "vidur".
             slo_ttft_s: objective for the time to first token [s].
             slo_tbt_s: objective for the mean time between tokens [s].
@@ -242,6 +246,7 @@ class Comparison:
             baseline=baseline,
             best_heuristic=best,
             num_replicas=runs[0].num_replicas,
+            devices=tuple(devices),
             objectives=objectives,
             warmup_fraction=warmup_fraction,
             bootstrap_samples=bootstrap_samples,
@@ -257,6 +262,15 @@ class Comparison:
     def under_test(self) -> SchedulerComparison | None:
         """The policy that the report is about; None if it is about none."""
         return next((one for one in self.schedulers if one.learned), None)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether replicas have different GPUs."""
+        return len(set(self.devices)) > 1
+
+    def replica_name(self, replica: int) -> str:
+        """Return the number of a replica, with its GPU where that is not everybody's."""
+        return f"{self.devices[replica]} {replica}" if self.mixed else str(replica)
 
     @property
     def toothless_controls(self) -> tuple[str, ...]:
@@ -284,6 +298,7 @@ class Comparison:
             "baseline": self.baseline,
             "best_heuristic": self.best_heuristic,
             "num_replicas": self.num_replicas,
+            "devices": list(self.devices),
             "slo": {"ttft_s": self.objectives.ttft_s, "tbt_s": self.objectives.tbt_s},
             "warmup_fraction": self.warmup_fraction,
             "bootstrap": {"samples": self.bootstrap_samples, "confidence": CONFIDENCE},

@@ -184,6 +184,7 @@ def judge(
         expected_seeds=list(range(section.num_seeds)),
         baseline=section.baseline,
         under_test=learned,
+        devices=config.cluster.replica_devices(),
         engine=engine,
         slo_ttft_s=section.slo_ttft_s,
         slo_tbt_s=section.slo_tbt_s,

@@ -31,7 +31,7 @@ from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 
 PNG_NAMES = [
     "differences.png", "tradeoff.png", "e2e.png", "ttft.png", "slo_attainment.png",
-    "latency_cdf.png", "prompt_lengths.png", "replica_shares.png",
+    "latency_cdf.png", "prompt_lengths.png", "timelines.png", "replica_shares.png",
 ]  # fmt: skip
 
 
@@ -229,7 +229,9 @@ def test_the_first_picture_has_a_dot_and_an_interval_for_every_rival(small_compa
 def test_without_a_policy_no_picture_is_about_one(compare, small_runs) -> None:
     heuristics = [run for run in small_runs if run.scheduler != "ppo"]
     drawn = draw_plots(compare(heuristics), heuristics)
-    assert set(PNG_NAMES) - set(drawn) == {"differences.png", "prompt_lengths.png"}
+    assert set(PNG_NAMES) - set(drawn) == {
+        "differences.png", "prompt_lengths.png", "timelines.png"
+    }  # fmt: skip
 
 
 def test_nothing_but_the_report_is_left_in_the_folder(report: ReportPaths) -> None:

@@ -13,7 +13,7 @@ from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.metrics import LATENCIES
 from vidur_ext.evaluation.report import tables, wording
 from vidur_ext.evaluation.report.head import Head
-from vidur_ext.evaluation.report.plots.drawing import ANSWER, PROMPTS
+from vidur_ext.evaluation.report.plots.drawing import ANSWER, PROMPTS, TIMELINES
 from vidur_ext.evaluation.report.tables import Columns
 
 _CAPTIONS = {
@@ -30,6 +30,8 @@ _CAPTIONS = {
     "latency_cdf.png": "Distributions over the counted requests; controls may leave the picture.",
     PROMPTS: "Short to long prompts, over the counted requests; without intervals: "
     "a hint of where a gain comes from.",
+    TIMELINES: "The first held-out workload, all its requests: dark is empty, bright is full. An "
+    "even column is a balanced moment, a bright line a replica that got too much.",
     "replica_shares.png": "Requests per replica.",
 }
 

@@ -107,7 +107,7 @@ def service_columns(comparison: Comparison) -> Columns:
             Cell(wording.number(one.pooled.requests_per_s)),
             Cell(wording.number(one.pooled.output_tokens_per_s)),
             Cell(wording.number(one.pooled.imbalance)),
-            Cell(wording.shares(one.pooled.replica_shares)),
+            Cell(wording.shares(one.pooled.replica_shares, comparison.devices)),
         ]
         for one in comparison.schedulers
     }

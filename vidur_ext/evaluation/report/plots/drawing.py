@@ -15,6 +15,7 @@ from vidur_ext.evaluation.report.plots.differences import paired_differences
 from vidur_ext.evaluation.report.plots.distributions import latency_cdf
 from vidur_ext.evaluation.report.plots.learning import NOT_VALIDATED, Learning, learning_curve
 from vidur_ext.evaluation.report.plots.prompt_lengths import latency_by_prompt
+from vidur_ext.evaluation.report.plots.timelines import timelines
 from vidur_ext.evaluation.report.plots.tradeoff import mean_against_tail
 from vidur_ext.evaluation.run_result import RunResult
 
@@ -23,6 +24,9 @@ ANSWER = "differences.png"
 
 PROMPTS = "prompt_lengths.png"
 """Where the policy's gain comes from; there only if a policy is compared."""
+
+TIMELINES = "timelines.png"
+"""How full each replica was; there only if a policy is compared."""
 
 _STYLE = {
     "font.family": "DejaVu Sans",
@@ -55,6 +59,7 @@ def draw_plots(
             "slo_attainment.png": slo_bars(comparison),
             "latency_cdf.png": latency_cdf(comparison, runs),
             **({} if learned is None else {PROMPTS: latency_by_prompt(comparison, runs)}),
+            **({} if learned is None else {TIMELINES: timelines(comparison, learned, runs)}),
             "replica_shares.png": replica_shares(comparison),
         }
         return {name: _png(figure) for name, figure in figures.items()}
