@@ -21,6 +21,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.decision_cost import decision_cost_us
 from vidur_ext.evaluation.engines import EngineComparison, check_engine
+from vidur_ext.evaluation.importance import importance_of
 from vidur_ext.evaluation.metrics import LEARNED, counted_e2e
 from vidur_ext.evaluation.report.head import Head
 from vidur_ext.evaluation.report.plots.learning import Learning, Rival, Validated
@@ -203,9 +204,13 @@ def judge(
         "Config digest": config.digest()[:16],
         **{f"Version of {name}": text for name, text in package_versions().items()},
     }
-    cost = decision_cost_us(read_policy(config, policies[learned]), config.cluster.num_replicas)
+    policy = read_policy(config, policies[learned])
+    cost = decision_cost_us(policy, config.cluster.num_replicas)
+    importance = importance_of(config, learned, policy) if engine == "compiled" else None
     head = Head.of(config, policies, folder, datetime.now().astimezone(), cost)
-    paths = write_report(comparison, runs, folder.comparison, facts, engines, head, learning)
+    paths = write_report(
+        comparison, runs, folder.comparison, facts, engines, head, learning, importance
+    )
     _LOG.info("comparison in %s", paths.html)
     table = io.StringIO()
     print_comparison(comparison, Console(file=table, width=_LOG_WIDTH), engines)

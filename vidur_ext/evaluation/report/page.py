@@ -13,7 +13,7 @@ from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.metrics import LATENCIES
 from vidur_ext.evaluation.report import tables, wording
 from vidur_ext.evaluation.report.head import Head
-from vidur_ext.evaluation.report.plots.drawing import ANSWER, PROMPTS, TIMELINES
+from vidur_ext.evaluation.report.plots.drawing import ANSWER, FEATURES, PROMPTS, TIMELINES
 from vidur_ext.evaluation.report.tables import Columns
 
 _CAPTIONS = {
@@ -32,6 +32,9 @@ _CAPTIONS = {
     "a hint of where a gain comes from.",
     TIMELINES: "The first held-out workload, all its requests: dark is empty, bright is full. An "
     "even column is a balanced moment, a bright line a replica that got too much.",
+    FEATURES: "Each family of features in turn was taken from another moment, the others left as "
+    "they were; look-ahead prices the choices. What several families tell, the policy misses in "
+    "none of them: a short bar does not say that a feature is useless.",
     "replica_shares.png": "Requests per replica.",
 }
 

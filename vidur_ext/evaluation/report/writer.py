@@ -11,6 +11,7 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import write_file
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import EngineComparison
+from vidur_ext.evaluation.importance import Importance
 from vidur_ext.evaluation.report.head import Head
 from vidur_ext.evaluation.report.page import render_page
 from vidur_ext.evaluation.report.plots.drawing import draw_plots
@@ -35,6 +36,7 @@ def write_report(
     engines: EngineComparison | None = None,
     head: Head | None = None,
     learning: Learning = NOT_VALIDATED,
+    importance: Importance | None = None,
 ) -> ReportPaths:
     """Write ``comparison.json``, ``comparison.html`` and the plots to ``output_dir``.
 
@@ -47,15 +49,18 @@ def write_report(
         engines: runs that both engines made, if there are any.
         head: of the run that the report is about, if it is about one.
         learning: how that run's training was validated, if it was.
+        importance: what the policy under test looks at, if that was measured.
 
     Raises:
         UserError: ``output_dir`` cannot be created or written.
     """
-    plots = draw_plots(comparison, runs, learning)
+    plots = draw_plots(comparison, runs, learning, importance)
     page = render_page(comparison, plots, facts, engines, head)
     document = {**comparison.to_dict(), "facts": dict(facts)}
     if engines is not None:
         document["engines"] = engines.to_dict()
+    if importance is not None:
+        document["importance"] = importance.to_dict()
     text = json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     paths = ReportPaths(
         json=output_dir / "comparison.json",

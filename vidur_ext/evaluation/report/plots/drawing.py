@@ -10,9 +10,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from vidur_ext.evaluation.comparison import Comparison
+from vidur_ext.evaluation.importance import Importance
 from vidur_ext.evaluation.report.plots.bars import latency_bars, replica_shares, slo_bars
 from vidur_ext.evaluation.report.plots.differences import paired_differences
 from vidur_ext.evaluation.report.plots.distributions import latency_cdf
+from vidur_ext.evaluation.report.plots.features import feature_bars
 from vidur_ext.evaluation.report.plots.learning import NOT_VALIDATED, Learning, learning_curve
 from vidur_ext.evaluation.report.plots.prompt_lengths import latency_by_prompt
 from vidur_ext.evaluation.report.plots.timelines import timelines
@@ -28,6 +30,9 @@ PROMPTS = "prompt_lengths.png"
 TIMELINES = "timelines.png"
 """How full each replica was; there only if a policy is compared."""
 
+FEATURES = "features.png"
+"""What the policy looks at; there only if that was measured."""
+
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 12,
@@ -39,12 +44,16 @@ _DOTS_PER_INCH = 100
 
 
 def draw_plots(
-    comparison: Comparison, runs: Sequence[RunResult], learning: Learning = NOT_VALIDATED
+    comparison: Comparison,
+    runs: Sequence[RunResult],
+    learning: Learning = NOT_VALIDATED,
+    importance: Importance | None = None,
 ) -> dict[str, bytes]:
     """Return PNG files by file name, in the order in which the page shows them.
 
     Args:
         learning: how the training was validated, if it was; one validation is no curve.
+        importance: what the policy under test looks at, if that was measured.
 
     Equal input gives equal bytes. No global plotting state is used, so any thread may call this.
     """
@@ -60,6 +69,7 @@ def draw_plots(
             "latency_cdf.png": latency_cdf(comparison, runs),
             **({} if learned is None else {PROMPTS: latency_by_prompt(comparison, runs)}),
             **({} if learned is None else {TIMELINES: timelines(comparison, learned, runs)}),
+            **({} if importance is None else {FEATURES: feature_bars(importance)}),
             "replica_shares.png": replica_shares(comparison),
         }
         return {name: _png(figure) for name, figure in figures.items()}
