@@ -52,6 +52,14 @@ def compare(
             help=f"Folder of the report (default: a new one in {_KIND}/)", show_default=False
         ),
     ] = None,
+    loads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE,SHARE,...",
+            help="Compare at these shares of saturation too, e.g. 0.5,0.7,0.9,1.0,1.1",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare on workloads that no training has seen; write the report as HTML, PNG and JSON.
@@ -62,18 +70,20 @@ def compare(
 
     Several, also against the first: vidur-ppo compare --policy old=a/policy.pt --policy b/policy.pt
     """
+    shares = [] if loads is None else parsed_loads(loads)
     if run is not None and policy:
         raise UserError("--run and --policy both say what is compared: leave one of them out")
     if policy:
         named = named_policies(policy)
         loaded = load_config(config or DEFAULT_CONFIG, set_ or [])
-        _compare(loaded, named, {}, output_dir, quiet)
+        _compare(loaded, named, {}, output_dir, quiet, shares)
         return
     chosen, policies, origin = _policies(run, config)
     loaded = load_config(config or chosen.config, set_ or [])
     from vidur_ext.evaluation.judging import held_out_of
 
-    _compare(loaded, policies, {**origin, **held_out_of(chosen, loaded)}, output_dir, quiet)
+    facts = {**origin, **held_out_of(chosen, loaded)}
+    _compare(loaded, policies, facts, output_dir, quiet, shares)
 
 
 def _policies(
@@ -93,6 +103,28 @@ def _policies(
     from vidur_ext.evaluation.judging import origin_of, policies_of
 
     return chosen, policies_of(chosen), origin_of(chosen)
+
+
+_LEAST_LOAD, _MOST_LOAD = 0.05, 2.0
+
+
+def parsed_loads(text: str) -> list[float]:
+    """Return the shares of saturation that a text names, by rising load.
+
+    Raises:
+        UserError: one is no number or out of range, is there twice, or is alone.
+    """
+    try:
+        loads = sorted({float(one) for one in text.split(",")})
+    except ValueError:
+        loads = []
+    count = len(text.split(","))
+    if len(loads) < max(count, 2) or not _LEAST_LOAD <= loads[0] <= loads[-1] <= _MOST_LOAD:
+        raise UserError(
+            f"--loads {printable(text)}: expected two or more different shares of saturation from "
+            f"{_LEAST_LOAD:g} to {_MOST_LOAD:g}, e.g. --loads 0.5,0.7,0.9,1.0,1.1"
+        )
+    return loads
 
 
 def named_policies(texts: Sequence[str]) -> dict[str, Path]:
@@ -150,6 +182,7 @@ def _compare(
     origin: dict[str, str],
     output_dir: Path | None,
     quiet: bool,
+    loads: Sequence[float],
 ) -> None:
     if output_dir is not None and RunFolder(output_dir).comparison.exists():
         raise UserError(
@@ -160,12 +193,15 @@ def _compare(
     import torch
 
     from ppo_scheduler.policy.routing_policy import load_policy
+    from vidur_ext.evaluation.saturation import check_engine_finds_it
     from vidur_ext.routing.features import observation_schema
     from vidur_ext.training.feasible import check_feasible
 
     for path in policies.values():
         load_policy(path, observation_schema(config.observation))
     check_feasible(config)
+    if loads:
+        check_engine_finds_it(config)
     from ppo_scheduler.errors import Interrupted
     from ppo_scheduler.monitoring.run_log import run_log
     from vidur_ext.evaluation.judging import judge
@@ -179,6 +215,6 @@ def _compare(
     with run_log(folder.path / "comparison.log", config.monitoring.log_level, quiet=quiet):
         try:
             _LOG.info("the policies: %s", ", ".join(map(str, policies.values())))
-            judge(config, policies, folder, quiet, origin)
+            judge(config, policies, folder, quiet, origin, loads)
         except Interrupted as stop:
             raise stop.saying(f"{folder.path} holds no report") from None

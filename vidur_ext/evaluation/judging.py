@@ -22,6 +22,7 @@ from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.decision_cost import decision_cost_us
 from vidur_ext.evaluation.engines import EngineComparison, check_engine
 from vidur_ext.evaluation.importance import importance_of
+from vidur_ext.evaluation.load_sweep import sweep_loads
 from vidur_ext.evaluation.metrics import LEARNED, counted_e2e
 from vidur_ext.evaluation.report.head import Head
 from vidur_ext.evaluation.report.plots.learning import Learning, Rival, Validated
@@ -150,6 +151,7 @@ def judge(
     folder: RunFolder,
     quiet: bool,
     origin: Mapping[str, str],
+    loads: Sequence[float] = (),
 ) -> ReportPaths:
     """Compare policies with the heuristics on held-out workloads; the report goes to ``folder``.
 
@@ -159,6 +161,7 @@ def judge(
     Args:
         policies: file of each policy, by its name in the comparison; the report is about the first.
         origin: facts on where the policies come from; see ``origin_of``.
+        loads: shares of saturation at which they are compared too; see ``sweep_loads``.
 
     Raises:
         UserError: the record of the run's validations is damaged, or the report cannot be written.
@@ -208,15 +211,18 @@ def judge(
     cost = decision_cost_us(policy, config.cluster.num_replicas)
     importance = importance_of(config, learned, policy) if engine == "compiled" else None
     head = Head.of(config, policies, folder, datetime.now().astimezone(), cost)
+    sweep = (
+        sweep_loads(config, policies, loads, _at_load(section.warmup_fraction)) if loads else None
+    )
     paths = write_report(
-        comparison, runs, folder.comparison, facts, engines, head, learning, importance
+        comparison, runs, folder.comparison, facts, engines, head, learning, importance, sweep
     )
     _LOG.info("comparison in %s", paths.html)
     table = io.StringIO()
-    print_comparison(comparison, Console(file=table, width=_LOG_WIDTH), engines)
+    print_comparison(comparison, Console(file=table, width=_LOG_WIDTH), engines, sweep)
     _LOG.info("the comparison:\n%s", table.getvalue(), extra=FILE_ONLY)
     if not quiet:
-        print_comparison(comparison, Console(), engines)
+        print_comparison(comparison, Console(), engines, sweep)
     return paths
 
 
@@ -240,6 +246,18 @@ def _check_on_vidur(
         if not one.agrees:
             _LOG.warning("Vidur and the compiled engine disagree on %s: see the report", one.name)
     return engines
+
+
+def _at_load(warmup_fraction: float) -> Callable[[float, Sequence[RunResult]], None]:
+    """Return what logs one line per scheduler and load."""
+
+    def report(load: float, runs: Sequence[RunResult]) -> None:
+        mean = np.concatenate([counted_e2e(run, warmup_fraction) for run in runs]).mean()
+        _LOG.info(
+            "at %.0f %% of saturation: %s, mean E2E %.2f s", 100 * load, runs[0].scheduler, mean
+        )
+
+    return report
 
 
 def _reporter(

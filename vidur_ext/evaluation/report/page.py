@@ -10,10 +10,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.engines import EngineComparison
+from vidur_ext.evaluation.load_sweep import LoadSweep
 from vidur_ext.evaluation.metrics import LATENCIES
 from vidur_ext.evaluation.report import tables, wording
 from vidur_ext.evaluation.report.head import Head
-from vidur_ext.evaluation.report.plots.drawing import ANSWER, FEATURES, PROMPTS, TIMELINES
+from vidur_ext.evaluation.report.plots.drawing import ANSWER, FEATURES, LOADS, PROMPTS, TIMELINES
 from vidur_ext.evaluation.report.tables import Columns
 
 _CAPTIONS = {
@@ -36,6 +37,8 @@ _CAPTIONS = {
     "they were; look-ahead prices the choices. What several families tell, the policy misses in "
     "none of them: a short bar does not say that a feature is useless.",
     "replica_shares.png": "Requests per replica.",
+    LOADS: "The held-out workloads at other rates, with 95 % intervals of paired differences. At "
+    "every load the best heuristic is the one with the lowest mean E2E there.",
 }
 
 
@@ -58,6 +61,7 @@ def render_page(
     facts: Mapping[str, str],
     engines: EngineComparison | None = None,
     head: Head | None = None,
+    sweep: LoadSweep | None = None,
 ) -> str:
     """Return the page.
 
@@ -66,6 +70,7 @@ def render_page(
         facts: what the reader must know about the run: workload, cluster, config digest, versions.
         engines: runs that both engines made, if there are any.
         head: of the run that the page is about, if it is about one.
+        sweep: the comparison at several loads, if it was made.
     """
     return page_template("vidur_ext.evaluation.report").render(
         head=head,
@@ -94,6 +99,9 @@ def render_page(
             for name, png in plots.items()
         },
         answer=ANSWER,
+        loads=LOADS,
+        sweep=None if sweep is None else _load_table(sweep),
+        sustained=None if sweep is None else wording.number(sweep.sustained),
         seeds=[_table(comparison, [one]) for one in tables.seed_columns(comparison)],
         engines=None if engines is None else _table(comparison, tables.engine_columns(engines)),
         facts={**({} if head is None else head.facts), **facts, **_workloads(comparison)},
@@ -107,6 +115,11 @@ def _table(comparison: Comparison, groups: Sequence[Columns]) -> dict[str, Any]:
         "headed": any(group.heading for group in groups),
         "rows": tables.rows(comparison, groups),
     }
+
+
+def _load_table(sweep: LoadSweep) -> dict[str, Any]:
+    names, rows = tables.load_table(sweep)
+    return {"groups": [Columns(names, {})], "labels": names, "headed": False, "rows": rows}
 
 
 def _optional(comparison: Comparison, columns: Columns | None) -> dict[str, Any] | None:

@@ -11,11 +11,13 @@ from matplotlib.figure import Figure
 
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.importance import Importance
+from vidur_ext.evaluation.load_sweep import LoadSweep
 from vidur_ext.evaluation.report.plots.bars import latency_bars, replica_shares, slo_bars
 from vidur_ext.evaluation.report.plots.differences import paired_differences
 from vidur_ext.evaluation.report.plots.distributions import latency_cdf
 from vidur_ext.evaluation.report.plots.features import feature_bars
 from vidur_ext.evaluation.report.plots.learning import NOT_VALIDATED, Learning, learning_curve
+from vidur_ext.evaluation.report.plots.loads import latency_over_load
 from vidur_ext.evaluation.report.plots.prompt_lengths import latency_by_prompt
 from vidur_ext.evaluation.report.plots.timelines import timelines
 from vidur_ext.evaluation.report.plots.tradeoff import mean_against_tail
@@ -33,6 +35,9 @@ TIMELINES = "timelines.png"
 FEATURES = "features.png"
 """What the policy looks at; there only if that was measured."""
 
+LOADS = "loads.png"
+"""Latency over load; there only if that was asked for."""
+
 _STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 12,
@@ -48,12 +53,14 @@ def draw_plots(
     runs: Sequence[RunResult],
     learning: Learning = NOT_VALIDATED,
     importance: Importance | None = None,
+    sweep: LoadSweep | None = None,
 ) -> dict[str, bytes]:
     """Return PNG files by file name, in the order in which the page shows them.
 
     Args:
         learning: how the training was validated, if it was; one validation is no curve.
         importance: what the policy under test looks at, if that was measured.
+        sweep: the comparison at several loads, if it was made.
 
     Equal input gives equal bytes. No global plotting state is used, so any thread may call this.
     """
@@ -71,6 +78,7 @@ def draw_plots(
             **({} if learned is None else {TIMELINES: timelines(comparison, learned, runs)}),
             **({} if importance is None else {FEATURES: feature_bars(importance)}),
             "replica_shares.png": replica_shares(comparison),
+            **({} if sweep is None else {LOADS: latency_over_load(sweep)}),
         }
         return {name: _png(figure) for name, figure in figures.items()}
 

@@ -41,7 +41,8 @@ def timelines(
         for one in (learned, rival)
     ]
     end = max(float(run.completed_at.max()) for _, run in shown)
-    at = np.linspace(float(shown[0][1].table.arrived_at[0]), end, _INSTANTS)
+    begin = float(shown[0][1].table.arrived_at[0])
+    at = np.linspace(begin, end, _INSTANTS, dtype=np.float64)
     counts = {one.name: outstanding(run, at) for one, run in shown}
     height = min(_ROW_IN * comparison.num_replicas, _MOST_IN)
     figure = Figure(figsize=(WIDTH_IN, 2 * height + 4.6), layout="constrained")
