@@ -204,3 +204,35 @@ def test_names_that_would_mislead_are_refused_before_anything_runs(run, other, t
     arguments = [part for text in named for part in ("--policy", text)]
     with pytest.raises(UserError, match=re.escape(said)):
         compare(*arguments, "--config", run.config)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "0.5", "0.5,0.5", "0.5,x", "0.5,nan", "0.01,0.5", "0.5,3", "-1,1", "0.5,,1", "1,inf"],
+)
+def test_loads_that_are_no_shares_are_refused_before_anything_runs(run, tmp_path, text):
+    with pytest.raises(UserError, match=r"two or more different shares of saturation"):
+        compare("--run", run.path, "--loads", text)
+    assert not (tmp_path / "outputs" / "scheduler_comparison").exists()
+
+
+def test_loads_need_the_engine_that_finds_saturation(run, tmp_path):
+    on_vidur = ["simulation.engine=vidur", "ppo_config.advantage=gae", "warmstart.method=imitation"]
+    changes = [part for one in on_vidur for part in ("--set", one)]
+    with pytest.raises(UserError, match='saturation is found on the compiled engine, not on "vid'):
+        compare("--run", run.path, "--loads", "0.5,1.0", *changes)
+    assert not (tmp_path / "outputs" / "scheduler_comparison").exists()
+
+
+def test_loads_are_compared_when_they_are_asked_for(run, tmp_path):
+    compare(
+        "--run", run.path, "--loads", "0.9,0.5", "--output-dir", tmp_path / "report", "--quiet",
+        "--set", "evaluation.vidur_workloads=0", "--set", "monitoring.log_level=info",
+    )  # fmt: skip
+    folder = tmp_path / "report" / "comparison"
+    document = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))["load_sweep"]
+    assert [point["load"] for point in document["points"]] == [0.5, 0.9]
+    assert {path.name for path in folder.iterdir()} >= {"loads.csv", "loads.png"}
+    log = (tmp_path / "report" / "comparison.log").read_text(encoding="utf-8")
+    assert "at 50 % of saturation: round_robin, mean E2E" in log
+    assert "Over load, 100 % is" in log

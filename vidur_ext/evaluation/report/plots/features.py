@@ -26,7 +26,7 @@ def feature_bars(importance: Importance) -> Figure:
     changed.set_yticks(rows, [_name(one) for one in shown])
     changed.set_ylim(len(shown) - 0.5, -0.5)
     changed.set_title(f"Decisions of {importance.policy} that change")
-    changed.set_xlabel("% of decisions")
+    changed.set_xlabel("% of decisions that change")
     cost.set_title("What these decisions cost more")
     cost.set_xlabel("request-seconds per decision")
     cost.axvline(0, color="#444444", linewidth=1)

@@ -88,7 +88,7 @@ def _draw_changes(axis: Axes, sweep: LoadSweep, metric: str) -> None:
                 continue
             loads.append(100 * point.load + _APART * row)
             changes.append(100 * (found.ratio - 1))
-            # A percentile interval need not hold the figure itself, and bars have no length below 0.
+            # A percentile interval need not hold the figure itself; no bar has a negative length.
             below.append(100 * max(found.ratio - found.ratio_interval.low, 0.0))
             above.append(100 * max(found.ratio_interval.high - found.ratio, 0.0))
         axis.errorbar(
