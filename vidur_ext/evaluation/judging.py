@@ -22,7 +22,7 @@ from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.decision_cost import decision_cost_us
 from vidur_ext.evaluation.engines import EngineComparison, check_engine
 from vidur_ext.evaluation.importance import importance_of
-from vidur_ext.evaluation.load_sweep import sweep_loads
+from vidur_ext.evaluation.load_sweep import LoadSweep, sweep_loads
 from vidur_ext.evaluation.metrics import LEARNED, counted_e2e
 from vidur_ext.evaluation.report.head import Head
 from vidur_ext.evaluation.report.plots.learning import Learning, Rival, Validated
@@ -211,9 +211,7 @@ def judge(
     cost = decision_cost_us(policy, config.cluster.num_replicas)
     importance = importance_of(config, learned, policy) if engine == "compiled" else None
     head = Head.of(config, policies, folder, datetime.now().astimezone(), cost)
-    sweep = (
-        sweep_loads(config, policies, loads, _at_load(section.warmup_fraction)) if loads else None
-    )
+    sweep = _sweep(config, policies, loads)
     paths = write_report(
         comparison, runs, folder.comparison, facts, engines, head, learning, importance, sweep
     )
@@ -248,16 +246,19 @@ def _check_on_vidur(
     return engines
 
 
-def _at_load(warmup_fraction: float) -> Callable[[float, Sequence[RunResult]], None]:
-    """Return what logs one line per scheduler and load."""
-
-    def report(load: float, runs: Sequence[RunResult]) -> None:
-        mean = np.concatenate([counted_e2e(run, warmup_fraction) for run in runs]).mean()
-        _LOG.info(
-            "at %.0f %% of saturation: %s, mean E2E %.2f s", 100 * load, runs[0].scheduler, mean
-        )
-
-    return report
+def _sweep(
+    config: TrainingConfig, policies: Mapping[str, Path], loads: Sequence[float]
+) -> LoadSweep | None:
+    """Compare at other loads, if there are any."""
+    if not loads:
+        return None
+    _LOG.info("comparing at %s of saturation", ", ".join(f"{100 * load:g} %" for load in loads))
+    return sweep_loads(
+        config,
+        policies,
+        loads,
+        lambda name, done, total: _LOG.info("over load %d/%d: %s", done, total, name),
+    )
 
 
 def _reporter(

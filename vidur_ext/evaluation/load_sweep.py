@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def sweep_loads(
     config: TrainingConfig,
     policies: Mapping[str, Path],
     loads: Sequence[float],
-    report: Callable[[float, Sequence[RunResult]], None],
+    report: Callable[[str, int, int], None],
 ) -> LoadSweep:
     """Compare policies with the best heuristic and look-ahead at several loads.
 
@@ -107,7 +108,8 @@ def sweep_loads(
     Args:
         policies: policy file per name; the first is under test.
         loads: mean arrival rates as shares of saturation, each once.
-        report: called with the runs of a scheduler at a load, as soon as they are there.
+        report: called with a scheduler as soon as it has run at all loads, how many have, and how
+            many there are.
 
     Raises:
         UserError: the compiled engine does not simulate the run, or a policy cannot be used.
@@ -122,10 +124,13 @@ def sweep_loads(
         for load, at_load in configs.items()
     ]
     runs: dict[float, list[RunResult]] = {load: [] for load in configs}
+    left = Counter(job.scheduler for job in jobs)
     for index, some in map_unordered(_runs_of, jobs, config.parallel_training.num_workers):
-        load = jobs[index].load
-        report(load, some)
-        runs[load].extend(some)
+        job = jobs[index]
+        runs[job.load].extend(some)
+        left[job.scheduler] -= 1
+        if not left[job.scheduler]:
+            report(job.scheduler, sum(not count for count in left.values()), len(left))
     points = [
         AtLoad(
             load,

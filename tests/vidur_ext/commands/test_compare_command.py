@@ -234,5 +234,6 @@ def test_loads_are_compared_when_they_are_asked_for(run, tmp_path):
     assert [point["load"] for point in document["points"]] == [0.5, 0.9]
     assert {path.name for path in folder.iterdir()} >= {"loads.csv", "loads.png"}
     log = (tmp_path / "report" / "comparison.log").read_text(encoding="utf-8")
-    assert "at 50 % of saturation: round_robin, mean E2E" in log
+    assert "comparing at 50 %, 90 % of saturation" in log
+    assert re.search(r"over load 3/3: \w+", log)
     assert "Over load, 100 % is" in log

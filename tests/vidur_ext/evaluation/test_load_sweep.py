@@ -44,7 +44,14 @@ def own_load(config) -> float:
 @pytest.fixture(scope="module")
 def sweep(config, own_load) -> LoadSweep:
     """Return a sweep of heuristics alone; one of its loads is that of the config."""
-    return sweep_loads(config, {}, [2 * own_load, own_load / 2, own_load], lambda load, runs: None)
+    told: list[tuple[str, int, int]] = []
+    loads = [2 * own_load, own_load / 2, own_load]
+    found = sweep_loads(config, {}, loads, lambda *one: told.append(one))
+    assert [done for _, done, _ in told] == [1, 2, 3]
+    assert {(name, total) for name, _, total in told} == {
+        ("lookahead", 3), ("round_robin", 3), ("least_outstanding", 3)
+    }  # fmt: skip
+    return found
 
 
 def test_rates_are_shares_of_saturation(config, sweep, own_load) -> None:
