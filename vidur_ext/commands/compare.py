@@ -127,6 +127,10 @@ def parsed_loads(text: str) -> list[float]:
     return loads
 
 
+_LONGEST_NAME = 40
+"""It stands beside every figure and at the axes of the pictures."""
+
+
 def named_policies(texts: Sequence[str]) -> dict[str, Path]:
     """Return policy files by the names under which they are compared.
 
@@ -145,10 +149,12 @@ def named_policies(texts: Sequence[str]) -> dict[str, Path]:
         name, file = _name_and_file(text)
         if name is None:
             name = LEARNED if len(texts) == 1 else _name_of(file)
-        if not (name.strip() and name.isprintable() and is_policy(name)):
+        fits = name[:1].isalnum() and len(name) <= _LONGEST_NAME and name.isprintable()
+        if not (fits and is_policy(name)):
             raise UserError(
-                f"--policy {printable(text)}: {name!r} is no name for a policy: say "
-                "--policy NAME=FILE with a name that can be printed and is no scheduler's"
+                f"--policy {printable(text)}: {name!r} is no name for a policy: say --policy "
+                f"NAME=FILE with a name of at most {_LONGEST_NAME} printable characters, which "
+                "begins with a letter or digit and is no scheduler's"
             )
         if name in found:
             raise UserError(

@@ -197,10 +197,12 @@ def test_the_home_folder_of_a_named_policy_is_found(run, monkeypatch):
         (["lookahead={run}"], "'lookahead' is no name for a policy"),
         (["={run}"], "'' is no name for a policy"),
         (["a\x1b={run}"], "no name for a policy"),
+        (["_hidden={run}"], "no name for a policy"),
+        (["{long}={run}"], "no name for a policy"),
     ],
 )
 def test_names_that_would_mislead_are_refused_before_anything_runs(run, other, texts, said):
-    named = [text.format(run=run.policy, other=other.policy) for text in texts]
+    named = [text.format(run=run.policy, other=other.policy, long=41 * "a") for text in texts]
     arguments = [part for text in named for part in ("--policy", text)]
     with pytest.raises(UserError, match=re.escape(said)):
         compare(*arguments, "--config", run.config)
