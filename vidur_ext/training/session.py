@@ -28,7 +28,13 @@ from vidur_ext.training.episodes import CompiledEpisodes, EpisodePlan, Episodes,
 from vidur_ext.training.inputs import settings_of
 from vidur_ext.training.instruments import Instruments
 from vidur_ext.training.signals import ChunkFinished, SignalRequests
-from vidur_ext.training.validation import Candidates, Validation, changes_scores
+from vidur_ext.training.validation import (
+    PLANNER,
+    Candidates,
+    Score,
+    Validation,
+    changes_scores,
+)
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.stream import RequestStream
 
@@ -180,8 +186,8 @@ class TrainingSession:
         self._replayed_digest: str | None = None
         self._signals = SignalRequests()
         self._consistent = True
-        self._to_beat_s: float | None = None
-        """Objective of the best heuristic on the validation workloads [s]."""
+        self._to_beat: tuple[str, Score] | None = None
+        """The best heuristic on the validation workloads."""
         self._validated_at: int | None = None
         """PPO step whose policy was validated last."""
         self.learner = Learner(
@@ -321,7 +327,7 @@ class TrainingSession:
 
     def _run_and_save(self, total: int) -> None:
         self._schedule.start(self.learner.updates)
-        self._to_beat_s = self._find_what_to_beat()
+        self._to_beat = self._find_what_to_beat()
         try:
             if self._validation is not None and self._score_first:
                 self._validate()
@@ -406,15 +412,23 @@ class TrainingSession:
         if reason is not None:
             self.save(reason)
 
-    def _find_what_to_beat(self) -> float | None:
-        """Return the objective of the best heuristic on the validation workloads [s]."""
+    def _find_what_to_beat(self) -> tuple[str, Score] | None:
+        """Return the best heuristic on the validation workloads, and how it does."""
         found = None if self._validation is None else self._validation.best_heuristic()
-        if found is None:
-            return None
-        name, score = found
-        objective = self.candidates.objective_s(score)
-        _LOG.info("to beat on the validation workloads: %s, objective %.3f s", name, objective)
-        return objective
+        if found is not None:
+            name, score = found
+            objective = self.candidates.objective_s(score)
+            _LOG.info("to beat on the validation workloads: %s, objective %.3f s", name, objective)
+        return found
+
+    def rivals(self) -> dict[str, Score]:
+        """Return how the best heuristic and look-ahead do on the validation workloads, by name;
+        without those that were not, or cannot be, measured."""
+        planner = None if self._validation is None else self._validation.look_ahead()
+        return {
+            **({} if self._to_beat is None else dict([self._to_beat])),
+            **({} if planner is None else {PLANNER: planner}),
+        }
 
     def _saved_for_signal(self) -> str:
         if self._saver is None:
@@ -440,8 +454,8 @@ class TrainingSession:
             "Validation/MeanLatency": score.e2e_s,
             "Validation/MeanTTFT": score.ttft_s,
         }
-        if self._to_beat_s is not None:
-            scalars["Validation/BestHeuristic"] = self._to_beat_s
+        if self._to_beat is not None:
+            scalars["Validation/BestHeuristic"] = self.candidates.objective_s(self._to_beat[1])
         self._instruments.record_validation(step, scalars)
         self._validated_at = learner.ppo_step
 

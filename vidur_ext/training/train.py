@@ -215,7 +215,8 @@ def _export(session: TrainingSession, folder: RunFolder) -> None:
         _LOG.info("trained %d decisions, policy in %s", session.requests_done, folder.policy)
         return
     save_policy_state(policy, folder.policy)
-    write_file(folder.validation, (json.dumps(candidates.to_dict(), indent=2) + "\n").encode())
+    told = candidates.to_dict(session.rivals())
+    write_file(folder.validation, (json.dumps(told, indent=2) + "\n").encode())
     _LOG.info(
         "trained %d decisions; the policy in %s is that of %s, the best of %d validated: "
         "objective %.3f s",
