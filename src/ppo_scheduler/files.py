@@ -5,6 +5,7 @@ The only place that knows ``fsync`` and ``flock``.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -51,6 +52,22 @@ def write_file(path: Path, content: bytes) -> None:
         with suppress(OSError):  # what went wrong first is what matters
             staged_path(path).unlink()
         raise
+
+
+def check_place(path: Path) -> None:
+    """Check that a file, and the folders it needs, can be made at ``path``; nothing is made.
+
+    For what is written at the end of hours.
+
+    Raises:
+        OSError: it cannot, as far as that can be seen; it names what stands in the way.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    folder = next(place for place in path.parents if os.path.lexists(place))
+    os.stat(os.path.join(folder, os.curdir))  # a link may lead nowhere, or to a file
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 class GrowingFile:

@@ -9,7 +9,15 @@ import sys
 import pytest
 
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.files import FileLock, is_held, move, share, wait_until_free, write_file
+from ppo_scheduler.files import (
+    FileLock,
+    check_place,
+    is_held,
+    move,
+    share,
+    wait_until_free,
+    write_file,
+)
 
 DOING = "is at work there. Wait for it"
 
@@ -56,6 +64,18 @@ def test_why_a_write_was_refused_is_told_also_where_nothing_can_be_tidied(path, 
     monkeypatch.setattr(os, "unlink", refuse("the second"))
     with pytest.raises(OSError, match="the first"):
         write_file(path, b"new")
+
+
+def test_a_place_is_checked_before_hours_of_work_and_stays_as_it_is(path, tmp_path):
+    check_place(path)
+    check_place(tmp_path / "new" / "newer" / "file")
+    path.touch()
+    check_place(path)  # it will be replaced
+    (tmp_path / "link").symlink_to("nowhere")
+    for bad in (tmp_path, path / "below", path / "far" / "below", tmp_path / "link" / "file"):
+        with pytest.raises(OSError, match="irectory"):
+            check_place(bad)
+    assert names(tmp_path) == ["file", "link"]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

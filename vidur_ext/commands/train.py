@@ -139,11 +139,6 @@ def train(
     texts = changes(context.params, TRAIN_SHORTCUTS, set_, _implied(context.params))
     _refuse_two_origins(resume, texts)
     loaded = load_changed(path, texts)
-    if loaded.monitoring.wandb != "off":
-        from ppo_scheduler.monitoring.wandb_run import check_online  # refuses without W&B
-
-        if loaded.monitoring.wandb == "online":
-            check_online()
     # The simulator and torch take seconds to import: not before the command line is known good.
     from vidur_ext.runs.chunk_record import Order
     from vidur_ext.runs.resume_choice import Wishes

@@ -167,6 +167,24 @@ def fitting(start: Start) -> Start:
     return Start(without_origin(start.config), run_dir=run_dir, file=start.file, left=problem)
 
 
+def check_ready(config: TrainingConfig, say: Callable[[str], None]) -> None:
+    """Check what a training would otherwise end in after its folder was made, or after hours.
+
+    Args:
+        config: what the run goes on with, which is not always that of the command line.
+        say: tells the operator something that belongs into no log.
+
+    Raises:
+        UserError: as ``check_feasible`` and ``check_monitoring``.
+    """
+    say("checking that machine, cluster and workload are up to the training")
+    # Vidur takes seconds to import.
+    from vidur_ext.training.feasible import check_feasible, check_monitoring
+
+    check_feasible(config)
+    check_monitoring([config])
+
+
 def go_on(config: TrainingConfig, folder: RunFolder) -> Start:
     """Return how a run goes on that has its folder and its checkpoint folder to itself.
 

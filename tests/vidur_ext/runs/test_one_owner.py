@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import wandb
 
 from ppo_scheduler.checkpoint.names import CheckpointName
 from ppo_scheduler.checkpoint.publish import publish
@@ -291,3 +292,20 @@ def test_a_direct_training_overwrites_no_other_run(small, contents):
     assert {p: c for p, c in contents().items() if p in before} == before
     longer = small(training={"total_requests": 160})
     assert run_training(Job(longer, load_checkpoint="latest")) == run
+
+
+def test_the_runs_own_config_is_checked_before_it_goes_on(small, contents, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    wandb.teardown()  # it reads its settings once
+    config = small()
+    finished(config)
+    saved = CheckpointStore(config.checkpointing).latest()
+    settings = {**saved.manifest.settings, "monitoring.wandb": "online"}
+    sent = saved.manifest.model_copy(update={"settings": settings})
+    name = CheckpointName(saved.manifest.ppo_step)
+    publish(saved.path.parent, name, saved.path.read_bytes(), sent, lambda: None)
+    before = contents()
+    with pytest.raises(UserError, match=r"W&B: .* cannot be reached"):
+        go_on(config, "training.total_requests=160")
+    assert contents() == before
+    wandb.teardown()
