@@ -159,6 +159,19 @@ class RunFolder:
             self.write_record(record)
         return record
 
+    def refuse_another_run(self, own: RunRecord) -> None:
+        """Check that no other run has taken the place of a folder that was moved away.
+
+        Raises:
+            UserError: one has.
+        """
+        there = self.record
+        if there is not None and there.run_id != own.run_id:
+            raise UserError(
+                f"{self.path}: is the folder of another run by now, {there.run_id}, which is left "
+                "alone. Resume from the last checkpoint with another --output-dir"
+            )
+
     def identify(self) -> str:
         """Return the id of the folder's run; a folder without one becomes a new run's."""
         return self.record_now().run_id

@@ -73,25 +73,42 @@ def check_place(path: Path) -> None:
 class GrowingFile:
     """A file of one writer that grows by whole pieces, however often the disk refuses."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, head: bytes = b"") -> None:
         """Go on behind what the file holds; it is made if there is none.
+
+        Args:
+            head: what an empty file begins with.
 
         Raises:
             OSError: the file cannot be written.
         """
-        with path.open("ab") as stream:
-            self._size = stream.tell()
         self._path = path
+        self._head = head
+        self._find()
+
+    def _find(self) -> None:
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with os.fdopen(handle) as stream:
+            found = os.fstat(stream.fileno())
+        self._id, self._size = (found.st_dev, found.st_ino), found.st_size
 
     def append(self, piece: bytes) -> None:
         """Add a piece; after the call a killed process does not lose it any more.
 
-        The file is opened each time, so that one which was taken away is missed.
+        A file that was removed or moved away is made anew: what is added from now on is not lost.
 
         Raises:
             OSError: the piece is not in the file; the next one takes the place of what is of it.
         """
-        with self._path.open("r+b") as stream:
+        if not os.path.lexists(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._find()
+        if self._size == 0:
+            piece = self._head + piece
+        with os.fdopen(os.open(self._path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as stream:
+            found = os.fstat(stream.fileno())
+            if (found.st_dev, found.st_ino) != self._id:
+                raise OSError(errno.EEXIST, "another file is in its place by now", str(self._path))
             stream.truncate(self._size)
             stream.seek(self._size)
             stream.write(piece)

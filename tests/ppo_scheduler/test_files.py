@@ -11,6 +11,7 @@ import pytest
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import (
     FileLock,
+    GrowingFile,
     check_place,
     is_held,
     move,
@@ -64,6 +65,34 @@ def test_why_a_write_was_refused_is_told_also_where_nothing_can_be_tidied(path, 
     monkeypatch.setattr(os, "unlink", refuse("the second"))
     with pytest.raises(OSError, match="the first"):
         write_file(path, b"new")
+
+
+def test_a_growing_file_that_was_removed_grows_again_from_its_head(tmp_path):
+    path = tmp_path / "below" / "file"
+    path.parent.mkdir()
+    file = GrowingFile(path, b"head ")
+    file.append(b"one ")
+    assert path.read_bytes() == b"head one "
+    path.unlink()
+    path.parent.rmdir()
+    file.append(b"two ")
+    file.append(b"three ")
+    assert path.read_bytes() == b"head two three "
+
+
+@pytest.mark.parametrize("by", ["another", "a link"])
+def test_what_took_the_place_of_a_growing_file_is_left_alone(path, tmp_path, by):
+    file = GrowingFile(path)
+    file.append(b"one ")
+    path.rename(tmp_path / "moved")
+    other = path if by == "another" else tmp_path / "precious"
+    other.write_bytes(b"precious")
+    if by == "a link":
+        path.symlink_to(other)
+    with pytest.raises(OSError, match=r"another file is in its place|symbolic links"):
+        file.append(b"two ")
+    assert other.read_bytes() == b"precious"
+    assert (tmp_path / "moved").read_bytes() == b"one "
 
 
 def test_a_place_is_checked_before_hours_of_work_and_stays_as_it_is(path, tmp_path):

@@ -50,7 +50,7 @@ class CsvSink:
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = self._found(header, resume_step, recorded)
             write_file(path, csv_text([header, *rows]).encode())
-            self._file = GrowingFile(path)
+            self._file = GrowingFile(path, csv_text([header]).encode())
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
         """Append a row; after the call a killed process does not lose it any more."""
