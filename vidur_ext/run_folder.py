@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ppo_scheduler.checkpoint.manifest import Manifest
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.files import FileLock, disk_errors, write_file
+from ppo_scheduler.files import FileLock, disk_errors, refuse_links_out, write_file
 from ppo_scheduler.sealed_json import is_sealed, sealed
 
 WARMSTART_RUNS = "warmstart_training_optimized"
@@ -172,6 +172,10 @@ class RunFolder:
                 "alone. Resume from the last checkpoint with another --output-dir"
             )
 
+    def is_below(self, root: Path) -> bool:
+        """Tell whether the folder lies below another one, and no link leads out of that."""
+        return os.path.realpath(self.path).startswith(os.path.realpath(root) + os.sep)
+
     def identify(self) -> str:
         """Return the id of the folder's run; a folder without one becomes a new run's."""
         return self.record_now().run_id
@@ -188,9 +192,11 @@ class RunFolder:
         """Be the only process that writes to the folder, until the lock is released.
 
         Raises:
-            UserError: another process does, or the folder cannot be written.
+            UserError: another process does, the folder cannot be written, or a link in it leads to
+                what is not the run's.
         """
         with disk_errors(self.path, "the run cannot be locked", "Choose another --output-dir"):
+            refuse_links_out(self.path)
             return FileLock(
                 self.path / _LOCK,
                 "is training there. Wait for it or stop it, or begin another training with an "
@@ -234,11 +240,9 @@ def home_of(manifest: Manifest, output_root: Path) -> RunFolder | None:
     belongs to where it lies now; and what a file says is no leave to write outside of the root.
     """
     said = Path(manifest.run_dir)
-    root = os.path.abspath(output_root)
     for place in (said, output_root / said.parent.name / said.name):
         folder = RunFolder(place)
-        inside = os.path.abspath(place).startswith(root + os.sep)
-        if inside and folder.log.exists() and folder.saved(manifest):
+        if folder.is_below(output_root) and folder.log.exists() and folder.saved(manifest):
             return folder
     return None
 

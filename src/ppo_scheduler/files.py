@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import re
 import time
@@ -52,6 +53,33 @@ def write_file(path: Path, content: bytes) -> None:
         with suppress(OSError):  # what went wrong first is what matters
             staged_path(path).unlink()
         raise
+
+
+def appending(path: Path) -> io.FileIO:
+    """Open a file unbuffered, to add to it; it is made if there is none. A link is refused.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    return io.FileIO(os.open(path, flags, 0o666), "a")
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Check that nothing in a folder that is written to leads to somewhere else.
+
+    Raises:
+        UserError: a link does.
+        OSError: the folder cannot be read.
+    """
+    inside = os.path.realpath(folder) + os.sep
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() and not os.path.realpath(entry).startswith(inside):
+                raise UserError(
+                    f"{entry.path}: is a link that leads out of the folder, and nothing is written "
+                    "through it. Move it away, or put what it leads to in its place"
+                )
 
 
 def check_place(path: Path) -> None:
@@ -121,8 +149,14 @@ def staged_path(path: Path) -> Path:
 
 
 def write_staged(path: Path, content: bytes) -> None:
-    """Write ``content`` durably under the staged name of ``path``."""
-    with open(staged_path(path), "wb") as stream:
+    """Write ``content`` durably under the staged name of ``path``.
+
+    What has that name is of a process that was killed, or a link, which is not followed.
+    """
+    staged = staged_path(path)
+    if os.path.lexists(staged):
+        staged.unlink()
+    with open(staged, "xb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
@@ -276,7 +310,7 @@ def _existing(path: Path) -> int | None:
     way_out = "Ask its owner for the right to read it"
     with disk_errors(path, "whether a process holds it cannot be seen", way_out):
         try:
-            return os.open(path, os.O_RDONLY)
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for ever
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -284,7 +318,8 @@ def _existing(path: Path) -> int | None:
 def _check_content(path: Path, handle: int) -> None:
     """Refuse to overwrite what is no lock: it may be another name of somebody's file."""
     content = os.pread(handle, 33, 0)
-    if not _PROCESS.fullmatch(content):
+    empty_elsewhere = not content and os.fstat(handle).st_nlink > 1
+    if empty_elsewhere or not _PROCESS.fullmatch(content):
         raise UserError(
             f"{path}: is in the place of a lock but holds something else, which is left alone; "
             "move it away"

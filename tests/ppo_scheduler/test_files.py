@@ -15,7 +15,9 @@ from ppo_scheduler.files import (
     check_place,
     is_held,
     move,
+    refuse_links_out,
     share,
+    staged_path,
     wait_until_free,
     write_file,
 )
@@ -78,6 +80,45 @@ def test_a_growing_file_that_was_removed_grows_again_from_its_head(tmp_path):
     file.append(b"two ")
     file.append(b"three ")
     assert path.read_bytes() == b"head two three "
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_link_is_replaced_and_what_it_leads_to_is_not_written(path, tmp_path, make, staged):
+    other = tmp_path / "precious"
+    other.write_bytes(b"precious")
+    make(other, staged_path(path) if staged else path)
+    write_file(path, b"new")
+    assert (path.read_bytes(), path.is_symlink()) == (b"new", False)
+    assert other.read_bytes() == b"precious"
+    assert names(tmp_path) == ["file", "precious"]
+
+
+def test_links_that_lead_out_of_a_folder_are_refused(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    (folder / "inside").symlink_to("below")
+    refuse_links_out(folder)
+    for target in ("..", "../nowhere", "/"):
+        (folder / "out").unlink(missing_ok=True)
+        (folder / "out").symlink_to(target)
+        with pytest.raises(UserError, match=r"out: is a link that leads out of the folder"):
+            refuse_links_out(folder)
+
+
+def test_an_empty_file_of_others_is_no_lock(path, tmp_path):
+    (tmp_path / "empty").touch()
+    os.link(tmp_path / "empty", path)
+    with pytest.raises(UserError, match="holds something else"):
+        FileLock(path, DOING)
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+def test_a_pipe_in_the_place_of_a_lock_does_not_make_anybody_wait(path):
+    os.mkfifo(path)
+    assert not is_held(path)
+    with pytest.raises((UserError, OSError)):
+        FileLock(path, DOING)
 
 
 @pytest.mark.parametrize("by", ["another", "a link"])

@@ -17,6 +17,7 @@ from ppo_scheduler.checkpoint.manifest import (
 )
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.checkpoint.names import (
+    ARCHIVE,
     LATEST,
     LOCK,
     PROBE,
@@ -119,6 +120,7 @@ class CheckpointStore:
         with disk_errors(self._folder, "checkpoints cannot be saved there", _ELSEWHERE):
             lock = self._take_lock()
             try:
+                self._refuse_archive_elsewhere()
                 self._probe()
             except BaseException:
                 lock.release()
@@ -162,6 +164,14 @@ class CheckpointStore:
         self._lock = None
         self._origin, self._folder_is_ours = None, False
         return False
+
+    def _refuse_archive_elsewhere(self) -> None:
+        archive = self._folder / ARCHIVE
+        if archive.is_symlink():
+            raise UserError(
+                f"{archive}: is a link, and no checkpoints are moved or deleted through it. Put a "
+                "folder in its place, or choose another checkpointing.checkpoint_dir"
+            )
 
     def wait_for_writer(self, patience_s: float) -> None:
         """Return when no process writes to the folder.

@@ -15,7 +15,7 @@ from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 
 from ppo_scheduler.errors import Interrupted, UserError
-from ppo_scheduler.files import share
+from ppo_scheduler.files import appending, share
 
 
 @cache
@@ -85,9 +85,8 @@ class _LogFile(logging.Handler):
         )
 
     def _open(self) -> io.FileIO:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
         # Unbuffered: what the disk refuses is in our hands, and not half in a buffer.
-        file = io.FileIO(os.open(self._path, flags, 0o666), "a")
+        file = appending(self._path)
         # Shared among the processes of a run, and gone with the last of them, however it ends:
         # that is how others see that the run is alive.
         share(file)

@@ -309,3 +309,34 @@ def test_the_runs_own_config_is_checked_before_it_goes_on(small, contents, monke
         go_on(config, "training.total_requests=160")
     assert contents() == before
     wandb.teardown()
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics", "tensorboard", "comparison", "ppo_training.log", "run.json", "chunk_1.log"]
+)
+def test_a_run_whose_files_lead_elsewhere_is_refused(small, contents, tmp_path, name):
+    config = small()
+    run = finished(config)
+    there, away = run.path / name, tmp_path / "away"
+    if there.exists():
+        there.rename(away)
+    else:
+        away.touch()
+    there.symlink_to(away)
+    before = contents()
+    with pytest.raises(UserError, match=name):
+        go_on(config, "training.total_requests=160")
+    assert contents() == before
+
+
+def test_a_run_folder_that_is_a_link_out_of_the_root_is_left_alone(small, contents, tmp_path):
+    """A stranger's tree may hold one; whoever moved a run names the new place."""
+    config = small()
+    run = finished(config)
+    away = tmp_path / "away"
+    run.path.rename(away)
+    run.path.symlink_to(away)
+    before = contents(away)
+    gone_on = go_on(config, "training.total_requests=160")
+    assert gone_on.path != run.path
+    assert contents(away) == before
