@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from pydantic import BaseModel, ConfigDict
 
 from ppo_scheduler.checkpoint.manifest import Manifest
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.files import FileLock, disk_errors, refuse_links_out, write_file
+from ppo_scheduler.files import FileLock, disk_errors, refuse_links_out, wait_until_free, write_file
 from ppo_scheduler.sealed_json import is_sealed, sealed
 
+_LOG = logging.getLogger("ppo")
 WARMSTART_RUNS = "warmstart_training_optimized"
 EXTERNAL_RUNS = "warmstart_external"
 """Runs that begin with a model of elsewhere have a folder of their own below the output root."""
@@ -26,6 +28,10 @@ RUN_ID = "run_id"
 
 _CHECKSUM = "run_sha256"
 _LOCK = ".run.lock"
+_TRAINING = (
+    "is training there. Wait for it or stop it, or begin another training with an --output-dir and "
+    "a checkpointing.checkpoint_dir of its own"
+)
 
 
 class RunRecord(BaseModel):
@@ -197,11 +203,19 @@ class RunFolder:
         """
         with disk_errors(self.path, "the run cannot be locked", "Choose another --output-dir"):
             refuse_links_out(self.path)
-            return FileLock(
-                self.path / _LOCK,
-                "is training there. Wait for it or stop it, or begin another training with an "
-                "--output-dir and a checkpointing.checkpoint_dir of its own",
-            )
+            return FileLock(self.path / _LOCK, _TRAINING)
+
+    def wait_for_owner(self, patience_s: float) -> None:
+        """Return when nobody holds the folder's lock.
+
+        Raises:
+            UserError: somebody still does after ``patience_s``; the text names the process.
+        """
+
+        def waiting(process: str) -> None:
+            _LOG.warning("%s: waiting for process %s to save and end", self.path, process)
+
+        wait_until_free(self.path / _LOCK, _TRAINING, patience_s, waiting)
 
     @classmethod
     def create(cls, output_root: Path, kind: str, now: datetime) -> RunFolder:
