@@ -216,7 +216,7 @@ class TrainingSession:
         elif self.requests_done >= total:
             _LOG.info(
                 "all %d requests are trained already; raise training.total_requests "
-                "(--ppo-requests) to go on",
+                "(--total-requests) to go on",
                 total,
             )
         elif total <= self._config.ppo_config.rollout_len:
