@@ -165,6 +165,28 @@ class RunFolder:
             self.write_record(record)
         return record
 
+    def of_others(self) -> Path | None:
+        """Return what a run would replace here that no run has written; None if there is nothing.
+
+        A folder with a log or a record is a run's.
+        """
+        if self.log.exists() or self.record_file.exists():
+            return None
+        own = (
+            self.config,
+            self.config_file,
+            self.demonstrations,
+            self.warm_start,
+            self.pretrained_actor,
+            self.policy,
+            self.validation,
+            self.progress,
+            self.metrics,
+            self.tensorboard,
+            self.comparison,
+        )
+        return next((path for path in own if os.path.lexists(path)), None)
+
     def refuse_another_run(self, own: RunRecord) -> None:
         """Check that no other run has taken the place of a folder that was moved away.
 
@@ -239,7 +261,16 @@ class RunFolder:
 
     @classmethod
     def at(cls, path: Path) -> RunFolder:
-        """Use (and create) exactly ``path``."""
+        """Use (and create) exactly ``path``.
+
+        Raises:
+            UserError: it cannot be used.
+        """
+        if not str(path).isprintable():
+            raise UserError(
+                f"run folder {str(path)!a}: checkpoints note it as text, and this name is none; "
+                "choose another one"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -137,7 +137,15 @@ def _away(origin: CheckpointInfo, config: TrainingConfig) -> str:
 
 def _refuse_used_folder(output_dir: Path | None, origin: CheckpointInfo | None) -> None:
     """A folder the operator names is a new one, or that of the run that goes on."""
-    if output_dir is None or not RunFolder(output_dir).log.exists():
+    if output_dir is None:
+        return
+    others = RunFolder(output_dir).of_others()
+    if others is not None:
+        raise UserError(
+            f"--output-dir {output_dir}: {others.name} in it is of no run and would be replaced. "
+            "Choose another folder, or leave --output-dir out for a new one"
+        )
+    if not RunFolder(output_dir).log.exists():
         return
     if origin is None or not RunFolder(output_dir).saved(origin.manifest):
         raise UserError(

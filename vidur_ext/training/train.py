@@ -120,11 +120,6 @@ def _own_folder(job: Job, origin: Origin | None, stack: ExitStack) -> RunFolder:
 
 def _run_folder(job: Job, origin: Origin | None) -> RunFolder:
     if job.run_dir is not None:
-        if not job.run_dir.isprintable():
-            raise UserError(
-                f"run folder {job.run_dir!a}: checkpoints note it as text, and this name is none; "
-                "choose another one"
-            )
         return RunFolder.at(Path(job.run_dir))
     root = Path(job.config.training.output_root)
     if origin is not None and not origin.fork:

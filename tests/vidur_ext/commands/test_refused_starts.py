@@ -35,7 +35,9 @@ def refused(tmp_path, monkeypatch, capsys) -> Callable[..., str]:
     (tmp_path / "small.json").write_text(json.dumps(SMALL))
     (tmp_path / "empty.csv").touch()
     (tmp_path / "no_policy.pt").write_bytes(b"x")
-    (tmp_path / "set").mkdir()
+    for folder in ("set", "mine"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "mine" / "config.json").touch()
     (tmp_path / "file").touch()
     (tmp_path / "nowhere").symlink_to("not/mounted")
 
@@ -86,6 +88,8 @@ WHAT_CANNOT_RUN = [
     (settings("checkpointing.checkpoint_dir=nowhere/ck"), "nowhere"),
     (settings("training.output_root=/proc/outputs"), "/proc/outputs"),
     (settings("checkpointing.checkpoint_dir=/proc/ck"), "/proc/ck: "),
+    (["--output-dir", "a\nb"], "choose another one"),
+    (["--output-dir", "mine"], "--output-dir mine: config.json in it is of no run"),
     (["--output-dir", "file"], "file"),
     (["--output-dir", "file/run"], "file/run"),
 ]
