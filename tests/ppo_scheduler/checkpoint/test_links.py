@@ -65,3 +65,16 @@ def test_an_archive_that_is_a_link_is_refused_before_anything_is_moved(stores, s
             use(stores.open())
     assert stores.steps() == [1]
     assert not list((tmp_path / "away").iterdir())
+
+
+@pytest.mark.parametrize("which", ["both", "the manifest"])
+def test_a_pipe_makes_nobody_wait(stores, which):
+    stores.with_steps(1, 2)
+    path = stores.folder / "checkpoint_step_00000002.pt"
+    for file in (path, manifest_path(path)) if which == "both" else (manifest_path(path),):
+        file.unlink()
+        os.mkfifo(file)
+    with pytest.raises(UserError, match="no regular file"):
+        stores.open().find(path)
+    assert stores.open().find("latest").manifest.ppo_step == 1
+    assert stores.steps()[0] == 1
