@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from rich.console import Console
 
 from ppo_scheduler.errors import UserError, printable
@@ -23,7 +21,8 @@ from vidur_ext.evaluation.decision_cost import decision_cost_us
 from vidur_ext.evaluation.engines import EngineComparison, check_engine
 from vidur_ext.evaluation.importance import importance_of
 from vidur_ext.evaluation.load_sweep import LoadSweep, sweep_loads
-from vidur_ext.evaluation.metrics import LEARNED, counted_e2e
+from vidur_ext.evaluation.metrics import LEARNED
+from vidur_ext.evaluation.progress import about_seconds, shown_progress
 from vidur_ext.evaluation.report.head import Head
 from vidur_ext.evaluation.report.plots.learning import Learning, Rival, Validated
 from vidur_ext.evaluation.report.terminal import print_comparison
@@ -169,19 +168,9 @@ def judge(
     section, engine = config.evaluation, config.simulation.engine
     learned = next(iter(policies))
     learning = learning_of(RunFolder(policies[learned].resolve().parent))
-    _LOG.info(
-        "comparing %d schedulers on %d held-out %s, engine %s",
-        len(policies) + len(section.schedulers), section.num_seeds,
-        "workload" if section.num_seeds == 1 else "workloads", engine,
-    )  # fmt: skip
-    runs = compared_runs(
-        config,
-        policies,
-        engine,
-        range(section.num_seeds),
-        _reporter("compared", section.warmup_fraction),
-    )
-    engines = _check_on_vidur(config, policies, runs)
+    bar = config.monitoring.progress_bar and not quiet
+    runs = _compared(config, policies, engine, section.num_seeds, "compared", bar=bar)
+    engines = _check_on_vidur(config, policies, runs, bar=bar)
     comparison = Comparison.from_runs(
         runs,
         expected_schedulers=[*policies, *section.schedulers],
@@ -224,8 +213,31 @@ def judge(
     return paths
 
 
+def _compared(
+    config: TrainingConfig,
+    policies: dict[str, Path],
+    engine: str,
+    num_workloads: int,
+    done_what: str,
+    *,
+    bar: bool,
+) -> list[RunResult]:
+    """Run all schedulers on the first held-out workloads, saying how long that takes."""
+    section, names = config.evaluation, [*policies, *config.evaluation.schedulers]
+    seconds = about_seconds(
+        names, engine, num_workloads * section.requests, config.parallel_training.num_workers
+    )
+    _LOG.info(
+        "comparing %d schedulers on %d held-out %s, engine %s, about %.0f s",
+        len(names), num_workloads, "workload" if num_workloads == 1 else "workloads", engine,
+        seconds,
+    )  # fmt: skip
+    with shown_progress(done_what, len(names), section.warmup_fraction, bar=bar) as report:
+        return compared_runs(config, policies, engine, range(num_workloads), report)
+
+
 def _check_on_vidur(
-    config: TrainingConfig, policies: dict[str, Path], runs: list[RunResult]
+    config: TrainingConfig, policies: dict[str, Path], runs: list[RunResult], *, bar: bool
 ) -> EngineComparison | None:
     """Let Vidur repeat some of the compiled engine's ``runs``; None if it has none to repeat."""
     section = config.evaluation
@@ -235,10 +247,7 @@ def _check_on_vidur(
         "as the check, Vidur repeats %d of %d workloads",
         section.vidur_workloads, section.num_seeds,
     )  # fmt: skip
-    seeds = range(section.vidur_workloads)
-    repeated = compared_runs(
-        config, policies, "vidur", seeds, _reporter("repeated", section.warmup_fraction)
-    )
+    repeated = _compared(config, policies, "vidur", section.vidur_workloads, "repeated", bar=bar)
     engines = check_engine(config, policies, repeated, runs)
     for one in engines.schedulers:
         if not one.agrees:
@@ -259,21 +268,3 @@ def _sweep(
         loads,
         lambda name, done, total: _LOG.info("over load %d/%d: %s", done, total, name),
     )
-
-
-def _reporter(
-    done_what: str, warmup_fraction: float
-) -> Callable[[Sequence[RunResult], int, int], None]:
-    """Return what logs one line per scheduler: the mean E2E that the report gives, and the time
-    that the rest takes at this speed."""
-    started = time.monotonic()
-
-    def report(runs: Sequence[RunResult], done: int, total: int) -> None:
-        mean = np.concatenate([counted_e2e(run, warmup_fraction) for run in runs]).mean()
-        left = timedelta(seconds=round((time.monotonic() - started) / done * (total - done)))
-        _LOG.info(
-            "%s %d/%d, about %s left: %s, mean E2E %.2f s",
-            done_what, done, total, left, runs[0].scheduler, mean,
-        )  # fmt: skip
-
-    return report

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppo_scheduler.checkpoint.manifest import Description
+from ppo_scheduler.checkpoint.manifest import Description, Reason
 from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.control.curriculum import Curriculum
@@ -98,7 +98,7 @@ class SaveSchedule:
         self._last_save = self._clock()
         self._updates = updates
 
-    def due(self, ppo_step: int, updates: int, asked: bool) -> str | None:
+    def due(self, ppo_step: int, updates: int, asked: bool) -> Reason | None:
         """Return why to save now, None to go on.
 
         Args:
@@ -110,7 +110,7 @@ class SaveSchedule:
             self._last_save = self._clock()
         return reason
 
-    def _reason(self, ppo_step: int, updates: int, asked: bool) -> str | None:
+    def _reason(self, ppo_step: int, updates: int, asked: bool) -> Reason | None:
         section = self._section
         if self._validation_due(updates):
             return "validation"
@@ -222,7 +222,7 @@ class TrainingSession:
         elif self.requests_done >= total:
             _LOG.info(
                 "all %d requests are trained already; raise training.total_requests "
-                "(--ppo-requests) to go on",
+                "(--total-requests) to go on",
                 total,
             )
         elif total <= self._config.ppo_config.rollout_len:
@@ -236,7 +236,7 @@ class TrainingSession:
             self._run_and_save(total)
         self._instruments.record_end(self.learner.global_step)
 
-    def save(self, reason: str) -> None:
+    def save(self, reason: Reason) -> None:
         """Save the full state as the config says: in the background, or at once.
 
         This is the manual save: call it between two decisions, or from ``after_decision``.
@@ -248,7 +248,7 @@ class TrainingSession:
             self._saver.save(self.state_dict, self._describe(reason))
             self._instruments.checkpoint_seconds = time.perf_counter() - started
 
-    def save_now(self, reason: str) -> Path | None:
+    def save_now(self, reason: Reason) -> Path | None:
         """Save and return the checkpoint's path; None when saving is off, or failed."""
         if self._saver is None:
             return None
@@ -459,7 +459,7 @@ class TrainingSession:
         self._instruments.record_validation(step, scalars)
         self._validated_at = learner.ppo_step
 
-    def _describe(self, reason: str) -> Description:
+    def _describe(self, reason: Reason) -> Description:
         validated = self._validated_at == self.learner.ppo_step
         scores = self.candidates.scores
         return Description(
