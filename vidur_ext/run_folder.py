@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from dataclasses import dataclass
@@ -13,9 +14,10 @@ from pydantic import BaseModel, ConfigDict
 
 from ppo_scheduler.checkpoint.manifest import Manifest
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.files import FileLock, disk_errors, write_file
+from ppo_scheduler.files import FileLock, disk_errors, refuse_links_out, wait_until_free, write_file
 from ppo_scheduler.sealed_json import is_sealed, sealed
 
+_LOG = logging.getLogger("ppo")
 WARMSTART_RUNS = "warmstart_training_optimized"
 EXTERNAL_RUNS = "warmstart_external"
 """Runs that begin with a model of elsewhere have a folder of their own below the output root."""
@@ -26,6 +28,10 @@ RUN_ID = "run_id"
 
 _CHECKSUM = "run_sha256"
 _LOCK = ".run.lock"
+_TRAINING = (
+    "is training there. Wait for it or stop it, or begin another training with an --output-dir and "
+    "a checkpointing.checkpoint_dir of its own"
+)
 
 
 class RunRecord(BaseModel):
@@ -159,6 +165,45 @@ class RunFolder:
             self.write_record(record)
         return record
 
+    def of_others(self) -> Path | None:
+        """Return what a run would replace here that no run has written; None if there is nothing.
+
+        A folder with a log or a record is a run's.
+        """
+        if self.log.exists() or self.record_file.exists():
+            return None
+        own = (
+            self.config,
+            self.config_file,
+            self.demonstrations,
+            self.warm_start,
+            self.pretrained_actor,
+            self.policy,
+            self.validation,
+            self.progress,
+            self.metrics,
+            self.tensorboard,
+            self.comparison,
+        )
+        return next((path for path in own if os.path.lexists(path)), None)
+
+    def refuse_another_run(self, own: RunRecord) -> None:
+        """Check that no other run has taken the place of a folder that was moved away.
+
+        Raises:
+            UserError: one has.
+        """
+        there = self.record
+        if there is not None and there.run_id != own.run_id:
+            raise UserError(
+                f"{self.path}: is the folder of another run by now, {there.run_id}, which is left "
+                "alone. Resume from the last checkpoint with another --output-dir"
+            )
+
+    def is_below(self, root: Path) -> bool:
+        """Tell whether the folder lies below another one, and no link leads out of that."""
+        return os.path.realpath(self.path).startswith(os.path.realpath(root) + os.sep)
+
     def identify(self) -> str:
         """Return the id of the folder's run; a folder without one becomes a new run's."""
         return self.record_now().run_id
@@ -175,14 +220,24 @@ class RunFolder:
         """Be the only process that writes to the folder, until the lock is released.
 
         Raises:
-            UserError: another process does, or the folder cannot be written.
+            UserError: another process does, the folder cannot be written, or a link in it leads to
+                what is not the run's.
         """
         with disk_errors(self.path, "the run cannot be locked", "Choose another --output-dir"):
-            return FileLock(
-                self.path / _LOCK,
-                "is training there. Wait for it or stop it, or begin another training with an "
-                "--output-dir and a checkpointing.checkpoint_dir of its own",
-            )
+            refuse_links_out(self.path)
+            return FileLock(self.path / _LOCK, _TRAINING)
+
+    def wait_for_owner(self, patience_s: float) -> None:
+        """Return when nobody holds the folder's lock.
+
+        Raises:
+            UserError: somebody still does after ``patience_s``; the text names the process.
+        """
+
+        def waiting(process: str) -> None:
+            _LOG.warning("%s: waiting for process %s to save and end", self.path, process)
+
+        wait_until_free(self.path / _LOCK, _TRAINING, patience_s, waiting)
 
     @classmethod
     def create(cls, output_root: Path, kind: str, now: datetime) -> RunFolder:
@@ -206,7 +261,16 @@ class RunFolder:
 
     @classmethod
     def at(cls, path: Path) -> RunFolder:
-        """Use (and create) exactly ``path``."""
+        """Use (and create) exactly ``path``.
+
+        Raises:
+            UserError: it cannot be used.
+        """
+        if not str(path).isprintable():
+            raise UserError(
+                f"run folder {str(path)!a}: checkpoints note it as text, and this name is none; "
+                "choose another one"
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -221,11 +285,9 @@ def home_of(manifest: Manifest, output_root: Path) -> RunFolder | None:
     belongs to where it lies now; and what a file says is no leave to write outside of the root.
     """
     said = Path(manifest.run_dir)
-    root = os.path.abspath(output_root)
     for place in (said, output_root / said.parent.name / said.name):
         folder = RunFolder(place)
-        inside = os.path.abspath(place).startswith(root + os.sep)
-        if inside and folder.log.exists() and folder.saved(manifest):
+        if folder.is_below(output_root) and folder.log.exists() and folder.saved(manifest):
             return folder
     return None
 

@@ -5,7 +5,9 @@ The only place that knows ``fsync`` and ``flock``.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import io
 import os
 import re
 import time
@@ -53,28 +55,88 @@ def write_file(path: Path, content: bytes) -> None:
         raise
 
 
+def appending(path: Path) -> io.FileIO:
+    """Open a file unbuffered, to add to it; it is made if there is none. A link is refused.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    return io.FileIO(os.open(path, flags, 0o666), "a")
+
+
+def refuse_links_out(folder: Path) -> None:
+    """Check that nothing in a folder that is written to leads to somewhere else.
+
+    Raises:
+        UserError: a link does.
+        OSError: the folder cannot be read.
+    """
+    inside = os.path.realpath(folder) + os.sep
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink() and not os.path.realpath(entry).startswith(inside):
+                raise UserError(
+                    f"{entry.path}: is a link that leads out of the folder, and nothing is written "
+                    "through it. Move it away, or put what it leads to in its place"
+                )
+
+
+def check_place(path: Path) -> None:
+    """Check that a file, and the folders it needs, can be made at ``path``; nothing is made.
+
+    For what is written at the end of hours.
+
+    Raises:
+        OSError: it cannot, as far as that can be seen; it names what stands in the way.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    folder = next(place for place in path.parents if os.path.lexists(place))
+    os.stat(os.path.join(folder, os.curdir))  # a link may lead nowhere, or to a file
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
 class GrowingFile:
     """A file of one writer that grows by whole pieces, however often the disk refuses."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, head: bytes = b"") -> None:
         """Go on behind what the file holds; it is made if there is none.
+
+        Args:
+            head: what an empty file begins with.
 
         Raises:
             OSError: the file cannot be written.
         """
-        with path.open("ab") as stream:
-            self._size = stream.tell()
         self._path = path
+        self._head = head
+        self._find()
+
+    def _find(self) -> None:
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        with os.fdopen(handle) as stream:
+            found = os.fstat(stream.fileno())
+        self._id, self._size = (found.st_dev, found.st_ino), found.st_size
 
     def append(self, piece: bytes) -> None:
         """Add a piece; after the call a killed process does not lose it any more.
 
-        The file is opened each time, so that one which was taken away is missed.
+        A file that was removed or moved away is made anew: what is added from now on is not lost.
 
         Raises:
             OSError: the piece is not in the file; the next one takes the place of what is of it.
         """
-        with self._path.open("r+b") as stream:
+        if not os.path.lexists(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._find()
+        if self._size == 0:
+            piece = self._head + piece
+        with os.fdopen(os.open(self._path, os.O_RDWR | os.O_NOFOLLOW), "r+b") as stream:
+            found = os.fstat(stream.fileno())
+            if (found.st_dev, found.st_ino) != self._id:
+                raise OSError(errno.EEXIST, "another file is in its place by now", str(self._path))
             stream.truncate(self._size)
             stream.seek(self._size)
             stream.write(piece)
@@ -87,8 +149,14 @@ def staged_path(path: Path) -> Path:
 
 
 def write_staged(path: Path, content: bytes) -> None:
-    """Write ``content`` durably under the staged name of ``path``."""
-    with open(staged_path(path), "wb") as stream:
+    """Write ``content`` durably under the staged name of ``path``.
+
+    What has that name is of a process that was killed, or a link, which is not followed.
+    """
+    staged = staged_path(path)
+    if os.path.lexists(staged):
+        staged.unlink()
+    with open(staged, "xb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
@@ -242,7 +310,7 @@ def _existing(path: Path) -> int | None:
     way_out = "Ask its owner for the right to read it"
     with disk_errors(path, "whether a process holds it cannot be seen", way_out):
         try:
-            return os.open(path, os.O_RDONLY)
+            return os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would wait for ever
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -250,7 +318,8 @@ def _existing(path: Path) -> int | None:
 def _check_content(path: Path, handle: int) -> None:
     """Refuse to overwrite what is no lock: it may be another name of somebody's file."""
     content = os.pread(handle, 33, 0)
-    if not _PROCESS.fullmatch(content):
+    empty_elsewhere = not content and os.fstat(handle).st_nlink > 1
+    if empty_elsewhere or not _PROCESS.fullmatch(content):
         raise UserError(
             f"{path}: is in the place of a lock but holds something else, which is left alone; "
             "move it away"

@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     BRANCH_WORKLOAD = 12
     BRANCH_CHOICES = 13
     TERMINAL_VALUE = 14
+    PERMUTATION = 15
 
 
 def seed_sequence(

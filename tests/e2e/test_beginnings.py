@@ -31,7 +31,7 @@ def situation(trained):
         shutil.copy(trained.runs[0] / "policy.pt", folder / "päpier.pt")
         if not checkpoint:
             shutil.rmtree(trained.path / "outputs")
-        return trained, [*arguments, "--ppo-requests", "150"], prompt
+        return trained, [*arguments, "--total-requests", "150"], prompt
 
     return make
 
@@ -175,7 +175,7 @@ def test_with_a_checkpoint_alone(situation, finished, answer):
 
 @SLOW
 def test_with_nothing_there_nobody_is_asked(place, finished):
-    assert finished(place.terminal("--ppo-requests", "150"))[0] == 0
+    assert finished(place.terminal("--total-requests", "150"))[0] == 0
     assert began_anew(place, "warmstart_training_optimized", cloned=True, loaded=False)
 
 
@@ -255,7 +255,7 @@ def test_a_key_of_the_config_answers_as_well(trained):
     config = json.loads((trained.path / "small.json").read_text())
     config["checkpointing"]["resume_step"] = 100
     (trained.path / "small.json").write_text(json.dumps(config))
-    result = trained.run("--ppo-requests", "150")
+    result = trained.run("--total-requests", "150")
     assert result.returncode == 0, result.stderr
     assert "checkpoint_step_00000100.pt" in trained.log()
     assert resumed(trained)
@@ -270,7 +270,7 @@ def test_the_help_shows_the_values_of_the_config(place):
 
 @SLOW
 def test_verbose_says_more(place):
-    result = place.run("--verbose", "--ppo-requests", "20")
+    result = place.run("--verbose", "--total-requests", "20")
     assert result.returncode == 0
     assert "warm start, round 0" in result.stderr
 

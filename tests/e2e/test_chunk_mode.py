@@ -69,7 +69,7 @@ def place(place):
 def plain(new_place):
     """The uninterrupted training that chunks are compared with."""
     place = new_place(warmstart={"enabled": False})
-    result = place.run("--resume", "never", "--ppo-requests", "300")
+    result = place.run("--resume", "never", "--total-requests", "300")
     assert result.returncode == 0, result.stderr
     return place
 
@@ -336,7 +336,7 @@ def test_a_driver_that_dies_while_warm_starting_begins_again_without_a_question(
     assert len(place.runs) == 2
     assert (place.progress["status"], place.progress["requests_done"]) == ("completed", 300)
     whole = new_place(warmstart={"demo_requests": 2000})
-    assert whole.run("--ppo-requests", "300").returncode == 0
+    assert whole.run("--total-requests", "300").returncode == 0
     assert same_weights(place, whole)
 
 

@@ -179,7 +179,7 @@ def test_a_training_begins_with_a_set(place):
 
 def test_a_training_that_was_killed_in_its_warm_start_begins_again_to_the_same_bits(place, until):
     """Many rounds, of which the first is on the disk when the process dies."""
-    begin = ("--resume", "never", "--ppo-requests", "20", "--bc-epochs", "30")
+    begin = ("--resume", "never", "--total-requests", "20", "--bc-epochs", "30")
     killed = place.start(*begin)
     until(lambda: any((run / "demonstrations.npz").exists() for run in place.runs), killed)
     killed.kill()

@@ -64,7 +64,7 @@ def shown(place, read):
 
 
 def test_a_training_is_watched_from_running_to_stopped(place, begun, shown, read, tmp_path):
-    training = begun("--ppo-requests", "100000")
+    training = begun("--total-requests", "100000")
 
     document = json.loads(shown("--json"))
     done, speed = document["decisions"], document["decisions_per_second"]

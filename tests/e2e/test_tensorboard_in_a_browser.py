@@ -64,13 +64,13 @@ def browse(tmp_path):
 def resumed(place, until):
     """Return a project with a training that was stopped by SIGTERM and resumed, and where."""
     place.configure(warmstart={"enabled": False}).with_scripts()
-    training = place.start("--ppo-requests", "100000")
+    training = place.start("--total-requests", "100000")
     until(lambda: max(place.steps, default=0) >= 100, training)
     training.terminate()
     training.communicate(timeout=60)
     assert place.manifest["reason"] == "signal"
     stopped_at = place.manifest["global_step"]
-    result = place.run("--resume", "latest", "--ppo-requests", str(stopped_at + TOTAL))
+    result = place.run("--resume", "latest", "--total-requests", str(stopped_at + TOTAL))
     assert result.returncode == 0, result.stderr
     return place, stopped_at
 

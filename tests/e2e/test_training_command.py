@@ -38,7 +38,7 @@ def test_a_training_leaves_everything_behind(trained):
 
 
 def test_a_resumed_training_goes_on_in_folder_log_and_curves(trained):
-    result = trained.run("--resume", "auto", "--ppo-requests", "200")
+    result = trained.run("--resume", "auto", "--total-requests", "200")
     assert result.returncode == 0, result.stderr
     assert trained.manifest["global_step"] == 200
     [run_folder] = trained.runs
@@ -49,19 +49,19 @@ def test_a_resumed_training_goes_on_in_folder_log_and_curves(trained):
 
 
 def test_ctrl_c_while_training_saves_and_resumes(place, until, finished):
-    child = place.terminal("--ppo-requests", "100000", "--skip-bc-training")
+    child = place.terminal("--total-requests", "100000", "--skip-bc-training")
     until(lambda: 25 in place.steps, child)
     child.sendintr()
     child.expect(r"stopped by SIGINT; saved .*checkpoint_step_")
     assert finished(child)[0] == 130
     assert place.manifest["reason"] == "signal"
     total = place.manifest["global_step"] + 50
-    assert place.run("--resume", "auto", "--ppo-requests", str(total)).returncode == 0
+    assert place.run("--resume", "auto", "--total-requests", str(total)).returncode == 0
     assert place.manifest["global_step"] == total
 
 
 def test_a_terminal_that_is_closed_lets_the_training_save(place, until):
-    child = place.terminal("--ppo-requests", "100000", "--skip-bc-training")
+    child = place.terminal("--total-requests", "100000", "--skip-bc-training")
     until(lambda: 25 in place.steps, child)
     os.close(child.child_fd)
     _, status = os.waitpid(child.pid, 0)
@@ -74,7 +74,7 @@ def test_a_terminal_that_is_closed_lets_the_training_save(place, until):
 def test_ctrl_c_in_the_comparison_ends_it_at_once_and_says_how_to_judge_later(trained, finished):
     """Vidur would need minutes for the rest of what it is asked to repeat."""
     many = [f"--set=evaluation.{key}=200" for key in ("num_seeds", "vidur_workloads")]
-    more = ("--resume", "latest", "--ppo-requests", "150", "--set=evaluation.enabled=true")
+    more = ("--resume", "latest", "--total-requests", "150", "--set=evaluation.enabled=true")
     child = trained.terminal(*more, *many)
     child.expect("Vidur repeats 200 of 200 workloads")
     child.sendintr()
@@ -87,13 +87,13 @@ def test_ctrl_c_in_the_comparison_ends_it_at_once_and_says_how_to_judge_later(tr
 
 @pytest.mark.slow
 def test_kill_9_loses_at_most_one_interval(place, until, finished):
-    child = place.terminal("--ppo-requests", "100000", "--skip-bc-training")
+    child = place.terminal("--total-requests", "100000", "--skip-bc-training")
     until(lambda: bool(place.steps) and place.steps[-1] >= 75, child)
     os.kill(child.pid, signal.SIGKILL)
     assert finished(child)[0] == 128 + signal.SIGKILL
     total = place.manifest["global_step"] + 50
     assert total >= 125
-    assert place.run("--resume", "latest", "--ppo-requests", str(total)).returncode == 0
+    assert place.run("--resume", "latest", "--total-requests", str(total)).returncode == 0
     assert place.manifest["global_step"] == total
 
 
@@ -150,7 +150,7 @@ def test_a_wrong_command_line_ends_in_one_message(place, arguments, message):
 
 def test_quiet_prints_nothing_when_all_is_well(place):
     rollout = ("--set", "checkpointing.checkpoint_interval=32")
-    result = place.run("--skip-bc-training", "--quiet", "--ppo-requests", "60", *rollout)
+    result = place.run("--skip-bc-training", "--quiet", "--total-requests", "60", *rollout)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 

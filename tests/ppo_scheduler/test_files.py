@@ -9,7 +9,18 @@ import sys
 import pytest
 
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.files import FileLock, is_held, move, share, wait_until_free, write_file
+from ppo_scheduler.files import (
+    FileLock,
+    GrowingFile,
+    check_place,
+    is_held,
+    move,
+    refuse_links_out,
+    share,
+    staged_path,
+    wait_until_free,
+    write_file,
+)
 
 DOING = "is at work there. Wait for it"
 
@@ -56,6 +67,85 @@ def test_why_a_write_was_refused_is_told_also_where_nothing_can_be_tidied(path, 
     monkeypatch.setattr(os, "unlink", refuse("the second"))
     with pytest.raises(OSError, match="the first"):
         write_file(path, b"new")
+
+
+def test_a_growing_file_that_was_removed_grows_again_from_its_head(tmp_path):
+    path = tmp_path / "below" / "file"
+    path.parent.mkdir()
+    file = GrowingFile(path, b"head ")
+    file.append(b"one ")
+    assert path.read_bytes() == b"head one "
+    path.unlink()
+    path.parent.rmdir()
+    file.append(b"two ")
+    file.append(b"three ")
+    assert path.read_bytes() == b"head two three "
+
+
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+@pytest.mark.parametrize("staged", [False, True])
+def test_a_link_is_replaced_and_what_it_leads_to_is_not_written(path, tmp_path, make, staged):
+    other = tmp_path / "precious"
+    other.write_bytes(b"precious")
+    make(other, staged_path(path) if staged else path)
+    write_file(path, b"new")
+    assert (path.read_bytes(), path.is_symlink()) == (b"new", False)
+    assert other.read_bytes() == b"precious"
+    assert names(tmp_path) == ["file", "precious"]
+
+
+def test_links_that_lead_out_of_a_folder_are_refused(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "below").mkdir(parents=True)
+    (folder / "inside").symlink_to("below")
+    refuse_links_out(folder)
+    for target in ("..", "../nowhere", "/"):
+        (folder / "out").unlink(missing_ok=True)
+        (folder / "out").symlink_to(target)
+        with pytest.raises(UserError, match=r"out: is a link that leads out of the folder"):
+            refuse_links_out(folder)
+
+
+def test_an_empty_file_of_others_is_no_lock(path, tmp_path):
+    (tmp_path / "empty").touch()
+    os.link(tmp_path / "empty", path)
+    with pytest.raises(UserError, match="holds something else"):
+        FileLock(path, DOING)
+    assert (tmp_path / "empty").read_bytes() == b""
+
+
+def test_a_pipe_in_the_place_of_a_lock_does_not_make_anybody_wait(path):
+    os.mkfifo(path)
+    assert not is_held(path)
+    with pytest.raises((UserError, OSError)):
+        FileLock(path, DOING)
+
+
+@pytest.mark.parametrize("by", ["another", "a link"])
+def test_what_took_the_place_of_a_growing_file_is_left_alone(path, tmp_path, by):
+    file = GrowingFile(path)
+    file.append(b"one ")
+    path.rename(tmp_path / "moved")
+    other = path if by == "another" else tmp_path / "precious"
+    other.write_bytes(b"precious")
+    if by == "a link":
+        path.symlink_to(other)
+    with pytest.raises(OSError, match=r"another file is in its place|symbolic links"):
+        file.append(b"two ")
+    assert other.read_bytes() == b"precious"
+    assert (tmp_path / "moved").read_bytes() == b"one "
+
+
+def test_a_place_is_checked_before_hours_of_work_and_stays_as_it_is(path, tmp_path):
+    check_place(path)
+    check_place(tmp_path / "new" / "newer" / "file")
+    path.touch()
+    check_place(path)  # it will be replaced
+    (tmp_path / "link").symlink_to("nowhere")
+    for bad in (tmp_path, path / "below", path / "far" / "below", tmp_path / "link" / "file"):
+        with pytest.raises(OSError, match="irectory"):
+            check_place(bad)
+    assert names(tmp_path) == ["file", "link"]
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ppo_scheduler.errors import UserError
+from ppo_scheduler.errors import UserError, printable
 from vidur_ext.commands.options import DEFAULT_CONFIG, Quiet, output_root, set_option
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
@@ -29,7 +31,12 @@ def compare(
         ),
     ] = None,
     policy: Annotated[
-        Path | None, typer.Option(help="A policy file instead of a run's", show_default=False)
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="A policy file instead of a run's; say it again for each further one",
+            show_default=False,
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -45,6 +52,14 @@ def compare(
             help=f"Folder of the report (default: a new one in {_KIND}/)", show_default=False
         ),
     ] = None,
+    loads: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE,SHARE,...",
+            help="Compare at these shares of saturation too, e.g. 0.5,0.7,0.9,1.0,1.1",
+            show_default=False,
+        ),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Compare on workloads that no training has seen; write the report as HTML, PNG and JSON.
@@ -52,18 +67,23 @@ def compare(
     The newest run again, at another load: vidur-ppo compare --set workload.qps=30
 
     A policy by itself: vidur-ppo compare --policy policy.pt --config my.json
+
+    Several, also against the first: vidur-ppo compare --policy old=a/policy.pt --policy b/policy.pt
     """
-    if run is not None and policy is not None:
+    shares = [] if loads is None else parsed_loads(loads)
+    if run is not None and policy:
         raise UserError("--run and --policy both say what is compared: leave one of them out")
-    if policy is not None:
+    if policy:
+        named = named_policies(policy)
         loaded = load_config(config or DEFAULT_CONFIG, set_ or [])
-        _compare(loaded, _as_learned(policy), {}, output_dir, quiet)
+        _compare(loaded, named, {}, output_dir, quiet, shares)
         return
     chosen, policies, origin = _policies(run, config)
     loaded = load_config(config or chosen.config, set_ or [])
     from vidur_ext.evaluation.judging import held_out_of
 
-    _compare(loaded, policies, {**origin, **held_out_of(chosen, loaded)}, output_dir, quiet)
+    facts = {**origin, **held_out_of(chosen, loaded)}
+    _compare(loaded, policies, facts, output_dir, quiet, shares)
 
 
 def _policies(
@@ -85,10 +105,81 @@ def _policies(
     return chosen, policies_of(chosen), origin_of(chosen)
 
 
-def _as_learned(policy: Path) -> dict[str, Path]:
+_LEAST_LOAD, _MOST_LOAD = 0.05, 2.0
+
+
+def parsed_loads(text: str) -> list[float]:
+    """Return the shares of saturation that a text names, by rising load.
+
+    Raises:
+        UserError: one is no number or out of range, is there twice, or is alone.
+    """
+    try:
+        loads = sorted({float(one) for one in text.split(",")})
+    except ValueError:
+        loads = []
+    count = len(text.split(","))
+    if len(loads) < max(count, 2) or not _LEAST_LOAD <= loads[0] <= loads[-1] <= _MOST_LOAD:
+        raise UserError(
+            f"--loads {printable(text)}: expected two or more different shares of saturation from "
+            f"{_LEAST_LOAD:g} to {_MOST_LOAD:g}, e.g. --loads 0.5,0.7,0.9,1.0,1.1"
+        )
+    return loads
+
+
+_LONGEST_NAME = 40
+"""It stands beside every figure and at the axes of the pictures."""
+
+
+def named_policies(texts: Sequence[str]) -> dict[str, Path]:
+    """Return policy files by the names under which they are compared.
+
+    Args:
+        texts: ``NAME=FILE`` or ``FILE``. One without a name is "ppo" if it is alone; of several it
+            has that of its folder, and its own unless that is ``policy.pt``.
+
+    Raises:
+        UserError: a name or a file is there twice, or a name cannot be one of a policy.
+    """
+    from vidur_ext.evaluation.comparison import is_policy
     from vidur_ext.evaluation.metrics import LEARNED
 
-    return {LEARNED: policy}
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, file = _name_and_file(text)
+        if name is None:
+            name = LEARNED if len(texts) == 1 else _name_of(file)
+        fits = name[:1].isalnum() and len(name) <= _LONGEST_NAME and name.isprintable()
+        if not (fits and is_policy(name)):
+            raise UserError(
+                f"--policy {printable(text)}: {name!r} is no name for a policy: say --policy "
+                f"NAME=FILE with a name of at most {_LONGEST_NAME} printable characters, which "
+                "begins with a letter or digit and is no scheduler's"
+            )
+        if name in found:
+            raise UserError(
+                f"--policy names {name!r} twice: give each a name of its own, --policy NAME=FILE"
+            )
+        same = next((of for of, other in found.items() if other.resolve() == file.resolve()), None)
+        if same is not None:
+            raise UserError(
+                f"--policy {printable(text)}: that file is compared as {same!r} already: "
+                "leave one out"
+            )
+        found[name] = file
+    return found
+
+
+def _name_and_file(text: str) -> tuple[str | None, Path]:
+    name, equals, file = text.partition("=")
+    if not equals or os.sep in name or Path(text).exists():
+        return None, Path(text).expanduser()
+    return name, Path(file).expanduser()
+
+
+def _name_of(file: Path) -> str:
+    place = file.resolve()
+    return place.parent.name if place.name == "policy.pt" else f"{place.parent.name}/{place.stem}"
 
 
 def _compare(
@@ -97,6 +188,7 @@ def _compare(
     origin: dict[str, str],
     output_dir: Path | None,
     quiet: bool,
+    loads: Sequence[float],
 ) -> None:
     if output_dir is not None and RunFolder(output_dir).comparison.exists():
         raise UserError(
@@ -107,12 +199,15 @@ def _compare(
     import torch
 
     from ppo_scheduler.policy.routing_policy import load_policy
+    from vidur_ext.evaluation.saturation import check_engine_finds_it
     from vidur_ext.routing.features import observation_schema
     from vidur_ext.training.feasible import check_feasible
 
     for path in policies.values():
         load_policy(path, observation_schema(config.observation))
     check_feasible(config)
+    if loads:
+        check_engine_finds_it(config)
     from ppo_scheduler.errors import Interrupted
     from ppo_scheduler.monitoring.run_log import run_log
     from vidur_ext.evaluation.judging import judge
@@ -126,6 +221,6 @@ def _compare(
     with run_log(folder.path / "comparison.log", config.monitoring.log_level, quiet=quiet):
         try:
             _LOG.info("the policies: %s", ", ".join(map(str, policies.values())))
-            judge(config, policies, folder, quiet, origin)
+            judge(config, policies, folder, quiet, origin, loads)
         except Interrupted as stop:
             raise stop.saying(f"{folder.path} holds no report") from None

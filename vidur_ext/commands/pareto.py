@@ -58,11 +58,12 @@ def pareto(
     # The simulator and torch take seconds to import: not before the command line is known good.
     from ppo_scheduler.errors import Interrupted
     from vidur_ext.pareto.measuring import Measured, check_measurable, measure
-    from vidur_ext.pareto.report import headlines, write_report
+    from vidur_ext.pareto.report import check_places, headlines, write_report
     from vidur_ext.training.feasible import check_feasible
 
     check_measurable(loaded, policies=policies)
     check_feasible(loaded)
+    check_places(output_dir or Path(loaded.training.output_root) / _KIND, json_)
 
     def watch(one: Measured) -> None:
         if not quiet:

@@ -58,9 +58,10 @@ def suite(
     from vidur_ext.suite.folder import SuiteFolder, open_suite
     from vidur_ext.suite.plan import plan_suite
     from vidur_ext.suite.report.tables import headline
-    from vidur_ext.suite.report.writer import write_results
+    from vidur_ext.suite.report.writer import check_copies, write_results
     from vidur_ext.suite.results import collect
 
+    check_copies(json_, markdown)
     plan = plan_suite(
         _files(scenarios), seeds, set_ or [], trace=trace, asked_for=scenarios is not None
     )

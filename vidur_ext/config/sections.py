@@ -119,9 +119,13 @@ class ClusterSection(Section):
             )
         return self
 
+    def replica_devices(self) -> tuple[str, ...]:
+        """Return the GPU of each replica."""
+        return self.devices or (self.device,) * self.num_replicas
+
     def device_counts(self) -> str:
         """Return how many replicas stand on which GPU, e.g. ``2 x h100, 2 x a100``."""
-        devices = self.devices or (self.device,) * self.num_replicas
+        devices = self.replica_devices()
         return ", ".join(f"{devices.count(name)} x {name}" for name in dict.fromkeys(devices))
 
     @model_validator(mode="after")

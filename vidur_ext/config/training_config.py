@@ -42,7 +42,7 @@ def misfit(engine: str, num_envs: int, rollout_len: int, total_requests: int) ->
         )
     if total_requests % num_envs:
         return (
-            f"training.total_requests={total_requests} (--ppo-requests, --total-requests) is no "
+            f"training.total_requests={total_requests} (--total-requests) is no "
             f"multiple of parallel_training.num_envs={num_envs}: choose "
             f"{_multiples(total_requests, num_envs)}, or another num_envs"
         )

@@ -69,11 +69,14 @@ class SchedulerComparison:
     """One scheduler: pooled figures, their intervals, figures per seed, differences.
 
     Attributes:
+        learned: whether this is the policy under test.
         versus: paired difference of each metric, by reference. Every scheduler is set against the
-            baseline and the best heuristic, and the policy under test against every other one.
+            baseline and the best heuristic, every policy against the one under test, and that one
+            against all others.
     """
 
     name: str
+    learned: bool
     uses_output_lengths: bool
     pooled: Summary
     intervals: dict[str, Interval | None]
@@ -82,14 +85,9 @@ class SchedulerComparison:
     against_best: AgainstBest
 
     @property
-    def learned(self) -> bool:
-        """Whether this is the policy under test."""
-        return self.name == LEARNED
-
-    @property
     def policy(self) -> bool:
-        """Whether this is a learned policy: its name is none that a config can name."""
-        return self.name not in SCHEDULERS
+        """Whether this is a learned policy."""
+        return is_policy(self.name)
 
     @property
     def control(self) -> bool:
@@ -144,13 +142,15 @@ class Comparison:
     """The result of an evaluation. ``schedulers`` are sorted by pooled mean E2E, best first.
 
     ``best_heuristic`` has the lowest pooled mean E2E of those that are realistic: no oracle,
-    control or planner. It is None if there is none.
+    control or planner. It is None if there is none. ``devices`` are the GPUs of the replicas, empty
+    where nobody said which.
     """
 
     engine: str
     baseline: str
     best_heuristic: str | None
     num_replicas: int
+    devices: tuple[str, ...]
     objectives: Objectives
     warmup_fraction: float
     bootstrap_samples: int
@@ -165,6 +165,8 @@ class Comparison:
         expected_seeds: Sequence[int],
         baseline: str = "least_outstanding",
         *,
+        under_test: str = LEARNED,
+        devices: Sequence[str] = (),
         engine: str,
         slo_ttft_s: float,
         slo_tbt_s: float,
@@ -176,6 +178,8 @@ class Comparison:
 
         Args:
             baseline: the scheduler that all differences are taken to.
+            under_test: the policy that the report is about, if it is among the schedulers.
+            devices: GPU of each replica, if it is known.
             engine: what simulated the runs, "compiled" or "vidur".
             slo_ttft_s: objective for the time to first token [s].
             slo_tbt_s: objective for the mean time between tokens [s].
@@ -210,6 +214,7 @@ class Comparison:
         schedulers = [
             SchedulerComparison(
                 name=name,
+                learned=name == under_test,
                 uses_output_lengths=name in oracles,
                 pooled=pooled[name],
                 intervals=bootstrap.intervals(row),
@@ -217,7 +222,12 @@ class Comparison:
                 versus={
                     other: bootstrap.versus(row, column)
                     for column, other in enumerate(expected_schedulers)
-                    if other != name and (other in (baseline, best) or name == LEARNED)
+                    if other != name
+                    and (
+                        other in (baseline, best)
+                        or name == under_test
+                        or (other == under_test and is_policy(name))
+                    )
                 },
                 against_best=(
                     AgainstBest(None, None, None)
@@ -236,6 +246,7 @@ class Comparison:
             baseline=baseline,
             best_heuristic=best,
             num_replicas=runs[0].num_replicas,
+            devices=tuple(devices),
             objectives=objectives,
             warmup_fraction=warmup_fraction,
             bootstrap_samples=bootstrap_samples,
@@ -248,9 +259,18 @@ class Comparison:
         return next(one for one in self.schedulers if one.name == scheduler)
 
     @property
-    def learned(self) -> bool:
-        """Whether a policy is under test."""
-        return any(one.learned for one in self.schedulers)
+    def under_test(self) -> SchedulerComparison | None:
+        """The policy that the report is about; None if it is about none."""
+        return next((one for one in self.schedulers if one.learned), None)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether replicas have different GPUs."""
+        return len(set(self.devices)) > 1
+
+    def replica_name(self, replica: int) -> str:
+        """Return the number of a replica, with its GPU where that is not everybody's."""
+        return f"{self.devices[replica]} {replica}" if self.mixed else str(replica)
 
     @property
     def toothless_controls(self) -> tuple[str, ...]:
@@ -278,6 +298,7 @@ class Comparison:
             "baseline": self.baseline,
             "best_heuristic": self.best_heuristic,
             "num_replicas": self.num_replicas,
+            "devices": list(self.devices),
             "slo": {"ttft_s": self.objectives.ttft_s, "tbt_s": self.objectives.tbt_s},
             "warmup_fraction": self.warmup_fraction,
             "bootstrap": {"samples": self.bootstrap_samples, "confidence": CONFIDENCE},
@@ -288,6 +309,11 @@ class Comparison:
         }
 
 
+def is_policy(name: str) -> bool:
+    """Return whether a name is a policy's: it is none that a config can name."""
+    return name not in SCHEDULERS
+
+
 def is_realistic(name: str, *, oracle: bool) -> bool:
     """Return whether a scheduler could be at work and is meant to be good."""
     return not oracle and name not in CONTROLS and name not in PLANNERS
@@ -295,7 +321,9 @@ def is_realistic(name: str, *, oracle: bool) -> bool:
 
 def _best_heuristic(pooled: Mapping[str, Summary], oracles: Collection[str]) -> str | None:
     heuristics = [
-        name for name in pooled if name in SCHEDULERS and is_realistic(name, oracle=name in oracles)
+        name
+        for name in pooled
+        if not is_policy(name) and is_realistic(name, oracle=name in oracles)
     ]
     return min(heuristics, key=lambda name: _mean_e2e_s(pooled[name]), default=None)
 

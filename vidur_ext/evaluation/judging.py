@@ -5,13 +5,11 @@ from __future__ import annotations
 import io
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from rich.console import Console
 
 from ppo_scheduler.errors import UserError, printable
@@ -21,9 +19,12 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.decision_cost import decision_cost_us
 from vidur_ext.evaluation.engines import EngineComparison, check_engine
-from vidur_ext.evaluation.metrics import LEARNED, counted_e2e
+from vidur_ext.evaluation.importance import importance_of
+from vidur_ext.evaluation.load_sweep import LoadSweep, sweep_loads
+from vidur_ext.evaluation.metrics import LEARNED
+from vidur_ext.evaluation.progress import about_seconds, shown_progress
 from vidur_ext.evaluation.report.head import Head
-from vidur_ext.evaluation.report.plots.learning import Validated
+from vidur_ext.evaluation.report.plots.learning import Learning, Rival, Validated
 from vidur_ext.evaluation.report.terminal import print_comparison
 from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 from vidur_ext.evaluation.run_result import RunResult
@@ -66,26 +67,34 @@ def origin_of(folder: RunFolder) -> dict[str, str]:
     return origin
 
 
-def validated_of(folder: RunFolder) -> list[Validated]:
-    """Return the policies of a run's training that were validated; none where no file says so.
+def learning_of(folder: RunFolder) -> Learning:
+    """Return how a run's training was validated; nothing where no file says so.
 
     Raises:
         UserError: the file is damaged.
     """
-    return _read(folder.validation, _scores) if folder.validation.exists() else []
+    if not folder.validation.exists():
+        return Learning()
+    return _read(folder.validation, _learning)
 
 
-def _scores(document: dict[str, Any]) -> list[Validated]:
+def _learning(document: dict[str, Any]) -> Learning:
     chosen = document["chosen"]["global_step"]
-    return [
-        Validated(
-            global_step=int(_drawable(one["global_step"])),
-            e2e_s=_drawable(one["e2e_s"]),
-            ttft_s=_drawable(one["ttft_s"]),
-            chosen=one["global_step"] == chosen,
-        )
-        for one in document["scores"]
-    ]
+    return Learning(
+        validated=tuple(
+            Validated(
+                global_step=int(_drawable(one["global_step"])),
+                e2e_s=_drawable(one["e2e_s"]),
+                ttft_s=_drawable(one["ttft_s"]),
+                chosen=one["global_step"] == chosen,
+            )
+            for one in document["scores"]
+        ),
+        rivals=tuple(
+            Rival(printable(one["name"]), _drawable(one["e2e_s"]), _drawable(one["ttft_s"]))
+            for one in document.get("rivals", [])  # older trainings did not measure them
+        ),
+    )
 
 
 def _drawable(value: float) -> float:
@@ -141,6 +150,7 @@ def judge(
     folder: RunFolder,
     quiet: bool,
     origin: Mapping[str, str],
+    loads: Sequence[float] = (),
 ) -> ReportPaths:
     """Compare policies with the heuristics on held-out workloads; the report goes to ``folder``.
 
@@ -148,31 +158,26 @@ def judge(
     the report says how far it agrees.
 
     Args:
+        policies: file of each policy, by its name in the comparison; the report is about the first.
         origin: facts on where the policies come from; see ``origin_of``.
+        loads: shares of saturation at which they are compared too; see ``sweep_loads``.
 
     Raises:
         UserError: the record of the run's validations is damaged, or the report cannot be written.
     """
     section, engine = config.evaluation, config.simulation.engine
-    validated = validated_of(RunFolder(policies[LEARNED].resolve().parent))
-    _LOG.info(
-        "comparing %d schedulers on %d held-out %s, engine %s",
-        len(policies) + len(section.schedulers), section.num_seeds,
-        "workload" if section.num_seeds == 1 else "workloads", engine,
-    )  # fmt: skip
-    runs = compared_runs(
-        config,
-        policies,
-        engine,
-        range(section.num_seeds),
-        _reporter("compared", section.warmup_fraction),
-    )
-    engines = _check_on_vidur(config, policies, runs)
+    learned = next(iter(policies))
+    learning = learning_of(RunFolder(policies[learned].resolve().parent))
+    bar = config.monitoring.progress_bar and not quiet
+    runs = _compared(config, policies, engine, section.num_seeds, "compared", bar=bar)
+    engines = _check_on_vidur(config, policies, runs, bar=bar)
     comparison = Comparison.from_runs(
         runs,
         expected_schedulers=[*policies, *section.schedulers],
         expected_seeds=list(range(section.num_seeds)),
         baseline=section.baseline,
+        under_test=learned,
+        devices=config.cluster.replica_devices(),
         engine=engine,
         slo_ttft_s=section.slo_ttft_s,
         slo_tbt_s=section.slo_tbt_s,
@@ -191,20 +196,48 @@ def judge(
         "Config digest": config.digest()[:16],
         **{f"Version of {name}": text for name, text in package_versions().items()},
     }
-    cost = decision_cost_us(read_policy(config, policies[LEARNED]), config.cluster.num_replicas)
+    policy = read_policy(config, policies[learned])
+    cost = decision_cost_us(policy, config.cluster.num_replicas)
+    importance = importance_of(config, learned, policy) if engine == "compiled" else None
     head = Head.of(config, policies, folder, datetime.now().astimezone(), cost)
-    paths = write_report(comparison, runs, folder.comparison, facts, engines, head, validated)
+    sweep = _sweep(config, policies, loads)
+    paths = write_report(
+        comparison, runs, folder.comparison, facts, engines, head, learning, importance, sweep
+    )
     _LOG.info("comparison in %s", paths.html)
     table = io.StringIO()
-    print_comparison(comparison, Console(file=table, width=_LOG_WIDTH), engines)
+    print_comparison(comparison, Console(file=table, width=_LOG_WIDTH), engines, sweep)
     _LOG.info("the comparison:\n%s", table.getvalue(), extra=FILE_ONLY)
     if not quiet:
-        print_comparison(comparison, Console(), engines)
+        print_comparison(comparison, Console(), engines, sweep)
     return paths
 
 
+def _compared(
+    config: TrainingConfig,
+    policies: dict[str, Path],
+    engine: str,
+    num_workloads: int,
+    done_what: str,
+    *,
+    bar: bool,
+) -> list[RunResult]:
+    """Run all schedulers on the first held-out workloads, saying how long that takes."""
+    section, names = config.evaluation, [*policies, *config.evaluation.schedulers]
+    seconds = about_seconds(
+        names, engine, num_workloads * section.requests, config.parallel_training.num_workers
+    )
+    _LOG.info(
+        "comparing %d schedulers on %d held-out %s, engine %s, about %.0f s",
+        len(names), num_workloads, "workload" if num_workloads == 1 else "workloads", engine,
+        seconds,
+    )  # fmt: skip
+    with shown_progress(done_what, len(names), section.warmup_fraction, bar=bar) as report:
+        return compared_runs(config, policies, engine, range(num_workloads), report)
+
+
 def _check_on_vidur(
-    config: TrainingConfig, policies: dict[str, Path], runs: list[RunResult]
+    config: TrainingConfig, policies: dict[str, Path], runs: list[RunResult], *, bar: bool
 ) -> EngineComparison | None:
     """Let Vidur repeat some of the compiled engine's ``runs``; None if it has none to repeat."""
     section = config.evaluation
@@ -214,10 +247,7 @@ def _check_on_vidur(
         "as the check, Vidur repeats %d of %d workloads",
         section.vidur_workloads, section.num_seeds,
     )  # fmt: skip
-    seeds = range(section.vidur_workloads)
-    repeated = compared_runs(
-        config, policies, "vidur", seeds, _reporter("repeated", section.warmup_fraction)
-    )
+    repeated = _compared(config, policies, "vidur", section.vidur_workloads, "repeated", bar=bar)
     engines = check_engine(config, policies, repeated, runs)
     for one in engines.schedulers:
         if not one.agrees:
@@ -225,19 +255,16 @@ def _check_on_vidur(
     return engines
 
 
-def _reporter(
-    done_what: str, warmup_fraction: float
-) -> Callable[[Sequence[RunResult], int, int], None]:
-    """Return what logs one line per scheduler: the mean E2E that the report gives, and the time
-    that the rest takes at this speed."""
-    started = time.monotonic()
-
-    def report(runs: Sequence[RunResult], done: int, total: int) -> None:
-        mean = np.concatenate([counted_e2e(run, warmup_fraction) for run in runs]).mean()
-        left = timedelta(seconds=round((time.monotonic() - started) / done * (total - done)))
-        _LOG.info(
-            "%s %d/%d, about %s left: %s, mean E2E %.2f s",
-            done_what, done, total, left, runs[0].scheduler, mean,
-        )  # fmt: skip
-
-    return report
+def _sweep(
+    config: TrainingConfig, policies: Mapping[str, Path], loads: Sequence[float]
+) -> LoadSweep | None:
+    """Compare at other loads, if there are any."""
+    if not loads:
+        return None
+    _LOG.info("comparing at %s of saturation", ", ".join(f"{100 * load:g} %" for load in loads))
+    return sweep_loads(
+        config,
+        policies,
+        loads,
+        lambda name, done, total: _LOG.info("over load %d/%d: %s", done, total, name),
+    )

@@ -61,16 +61,21 @@ def saturation_of(config: TrainingConfig) -> Saturation:
         UserError: the compiled engine does not simulate the run; the trace cannot be used; or the
             cluster cannot serve its longest request.
     """
-    if config.simulation.engine != "compiled":
-        raise UserError(
-            f'saturation is found on the compiled engine, not on "{config.simulation.engine}": '
-            'set simulation.engine to "compiled"'
-        )
+    check_engine_finds_it(config)
     rates = arrival_rates(config.workload)
     cluster = engine_cluster(config)
     requests = workload_stream(config, Purpose.WORKLOAD).window(0, REQUESTS)
     sustained = highest_rate(lambda rate: sustains(cluster, requests, rate), near=rates[0])
     return Saturation(sustained, rates)
+
+
+def check_engine_finds_it(config: TrainingConfig) -> None:
+    """Raise ``UserError`` unless the compiled engine simulates the run."""
+    if config.simulation.engine != "compiled":
+        raise UserError(
+            f'saturation is found on the compiled engine, not on "{config.simulation.engine}": '
+            'set simulation.engine to "compiled"'
+        )
 
 
 def sustains(cluster: Cluster, requests: RequestTable, rate: float) -> bool:

@@ -6,12 +6,25 @@ import base64
 import json
 from pathlib import Path
 
-from ppo_scheduler.files import disk_errors, write_file
+from ppo_scheduler.files import check_place, disk_errors, write_file
 from vidur_ext.evaluation.report.page import page_template
 from vidur_ext.pareto.front import MOST_TTFT_P99, Front, Tradeoff
 from vidur_ext.pareto.plot import draw_plot
 
+_PAGE = "pareto.html"
 _REFUSED = "the report cannot be written there", "Choose another place"
+
+
+def check_places(folder: Path, json_copy: Path | None) -> None:
+    """Check before anything is measured that the report can be written.
+
+    Raises:
+        UserError: it cannot.
+    """
+    for place in (folder / _PAGE, json_copy):
+        if place is not None:
+            with disk_errors(place, *_REFUSED):
+                check_place(place)
 
 
 def write_report(tradeoff: Tradeoff, folder: Path, json_copy: Path | None) -> Path:
@@ -23,7 +36,7 @@ def write_report(tradeoff: Tradeoff, folder: Path, json_copy: Path | None) -> Pa
     Raises:
         UserError: a file cannot be written.
     """
-    page = folder / "pareto.html"
+    page = folder / _PAGE
     document = json.dumps(tradeoff.to_dict(), indent=2, allow_nan=False, ensure_ascii=False)
     files = {page: render_page(tradeoff)}
     for copy in (folder / "pareto.json", json_copy):

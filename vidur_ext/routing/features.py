@@ -284,17 +284,50 @@ def _shown(section: ObservationSection) -> _Switches:
     return 1, int(section.output_length == "oracle"), int(section.history), int(section.objective)
 
 
-def observation_schema(section: ObservationSection) -> ObservationSchema:
-    """Return the names of all columns under this config."""
+def _replica_columns(section: ObservationSection) -> list[tuple[str, Feature]]:
     shown = _shown(section)
-    replica = [feature.name for feature in REPLICA if shown[feature.shown]]
+    columns = [(feature.name, feature) for feature in REPLICA if shown[feature.shown]]
     for slot in range(section.queue_slots):
         features = NEXT_SLOTS if slot else FIRST_SLOT
-        replica += [f"queue{slot}_{feature.name}" for feature in features]
-    context = [feature.name for feature in COMMON if shown[feature.shown]]
+        columns += [(f"queue{slot}_{feature.name}", feature) for feature in features]
+    return columns
+
+
+def _common_columns(section: ObservationSection) -> list[tuple[str, Feature]]:
+    shown = _shown(section)
+    return [(feature.name, feature) for feature in COMMON if shown[feature.shown]]
+
+
+def observation_schema(section: ObservationSection) -> ObservationSchema:
+    """Return the names of all columns under this config."""
     return ObservationSchema(
-        replica=tuple(replica), context=tuple(context), telemetry=(*TELEMETRY, *COMPONENT_NAMES)
+        replica=tuple(name for name, _ in _replica_columns(section)),
+        context=tuple(name for name, _ in _common_columns(section)),
+        telemetry=(*TELEMETRY, *COMPONENT_NAMES),
     )
+
+
+class Families(NamedTuple):
+    """Columns that tell the same, each family as its columns: a quantity and its gap, or the slots
+    of the queue."""
+
+    replica: list[list[int]]
+    context: list[list[int]]
+
+
+def feature_families(section: ObservationSection) -> Families:
+    """Return which columns of ``observation_schema`` are of one source."""
+    return Families(
+        _of_one_source(_replica_columns(section)), _of_one_source(_common_columns(section))
+    )
+
+
+def _of_one_source(columns: Sequence[tuple[str, Feature]]) -> list[list[int]]:
+    families: dict[tuple[type, Column | Formula], list[int]] = {}
+    for index, (_, feature) in enumerate(columns):
+        # Members of different enumerations are equal if their numbers are.
+        families.setdefault((type(feature.source), feature.source), []).append(index)
+    return list(families.values())
 
 
 class FeatureRule(NamedTuple):

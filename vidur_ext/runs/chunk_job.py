@@ -17,7 +17,7 @@ from vidur_ext.runs.chunk_recovery import find_chunked_run, recover
 from vidur_ext.runs.ownership import OwnedRun, check_free, open_folder, owned_run
 from vidur_ext.runs.resume_choice import Ask, Wishes, requests_done
 from vidur_ext.runs.resumed_config import CommandLine, config_of_file, resumed_config
-from vidur_ext.runs.start import Start, decide, fitting, has_ended
+from vidur_ext.runs.start import Start, check_ready, decide, fitting, has_ended
 
 _PATIENCE_S = 60.0
 """For the chunk of a driver that died: it is saving."""
@@ -59,6 +59,8 @@ def run_in_chunks(
         with owned_run(Start(own, run_dir=begun.path), _PATIENCE_S) as owned:
             job = recover(begun, own, order)
             start = replace(job.start, notes=kept, file=config_of_file(said.file))
+            if job.progress.status != "completed":
+                check_ready(own, say)
             _finish(start, owned, job.progress, quiet=quiet, say=say)
         return True
     check_free(config, _SHORT_PATIENCE_S)
@@ -66,13 +68,13 @@ def run_in_chunks(
     if chosen is None:
         return False
     start = fitting(chosen)
-    from vidur_ext.workload.run_workloads import describe_workload
-
-    describe_workload(start.config)  # a trace that cannot be read is said before anything is made
     size = order.size(start.config)
+    ended = has_ended(start)
+    if not ended:
+        check_ready(start.config, say)
     with owned_run(start) as owned:
         start = replace(start, run_dir=owned.folder.path)
-        progress = None if has_ended(start) else _planned(start, owned, order, size)
+        progress = None if ended else _planned(start, owned, order, size)
         _finish(start, owned, progress, quiet=quiet, say=say)
     return True
 

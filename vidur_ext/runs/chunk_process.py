@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import BinaryIO
 
-from ppo_scheduler.files import disk_errors
+from ppo_scheduler.files import appending, disk_errors
 from vidur_ext.processes import STOPS, catching, start_child
 
 HEADING = "--- chunk started at "
@@ -89,11 +89,10 @@ def run_chunk(
         UserError: the log cannot be written.
     """
     with disk_errors(log, "the chunk's log cannot be written", "Free space or rights there"):
-        output = log.open("ab")
+        output = appending(log)
     with output:
         begun = datetime.now().astimezone().isoformat(timespec="seconds")
         output.write(f"{HEADING}{begun}\n".encode())
-        output.flush()
         child = start_child("vidur_ext.main", flags, output, handles)
         with signals.reaching(child):
             return _watch(child, show)

@@ -77,7 +77,7 @@ def find_chunked_run(config: TrainingConfig, output_dir: Path | None) -> RunFold
         for kind in (WARMSTART_RUNS, EXTERNAL_RUNS)
         for path in root.glob(f"{kind}/*/{RunFolder(Path()).progress.name}")
     }
-    here = [folder for folder in folders if _saves_to(folder, config)]
+    here = [one for one in folders if one.is_below(root) and _saves_to(one, config)]
     saved = CheckpointStore(config.checkpointing).checkpoints()
     if saved:
         newest = saved[-1].manifest

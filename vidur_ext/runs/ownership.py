@@ -4,9 +4,10 @@ until all is done.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
@@ -52,24 +53,38 @@ def owned_run(start: Start, patience_s: float = 0.0) -> Iterator[OwnedRun]:
     """
     if start.run_dir is None or not start.run_dir.exists():
         check_free(start.config, patience_s)
-    folder = _folder_of(start)
     with ExitStack() as stack:
-        try:
+        with _unmade_if_refused(start) as folder:
             stack.enter_context(folder.lock())  # at once: only a process that died is waited for
             check_free(start.config, patience_s)
             store = _own_checkpoints(start, stack)
-        except BaseException:
-            if start.run_dir is None:
-                shutil.rmtree(folder.path, ignore_errors=True)  # made a moment ago, and empty
-            raise
         yield OwnedRun(folder, Owner(None if store is None else store.lock_handle))
 
 
-def _folder_of(start: Start) -> RunFolder:
-    if start.run_dir is not None:
-        return RunFolder.at(start.run_dir)
-    kind = WARMSTART_RUNS if start.external is None else EXTERNAL_RUNS
-    return RunFolder.create(Path(start.config.training.output_root), kind, datetime.now())
+@contextmanager
+def _unmade_if_refused(start: Start) -> Iterator[RunFolder]:
+    """Give the run's folder; one that was made for this goes again if the block fails."""
+    root, kind = Path(start.config.training.output_root), _kind_of(start)
+    place = start.run_dir or root / kind
+    made = [path for path in (place, *place.parents) if not os.path.lexists(path)]
+    folder = None
+    try:
+        if start.run_dir is not None:
+            folder = RunFolder.at(start.run_dir)
+        else:
+            folder = RunFolder.create(root, kind, datetime.now())
+        yield folder
+    except BaseException:
+        if folder is not None and (start.run_dir is None or start.run_dir in made):
+            shutil.rmtree(folder.path, ignore_errors=True)  # made a moment ago, and empty
+        for path in made:
+            with suppress(OSError):  # somebody else uses it by now
+                path.rmdir()
+        raise
+
+
+def _kind_of(start: Start) -> str:
+    return WARMSTART_RUNS if start.external is None else EXTERNAL_RUNS
 
 
 def _own_checkpoints(start: Start, stack: ExitStack) -> CheckpointStore | None:

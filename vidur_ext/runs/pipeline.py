@@ -16,8 +16,7 @@ from ppo_scheduler.monitoring.run_log import run_log
 from vidur_ext.config.training_config import TrainingConfig, uneven_interval
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.ownership import OwnedRun, leave_chunks, open_folder, owned_run
-from vidur_ext.runs.start import Start, begins_with_actor, fitting, has_ended
-from vidur_ext.training.feasible import check_feasible
+from vidur_ext.runs.start import Start, begins_with_actor, check_ready, fitting, has_ended
 from vidur_ext.workload.run_workloads import describe_workload, doubt_about_rates
 
 if TYPE_CHECKING:
@@ -41,9 +40,11 @@ def run_pipeline(start: Start, *, quiet: bool, say: Callable[[str], None] = prin
             changed.
     """
     start = fitting(start)
-    check_feasible(start.config)
+    ended = has_ended(start)
+    if not ended:
+        check_ready(start.config, say)
     with owned_run(start) as owned:
-        if has_ended(start):
+        if ended:
             say_finished(start.config, owned.folder, say)
             judge_if_missing(start, owned, quiet=quiet, say=say)
         else:

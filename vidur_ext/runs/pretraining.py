@@ -103,7 +103,6 @@ def run_pretraining(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> T
             _LOG.info(
                 "stopped early: no better held-out loss for %d epochs", config.warmstart.patience
             )
-        _LOG.info("step %d is kept: %s", taught.best, folder.pretrained_actor)
     return taught
 
 

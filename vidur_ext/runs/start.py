@@ -137,7 +137,15 @@ def _away(origin: CheckpointInfo, config: TrainingConfig) -> str:
 
 def _refuse_used_folder(output_dir: Path | None, origin: CheckpointInfo | None) -> None:
     """A folder the operator names is a new one, or that of the run that goes on."""
-    if output_dir is None or not RunFolder(output_dir).log.exists():
+    if output_dir is None:
+        return
+    others = RunFolder(output_dir).of_others()
+    if others is not None:
+        raise UserError(
+            f"--output-dir {output_dir}: {others.name} in it is of no run and would be replaced. "
+            "Choose another folder, or leave --output-dir out for a new one"
+        )
+    if not RunFolder(output_dir).log.exists():
         return
     if origin is None or not RunFolder(output_dir).saved(origin.manifest):
         raise UserError(
@@ -165,6 +173,24 @@ def fitting(start: Start) -> Start:
     used = start.run_dir is not None and RunFolder(start.run_dir).log.exists()
     run_dir = None if used else start.run_dir
     return Start(without_origin(start.config), run_dir=run_dir, file=start.file, left=problem)
+
+
+def check_ready(config: TrainingConfig, say: Callable[[str], None]) -> None:
+    """Check what a training would otherwise end in after its folder was made, or after hours.
+
+    Args:
+        config: what the run goes on with, which is not always that of the command line.
+        say: tells the operator something that belongs into no log.
+
+    Raises:
+        UserError: as ``check_feasible`` and ``check_monitoring``.
+    """
+    say("checking that machine, cluster and workload are up to the training")
+    # Vidur takes seconds to import.
+    from vidur_ext.training.feasible import check_feasible, check_monitoring
+
+    check_feasible(config)
+    check_monitoring([config])
 
 
 def go_on(config: TrainingConfig, folder: RunFolder) -> Start:

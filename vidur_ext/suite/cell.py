@@ -5,11 +5,9 @@ The folder holds the cell's config. What is there of an earlier process is gone 
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
-from ppo_scheduler.files import FileLock, wait_until_free
 from vidur_ext.config.loading import load_config
 from vidur_ext.exits import exit_status
 from vidur_ext.processes import end_with_parent
@@ -17,10 +15,8 @@ from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.pipeline import run_pipeline
 from vidur_ext.runs.start import go_on
 
-_LOG = logging.getLogger("ppo")
-_LOCK = ".cell.lock"
-_DOING = "is training there. Wait for it or stop it"
 _PATIENCE_S = 60.0
+"""For the process of a suite that was killed: it may still be saving."""
 
 
 def run_cell(folder: RunFolder) -> None:
@@ -30,11 +26,8 @@ def run_cell(folder: RunFolder) -> None:
         UserError: another process works in the folder, or the run cannot go on.
         Interrupted: a signal asked to stop; the training has saved.
     """
-    lock = folder.path / _LOCK
-    # The process of a suite that was killed may still be saving.
-    wait_until_free(lock, _DOING, _PATIENCE_S, lambda pid: _LOG.warning("waiting for %s", pid))
-    with FileLock(lock, _DOING):
-        run_pipeline(go_on(load_config(folder.config), folder), quiet=True)
+    folder.wait_for_owner(_PATIENCE_S)
+    run_pipeline(go_on(load_config(folder.config), folder), quiet=True)
 
 
 def main() -> None:

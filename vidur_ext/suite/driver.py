@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from ppo_scheduler.errors import Interrupted, UserError
-from ppo_scheduler.files import disk_errors, write_file
+from ppo_scheduler.files import appending, disk_errors, write_file
 from vidur_ext.config.loading import dump_config
 from vidur_ext.processes import STOPS, catching, start_child
 from vidur_ext.run_folder import RunFolder
@@ -132,10 +132,9 @@ def _start(cell: Cell) -> _Running:
     with disk_errors(log, "a training cannot be started there", "Free space or rights there"):
         RunFolder.at(cell.folder.path)
         write_file(cell.folder.config, dump_config(cell.config).encode())
-        with log.open("ab") as output:
+        with appending(log) as output:
             output.write(
                 f"--- started at {datetime.now().astimezone():%Y-%m-%dT%H:%M:%S%z}\n".encode()
             )
-            output.flush()
             child = start_child("vidur_ext.suite.cell", [str(cell.folder.path)], output)
     return _Running(child, log, time.monotonic())

@@ -12,7 +12,7 @@ from vidur_ext.config.loading import load_config
 from vidur_ext.config.sections import CONTROLS, ORACLES, PLANNERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
-from vidur_ext.training.feasible import check_feasible
+from vidur_ext.training.feasible import check_feasible, check_monitoring
 
 RECORD_VERSION = 1
 
@@ -90,7 +90,7 @@ def plan_suite(
             is left out, and the plan says why.
 
     Raises:
-        UserError: a config is wrong, or nothing in it would be judged.
+        UserError: a config is wrong, cannot be trained, or nothing in it would be judged.
     """
     for text in overrides:
         key = text.partition("=")[0].strip()
@@ -110,6 +110,7 @@ def plan_suite(
             skipped[name] = missing
     if trace is not None and not any(c.workload.source == "trace" for c in scenarios.values()):
         raise UserError(f"--trace {trace}: none of {', '.join(scenarios)} replays a trace")
+    check_monitoring(scenarios.values())
     return Plan(scenarios, seeds, skipped)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Iterable
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.vidur.build import largest_prefill, simulation_config
+from vidur_ext.vidur.cluster import check_profiles
 from vidur_ext.vidur.limits import check_requests
 from vidur_ext.workload.run_workloads import (
     evaluation_requests,
@@ -26,18 +28,34 @@ _COPIES = 5
 
 
 def check_feasible(config: TrainingConfig) -> None:
-    """Check what no key shows by itself; nothing is written.
+    """Check what no key shows by itself; nothing is made but Vidur's own copy of its hub's files.
 
     Raises:
         UserError: this machine has not the memory that a number asks for, the cluster cannot serve
-            the longest request, or a trace cannot be used or is too short.
+            the longest request, a trace cannot be used or is too short, or profiles cannot be had.
     """
     _check_memory(config)
-    check_requests(simulation_config(config, "round_robin"), longest_request(config.workload))
+    built = simulation_config(config, "round_robin")
+    check_requests(built, longest_request(config.workload))
+    check_profiles(built)
     if config.evaluation.enabled:
         evaluation_requests(config)
     if config.checkpointing.validation_freq is not None:
         validation_table(config, 0)
+
+
+def check_monitoring(configs: Iterable[TrainingConfig]) -> None:
+    """Check that trainings can send their scalars where they are to.
+
+    Raises:
+        UserError: W&B is not installed, cannot be reached, or there is no login for it.
+    """
+    modes = {config.monitoring.wandb for config in configs} - {"off"}
+    if modes:
+        from ppo_scheduler.monitoring.wandb_run import check_online  # refuses without W&B
+
+        if "online" in modes:
+            check_online()
 
 
 def _check_memory(config: TrainingConfig) -> None:

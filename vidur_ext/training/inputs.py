@@ -35,7 +35,7 @@ def _profiles_digest(folder: str | None) -> str | None:
         return None
     content = hashlib.sha256()
     with disk_errors(Path(folder), "the profiles cannot be read", "Check simulation.profile_dir"):
-        for file in sorted(Path(folder).rglob("*.csv")):
+        for file in sorted(Path(folder).rglob("*.csv*")):  # some are packed, .csv.xz
             content.update(str(file.relative_to(folder)).encode())
             content.update(hashlib.sha256(file.read_bytes()).digest())
     return content.hexdigest()[:16]

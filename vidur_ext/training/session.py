@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppo_scheduler.checkpoint.manifest import Description
+from ppo_scheduler.checkpoint.manifest import Description, Reason
 from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.control.curriculum import Curriculum
@@ -28,7 +28,13 @@ from vidur_ext.training.episodes import CompiledEpisodes, EpisodePlan, Episodes,
 from vidur_ext.training.inputs import settings_of
 from vidur_ext.training.instruments import Instruments
 from vidur_ext.training.signals import ChunkFinished, SignalRequests
-from vidur_ext.training.validation import Candidates, Validation, changes_scores
+from vidur_ext.training.validation import (
+    PLANNER,
+    Candidates,
+    Score,
+    Validation,
+    changes_scores,
+)
 from vidur_ext.versions import package_versions
 from vidur_ext.workload.stream import RequestStream
 
@@ -92,7 +98,7 @@ class SaveSchedule:
         self._last_save = self._clock()
         self._updates = updates
 
-    def due(self, ppo_step: int, updates: int, asked: bool) -> str | None:
+    def due(self, ppo_step: int, updates: int, asked: bool) -> Reason | None:
         """Return why to save now, None to go on.
 
         Args:
@@ -104,7 +110,7 @@ class SaveSchedule:
             self._last_save = self._clock()
         return reason
 
-    def _reason(self, ppo_step: int, updates: int, asked: bool) -> str | None:
+    def _reason(self, ppo_step: int, updates: int, asked: bool) -> Reason | None:
         section = self._section
         if self._validation_due(updates):
             return "validation"
@@ -180,8 +186,8 @@ class TrainingSession:
         self._replayed_digest: str | None = None
         self._signals = SignalRequests()
         self._consistent = True
-        self._to_beat_s: float | None = None
-        """Objective of the best heuristic on the validation workloads [s]."""
+        self._to_beat: tuple[str, Score] | None = None
+        """The best heuristic on the validation workloads."""
         self._validated_at: int | None = None
         """PPO step whose policy was validated last."""
         self.learner = Learner(
@@ -216,7 +222,7 @@ class TrainingSession:
         elif self.requests_done >= total:
             _LOG.info(
                 "all %d requests are trained already; raise training.total_requests "
-                "(--ppo-requests) to go on",
+                "(--total-requests) to go on",
                 total,
             )
         elif total <= self._config.ppo_config.rollout_len:
@@ -230,7 +236,7 @@ class TrainingSession:
             self._run_and_save(total)
         self._instruments.record_end(self.learner.global_step)
 
-    def save(self, reason: str) -> None:
+    def save(self, reason: Reason) -> None:
         """Save the full state as the config says: in the background, or at once.
 
         This is the manual save: call it between two decisions, or from ``after_decision``.
@@ -242,7 +248,7 @@ class TrainingSession:
             self._saver.save(self.state_dict, self._describe(reason))
             self._instruments.checkpoint_seconds = time.perf_counter() - started
 
-    def save_now(self, reason: str) -> Path | None:
+    def save_now(self, reason: Reason) -> Path | None:
         """Save and return the checkpoint's path; None when saving is off, or failed."""
         if self._saver is None:
             return None
@@ -321,7 +327,7 @@ class TrainingSession:
 
     def _run_and_save(self, total: int) -> None:
         self._schedule.start(self.learner.updates)
-        self._to_beat_s = self._find_what_to_beat()
+        self._to_beat = self._find_what_to_beat()
         try:
             if self._validation is not None and self._score_first:
                 self._validate()
@@ -406,15 +412,23 @@ class TrainingSession:
         if reason is not None:
             self.save(reason)
 
-    def _find_what_to_beat(self) -> float | None:
-        """Return the objective of the best heuristic on the validation workloads [s]."""
+    def _find_what_to_beat(self) -> tuple[str, Score] | None:
+        """Return the best heuristic on the validation workloads, and how it does."""
         found = None if self._validation is None else self._validation.best_heuristic()
-        if found is None:
-            return None
-        name, score = found
-        objective = self.candidates.objective_s(score)
-        _LOG.info("to beat on the validation workloads: %s, objective %.3f s", name, objective)
-        return objective
+        if found is not None:
+            name, score = found
+            objective = self.candidates.objective_s(score)
+            _LOG.info("to beat on the validation workloads: %s, objective %.3f s", name, objective)
+        return found
+
+    def rivals(self) -> dict[str, Score]:
+        """Return how the best heuristic and look-ahead do on the validation workloads, by name;
+        without those that were not, or cannot be, measured."""
+        planner = None if self._validation is None else self._validation.look_ahead()
+        return {
+            **({} if self._to_beat is None else dict([self._to_beat])),
+            **({} if planner is None else {PLANNER: planner}),
+        }
 
     def _saved_for_signal(self) -> str:
         if self._saver is None:
@@ -440,12 +454,12 @@ class TrainingSession:
             "Validation/MeanLatency": score.e2e_s,
             "Validation/MeanTTFT": score.ttft_s,
         }
-        if self._to_beat_s is not None:
-            scalars["Validation/BestHeuristic"] = self._to_beat_s
+        if self._to_beat is not None:
+            scalars["Validation/BestHeuristic"] = self.candidates.objective_s(self._to_beat[1])
         self._instruments.record_validation(step, scalars)
         self._validated_at = learner.ppo_step
 
-    def _describe(self, reason: str) -> Description:
+    def _describe(self, reason: Reason) -> Description:
         validated = self._validated_at == self.learner.ppo_step
         scores = self.candidates.scores
         return Description(

@@ -120,11 +120,6 @@ def _own_folder(job: Job, origin: Origin | None, stack: ExitStack) -> RunFolder:
 
 def _run_folder(job: Job, origin: Origin | None) -> RunFolder:
     if job.run_dir is not None:
-        if not job.run_dir.isprintable():
-            raise UserError(
-                f"run folder {job.run_dir!a}: checkpoints note it as text, and this name is none; "
-                "choose another one"
-            )
         return RunFolder.at(Path(job.run_dir))
     root = Path(job.config.training.output_root)
     if origin is not None and not origin.fork:
@@ -162,6 +157,7 @@ def _train(
     """Run the session, begun afresh or continued from ``origin``, and export its policy."""
     config = job.config
     loaded = None if origin is None else origin.loaded
+    record = folder.record_now()
     with ExitStack() as stack:
         instruments = stack.enter_context(
             open_instruments(
@@ -196,11 +192,12 @@ def _train(
         elif store is not None and (aside := store.set_aside()) is not None:
             _LOG.info("moved the checkpoints of an earlier training to %s", aside)
         session.run()
+        folder.refuse_another_run(record)
         way_out = "Free space there, then resume from the last checkpoint"
         with disk_errors(folder.policy, "the trained policy was not written", way_out):
             _export(session, folder)
         done = {"policy_of": session.learner.global_step}
-        folder.write_record(folder.record_now().model_copy(update=done))
+        folder.write_record(record.model_copy(update=done))
     if saver is not None:
         saver.raise_failures()
     instruments.raise_losses()
@@ -215,7 +212,8 @@ def _export(session: TrainingSession, folder: RunFolder) -> None:
         _LOG.info("trained %d decisions, policy in %s", session.requests_done, folder.policy)
         return
     save_policy_state(policy, folder.policy)
-    write_file(folder.validation, (json.dumps(candidates.to_dict(), indent=2) + "\n").encode())
+    told = candidates.to_dict(session.rivals())
+    write_file(folder.validation, (json.dumps(told, indent=2) + "\n").encode())
     _LOG.info(
         "trained %d decisions; the policy in %s is that of %s, the best of %d validated: "
         "objective %.3f s",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 
@@ -17,6 +17,8 @@ from vidur_ext.evaluation.run_result import RunResult
 from vidur_ext.evaluation.runner import runs_on_engine, runs_on_vidur
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import validation_table
+
+PLANNER = "lookahead"
 
 _SCORED_WITH = (
     "cluster.*",
@@ -98,6 +100,16 @@ class Validation:
         }
         return min(scores.items(), key=lambda item: item[1].objective_s(weight))
 
+    def look_ahead(self) -> Score | None:
+        """Return how the planner does that teaches the policy; None where it cannot be measured.
+
+        That is on Vidur, where it would take minutes, and with delayed signals, where it cannot
+        plan.
+        """
+        if self._cluster is None or self._config.observation.signal_delay_s:
+            return None
+        return _score(runs_on_engine(self._config, self._cluster, PLANNER, None, self._workloads))
+
 
 def _score(runs: Sequence[RunResult], global_step: int = 0, updates: int = 0) -> Score:
     e2e = [run.completed_at - run.table.arrived_at for run in runs]
@@ -138,12 +150,25 @@ class Candidates:
         """Forget what was validated on other workloads."""
         self.scores, self.best, self._policy = [], None, None
 
-    def to_dict(self) -> dict[str, object]:
-        """Return plain Python values, fit for JSON."""
+    def to_dict(self, rivals: Mapping[str, Score]) -> dict[str, object]:
+        """Return plain Python values, fit for JSON.
+
+        Args:
+            rivals: how others do on the same workloads, by name.
+        """
         return {
             "ttft_weight": self._ttft_weight,
             "chosen": None if self.best is None else self._described(self.best),
             "scores": [self._described(score) for score in self.scores],
+            "rivals": [
+                {
+                    "name": name,
+                    "e2e_s": score.e2e_s,
+                    "ttft_s": score.ttft_s,
+                    "objective_s": self.objective_s(score),
+                }
+                for name, score in rivals.items()
+            ],
         }
 
     def _described(self, score: Score) -> dict[str, object]:

@@ -4,13 +4,24 @@ Vidur names flags after classes and fields, so both config classes keep Vidur's 
 types of fields, too: no annotation here may be a text.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Optional
 
 from vidur.config import ClusterConfig as VidurClusterConfig
+from vidur.config import (
+    LinearRegressionExecutionTimePredictorConfig,
+    RandomForrestExecutionTimePredictorConfig,
+)
 from vidur.config import ReplicaConfig as VidurReplicaConfig
 from vidur.config import SimulationConfig as VidurSimulationConfig
 from vidur.execution_time_predictor import ExecutionTimePredictorRegistry
+from vidur.execution_time_predictor.sklearn_execution_time_predictor import (
+    SklearnExecutionTimePredictor,
+)
 from vidur.scheduler.global_scheduler.base_global_scheduler import BaseGlobalScheduler
 from vidur.scheduler.global_scheduler.lor_global_scheduler import LORGlobalScheduler
 from vidur.scheduler.global_scheduler.random_global_scheduler import RandomGlobalScheduler
@@ -24,6 +35,7 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.execution_time.devices import device_named
 from vidur_ext.execution_time.models import model_named
 from vidur_ext.vidur.hardware import register_hardware, register_model
+from vidur_ext.vidur.profile_folder import ProfileFolder
 
 
 @dataclass
@@ -128,14 +140,57 @@ def build_predictor(config: Any, kind: ReplicaKind) -> Any:
     Raises:
         UserError: it needs profiles that cannot be had.
     """
-    name = config.execution_time_predictor_config.get_type()
-    try:
+    predictor = config.execution_time_predictor_config
+    with _profiles_to_be_had(predictor):
         return ExecutionTimePredictorRegistry.get(
-            name,
-            predictor_config=config.execution_time_predictor_config,
+            predictor.get_type(),
+            predictor_config=predictor,
             replica_config=kind.replica_config,
             cache_config=kind.cache_config,
         )
+
+
+_LEARNED = (
+    LinearRegressionExecutionTimePredictorConfig,
+    RandomForrestExecutionTimePredictorConfig,
+)
+"""Predictors that learn from profiles, ours of a local folder among them."""
+
+
+def check_profiles(config: Any) -> None:
+    """Find the profiles that a predictor learns from; those of Vidur's hub are fetched.
+
+    Raises:
+        UserError: they cannot be had, or are of another model or device.
+    """
+    predictor = config.execution_time_predictor_config
+    if not isinstance(predictor, _LEARNED):
+        return
+    for kind in replica_kinds(config.cluster_config)[0]:
+        replica = kind.replica_config
+        if hasattr(predictor, "profile_dir"):
+            ProfileFolder(predictor.profile_dir, replica, kind.cache_config.block_size)
+        elif not Path(predictor.cache_dir, "hf_predictions").exists():  # else it may do without
+            needed = {"_config": predictor, "_replica_config": replica}
+            with _profiles_to_be_had(predictor):
+                SklearnExecutionTimePredictor._get_input_files(
+                    SimpleNamespace(_cache_dir=predictor.cache_dir, **needed)
+                )
+
+
+@contextmanager
+def _profiles_to_be_had(predictor: Any) -> Iterator[None]:
+    """Turn what Vidur ends with that has no profiles into a ``UserError``."""
+    name = predictor.get_type()
+    try:
+        yield
+    except AssertionError as error:
+        raise UserError(
+            f'simulation.predictor="{name}": the profiles of Vidur\'s hub are those of '
+            f"{predictor.model_profiling_dataset} and {predictor.network_profiling_dataset}, which "
+            "are no profiles of this cluster.model_name, device or network_device: change these, "
+            'or use "analytic"'
+        ) from error
     except OSError as error:
         [first, *_] = str(error).splitlines() or [type(error).__name__]
         raise UserError(

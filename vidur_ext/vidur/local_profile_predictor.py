@@ -6,7 +6,7 @@ pickled: fitted models are dropped once their tables are made, and the tables ar
 """
 
 import hashlib
-import os
+import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -24,6 +24,7 @@ from vidur.execution_time_predictor.random_forrest_execution_time_predictor impo
 )
 
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import write_file
 from vidur_ext.execution_time.tables import TableLimits
 from vidur_ext.vidur.analytic_predictor import token_lists
 from vidur_ext.vidur.profile_folder import ProfileFolder
@@ -176,15 +177,15 @@ class LocalLinearRegressionExecutionTimePredictor(
 
 
 def store_predictions(path: Path, predictions: Predictions) -> None:
-    """Publish tables as ``.npz``: written beside, then renamed, so no reader sees half a file."""
+    """Publish tables as ``.npz``: no reader sees half a file."""
     arrays: dict[str, Any] = {}
     for operator, table in predictions.items():
         arrays[f"{operator}.keys"] = np.array(list(table), dtype=np.int64)
         arrays[f"{operator}.values"] = np.array(list(table.values()), dtype=np.float64)
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    staged = path.with_name(f".{path.stem}.{os.getpid()}.npz")
-    np.savez_compressed(staged, **arrays)
-    staged.replace(path)
+    write_file(path, content.getvalue())
 
 
 def load_predictions(path: Path) -> Predictions:

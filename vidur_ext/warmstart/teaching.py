@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from ppo_scheduler.files import disk_errors, write_file
+from ppo_scheduler.files import GrowingFile, disk_errors, write_file
+from ppo_scheduler.monitoring.csv_metrics import csv_text
+from ppo_scheduler.monitoring.scalars import PatientSink, metrics_disk_errors
 from ppo_scheduler.policy.routing_policy import RoutingPolicy, load_policy, save_policy
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
@@ -30,48 +31,53 @@ _REFUSED = "the history of the warm start was not written", "Free space or right
 def teaching_curves(table: Path | None, events: Path | None) -> Iterator[Watch]:
     """Give a function that records a step; after its call a killed process does not lose it.
 
+    What the disk refuses meanwhile does not end the teaching: it is written when the disk takes it
+    again. What it never took is warned of at the end.
+
     Args:
         table: CSV file to write.
         events: folder for TensorBoard; x is the number of the step.
 
     Raises:
-        UserError: the disk refuses.
+        UserError: the disk refuses at the beginning.
     """
-    writers: list[Watch] = []
-    with ExitStack() as stack:
-        if table is not None:
-            writers.append(stack.enter_context(_csv_writer(table)))
-        if events is not None:
-            # TensorBoard takes a second to import: only when it is wanted.
-            from ppo_scheduler.monitoring.tensorboard import TensorBoardSink
+    sinks: list[PatientSink] = []
+    if table is not None:
+        sinks.append(PatientSink(_Table(table)))
+    if events is not None:
+        # TensorBoard takes a second to import: only when it is wanted.
+        from ppo_scheduler.monitoring.tensorboard import TensorBoardSink
 
-            sink = TensorBoardSink(events, None)
-            stack.callback(sink.close)
-            writers.append(lambda report: sink.record(report.number, report.scalars()))
+        sinks.append(PatientSink(TensorBoardSink(events, None)))
 
-        def record(report: Report) -> None:
-            for write in writers:
-                write(report)
+    def record(report: Report) -> None:
+        for sink in sinks:
+            sink.record(report.number, report.scalars())
 
-        yield record
+    yield record
+    for sink in sinks:
+        sink.close()
+        if sink.lost is not None:
+            _LOG.warning("%s", sink.lost)
 
 
-@contextmanager
-def _csv_writer(path: Path) -> Iterator[Watch]:
-    with disk_errors(path, *_REFUSED):
-        file = path.open("w", newline="", encoding="utf-8")
-    with file:
-        writer = csv.writer(file, lineterminator="\n")
+class _Table:
+    """A CSV file whose columns are those of the first record."""
 
-        def write(report: Report) -> None:
-            scalars = report.scalars()
-            with disk_errors(path, *_REFUSED):
-                if file.tell() == 0:
-                    writer.writerow(["step", *scalars])
-                writer.writerow([report.number, *scalars.values()])
-                file.flush()
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._begun = False
+        with metrics_disk_errors(path):
+            self._file = GrowingFile(path)
 
-        yield write
+    def record(self, step: int, scalars: Mapping[str, float]) -> None:
+        rows: list[list[object]] = [] if self._begun else [["step", *scalars]]
+        with metrics_disk_errors(self._path):
+            self._file.append(csv_text([*rows, [step, *scalars.values()]]).encode())
+        self._begun = True
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
 
 def teach(
@@ -116,7 +122,7 @@ def teach(
     with disk_errors(folder.warm_start, *_REFUSED):
         write_file(folder.warm_start, (json.dumps(document, indent=2) + "\n").encode())
     save_policy(taught.policy, folder.pretrained_actor)
-    _LOG.info("warm start: %s", taught.report.describe())
+    _LOG.info("step %d is kept: %s", taught.best, folder.pretrained_actor)
     doubt = taught.report.doubt()
     if doubt is not None:
         _LOG.warning("warm start: %s", doubt)

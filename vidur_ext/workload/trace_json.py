@@ -60,7 +60,9 @@ _MOST_DIGITS = 19
 
 def _record(path: Path, line: int, text: str, columns: tuple[str, ...]) -> dict[str, Any]:
     try:
-        record = json.loads(text, parse_int=_bounded)
+        record = json.loads(text, parse_int=_bounded, object_pairs_hook=_each_once)
+    except _Twice as twice:
+        raise line_error(path, line, f"the key {twice} stands there twice") from None
     except json.JSONDecodeError as error:
         expected = f"a JSON object ({error.msg})"
         raise value_error(path, line, f"{error.colno} (character)", expected, text) from None
@@ -77,6 +79,18 @@ def _record(path: Path, line: int, text: str, columns: tuple[str, ...]) -> dict[
             f"{', '.join(record)[:200]}",
         )
     return record
+
+
+class _Twice(ValueError):
+    """A key that an object has twice, of which Python would take the last without a word."""
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise _Twice(next(name for name in names if names.count(name) > 1))
+    return found
 
 
 def _bounded(digits: str) -> int | float:

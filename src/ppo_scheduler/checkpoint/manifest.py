@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 from pydantic_core import to_json
@@ -31,6 +32,21 @@ class UnusableCheckpoint(UserError):
 _CHECKSUM = "manifest_sha256"
 
 
+Reason = Literal[
+    "start",
+    "interval",
+    "episode",
+    "time",
+    "validation",
+    "manual",
+    "chunk_end",
+    "signal",
+    "exception",
+    "end",
+]
+"""Why a state is saved."""
+
+
 class Description(BaseModel):
     """What a training says of the state it saves."""
 
@@ -40,9 +56,7 @@ class Description(BaseModel):
     """``Learner.decide`` calls so far, over all resumes."""
     global_step: int = Field(ge=0)
     """Routing decisions so far, over all environments and resumes: TensorBoard's x."""
-    reason: str
-    """Why it was saved: start, interval, time, validation, manual, chunk_end, signal, exception,
-    end."""
+    reason: Reason
     run_dir: str
     """Folder of the run: its log, events and metrics."""
     config_digest: str

@@ -253,6 +253,8 @@ def _complete_tree(tree: StateDict, manifest: Manifest, path: Path) -> StateDict
 
 
 def _content(path: Path) -> bytes:
+    if path.exists() and not path.is_file():  # a pipe would let us wait for ever
+        raise UnusableCheckpoint(path, "cannot be read (it is no regular file)")
     try:
         return path.read_bytes()
     except FileNotFoundError:
@@ -346,6 +348,6 @@ def entries(folder: Path, archive: str | None = None) -> list[Entry]:
 def _manifest(path: Path) -> Manifest:
     beside = manifest_path(path)
     try:
-        return parse_manifest(beside.read_bytes(), path)
+        return parse_manifest(_content(beside), path)
     except OSError as error:
         raise UnusableCheckpoint(path, f"{beside.name} beside it: {error.strerror}") from error

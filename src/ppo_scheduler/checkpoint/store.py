@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from ppo_scheduler.checkpoint.manifest import (
 )
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION
 from ppo_scheduler.checkpoint.names import (
+    ARCHIVE,
     LATEST,
     LOCK,
     PROBE,
@@ -107,22 +109,18 @@ class CheckpointStore:
     def prepare(self) -> None:
         """Create the folder, take its lock and check that files can be written and renamed.
 
-        Once that is done, check that the folder is still the one that was locked.
+        Once that is done, check that the folder is still the one that was locked. One that was
+        removed or moved away is made anew: what is saved from now on is not lost too.
 
         Raises:
-            UserError: another training writes there, or the folder cannot be used.
+            UserError: another training writes there or did since, or the folder cannot be used.
         """
-        if self._lock is not None:
-            self._check_folder(self._lock)
+        if self._lock is not None and self._stands(self._lock):
             return
         with disk_errors(self._folder, "checkpoints cannot be saved there", _ELSEWHERE):
-            if self._lent_lock is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(self._folder / LOCK, _WRITING)
-            else:
-                lock = FileLock.lent(self._folder / LOCK, self._lent_lock)
+            lock = self._take_lock()
             try:
-                self._check_folder(lock)
+                self._refuse_archive_elsewhere()
                 self._probe()
             except BaseException:
                 lock.release()
@@ -135,12 +133,44 @@ class CheckpointStore:
         assert self._lock is not None, "prepare comes first"
         return self._lock.handle
 
-    def _check_folder(self, lock: FileLock) -> None:
-        if not lock.stands():
+    def _take_lock(self) -> FileLock:
+        if self._lent_lock is not None:
+            lent, self._lent_lock = FileLock.lent(self._folder / LOCK, self._lent_lock), None
+            if self._stands(lent):
+                return lent
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self._folder / LOCK, _WRITING)
+
+    def _stands(self, lock: FileLock) -> bool:
+        """Return whether the folder is the one that was locked; if it is gone the lock is left.
+
+        Raises:
+            UserError: there is another folder in its place.
+        """
+        if lock.stands():
+            return True
+        if os.path.lexists(self._folder / LOCK):
             raise UserError(
-                f"{self._folder}: was removed or replaced while this training held its lock; "
-                "nothing is written to what may be another training's. Stop this one, and start "
-                "it again from a checkpoint with a checkpointing.checkpoint_dir of its own"
+                f"{self._folder}: was replaced while this training held its lock; nothing is "
+                "written to what may be another training's. Stop this one, and start it again from "
+                "a checkpoint with a checkpointing.checkpoint_dir of its own"
+            )
+        _LOG.warning(
+            "%s: was removed or moved away while checkpoints are saved there; it is made anew, "
+            "and what was in it is not there any more",
+            self._folder,
+        )
+        lock.release()
+        self._lock = None
+        self._origin, self._folder_is_ours = None, False
+        return False
+
+    def _refuse_archive_elsewhere(self) -> None:
+        archive = self._folder / ARCHIVE
+        if archive.is_symlink():
+            raise UserError(
+                f"{archive}: is a link, and no checkpoints are moved or deleted through it. Put a "
+                "folder in its place, or choose another checkpointing.checkpoint_dir"
             )
 
     def wait_for_writer(self, patience_s: float) -> None:

@@ -49,15 +49,15 @@ class CsvSink:
         with metrics_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = self._found(header, resume_step, recorded)
-            write_file(path, _csv_text([header, *rows]).encode())
-            self._file = GrowingFile(path)
+            write_file(path, csv_text([header, *rows]).encode())
+            self._file = GrowingFile(path, csv_text([header]).encode())
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
         """Append a row; after the call a killed process does not lose it any more."""
         unknown = scalars.keys() - set(self._columns)
         assert not unknown, f"scalars that are not in the schema: {sorted(unknown)}"
         with metrics_disk_errors(self._path):
-            self._file.append(_csv_text([(global_step, *self._cells(scalars))]).encode())
+            self._file.append(csv_text([(global_step, *self._cells(scalars))]).encode())
 
     def _found(
         self, header: tuple[str, ...], resume_step: int | None, history: Sequence[ScalarRow]
@@ -121,7 +121,8 @@ def _set_aside(path: Path) -> None:
             return
 
 
-def _csv_text(rows: Iterable[Sequence[object]]) -> str:
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as the text of a CSV file, or of a part of it."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -13,7 +15,7 @@ from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 
 from ppo_scheduler.errors import Interrupted, UserError
-from ppo_scheduler.files import share
+from ppo_scheduler.files import appending, share
 
 
 @cache
@@ -71,20 +73,24 @@ class _LogFile(logging.Handler):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
+        self._path = path
         try:
-            # Unbuffered: what the disk refuses is in our hands, and not half in a buffer.
-            self._file = path.open("ab", buffering=0)
+            self._file = self._open()
         except OSError as error:
             raise UserError(f"{path}: cannot write the log ({error.strerror})") from error
-        # Shared among the processes of a run, and gone with the last of them, however it ends:
-        # that is how others see that the run is alive.
-        share(self._file)
-        self._path = path
         self._waiting = b""
         self._refused = False
         self.setFormatter(
             logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S%z")
         )
+
+    def _open(self) -> io.FileIO:
+        # Unbuffered: what the disk refuses is in our hands, and not half in a buffer.
+        file = appending(self._path)
+        # Shared among the processes of a run, and gone with the last of them, however it ends:
+        # that is how others see that the run is alive.
+        share(file)
+        return file
 
     def emit(self, record: logging.LogRecord) -> None:
         # A path may hold bytes that are no text: they are logged escaped.
@@ -102,6 +108,10 @@ class _LogFile(logging.Handler):
             self._refused = False
 
     def _write(self) -> None:
+        if not os.path.lexists(self._path):  # removed or moved away: the rest is not lost too
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            gone, self._file = self._file, self._open()
+            gone.close()
         while self._waiting:  # a disk that becomes full takes a part
             self._waiting = self._waiting[self._file.write(self._waiting) :]
 

@@ -52,11 +52,10 @@ class TensorBoardSink:
             lacking = [row for row in history if row[0] >= shown]
             if lacking:
                 hidden_from = lacking[0][0]
-            self._file = GrowingFile(log_dir / _name_after(earlier))
-            self._append(
-                Event(wall_time=time.time(), file_version="brain.Event:2"),
-                Event(step=hidden_from, session_log=SessionLog(status=SessionLog.START)),
-            )
+            version = _framed(Event(wall_time=time.time(), file_version="brain.Event:2"))
+            self._file = GrowingFile(log_dir / _name_after(earlier), version)
+            beginning = Event(step=hidden_from, session_log=SessionLog(status=SessionLog.START))
+            self._file.append(_framed(beginning))
         for row in lacking:
             self.record(*row)
 
@@ -65,16 +64,17 @@ class TensorBoardSink:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         event = Event(wall_time=time.time(), step=global_step, summary=Summary(value=values))
         with metrics_disk_errors(self._log_dir):
-            self._append(event)
+            self._file.append(_framed(event))
 
     def close(self) -> None:
         """Nothing is held open."""
 
-    def _append(self, *events: Event) -> None:
-        piece = io.BytesIO()
-        for event in events:
-            RecordWriter(piece).write(event.SerializeToString())
-        self._file.append(piece.getvalue())
+
+def _framed(event: Event) -> bytes:
+    """Return an event as a record of the file."""
+    record = io.BytesIO()
+    RecordWriter(record).write(event.SerializeToString())
+    return record.getvalue()
 
 
 def _name_after(files: list[Path]) -> str:

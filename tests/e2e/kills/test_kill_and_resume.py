@@ -84,6 +84,7 @@ def drawn(before, polled):
     return draw
 
 
+@pytest.mark.slow  # each start simulates on Vidur; the compiled engine is killed by default
 def test_a_plain_training_survives_five_kills(
     make_experiment, uninterrupted, outcome_of, before, polled
 ):

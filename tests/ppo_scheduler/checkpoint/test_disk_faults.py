@@ -163,7 +163,7 @@ class Witness:
     def _hear(self, event: str, arguments: tuple) -> None:
         if self.watching and event in EVENTS:
             self.seen[EVENTS[event]] += 1
-        elif self.watching and event == "open" and "w" in (arguments[1] or ""):
+        elif self.watching and event == "open" and {*"wx"} & {*(arguments[1] or "")}:
             self.seen["write"] += 1
 
     @contextmanager

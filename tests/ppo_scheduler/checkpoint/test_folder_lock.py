@@ -90,27 +90,55 @@ def test_a_folder_without_room_is_told_before_training(stores, faulty_disk):
     stores.open().prepare()
 
 
-@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
-def test_a_folder_that_was_taken_away_gets_nothing_any_more(stores, save, replaced):
+def test_a_folder_that_was_replaced_gets_nothing_any_more(stores, save):
     """Two trainings must not write to one folder, and the lock was on the other one."""
     first, second = stores.open(), stores.open()
     save(first, 1)
     shutil.move(stores.folder, stores.folder.with_name("moved"))
-    if replaced:
-        save(second, 7)
-    before = sorted(stores.folder.iterdir()) if replaced else None
+    save(second, 7)
+    before = sorted(stores.folder.iterdir())
     for write in (
         lambda: save(first, 2),
         first.set_aside,
         lambda: first.prune(Retention("last_n", 1)),
     ):
-        with pytest.raises(UserError, match="was removed or replaced while this training held"):
+        with pytest.raises(UserError, match="was replaced while this training held"):
             write()
-    if replaced:
-        assert sorted(stores.folder.iterdir()) == before
-    else:
-        assert not stores.folder.exists()
+    assert sorted(stores.folder.iterdir()) == before
     assert [path.name for path in stores.folder.with_name("moved").glob("*.pt")]
+
+
+@pytest.mark.parametrize("lent", [False, True])
+def test_a_folder_that_was_removed_is_made_anew_and_locked(stores, save, make_stores, caplog, lent):
+    first, second = stores.open(), stores.open()
+    save(first, 1)
+    if lent:
+        section = CheckpointingSection(checkpoint_dir=str(stores.folder))
+        first = CheckpointStore(section, lent_lock=first.lock_handle)
+        save(first, 2)
+    shutil.rmtree(stores.folder)
+    save(first, 3)
+    save(first, 4)
+    assert stores.steps() == [3, 4]
+    [told] = [one.getMessage() for one in caplog.records if "made anew" in one.getMessage()]
+    assert told.startswith(f"{stores.folder}: was removed or moved away")
+    with pytest.raises(UserError, match="is writing checkpoints there"):
+        save(second, 7)
+
+
+def test_what_somebody_put_into_the_place_of_a_removed_folder_is_moved_aside(stores, save):
+    """It may be the only copy of another training's checkpoints: rotation must not reach it."""
+    first = stores.open()
+    save(first, 1)
+    shutil.move(stores.folder, stores.folder.with_name("moved"))
+    shutil.copytree(
+        stores.folder.with_name("moved"), stores.folder, ignore=lambda *_: {".lock"}, symlinks=True
+    )
+    save(first, 2)
+    assert stores.steps() == [2]
+    assert [path.name for path in stores.folder.glob("archive/*/*.pt")] == [
+        "checkpoint_step_00000001.pt"
+    ]
 
 
 def test_a_folder_that_is_replaced_while_a_checkpoint_is_staged_gets_none(
@@ -127,7 +155,7 @@ def test_a_folder_that_is_replaced_while_a_checkpoint_is_staged_gets_none(
             save(second, 7)
 
     monkeypatch.setattr(publishing, "write_staged", replace_folder)
-    with pytest.raises(UserError, match="was removed or replaced"):
+    with pytest.raises(UserError, match="was replaced"):
         save(first, 2)
     assert stores.steps() == [7]
 

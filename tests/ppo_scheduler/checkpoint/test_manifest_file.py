@@ -73,6 +73,7 @@ def test_a_person_can_read_it():
         {"ppo_step": 1.5},
         {"facts": {"loss": math.nan}},
         {"colour": "red"},
+        {"reason": "whim"},
         {"val_score": math.inf},
         {"settings": {"training.seed": {1, 2}}},
         {"schema_version": SCHEMA_VERSION + 1},
@@ -107,6 +108,7 @@ def test_a_newer_version_is_told_apart_from_damage():
         (manifest().to_json().replace(b"\n", b"\r\n"), "its manifest_sha256 is another"),
         (sealed(manifest(), ppo_step="128"), "ppo_step: .*valid integer"),
         (sealed(manifest(), colour="red"), "colour: Extra inputs"),
+        (sealed(manifest(), reason="whim"), "reason: Input should be 'start', 'interval'"),
     ],
 )
 def test_bad_manifests_name_the_checkpoint_and_the_reason(content, reason):

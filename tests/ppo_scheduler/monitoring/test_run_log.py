@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ppo_scheduler.errors import Interrupted, UserError
+from ppo_scheduler.files import is_held
 from ppo_scheduler.monitoring.run_log import run_log
 
 LOG = logging.getLogger("ppo")
@@ -184,3 +185,24 @@ def test_a_path_that_is_no_text_is_logged_escaped(path):
     assert path.read_text(encoding="utf-8").endswith("run folder out\\udcff\n")
     assert shown.endswith("run folder out\\udcff")
     assert "Logging error" not in shown
+
+
+def test_a_log_that_was_removed_is_made_anew_and_still_shows_that_the_run_is_alive(path):
+    below = path.parent / "run" / path.name
+    below.parent.mkdir()
+    with run_log(below, "info"):
+        LOG.info("before")
+        below.unlink()
+        below.parent.rmdir()
+        LOG.info("after")
+        assert is_held(below)
+    assert "before" not in below.read_text(encoding="utf-8")
+    assert "after" in below.read_text(encoding="utf-8")
+
+
+def test_a_log_that_is_a_link_is_refused(path, tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    path.symlink_to("precious")
+    with pytest.raises(UserError, match="cannot write the log"), run_log(path, "info"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"

@@ -129,7 +129,7 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
         ),
         (
             {"training": {"total_requests": 63}},
-            "training.total_requests=63 (--ppo-requests, --total-requests) is no multiple of "
+            "training.total_requests=63 (--total-requests) is no multiple of "
             "parallel_training.num_envs=100: choose 100, or another num_envs",
         ),
         ({"workload": {"source": "trace"}}, "workload: source='trace' needs trace_file"),

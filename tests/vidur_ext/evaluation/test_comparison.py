@@ -182,7 +182,7 @@ def test_the_schema_is_stable(small_comparison: Comparison) -> None:
     tree = json.loads(json.dumps(small_comparison.to_dict(), allow_nan=False))
     assert tree["schema_version"] == 3
     assert set(tree) == {
-        "schema_version", "engine", "baseline", "best_heuristic", "num_replicas", "slo",
+        "schema_version", "engine", "baseline", "best_heuristic", "num_replicas", "devices", "slo",
         "warmup_fraction", "bootstrap", "indifferent", "toothless_controls", "workloads",
             "schedulers",
     }  # fmt: skip

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.evaluation.judging import origin_of, validated_of
+from vidur_ext.evaluation.judging import learning_of, origin_of
 from vidur_ext.evaluation.report.plots.drawing import draw_plots
-from vidur_ext.evaluation.report.plots.learning import Validated, learning_curve
+from vidur_ext.evaluation.report.plots.learning import Learning, Rival, learning_curve
 from vidur_ext.run_folder import RunFolder
 
 TAUGHT = {
@@ -75,16 +75,22 @@ def score(step: object, e2e_s: object = 5.0, ttft_s: object = 0.5) -> dict[str, 
     return {"name": f"step {step}", "global_step": step, "e2e_s": e2e_s, "ttft_s": ttft_s}
 
 
-def validated(folder, *scores: object) -> list[Validated]:
+def learning(folder, *scores: object, **more: object) -> Learning:
     run = RunFolder(folder)
-    document = {**CHOSEN, "chosen": score(1000), "scores": scores}
+    document = {**CHOSEN, "chosen": score(1000), "scores": scores, **more}
     run.validation.write_text(json.dumps(document), encoding="utf-8")
-    return validated_of(run)
+    return learning_of(run)
+
+
+RIVALS = [
+    {"name": "least_tokens", "e2e_s": 5.75, "ttft_s": 0.625, "objective_s": 10.125},
+    {"name": "lookahead", "e2e_s": 5.25, "ttft_s": 0.375, "objective_s": 7.875},
+]
 
 
 def test_validations_become_a_curve_with_a_star_at_the_policy_that_was_kept(tmp_path):
-    found = validated(tmp_path, score(0, 6.0), score(1000, 5.0), score(2000, 5.5))
-    assert [one.e2e_s for one in found] == [6.0, 5.0, 5.5]
+    found = learning(tmp_path, score(0, 6.0), score(1000, 5.0), score(2000, 5.5))
+    assert [one.e2e_s for one in found.validated] == [6.0, 5.0, 5.5]
     for axis, seconds in zip(
         learning_curve(found).axes, ([6.0, 5.0, 5.5], [0.5, 0.5, 0.5]), strict=True
     ):
@@ -95,11 +101,25 @@ def test_validations_become_a_curve_with_a_star_at_the_policy_that_was_kept(tmp_
         assert (star.get_marker(), star.get_xdata()[0]) == ("*", 1000)
 
 
+def test_the_curve_has_a_line_for_each_that_it_is_to_be_compared_with(tmp_path):
+    found = learning(tmp_path, score(0), score(1000), rivals=RIVALS)
+    assert found.rivals == (Rival("least_tokens", 5.75, 0.625), Rival("lookahead", 5.25, 0.375))
+    figure = learning_curve(found)
+    for axis, levels in zip(figure.axes, ([5.75, 5.25], [0.625, 0.375]), strict=True):
+        lines = {line.get_label(): line for line in axis.lines}
+        rivals = [lines["least_tokens"], lines["lookahead"]]
+        assert [set(line.get_ydata()) for line in rivals] == [{level} for level in levels]
+        assert len({line.get_color() for line in lines.values()}) >= 4
+    [legend] = figure.legends
+    assert {"least_tokens", "lookahead"} <= {text.get_text() for text in legend.get_texts()}
+
+
 def test_one_validation_is_no_curve(tmp_path, small_comparison, small_runs):
-    assert validated_of(RunFolder(tmp_path)) == []
-    two = validated(tmp_path, score(0), score(1000))
+    assert learning_of(RunFolder(tmp_path)) == Learning()
+    two = learning(tmp_path, score(0), score(1000))
     assert "learning.png" in draw_plots(small_comparison, small_runs, two)
-    assert "learning.png" not in draw_plots(small_comparison, small_runs, two[:1])
+    one = Learning(two.validated[:1])
+    assert "learning.png" not in draw_plots(small_comparison, small_runs, one)
 
 
 @pytest.mark.parametrize(
@@ -109,4 +129,12 @@ def test_one_validation_is_no_curve(tmp_path, small_comparison, small_runs):
 )  # fmt: skip
 def test_scores_that_no_curve_can_show_are_refused(tmp_path, strange):
     with pytest.raises(UserError, match=r"validation\.json: is damaged .* or delete it"):
-        validated(tmp_path, score(0), strange)
+        learning(tmp_path, score(0), strange)
+
+
+@pytest.mark.parametrize(
+    "strange", [7, [7], [{}], [{**RIVALS[0], "name": 3}], [{**RIVALS[0], "e2e_s": float("nan")}]]
+)
+def test_rivals_that_no_curve_can_show_are_refused(tmp_path, strange):
+    with pytest.raises(UserError, match=r"validation\.json: is damaged .* or delete it"):
+        learning(tmp_path, score(0), rivals=strange)

@@ -31,7 +31,7 @@ from vidur_ext.evaluation.report.writer import ReportPaths, write_report
 
 PNG_NAMES = [
     "differences.png", "tradeoff.png", "e2e.png", "ttft.png", "slo_attainment.png",
-    "latency_cdf.png", "prompt_lengths.png", "replica_shares.png",
+    "latency_cdf.png", "prompt_lengths.png", "timelines.png", "replica_shares.png",
 ]  # fmt: skip
 
 
@@ -42,12 +42,15 @@ class Cells(HTMLParser):
         super().__init__()
         self.rows: dict[str, list[str]] = {}
         self.references: list[str] = []
-        self.tags: set[str] = set()
+        self.tags: list[str] = []
+        self.sortable: list[tuple[list[str], list[list[str]]]] = []
+        """Labels of the heads and, per row, of the cells of each sortable table."""
         self._cell: str | None = None
         self._row: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
+        self.tags.append(tag)
+        self._note_labels(tag, dict(attrs))
         self.references += [value or "" for name, value in attrs if name in ("src", "href")]
         if tag == "tr":
             self._row = []
@@ -55,6 +58,19 @@ class Cells(HTMLParser):
             self._cell = ""
         elif self._cell is not None:
             self._cell += " "
+
+    def _note_labels(self, tag: str, attributes: dict[str, str | None]) -> None:
+        if tag == "table":
+            self._sorts = attributes.get("class") == "sortable"
+            if self._sorts:
+                self.sortable.append(([], []))
+        label = attributes.get("data-label")
+        if tag == "th" and label is not None:
+            self.sortable[-1][0].append(label)
+        if tag == "th" and attributes.get("scope") == "row" and self._sorts:
+            self.sortable[-1][1].append([])
+        if tag == "td" and label is not None:
+            self.sortable[-1][1][-1].append(label)
 
     def handle_data(self, data: str) -> None:
         if self._cell is not None:
@@ -109,7 +125,16 @@ def test_the_page_needs_nothing_but_itself(page: str, cells: Cells) -> None:
     assert not re.search(r"https?://|//[a-z]+\.|url\(|@import", page)
     assert cells.references
     assert all(one.startswith(("data:image/png;base64,", "#")) for one in cells.references)
-    assert not cells.tags & {"script", "link", "iframe"}
+    assert not set(cells.tags) & {"link", "iframe"}
+    assert cells.tags.count("script") == 1, "the page's own, which sorts the tables"
+
+
+def test_a_head_of_a_sortable_table_stands_for_cells_of_every_row(cells: Cells) -> None:
+    assert len(cells.sortable) > 5
+    for heads, rows in cells.sortable:
+        assert len(set(heads)) == len(heads) > 0
+        assert rows
+        assert all(sorted(row) == sorted(heads) for row in rows)
 
 
 def test_what_a_user_names_cannot_become_markup(page: str, cells: Cells) -> None:
@@ -126,7 +151,8 @@ def test_a_scheduler_whose_name_is_markup_is_shown_as_text(compare, make_run) ->
         engines = EngineComparison.from_runs(runs, runs, {}, warmup_fraction=0.1)
         parser = Cells()
         parser.feed(render_page(comparison, {}, facts, engines))
-        assert not parser.tags & {"script", "img"}
+        assert "img" not in parser.tags
+        assert parser.tags.count("script") == 1, "the page's own, which sorts the tables"
         assert any(name.startswith("<script>alert('x')</script>") for name in parser.rows)
         assert parser.rows["quote"] == ['"><img src=x>']
 
@@ -148,8 +174,9 @@ def test_nan_is_never_shown(report: ReportPaths, small_comparison, make_run, com
     runs = [make_run("least_outstanding", **one_token), make_run("ppo", **one_token)]
     comparison = compare(runs, slo_ttft_s=0.01)
     plots = draw_plots(comparison, runs)
+    page, _, _ = render_page(comparison, dict.fromkeys(plots, b""), {}).partition("<script>")
     texts = (
-        render_page(comparison, dict.fromkeys(plots, b""), {}),
+        page,
         terminal(comparison),
         json.dumps(comparison.to_dict(), allow_nan=False),
     )
@@ -208,7 +235,7 @@ def test_plots_repeat_to_the_byte_and_leave_no_global_figure(
 def test_the_first_picture_has_a_dot_and_an_interval_for_every_rival(small_comparison) -> None:
     rivals = [one for one in small_comparison.schedulers if not one.learned]
     versus = small_comparison["ppo"].versus
-    left, right = paired_differences(small_comparison).axes
+    left, right = paired_differences(small_comparison, small_comparison["ppo"]).axes
     assert [label.get_text() for label in left.get_yticklabels()] == [
         one.marked_name for one in rivals
     ]
@@ -229,7 +256,9 @@ def test_the_first_picture_has_a_dot_and_an_interval_for_every_rival(small_compa
 def test_without_a_policy_no_picture_is_about_one(compare, small_runs) -> None:
     heuristics = [run for run in small_runs if run.scheduler != "ppo"]
     drawn = draw_plots(compare(heuristics), heuristics)
-    assert set(PNG_NAMES) - set(drawn) == {"differences.png", "prompt_lengths.png"}
+    assert set(PNG_NAMES) - set(drawn) == {
+        "differences.png", "prompt_lengths.png", "timelines.png"
+    }  # fmt: skip
 
 
 def test_nothing_but_the_report_is_left_in_the_folder(report: ReportPaths) -> None:

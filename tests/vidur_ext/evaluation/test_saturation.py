@@ -17,7 +17,13 @@ from vidur_ext.evaluation.saturation import PRECISION, highest_rate, saturation_
 ROOT = Path(__file__).parents[3]
 SCENARIOS = ROOT / "configs" / "scenarios"
 PAGE = (ROOT / "docs" / "workloads.md").read_text(encoding="utf-8")
-SHARES = re.findall(r"^\| `(\w+)` \|[^|]*\| ([\d →]+) % \|", PAGE, re.MULTILINE)
+_SLOW = {"slow_signals"}
+"""Its simulation is half a minute in Python; the cluster is that of most others."""
+_FOUND = re.findall(r"^\| `(\w+)` \|[^|]*\| ([\d →]+) % \|", PAGE, re.MULTILINE)
+SHARES = [
+    pytest.param(name, shares, marks=[pytest.mark.slow] if name in _SLOW else [])
+    for name, shares in _FOUND
+]
 
 
 @pytest.mark.parametrize("limit", [0.3, 1.0, 26.4, 5000.0])
@@ -56,7 +62,7 @@ def test_saturation_needs_the_compiled_engine() -> None:
 
 def test_the_page_names_every_scenario_that_needs_no_file() -> None:
     files = {path.stem for path in SCENARIOS.glob("*.json")} - {"trace"}
-    assert {name for name, _ in SHARES} == files | {"default"}
+    assert {name for name, _ in _FOUND} == files | {"default"}
 
 
 @pytest.mark.parametrize(("name", "shares"), SHARES)

@@ -56,3 +56,11 @@ def test_what_is_certain_but_below_relevance_is_called_slight(
 ) -> None:
     found = PairedDifference(-0.1, Interval(-0.2, -0.1), 0.9, None, win, loss, material)
     assert wording.verdict(found) == text
+
+
+def test_shares_stand_beside_the_gpus_of_a_mixed_cluster() -> None:
+    assert wording.shares((0.2, 0.3, 0.1, 0.4), ("a100",) * 4) == "20/30/10/40 %"
+    mixed = ("h100", "a100", "h100", "a100")
+    assert wording.shares((0.2, 0.3, 0.1, 0.4), mixed) == "h100 20/10, a100 30/40 %"
+    many = wording.shares((0.02,) * 5 + (0.18,) * 5, ("a40",) * 5 + ("h100",) * 5)
+    assert many == "a40 2.0–2.0, h100 18.0–18.0 %"

@@ -185,6 +185,8 @@ def test_without_policies_the_planner_is_alone(config_file, tmp_path):
             ),
             "add one, e.g. min_predicted_latency",
         ),
+        (("--json", "/"), "/: the report cannot be written there (Is a directory)"),
+        (("--output-dir", "/dev/null/report"), "/dev/null/report/pareto.html: the report cannot"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_measured_is_refused_before_anything_runs(

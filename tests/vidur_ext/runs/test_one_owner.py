@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import wandb
 
 from ppo_scheduler.checkpoint.names import CheckpointName
 from ppo_scheduler.checkpoint.publish import publish
@@ -291,3 +292,51 @@ def test_a_direct_training_overwrites_no_other_run(small, contents):
     assert {p: c for p, c in contents().items() if p in before} == before
     longer = small(training={"total_requests": 160})
     assert run_training(Job(longer, load_checkpoint="latest")) == run
+
+
+def test_the_runs_own_config_is_checked_before_it_goes_on(small, contents, monkeypatch):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    wandb.teardown()  # it reads its settings once
+    config = small()
+    finished(config)
+    saved = CheckpointStore(config.checkpointing).latest()
+    settings = {**saved.manifest.settings, "monitoring.wandb": "online"}
+    sent = saved.manifest.model_copy(update={"settings": settings})
+    name = CheckpointName(saved.manifest.ppo_step)
+    publish(saved.path.parent, name, saved.path.read_bytes(), sent, lambda: None)
+    before = contents()
+    with pytest.raises(UserError, match=r"W&B: .* cannot be reached"):
+        go_on(config, "training.total_requests=160")
+    assert contents() == before
+    wandb.teardown()
+
+
+@pytest.mark.parametrize(
+    "name", ["metrics", "tensorboard", "comparison", "ppo_training.log", "run.json", "chunk_1.log"]
+)
+def test_a_run_whose_files_lead_elsewhere_is_refused(small, contents, tmp_path, name):
+    config = small()
+    run = finished(config)
+    there, away = run.path / name, tmp_path / "away"
+    if there.exists():
+        there.rename(away)
+    else:
+        away.touch()
+    there.symlink_to(away)
+    before = contents()
+    with pytest.raises(UserError, match=name):
+        go_on(config, "training.total_requests=160")
+    assert contents() == before
+
+
+def test_a_run_folder_that_is_a_link_out_of_the_root_is_left_alone(small, contents, tmp_path):
+    """A stranger's tree may hold one; whoever moved a run names the new place."""
+    config = small()
+    run = finished(config)
+    away = tmp_path / "away"
+    run.path.rename(away)
+    run.path.symlink_to(away)
+    before = contents(away)
+    gone_on = go_on(config, "training.total_requests=160")
+    assert gone_on.path != run.path
+    assert contents(away) == before

@@ -109,6 +109,13 @@ def test_teachers_levels_and_requests_shape_the_demonstrations(job):
     assert len(data) == 2 * 2 * 20
 
 
+def test_each_step_of_the_warm_start_is_told_once(job):
+    folder = job(monitoring={"log_level": "info"}, evaluation={"enabled": False})
+    log = (folder / "ppo_training.log").read_text(encoding="utf-8")
+    assert [log.count(f"round {number}: ") for number in (0, 1)] == [1, 1]
+    assert len(re.findall(r"step \d is kept: \S+pretrained_actor\.pt", log)) == 1
+
+
 def test_the_report_says_how_its_policies_came_about(job):
     folder = job()
     facts = comparison(folder)["facts"]

@@ -91,6 +91,14 @@ def test_a_cell_that_was_killed_in_its_warm_start_begins_anew(cell) -> None:
     assert cell.done
 
 
+def test_a_cell_in_whose_folder_another_process_trains_is_left_to_it(cell, monkeypatch) -> None:
+    prepare(cell)
+    monkeypatch.setattr("vidur_ext.suite.cell._PATIENCE_S", 0.0)
+    with cell.folder.lock(), pytest.raises(UserError, match="is training there"):
+        run_cell(cell.folder)
+    assert not cell.folder.log.exists()
+
+
 def test_how_far_a_training_is_is_told_from_its_files(cell) -> None:
     prepare(cell)
     run_cell(cell.folder)

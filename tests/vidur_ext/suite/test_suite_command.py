@@ -74,11 +74,18 @@ def test_another_suite_in_the_folder_is_refused(suite, scenario, tmp_path) -> No
         (["--scenarios", "trace"], "scenario trace: its trace ./traces/AzureLLM"),
         (["--set", "training.seed=3"], "the suite sets training.seed itself"),
         (["--scenarios", "bursty", "--trace", "x.csv"], "none of bursty replays a trace"),
+        (["--json", "/"], "/: the results cannot be written there (Is a directory)"),
+        (["--markdown", "/dev/null/x.md"], "/dev/null/x.md: the results cannot be written there"),
+        (
+            ["--scenarios", "bursty", "--set", "monitoring.wandb=online"],
+            "W&B: http://127.0.0.1:9 cannot be reached",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_made(
-    suite, tmp_path, arguments, text
+    suite, tmp_path, monkeypatch, arguments, text
 ) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
     status, _, err = suite(*arguments)
     assert (status, text in err) == (2, True), err
     assert list(tmp_path.iterdir()) == []

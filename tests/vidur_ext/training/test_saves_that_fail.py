@@ -17,6 +17,7 @@ from ppo_scheduler.checkpoint.saver import SavesFailed
 from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.monitoring.csv_metrics import CsvSink
 from vidur_ext.engine.environments import RoutingEnvironments
+from vidur_ext.run_folder import RunFolder
 from vidur_ext.vidur.engine_inputs import engine_cluster
 
 _SMALLER_THAN_A_CHECKPOINT = 30_000
@@ -193,3 +194,49 @@ def test_a_signal_whose_save_cannot_prune_says_that_it_saved(
         train(config)
     assert stopped.value.outcome.startswith("saved ")
     assert left_by(config).steps == [80, 100]
+
+
+def test_a_run_whose_folders_are_removed_goes_on_in_new_ones(make_config, train, left_by, at_step):
+    straight = train(
+        make_config(checkpointing={"checkpoint_dir": make_config().training.output_root + "_s"}),
+        "straight",
+    )
+    config = make_config(checkpointing={"checkpoint_interval": 80, "save_async": False})
+
+    def remove(session):
+        for folder in (left_by(config).run, left_by(config).newest.path.parent):
+            shutil.rmtree(folder)
+
+    at_step(100, remove)
+    gone_on = train(config)
+    assert gone_on.steps == [160, 240]
+    assert gone_on.has_weights_of(straight)
+    assert gone_on.log.count("is made anew") == 1
+    assert written(gone_on) == [step for step in written(straight) if step > 100]
+    folder = RunFolder(gone_on.run)
+    assert folder.saved(gone_on.newest.manifest)
+    assert folder.record.policy_of == 240
+    longer = make_config(training={"total_requests": 320})
+    resumed = train(longer, load_checkpoint="latest")
+    assert written(resumed)[: len(written(straight)) - 1] == written(straight)[:-1]
+
+
+def test_a_run_that_took_the_folder_of_another_keeps_its_policy(
+    make_config, train, left_by, at_step
+):
+    config = make_config(monitoring={"csv": False, "tensorboard": False})
+
+    def replace(session):
+        left_by(config).run.rename(left_by(config).run.with_name("moved"))
+        elsewhere = make_config(
+            checkpointing={"checkpoint_dir": config.training.output_root + "_other"},
+            training={"seed": 3},
+        )
+        train(elsewhere)
+
+    at_step(100, replace)
+    with pytest.raises(UserError, match="is the folder of another run by now"):
+        train(config)
+    other = left_by(config).run
+    assert (other / "policy.pt").exists()
+    assert RunFolder(other).record.policy_of == 240

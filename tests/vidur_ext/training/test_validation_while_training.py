@@ -78,8 +78,35 @@ def test_the_best_heuristic_is_drawn_beside_the_policy(make_config, train, valid
         assert other != name or e2e + weight * ttft == pytest.approx(best)
 
 
-def test_on_vidur_no_heuristic_is_waited_for(validation):
-    assert validation(simulation={"engine": "vidur"}).best_heuristic() is None
+def test_what_there_is_to_beat_is_written_beside_the_scores(make_config, train, validation):
+    trained = train(make_config(checkpointing=VALIDATED))
+    weight = trained.validation["ttft_weight"]
+    name, best = validation().best_heuristic()
+    planner = validation().look_ahead()
+    assert trained.validation["rivals"] == [
+        {
+            "name": who,
+            "e2e_s": score.e2e_s,
+            "ttft_s": score.ttft_s,
+            "objective_s": score.e2e_s + weight * score.ttft_s,
+        }
+        for who, score in ((name, best), ("lookahead", planner))
+    ]
+    assert planner != best
+
+
+def test_on_vidur_nothing_is_waited_for(validation):
+    on_vidur = validation(simulation={"engine": "vidur"})
+    assert on_vidur.best_heuristic() is None
+    assert on_vidur.look_ahead() is None
+
+
+def test_with_delayed_signals_nothing_plans(validation):
+    late = validation(
+        observation={"signal_delay_s": 0.5}, evaluation={"schedulers": ["least_outstanding"]}
+    )
+    assert late.best_heuristic() is not None
+    assert late.look_ahead() is None
 
 
 def test_a_validation_stands_where_its_update_stands(make_config, train):

@@ -314,14 +314,15 @@ def test_a_device_or_model_file_with_another_content_is_another_input(make_confi
     assert change.rule.effect is Effect.NEXT_EPISODE
 
 
-def test_profiles_with_another_content_are_another_input(make_config, tmp_path):
+@pytest.mark.parametrize("name", ["mlp.csv", "mlp.csv.xz"])
+def test_profiles_with_another_content_are_another_input(make_config, tmp_path, name):
     groups = {"simulation": {"engine": "vidur", "predictor": "local_linear_regression"}}
     groups["simulation"]["profile_dir"] = str(tmp_path)
     groups["evaluation"] = {"enabled": False}
-    (tmp_path / "mlp.csv").write_text("a,b\n1,2\n")
+    (tmp_path / name).write_text("a,b\n1,2\n")
     before = settings_of(make_config(**groups))
     assert settings_of(make_config(**groups)) == before
-    (tmp_path / "mlp.csv").write_text("a,b\n1,3\n")
+    (tmp_path / name).write_text("a,b\n1,3\n")
     [change] = differences(before, settings_of(make_config(**groups)))
     assert change.name == "inputs.profiles"
     assert change.rule.effect is Effect.NEXT_EPISODE

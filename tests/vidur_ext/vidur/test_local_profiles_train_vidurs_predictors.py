@@ -188,3 +188,27 @@ def test_a_batch_beyond_the_tables_names_the_flag(tmp_path: Path) -> None:
     flag = "--local_linear_regression_execution_time_predictor_config_prediction_max_batch_size"
     with pytest.raises(UserError, match=f"5 decoding requests, .* end at 4: raise {flag}"):
         execution_time(predictor, [1] * 5, [128] * 5)
+
+
+@pytest.mark.slow
+def test_a_resume_names_profiles_whose_content_changed(make_config, train, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # Vidur keeps what it has learned in the working folder
+    folder = write_profiles(tmp_path / "profiles")
+    groups: dict[str, dict[str, object]] = {
+        "simulation": {
+            "engine": "vidur",
+            "predictor": "local_linear_regression",
+            "profile_dir": str(folder),
+        },
+        "cluster": {"num_replicas": 2, "batch_size_cap": 4, "chunk_size": 64},
+        "workload": {"max_tokens": 512},
+        "warmstart": {"enabled": False},
+        "evaluation": {"enabled": False},
+        "checkpointing": {"validation_freq": None},
+    }
+    train(make_config(**groups, training={"total_requests": 40, "episode_requests": 40}))
+    write_profiles(folder, scale=2.0)
+    more = make_config(**groups, training={"total_requests": 80, "episode_requests": 40})
+    resumed = train(more, load_checkpoint="latest")
+    assert "WARNING changed since the checkpoint: inputs.profiles: " in resumed.log
+    assert "a file has another content under its name" in resumed.log

@@ -8,6 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.files import GrowingFile
 from vidur_ext.warmstart.behaviour_cloning import EpochReport
 from vidur_ext.warmstart.cost_learning import RoundReport
 from vidur_ext.warmstart.teaching import teaching_curves
@@ -54,7 +55,34 @@ def test_what_is_switched_off_is_not_written(tmp_path):
 
 def test_a_table_that_cannot_be_written_is_named(tmp_path):
     with (
-        pytest.raises(UserError, match=r"curves\.csv: the history of the warm start was not"),
+        pytest.raises(UserError, match=r"curves\.csv: metrics cannot be written"),
         teaching_curves(tmp_path / "absent" / "curves.csv", None),
     ):
         pass
+
+
+@pytest.mark.parametrize("room_again", [True, False])
+def test_a_full_disk_does_not_end_the_teaching_and_costs_no_step(
+    tmp_path, monkeypatch, caplog, room_again
+):
+    caplog.set_level("INFO", "ppo")
+    table, events = tmp_path / "curves.csv", tmp_path / "tensorboard"
+    append = GrowingFile.append
+
+    def full(file: GrowingFile, piece: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with teaching_curves(table, events) as record:
+        record(EPOCHS[0])
+        monkeypatch.setattr(GrowingFile, "append", full)
+        record(EPOCHS[1])
+        if room_again:
+            monkeypatch.setattr(GrowingFile, "append", append)
+        record(EPOCHS[2])
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    assert [row["step"] for row in rows] == (["0", "1", "2"] if room_again else ["0"])
+    points = EventAccumulator(str(events)).Reload().Scalars("WarmStart/HoldoutLoss")
+    assert [point.step for point in points] == ([0, 1, 2] if room_again else [0])
+    warned = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert len(warned) == (2 if room_again else 4)
+    assert room_again or warned[-1].startswith("2 records were not written; ")

@@ -122,6 +122,10 @@ def refusal(tmp_path: Path, content: str | bytes, trace_format: str = "auto") ->
             "missing: output_length; found: timestamp, input_length",
         ),
         (
+            MOONCAKE + '{"timestamp": 6, "input_length": 1, "timestamp": 7, "output_length": 9}\n',
+            "trace.csv, line 2: the key timestamp stands there twice",
+        ),
+        (
             MOONCAKE + "[1, 2]\n",
             "trace.csv, line 2: expected a JSON object, found '[1, 2]'",
         ),

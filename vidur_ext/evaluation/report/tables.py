@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from vidur_ext.evaluation.comparison import Comparison, Differences, SchedulerComparison
 from vidur_ext.evaluation.engines import EngineComparison
-from vidur_ext.evaluation.metrics import LEARNED, SLO_METRIC, STATISTICS, Latency
+from vidur_ext.evaluation.load_sweep import AtLoad, LoadSweep
+from vidur_ext.evaluation.metrics import SLO_METRIC, STATISTICS, Latency
 from vidur_ext.evaluation.report import wording
 from vidur_ext.evaluation.statistics import PairedDifference
 
@@ -107,7 +108,7 @@ def service_columns(comparison: Comparison) -> Columns:
             Cell(wording.number(one.pooled.requests_per_s)),
             Cell(wording.number(one.pooled.output_tokens_per_s)),
             Cell(wording.number(one.pooled.imbalance)),
-            Cell(wording.shares(one.pooled.replica_shares)),
+            Cell(wording.shares(one.pooled.replica_shares, comparison.devices)),
         ]
         for one in comparison.schedulers
     }
@@ -174,10 +175,26 @@ def _against_best(comparison: Comparison, one: SchedulerComparison, best: str) -
 
 
 def learned_columns(comparison: Comparison) -> Columns | None:
-    """Return the learned policy's differences to each other scheduler; None without a policy."""
-    if not comparison.learned:
-        return None
-    return _difference_columns(comparison[LEARNED].versus, COMPARED)
+    """Return the differences of the policy under test to each other scheduler; None without it."""
+    learned = comparison.under_test
+    return None if learned is None else _difference_columns(learned.versus, COMPARED)
+
+
+def other_policy_columns(
+    comparison: Comparison, metrics: Mapping[str, str] = COMPARED
+) -> Columns | None:
+    """Return the differences of each other policy to the one under test; None without others.
+
+    Args:
+        metrics: which, and the columns' names.
+    """
+    learned = comparison.under_test
+    differences = {
+        one.name: one.versus[learned.name]
+        for one in comparison.schedulers
+        if learned is not None and one.policy and not one.learned
+    }
+    return _difference_columns(differences, metrics) if differences else None
 
 
 def seed_columns(comparison: Comparison) -> list[Columns]:
@@ -194,6 +211,42 @@ def seed_columns(comparison: Comparison) -> list[Columns]:
         )
         for metric, heading in _OF_A_RUN.items()
     ]
+
+
+def load_table(sweep: LoadSweep) -> tuple[tuple[str, ...], list[TableRow]]:
+    """Return the names of the columns, and a row per load and scheduler, best first at each."""
+    names = (
+        "load",
+        "requests/s",
+        "E2E mean [s]",
+        "E2E vs best",
+        "TTFT p99 [s]",
+        "TTFT p99 vs best",
+    )
+    return names, [
+        TableRow(one.marked_name, one.learned, _at_load(point, one))
+        for point in sweep.points
+        for one in point.comparison.schedulers
+    ]
+
+
+def _at_load(point: AtLoad, one: SchedulerComparison) -> tuple[Cell, ...]:
+    best = point.comparison.best_heuristic
+    versus = one.versus.get(best) if best is not None else None
+
+    def against(metric: str) -> Cell:
+        if one.name == best:
+            return Cell("the best")
+        return Cell(wording.NOTHING) if versus is None else _difference(metric, versus[metric])
+
+    return (
+        Cell(f"{100 * point.load:g} %"),
+        Cell(wording.number(point.rate)),
+        Cell(wording.in_unit("e2e_mean_s", one.pooled["e2e_mean_s"])),
+        against("e2e_mean_s"),
+        Cell(wording.in_unit("ttft_p99_s", one.pooled["ttft_p99_s"])),
+        against("ttft_p99_s"),
+    )
 
 
 def engine_columns(engines: EngineComparison) -> list[Columns]:

@@ -4,13 +4,12 @@ dash."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from vidur_ext.evaluation.comparison import Comparison, SchedulerComparison
 from vidur_ext.evaluation.engines import TOLERANCE, EngineComparison, SchedulerOnEngines
 from vidur_ext.evaluation.metrics import (
     CONTROL_NOTE,
-    LEARNED,
     ORACLE_NOTE,
     PLANNER_NOTE,
     SLO_METRIC,
@@ -116,11 +115,27 @@ def verdict(difference: PairedDifference | None) -> str:
     return side if difference.material else f"slightly {side}"
 
 
-def shares(values: tuple[float, ...]) -> str:
-    """Return the share of each replica in %, or their range where there are many."""
-    if len(values) > _SHARES_SHOWN:
-        return f"{100 * min(values):.1f}–{100 * max(values):.1f} %"
-    return "/".join(f"{100 * value:.0f}" for value in values) + " %"
+def shares(values: Sequence[float], devices: Sequence[str] = ()) -> str:
+    """Return the share of each replica in %, or their range where there are many.
+
+    Args:
+        devices: GPU of each replica; those of one kind stand together, by name, if there are more.
+    """
+    if len(set(devices)) > 1:
+        of_kind = {
+            kind: [value for value, device in zip(values, devices, strict=True) if device == kind]
+            for kind in dict.fromkeys(devices)
+        }
+        parts = [f"{kind} {_shares(own, len(values))}" for kind, own in of_kind.items()]
+    else:
+        parts = [_shares(values, len(values))]
+    return ", ".join(parts) + " %"
+
+
+def _shares(values: Sequence[float], replicas: int) -> str:
+    if replicas > _SHARES_SHOWN:
+        return f"{100 * min(values):.1f}–{100 * max(values):.1f}"
+    return "/".join(f"{100 * value:.0f}" for value in values)
 
 
 def headline(comparison: Comparison) -> str:
@@ -130,10 +145,10 @@ def headline(comparison: Comparison) -> str:
     scheduler.
     """
     rivals = [one for one in comparison.schedulers if one.realistic]
-    if not comparison.learned:
+    learned = comparison.under_test
+    if learned is None:
         best = (rivals or comparison.schedulers)[0]
         return f"{best.name} has the lowest mean E2E: {number(best.pooled[HEADLINE_METRIC])} s."
-    learned = comparison[LEARNED]
     verdicts = {
         one.name: verdict(learned.versus[one.name][HEADLINE_METRIC])
         for one in rivals

@@ -35,7 +35,7 @@ def _look(one: SchedulerResult) -> _Look:
     if one.learned:
         return _Look(LEARNED_COLOR, "o", filled=True)
     if one.kind == "planner":
-        return _Look(_PLANNER_COLOR, "D", filled=False)
+        return _Look(_PLANNER_COLOR, "x" if one.uses_output_lengths else "D", filled=False)
     return _Look(BASELINE_COLOR, "s", filled=False)
 
 

@@ -5,12 +5,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ppo_scheduler.files import disk_errors, write_file
+from ppo_scheduler.files import check_place, disk_errors, write_file
 from vidur_ext.suite.folder import SuiteFolder
 from vidur_ext.suite.report.markdown import render_markdown
 from vidur_ext.suite.report.page import render_page
 from vidur_ext.suite.report.plot import draw_plot
 from vidur_ext.suite.results import SuiteResult
+
+_REFUSED = "the results cannot be written there", "Name another file"
+
+
+def check_copies(*copies: Path | None) -> None:
+    """Check before the first training that what it is all for can be written.
+
+    Raises:
+        UserError: a file cannot.
+    """
+    for copy in copies:
+        if copy is not None:
+            with disk_errors(copy, *_REFUSED):
+                check_place(copy)
 
 
 def write_results(
@@ -42,6 +56,6 @@ def write_results(
             files[copy] = render_markdown(result, image.name).encode()
             files[image] = plot
     for path, content in files.items():
-        with disk_errors(path, "the results cannot be written there", "Name another file"):
+        with disk_errors(path, *_REFUSED):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, content)

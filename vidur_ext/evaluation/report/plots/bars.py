@@ -6,6 +6,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.metrics import SLO_METRIC, Latency
@@ -62,7 +64,7 @@ def replica_shares(comparison: Comparison) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, figure_height(comparison)), layout="constrained")
     axis = figure.subplots()
     replicas = comparison.num_replicas
-    colors = colormaps["cividis"](np.linspace(0.5, 1.0, replicas))
+    colors = _replica_colors(comparison)
     for row, one in enumerate(comparison.schedulers):
         shares = np.array(one.pooled.replica_shares)
         starts = np.cumsum(shares) - shares
@@ -85,9 +87,25 @@ def replica_shares(comparison: Comparison) -> Figure:
         "at the end: imbalance, 1 is even"
     )
     axis.set_title("Requests per replica")
+    if comparison.mixed:
+        kinds = dict(zip(comparison.devices, colors, strict=True))
+        handles = [Patch(facecolor=color, label=kind) for kind, color in kinds.items()]
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     label_rows(axis, comparison.schedulers)
     return figure
+
+
+def _replica_colors(comparison: Comparison) -> NDArray[np.float64]:
+    """Return [R, 4]: a color per replica, or of a mixed cluster one per GPU."""
+    if comparison.mixed:
+        kinds = list(dict.fromkeys(comparison.devices))
+        places = [kinds.index(device) / (len(kinds) - 1) for device in comparison.devices]
+    else:
+        replicas = comparison.num_replicas
+        places = [replica / max(replicas - 1, 1) for replica in range(replicas)]
+    colors: NDArray[np.float64] = colormaps["cividis"](0.5 + 0.5 * np.array(places))
+    return colors
 
 
 def _draw_bars(axis: Axes, comparison: Comparison, metric: str) -> None:

@@ -6,7 +6,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vidur_ext.evaluation.comparison import Comparison, SchedulerComparison
-from vidur_ext.evaluation.metrics import LEARNED
 from vidur_ext.evaluation.report import wording
 from vidur_ext.evaluation.report.plots.looks import WIDTH_IN, bar_look, label_rows, open_axis
 from vidur_ext.evaluation.statistics import MATERIAL, PairedDifference
@@ -16,24 +15,27 @@ _CUT_AT = 0.6
 """Changes beyond ±60 % stand at the edge, or a control would squeeze all others."""
 
 
-def paired_differences(comparison: Comparison) -> Figure:
+def paired_differences(comparison: Comparison, learned: SchedulerComparison) -> Figure:
     """Return the relative change from each scheduler to the policy under test, with intervals."""
     others = tuple(one for one in comparison.schedulers if not one.learned)
     height = 1.6 + 0.38 * len(others)
     figure = Figure(figsize=(WIDTH_IN, height), layout="constrained")
     axes = figure.subplots(1, len(_PANELS), sharey=True)
     for axis, (metric, title) in zip(axes, _PANELS.items(), strict=True):
-        _draw_panel(axis, comparison, others, metric)
-        axis.set_title(f"{LEARNED} against each: {title}")
+        _draw_panel(axis, comparison, learned, others, metric)
+        axis.set_title(f"{learned.name} against each: {title}")
     label_rows(axes[0], others)
     return figure
 
 
 def _draw_panel(
-    axis: Axes, comparison: Comparison, others: tuple[SchedulerComparison, ...], metric: str
+    axis: Axes,
+    comparison: Comparison,
+    learned: SchedulerComparison,
+    others: tuple[SchedulerComparison, ...],
+    metric: str,
 ) -> None:
-    versus = comparison[LEARNED].versus
-    found = [versus[one.name][metric] for one in others]
+    found = [learned.versus[one.name][metric] for one in others]
     limit = _limit(found)
     axis.axvspan(-100 * MATERIAL, 100 * MATERIAL, color="#EEEEEE", zorder=0)
     axis.axvline(0, color="#444444", linewidth=1)
@@ -61,7 +63,7 @@ def _draw_panel(
         )  # fmt: skip
     open_axis(axis)
     axis.set_xlim(-1.05 * limit, 1.05 * limit)
-    axis.set_xlabel(f"change in %, left of 0: {LEARNED} is faster")
+    axis.set_xlabel(f"change in %, left of 0: {learned.name} is faster")
 
 
 def _limit(differences: list[PairedDifference | None]) -> float:
