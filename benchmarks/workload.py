@@ -43,7 +43,7 @@ def measure(arguments: argparse.Namespace) -> Figures:
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, trace_format in trace_formats().items():
-            header, line = _SAMPLES[name]
+            header, line = SAMPLES[name]
             path = Path(folder) / name
             path.write_text(header + "".join(map(line, range(_ROWS))), encoding="utf-8")
             figures[f"read_{_ROWS}_rows_{name}_ms"] = _ms(partial(trace_format.read, path), 3)
@@ -69,10 +69,17 @@ def _ms(work: Callable[[], object], repeats: int) -> float:
 
 
 _CLOCK = "2023-11-16 {:02}:{:02}:{:02}.6805900"
-_SAMPLES: dict[str, tuple[str, Callable[[int], str]]] = {
+SAMPLES: dict[str, tuple[str, Callable[[int], str]]] = {
     "azure": (
         "TIMESTAMP,ContextTokens,GeneratedTokens\n",
         lambda i: f"{_CLOCK.format(i // 3600, i // 60 % 60, i % 60)},1020,129\n",
+    ),
+    "bailian": (
+        "",
+        lambda i: (
+            f'{{"chat_id": {i}, "parent_chat_id": -1, "timestamp": {i * 0.18:.3f}, '
+            '"input_length": 1020, "output_length": 129, "type": "text", "turn": 1}\n'
+        ),
     ),
     "burstgpt": (
         "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n",

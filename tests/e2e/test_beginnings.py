@@ -192,7 +192,7 @@ def test_force_warmstart_asks_nothing(situation, finished, row):
 @pytest.mark.parametrize(
     ("row", "flags", "outcome"),
     [
-        ("both", ["--resume", "latest"], "resumed"),
+        ("checkpoint", ["--resume", "latest"], "resumed"),
         ("both", ["--yes"], "resumed"),
         ("both", ["--resume", "auto", "--use-external"], "resumed"),
         ("both", ["--use-external"], "as it is"),

@@ -356,7 +356,7 @@ def test_without_a_comparison_a_completed_training_makes_it(chunked):
 
 @pytest.mark.slow
 def test_quiet_chunks_print_nothing_when_all_is_well(place):
-    result = place.run(*SLICES, "--quiet")
+    result = place.run(*SLICES, "--quiet", "--set", "checkpointing.checkpoint_interval=32")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 

@@ -186,11 +186,13 @@ def check_ready(config: TrainingConfig, say: Callable[[str], None]) -> None:
         UserError: as ``check_feasible`` and ``check_monitoring``.
     """
     say("checking that machine, cluster and workload are up to the training")
-    # Vidur takes seconds to import.
-    from vidur_ext.training.feasible import check_feasible, check_monitoring
+    # These take seconds to import; Vidur, the second, brings W&B along.
+    from vidur_ext.training.instruments import check_monitoring
+
+    check_monitoring([config])
+    from vidur_ext.training.feasible import check_feasible
 
     check_feasible(config)
-    check_monitoring([config])
 
 
 def go_on(config: TrainingConfig, folder: RunFolder) -> Start:

@@ -12,7 +12,8 @@ from vidur_ext.config.loading import load_config
 from vidur_ext.config.sections import CONTROLS, ORACLES, PLANNERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
-from vidur_ext.training.feasible import check_feasible, check_monitoring
+from vidur_ext.training.feasible import check_feasible
+from vidur_ext.training.instruments import check_monitoring
 
 RECORD_VERSION = 1
 

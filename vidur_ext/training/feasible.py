@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterable
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.training_config import TrainingConfig
@@ -42,20 +41,6 @@ def check_feasible(config: TrainingConfig) -> None:
         evaluation_requests(config)
     if config.checkpointing.validation_freq is not None:
         validation_table(config, 0)
-
-
-def check_monitoring(configs: Iterable[TrainingConfig]) -> None:
-    """Check that trainings can send their scalars where they are to.
-
-    Raises:
-        UserError: W&B is not installed, cannot be reached, or there is no login for it.
-    """
-    modes = {config.monitoring.wandb for config in configs} - {"off"}
-    if modes:
-        from ppo_scheduler.monitoring.wandb_run import check_online  # refuses without W&B
-
-        if "online" in modes:
-            check_online()
 
 
 def _check_memory(config: TrainingConfig) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from ppo_scheduler.config.learner_sections import LearnerConfig
@@ -15,6 +15,20 @@ from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
 from ppo_scheduler.state import StateDict
 from vidur_ext.routing.components import COMPONENT_NAMES
 from vidur_ext.run_folder import RunFolder
+
+
+def check_monitoring(configs: Iterable[LearnerConfig]) -> None:
+    """Check that trainings can send their scalars where they are to.
+
+    Raises:
+        UserError: W&B is not installed, cannot be reached, or there is no login for it.
+    """
+    modes = {config.monitoring.wandb for config in configs} - {"off"}
+    if modes:
+        from ppo_scheduler.monitoring.wandb_run import check_online  # refuses without W&B
+
+        if "online" in modes:
+            check_online()
 
 
 class Instruments:
