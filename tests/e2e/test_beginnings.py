@@ -265,7 +265,7 @@ def test_the_help_shows_the_values_of_the_config(place):
     text = " ".join(re.sub(r"[│\s]+", " ", place.run("--help").stdout).split())
     assert "default: training.total_requests 120" in text
     assert "default: warmstart.demo_requests 16, warmstart.labels_per_round 32" in text
-    assert "default: workload.qps 22.0" in text
+    assert "default: workload.qps 24.5" in text
 
 
 @SLOW

@@ -142,7 +142,7 @@ def test_contradictions_are_explained_and_nothing_is_written(chunked):
         "training.total_requests: 300 then, 400 now",
         "training.seed: 0 then, 5 now",
         "cluster.num_replicas: 4 then, 2 now",
-        "workload.qps: 22.0 then, 9.0 now",
+        "workload.qps: 24.5 then, 9.0 now",
         "--resume latest",
         "--force-warmstart",
     ):

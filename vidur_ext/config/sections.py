@@ -286,7 +286,7 @@ class WorkloadSection(Section):
     """The request stream."""
 
     source: Literal["synthetic", "trace"] = key("synthetic", "where requests come from")
-    qps: float = key(22.0, "synthetic: mean arrival rate", unit="requests/s", ge=1e-3, le=1e6)
+    qps: float = key(24.5, "synthetic: mean arrival rate", unit="requests/s", ge=1e-3, le=1e6)
     arrival: Literal["poisson", "gamma"] = key("gamma", "synthetic: arrival process")
     burstiness_cv: float = key(
         2.0,

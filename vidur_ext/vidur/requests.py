@@ -56,7 +56,7 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
 
     max_tokens: int = _flag(8192, "Prompt + output tokens of a request at most; prompts are cut.")
     source: str = _flag("synthetic", "synthetic or trace.")
-    qps: float = _flag(22.0, "synthetic: mean arrival rate [requests/s].")
+    qps: float = _flag(24.5, "synthetic: mean arrival rate [requests/s].")
     arrival: str = _flag("gamma", "synthetic: poisson or gamma.")
     burstiness_cv: float = _flag(2.0, "gamma: coefficient of variation of the gaps.")
     rate_profile: str = _flag("1.0", "synthetic: factors on qps, e.g. 0.6,1.1,0.8.")

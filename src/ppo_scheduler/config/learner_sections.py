@@ -234,7 +234,7 @@ class TemperatureSection(Section):
     min_temperature: float = key(0.5, "lower clamp", ge=0.01, le=100)
     max_temperature: float = key(1.5, "upper clamp; pulses may reach twice this", ge=0.01, le=100)
     target_qps: float = key(
-        22.0, "arrival rate without pressure", unit="requests/s", ge=1e-3, le=1e6
+        24.5, "arrival rate without pressure", unit="requests/s", ge=1e-3, le=1e6
     )
     target_latency_s: float = key(6.0, "mean latency without pressure", unit="s", ge=1e-3, le=1e6)
     qps_sensitivity: float = key(0.1, "temperature drop per unit of rate pressure", ge=0, le=1e6)

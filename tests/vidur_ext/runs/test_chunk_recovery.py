@@ -171,7 +171,7 @@ def test_the_size_may_be_left_out_and_may_be_repeated(site):
         ({"training": {"total_requests": 300}}, "training.total_requests: 240 then, 300 now"),
         ({"training": {"seed": 9}}, "training.seed: 0 then, 9 now"),
         ({"cluster": {"num_replicas": 5}}, "cluster.num_replicas: 3 then, 5 now"),
-        ({"workload": {"qps": 5.0}}, "workload.qps: 22.0 then, 5.0 now"),
+        ({"workload": {"qps": 5.0}}, "workload.qps: 24.5 then, 5.0 now"),
         (
             {"workload": {"source": "trace", "trace_file": "x.csv"}},
             'workload.trace_file: null then, "x.csv" now',

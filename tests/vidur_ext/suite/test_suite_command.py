@@ -62,7 +62,7 @@ def test_another_suite_in_the_folder_is_refused(suite, scenario, tmp_path) -> No
     open_suite(SuiteFolder(tmp_path / "outputs" / "suite"), plan).release()
     status, _, err = suite("--scenarios", "tiny.json", "--seeds", "1", "--set", "workload.qps=9")
     assert status == 2
-    assert "tiny: workload.qps: 22.0 there, 9.0 now" in err
+    assert "tiny: workload.qps: 24.5 there, 9.0 now" in err
 
 
 @pytest.mark.parametrize(

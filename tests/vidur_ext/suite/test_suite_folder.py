@@ -59,7 +59,7 @@ def test_no_scenario_may_be_left_out(folder, plan) -> None:
 def test_other_settings_are_named(folder, plan) -> None:
     begin(folder, plan("one"))
     text = refusal(folder, plan("one", workload={"qps": 9.0}, cluster={"num_replicas": 2}))
-    assert "one: workload.qps: 22.0 there, 9.0 now" in text
+    assert "one: workload.qps: 24.5 there, 9.0 now" in text
     assert "one: cluster.num_replicas: 3 there, 2 now" in text
     assert "Choose another --output-dir" in text
 
