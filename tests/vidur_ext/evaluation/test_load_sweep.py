@@ -56,7 +56,7 @@ def sweep(config, own_load) -> LoadSweep:
 
 def test_rates_are_shares_of_saturation(config, sweep, own_load) -> None:
     assert [point.load for point in sweep.points] == [own_load / 2, own_load, 2 * own_load]
-    assert [point.rate for point in sweep.points] == pytest.approx([11.0, 22.0, 44.0])
+    assert [point.rate for point in sweep.points] == pytest.approx([12.25, 24.5, 49.0])
     assert sweep.sustained == saturation_of(config).sustained
 
 

@@ -40,7 +40,7 @@ def test_neither_rate_nor_bursts_move_saturation() -> None:
         load_config(None, ["workload.qps=5", "workload.burstiness_cv=4", "workload.rate_scale=2"])
     )
     assert other.sustained == usual.sustained
-    assert (usual.rates, other.rates) == ((22.0,), (10.0,))
+    assert (usual.rates, other.rates) == ((24.5,), (10.0,))
     assert other.loads == (10.0 / other.sustained,)
 
 
@@ -92,5 +92,5 @@ def test_the_command_prints_a_table(monkeypatch, capsys) -> None:
     with pytest.raises(SystemExit):
         cli.main()
     out = capsys.readouterr().out
-    assert "11 -> 22 requests/s" in out
+    assert "12.25 -> 24.5 requests/s" in out
     assert re.search(r"load +4\d\.\d% -> 8\d\.\d%", out)

@@ -110,7 +110,7 @@ def test_the_description_of_a_trace_states_its_length_and_rate(tmp_path: Path) -
     ("workload", "doubt"),
     [
         ({"qps": 1e6}, "ALL ARRIVE AT ONCE: 1e+06 requests/s"),
-        ({"rate_scale": 1000.0}, "ALL ARRIVE AT ONCE: 2.2e+04"),
+        ({"rate_scale": 1000.0}, "ALL ARRIVE AT ONCE: 2.45e+04"),
         ({"qps": 399.0}, None),
         ({"qps": 401.0}, "more than 4 replicas serve"),
         ({"qps": 20.0, "rate_profile": (1.0, 21.0)}, "ALL ARRIVE AT ONCE: 420"),
