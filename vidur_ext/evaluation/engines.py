@@ -41,10 +41,11 @@ class SchedulerOnEngines:
     Attributes:
         requests: requests of all workloads, warm-up included, as in what follows.
         routed_elsewhere: how many of them went to another replica than on Vidur.
-        preference_gap: largest difference between a policy's logits for the two engines' choices
-            for the first request of a workload that was routed elsewhere; None if there is no such
-            request, or no policy. A policy's 32-bit arithmetic rounds differently when it decides
-            for several workloads at once.
+        preference_gap: how much the policy, on the compiled engine and for one workload alone,
+            prefers another replica at most to the one that it took on Vidur, over all requests of
+            the workloads that were routed otherwise; None if there are none, or no policy. A
+            policy's 32-bit arithmetic rounds differently when it decides for several workloads
+            at once, and one choice at a near-tie changes all that comes after.
         completion_difference: largest relative difference of a completion time.
         earlier_difference: the same over all times before the first request of a workload was
             routed elsewhere. From there on the engines have different courses to simulate.
@@ -94,7 +95,7 @@ class EngineComparison:
 
         Args:
             compiled: the runs of more workloads may be among them.
-            preference_gaps: by policy and seed, where its first differing choice is known.
+            preference_gaps: by policy and seed, where the engines' choices differ.
             warmup_fraction: share of each run's first requests that latencies leave out.
 
         Raises:
@@ -214,24 +215,23 @@ def check_engine(
         if run.scheduler not in policies or first_routed_elsewhere(run, counterparts[key]) is None:
             continue
         policy = read_policy(config, policies[run.scheduler])
-        gaps[key] = preference_gap(config, policy, run, counterparts[key])
+        gaps[key] = preference_gap(config, policy, run)
     return EngineComparison.from_runs(
         vidur, compiled, gaps, warmup_fraction=config.evaluation.warmup_fraction
     )
 
 
-def preference_gap(
-    config: TrainingConfig, policy: RoutingPolicy, vidur: RunResult, compiled: RunResult
-) -> float:
-    """Return how much the policy prefers one engine's choice where the choices first differ.
+def preference_gap(config: TrainingConfig, policy: RoutingPolicy, run: RunResult) -> float:
+    """Return how much the policy, deciding for this workload alone, prefers another choice at most.
 
-    That is the difference of the two replicas' logits, for this one workload alone, as on Vidur.
+    The run's own course is followed: at each of its requests, the policy's largest logit less
+    that of the run's choice.
     """
-    first = first_routed_elsewhere(vidur, compiled)
-    assert first is not None, "both runs have the same routing"
     envs = routing_environments(config, engine_cluster(config), 1)
-    envs.begin([vidur.table])
-    for replica in vidur.replica[:first]:
+    envs.begin([run.table])
+    largest = 0.0
+    for replica in run.replica:
+        logits, _ = policy.evaluate(policy.normalize(envs.observation))
+        largest = max(largest, float(logits[0].max() - logits[0, replica]))
         envs.step(replica.reshape(1))
-    logits, _ = policy.evaluate(policy.normalize(envs.observation))
-    return abs(float(logits[0, vidur.replica[first]] - logits[0, compiled.replica[first]]))
+    return largest

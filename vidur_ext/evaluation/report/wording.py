@@ -276,7 +276,7 @@ def engine_notes(engines: EngineComparison) -> list[str]:
     texts = []
     if rounding:
         texts.append(
-            f"{', '.join(rounding)}: the first request that was routed elsewhere was a near-tie. "
+            f"{', '.join(rounding)}: what was routed elsewhere goes back to near-ties. "
             "A policy's 32-bit arithmetic rounds differently when it decides for several "
             f"workloads at once. All times before agree to {TOLERANCE:g}; from there on each "
             "engine has a course of its own."
