@@ -279,7 +279,7 @@ def engine_notes(engines: EngineComparison) -> list[str]:
             f"{', '.join(rounding)}: what was routed elsewhere goes back to near-ties. "
             "A policy's 32-bit arithmetic rounds differently when it decides for several "
             f"workloads at once. All times before agree to {TOLERANCE:g}; from there on each "
-            "engine has a course of its own."
+            "engine has a course of its own, on which the policy prefers no other choice."
         )
     texts.extend(
         f"{WARNING} the engines disagree on {one.name}, and no rounding explains it: "
