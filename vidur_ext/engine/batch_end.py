@@ -17,6 +17,7 @@ from vidur_ext.engine.layout import (
     Time,
 )
 from vidur_ext.engine.preemption import find_next_finish, start_decoding, stop_decoding
+from vidur_ext.engine.vllm_v1 import give_back
 
 _GONE, _DECODING, _UNFINISHED = range(3)
 
@@ -27,7 +28,9 @@ def _complete(sim: Simulation, replica: int, request: int, now: float) -> None:
     settings, state = sim.settings, sim.state
     row = state.replicas[replica]
     total = state.requests[request, Request.TOTAL]
-    if settings.scheduler == Batching.ORCA:
+    if settings.scheduler == Batching.VLLM_V1:
+        give_back(sim, replica, request, total - 1)
+    elif settings.scheduler == Batching.ORCA:
         row[Replica.FREE] += settings.flat_blocks
     else:
         row[Replica.FREE] += -(-(total - 1) // settings.block_size)

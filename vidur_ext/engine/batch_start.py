@@ -16,6 +16,7 @@ from vidur_ext.engine.layout import (
 )
 from vidur_ext.engine.preemption import take_blocks
 from vidur_ext.engine.queues import pop_front
+from vidur_ext.engine.vllm_v1 import form_vllm_v1
 
 
 @compiled
@@ -122,18 +123,20 @@ def start_batch(sim: Simulation, replica: int, now: float) -> bool:
     state = sim.state
     row = state.replicas[replica]
     row[Replica.STEADY] = 0
-    restarted = False
+    unsteady = False
     if sim.settings.scheduler == Batching.SARATHI:
-        restarted = _form_sarathi(sim, replica, now)
+        unsteady = _form_sarathi(sim, replica, now)
     elif sim.settings.scheduler == Batching.VLLM:
-        restarted = _form_vllm(sim, replica, now)
+        unsteady = _form_vllm(sim, replica, now)
+    elif sim.settings.scheduler == Batching.VLLM_V1:
+        unsteady = form_vllm_v1(sim, replica, now)
     else:
         _form_orca(sim, replica, now)
     if row[Replica.MEMBERS] == 0:
         return False
     if row[Replica.DECODING] == row[Replica.MEMBERS]:
         duration = steady_iteration_s(sim, replica)
-        row[Replica.STEADY] = 0 if restarted else 1
+        row[Replica.STEADY] = 0 if unsteady else 1
     else:
         duration = iteration_s(sim, replica)
     if duration == OUTSIDE:

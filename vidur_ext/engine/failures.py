@@ -8,6 +8,7 @@ import numpy as np
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.engine.layout import (
+    EXTENTS_PER_BATCH,
     Batching,
     Counter,
     EngineState,
@@ -53,8 +54,14 @@ def _starvation(sim: Simulation) -> str:
 
 
 def _overflow(sim: Simulation, limits: TableLimits) -> str:
-    """Say which limit of the tables the batch that could not start exceeds."""
+    """Say which limit the batch that could not start exceeds."""
     replica = int(sim.state.counters[Counter.OVERFLOW]) - 1
+    if replica < 0:
+        return (
+            f"the prefix cache of replica {-replica - 2} is in more than "
+            f"{sim.state.extents.shape[1] - EXTENTS_PER_BATCH} pieces, for which there is no room: "
+            "simulate fewer requests at a time, or set cluster.prefix_caching to false"
+        )
     _, q_tokens, kv_tokens = formed_batch(sim.state, replica)
     violation = limits.violation(q_tokens, kv_tokens)
     assert violation is not None, "only a batch beyond the tables overflows"

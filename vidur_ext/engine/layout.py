@@ -27,6 +27,7 @@ class Batching(IntEnum):
     SARATHI = 0
     VLLM = 1
     ORCA = 2
+    VLLM_V1 = 3
 
 
 GIVEN = -1
@@ -45,6 +46,21 @@ class Request(Column):
     REPLICA = "replica", "where it is, -1 before it is routed"
     RESTARTS = "preemptions", "suffered so far"
     OUTPUT = "tokens", "of output, as on arrival"
+    LINE = "line", "of text that prompt and answer end on"
+    TOP = "extent", "of the prefix cache that holds the last of its registered blocks, -1 without"
+    REGISTERED = "blocks", "of its text that can be found, or could when it registered them"
+    HITS = "tokens", "found in the cache when it was first scheduled"
+
+
+class Line(Column):
+    """Columns of ``Inputs.lines``: texts as a tree; a line leaves another one where texts part.
+
+    A request's text, prompt and answer, is a part of its line, of the line that this one left, and
+    so on. Positions are counted in full blocks from the beginning of the text.
+    """
+
+    PARENT = "line", "that it left, -1 at the beginning of a text"
+    BASE = "blocks", "of text before it"
 
 
 class Time(Column):
@@ -81,10 +97,48 @@ class Replica(Column):
     TOKENS = "tokens", "sum of TOTAL over all requests here"
     GENERATED = "tokens", "sum of DONE less PROMPT over the decoding requests"
     RESTARTED = "preemptions", "sum of RESTARTS over all requests here"
+    BLANK = "blocks", "that are unused and hold nothing; they are the first to be taken"
+    CACHED = "blocks", "that are unused and hold text, but for those FREE lacks"
+    OLDEST = "extent", "of unused blocks that is evicted first"
+    NEWEST = "extent", "of unused blocks that is evicted last"
+    EXTENTS = "extents", "of the prefix cache"
+    SPARE = "extent", "row that was in use and is not; links to the next one by LATER"
+    ROWS = "extents", "rows that were ever in use"
+
+
+class Extent(Column):
+    """Columns of ``EngineState.extents``: consecutive blocks of a text, registered in the cache.
+
+    Blocks [START, END) of a line. Those of an extent have the same users.
+    """
+
+    LINE = "line", "that the blocks are on, ALIAS for a row that stands for another"
+    START = "blocks", "of text before them"
+    END = "blocks", "of text to their end"
+    USERS = "requests", "that have them"
+    BELOW = "extent", "that its users have before it, -1 at the beginning of a text"
+    NEXT = "extent", "on the same line that was registered after it, or of which this is an alias"
+    EARLIER = "extent", "that is evicted before it"
+    LATER = "extent", "that is evicted after it"
+
+
+ALIAS = -2
+"""LINE of an extent that a request has under another BELOW than the first of its users."""
+
+
+class Held(Column):
+    """Columns of ``EngineState.lines``: what a replica has of a line."""
+
+    FIRST = "extent", "that was registered first, -1 without any"
+    DECODING = "requests", "that decode, and whose text ends on it"
 
 
 NEVER = 1 << 62
 """NEXT_FINISH without decoding requests."""
+
+EXTENTS_PER_REQUEST, EXTENTS_PER_BATCH = 4, 512
+"""Room for the extents of a replica's prefix cache. A request adds one for its text and one where
+it leaves another's; the rest is for what preemptions cut off, and what one batch may need."""
 
 
 class Clock(Column):
@@ -102,7 +156,8 @@ class Counter(Column):
     WORD = "words", "used of the random stream"
     FINISHED = "requests", "completed so far"
     FINISHED_OUTPUT = "tokens", "of output of the completed requests"
-    OVERFLOW = "replica", "1 + the one whose batch exceeds the execution-time tables, else 0"
+    OVERFLOW = "replica", "1 + the one whose batch exceeds the execution-time tables, -1 - the one \
+whose prefix cache is in more pieces than there are rows, else 0"
     SEEN = "requests", "FINISHED at the last decision"
     UNANSWERED = "requests", "here without a first token"
 
@@ -129,7 +184,7 @@ class Settings(NamedTuple):
     ``batch_tokens`` is Sarathi's chunk and vLLM's token limit; ``flat_blocks`` is what Orca
     reserves per request; ``rule`` routes; ``batch_capacity`` is the requests of a batch, as the
     config says. own [R, len(Own)] is what differs between replicas. The router sees the replicas as
-    they were ``signal_delay_s`` ago.
+    they were ``signal_delay_s`` ago. prefix_caching (0 or 1): VLLM_V1 keeps what it has computed.
     """
 
     scheduler: int
@@ -140,6 +195,7 @@ class Settings(NamedTuple):
     batch_capacity: float
     own: Ints
     signal_delay_s: float
+    prefix_caching: int
 
     @property
     def num_blocks(self) -> Ints:
@@ -185,12 +241,14 @@ class Cluster(NamedTuple):
 class Inputs(NamedTuple):
     """What is known beforehand and never changes.
 
-    arrived [N]: times [s]. choices [N]: replicas under rule GIVEN; -1 asks the caller. words: the
-    32-bit words of the random stream that breaks ties.
+    arrived [N]: times [s]. choices [N]: replicas under rule GIVEN; -1 asks the caller. lines [N,
+    len(Line)]: line i is left to request i. words: the 32-bit words of the random stream that
+    breaks ties.
     """
 
     arrived: Floats
     choices: Ints
+    lines: Ints
     words: NDArray[np.uint32]
 
 
@@ -202,7 +260,8 @@ class EngineState(NamedTuple):
     members int64 [R, C], chunks int64 [R, C] (new tokens per member of the running batch),
     phases int64 [R, B] (decoding requests that need a block in rounds of this remainder),
     completions int64 [N] (requests in the order in which they were completed, per replica between
-    two decisions), counters int64 [len(Counter)], since float64 [len(Since)], now float64 [1].
+    two decisions), extents int64 [R, E, len(Extent)] and lines int64 [R, N, len(Held)] (of the
+    prefix cache; E and N are 0 without one), counters int64 [len(Counter)], since float64 [len(Since)], now float64 [1].
     """
 
     requests: Ints
@@ -213,13 +272,18 @@ class EngineState(NamedTuple):
     chunks: Ints
     phases: Ints
     completions: Ints
+    extents: Ints
+    lines: Ints
     counters: Ints
     since: Floats
     now: Floats
 
 
 class Simulation(NamedTuple):
-    """One simulation, as compiled functions take it. scores float64 [R] is working memory.
+    """One simulation, as compiled functions take it.
+
+    scores float64 [R] and way int64 [N] (by line, the one that is left for on the way to a text's
+    end, -1 at the last) are working memory.
 
     Stacked simulations of one cluster have a leading axis of environments in every array of
     ``state`` and in ``arrived`` and ``choices``.
@@ -231,6 +295,7 @@ class Simulation(NamedTuple):
     inputs: Inputs
     state: EngineState
     scores: Floats
+    way: Ints
 
 
 class View(NamedTuple):
@@ -252,6 +317,8 @@ def state_of(states: EngineState, env: int) -> EngineState:
         states.chunks[env],
         states.phases[env],
         states.completions[env],
+        states.extents[env],
+        states.lines[env],
         states.counters[env],
         states.since[env],
         states.now[env],
@@ -266,9 +333,10 @@ def one_of(sims: Simulation, env: int) -> Simulation:
         sims.settings,
         sims.tables,
         sims.estimates,
-        Inputs(inputs.arrived[env], inputs.choices[env], inputs.words),
+        Inputs(inputs.arrived[env], inputs.choices[env], inputs.lines[env], inputs.words),
         state_of(sims.state, env),
         sims.scores,
+        sims.way,
     )
 
 
@@ -277,39 +345,56 @@ def alone(sim: Simulation) -> Simulation:
     inputs = sim.inputs
     stacked: Any = (array[None] for array in sim.state)
     return sim._replace(
-        inputs=Inputs(inputs.arrived[None], inputs.choices[None], inputs.words),
+        inputs=Inputs(
+            inputs.arrived[None], inputs.choices[None], inputs.lines[None], inputs.words
+        ),
         state=EngineState(*stacked),
     )
 
 
-def write_requests(rows: Ints, prompts: Ints, outputs: Ints) -> None:
-    """Describe requests [n] that have not been routed, in ``EngineState.requests``."""
+def write_requests(rows: Ints, prompts: Ints, outputs: Ints, leaves: Ints) -> None:
+    """Describe requests [n] that have not been routed, in ``EngineState.requests``.
+
+    Args:
+        leaves: the line [n] that each one's text ends on.
+    """
     rows[:] = 0
     rows[:, Request.PROMPT] = prompts
     rows[:, Request.TOTAL] = prompts + outputs
     rows[:, Request.OUTPUT] = outputs
-    rows[:, (Request.NEXT, Request.REPLICA)] = -1
+    rows[:, Request.LINE] = leaves
+    rows[:, (Request.NEXT, Request.REPLICA, Request.TOP)] = -1
 
 
-def new_state(prompts: Ints, outputs: Ints, num_replicas: int, settings: Settings) -> EngineState:
-    """Return the state before the first arrival."""
-    requests = np.empty((len(prompts), len(Request)), dtype=np.int64)
-    write_requests(requests, prompts, outputs)
+def new_state(
+    prompts: Ints, outputs: Ints, leaves: Ints, num_replicas: int, settings: Settings
+) -> EngineState:
+    """Return the state before the first arrival; see ``write_requests``."""
+    count = len(prompts)
+    requests = np.empty((count, len(Request)), dtype=np.int64)
+    write_requests(requests, prompts, outputs, leaves)
     replicas = np.zeros((num_replicas, len(Replica)), dtype=np.int64)
-    replicas[:, (Replica.HEAD, Replica.TAIL)] = -1
+    replicas[:, (Replica.HEAD, Replica.TAIL, Replica.OLDEST, Replica.NEWEST, Replica.SPARE)] = -1
     replicas[:, Replica.FREE] = settings.num_blocks
+    replicas[:, Replica.BLANK] = settings.num_blocks
     replicas[:, Replica.NEXT_FINISH] = NEVER
     clocks = np.zeros((num_replicas, len(Clock)))
     clocks[:, Clock.BATCH_END] = np.inf
+    kept = count if settings.prefix_caching else 0
+    extents = min(EXTENTS_PER_REQUEST * kept, int(settings.num_blocks.max())) + EXTENTS_PER_BATCH
+    lines = np.zeros((num_replicas, kept, len(Held)), dtype=np.int64)
+    lines[:, :, Held.FIRST] = -1
     return EngineState(
         requests=requests,
-        times=np.zeros((len(prompts), len(Time))),
+        times=np.zeros((count, len(Time))),
         replicas=replicas,
         clocks=clocks,
         members=np.zeros((num_replicas, settings.own[:, Own.BATCH_CAP].max()), dtype=np.int64),
         chunks=np.zeros((num_replicas, settings.own[:, Own.BATCH_CAP].max()), dtype=np.int64),
         phases=np.zeros((num_replicas, settings.block_size), dtype=np.int64),
-        completions=np.full(len(prompts), -1, dtype=np.int64),
+        completions=np.full(count, -1, dtype=np.int64),
+        extents=np.zeros((num_replicas, extents if kept else 0, len(Extent)), dtype=np.int64),
+        lines=lines,
         counters=np.zeros(len(Counter), dtype=np.int64),
         since=np.zeros(len(Since)),
         now=np.full(1, -np.inf),

@@ -37,13 +37,15 @@ def _repeat_steady_batch(sim: Simulation, replica: int, until: float) -> None:
     end, duration = state.clocks[replica, Clock.BATCH_END], state.clocks[replica, Clock.ITERATION]
     last_round = row[Replica.NEXT_FINISH] - 1
     rounds, free, room = row[Replica.ROUNDS], row[Replica.FREE], row[Replica.ROOM]
-    reserve = 0 if settings.scheduler == Batching.ORCA else 1
+    # Vidur wants a free block for whoever decodes, Orca has taken all of them before.
+    takes = 0 if settings.scheduler == Batching.ORCA else 1
+    reserve = 1 if settings.scheduler in (Batching.SARATHI, Batching.VLLM) else 0
     phase = rounds % settings.block_size
     while end < until and rounds < last_round:
         phase += 1
         if phase == settings.block_size:
             phase = 0
-        needed = state.phases[replica, phase] * reserve
+        needed = state.phases[replica, phase] * takes
         if free - needed < reserve:
             break
         free -= needed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled
-from vidur_ext.engine.layout import NEVER, Replica, Request, Simulation
+from vidur_ext.engine.layout import NEVER, Held, Replica, Request, Simulation
 from vidur_ext.engine.queues import push_front
 
 
@@ -21,6 +21,8 @@ def start_decoding(sim: Simulation, replica: int, request: int, done: int) -> No
         row[Replica.NEXT_FINISH], state.requests[request, Request.TOTAL] - offset
     )
     state.phases[replica, (1 - offset) % sim.settings.block_size] += 1
+    if sim.settings.prefix_caching:
+        state.lines[replica, state.requests[request, Request.LINE], Held.DECODING] += 1
 
 
 @compiled
@@ -33,30 +35,47 @@ def stop_decoding(sim: Simulation, replica: int, request: int) -> None:
     row[Replica.OFFSETS] -= offset
     row[Replica.GENERATED] -= offset - state.requests[request, Request.PROMPT]
     state.phases[replica, (1 - offset) % sim.settings.block_size] -= 1
+    if sim.settings.prefix_caching:
+        state.lines[replica, state.requests[request, Request.LINE], Held.DECODING] -= 1
 
 
 @compiled
-def _restart(sim: Simulation, replica: int, request: int, partial: bool) -> None:
-    """Give up a request's progress and let it wait first; its tokens so far become its prompt."""
+def restart(sim: Simulation, replica: int, request: int, partial: bool, prompt: int) -> None:
+    """Give up a request's progress and let it wait first, with another prompt.
+
+    Its blocks and its slot are the caller's.
+    """
     state = sim.state
     row = state.replicas[replica]
-    block_size = sim.settings.block_size
-    done = state.requests[request, Request.DONE]
     if partial:
-        prompt = state.requests[request, Request.PROMPT]
-        row[Replica.FREE] += -(-prompt // block_size)
-        row[Replica.PENDING] -= prompt - done
+        done = state.requests[request, Request.DONE]
+        row[Replica.PENDING] -= state.requests[request, Request.PROMPT] - done
         row[Replica.PARTIAL_DONE] -= done
     else:
-        done += row[Replica.ROUNDS]
-        row[Replica.FREE] += -(-(done - 1) // block_size)
         stop_decoding(sim, replica, request)
-    state.requests[request, Request.PROMPT] = done
+    state.requests[request, Request.PROMPT] = prompt
     state.requests[request, Request.DONE] = 0
     state.requests[request, Request.RESTARTS] += 1
     row[Replica.RESTARTED] += 1
-    row[Replica.PENDING] += done
+    row[Replica.PENDING] += prompt
     push_front(state, replica, request)
+
+
+@compiled
+def _give_up(sim: Simulation, replica: int, request: int, partial: bool) -> None:
+    """Send a request back as Vidur does: its tokens so far, of prompt and answer, are its prompt.
+
+    A prompt has its blocks from the beginning.
+    """
+    state, block_size = sim.state, sim.settings.block_size
+    row = state.replicas[replica]
+    done = state.requests[request, Request.DONE]
+    if partial:
+        row[Replica.FREE] += -(-state.requests[request, Request.PROMPT] // block_size)
+    else:
+        done += row[Replica.ROUNDS]
+        row[Replica.FREE] += -(-(done - 1) // block_size)
+    restart(sim, replica, request, partial, done)
 
 
 @compiled
@@ -91,7 +110,7 @@ def _take_scarce_blocks(sim: Simulation, replica: int) -> bool:
         request = members[front]
         while row[Replica.FREE] < 1 and front < back:
             back -= 1
-            _restart(sim, replica, members[back], row[Replica.PARTIAL] == 1)
+            _give_up(sim, replica, members[back], row[Replica.PARTIAL] == 1)
             row[Replica.PARTIAL] = 0
             restarted = True
         if front < back:

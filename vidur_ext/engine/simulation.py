@@ -29,6 +29,7 @@ from vidur_ext.engine.layout import (
 )
 from vidur_ext.engine.lookahead import Lookahead
 from vidur_ext.engine.routing import routing_of
+from vidur_ext.engine.texts import Texts, separate_texts
 from vidur_ext.workload.request_table import RequestTable
 
 Snapshot = dict[str, NDArray[Any]]
@@ -66,19 +67,24 @@ class CompiledSimulation:
         choices: Ints | None = None,
         rng: np.random.Generator | None = None,
         ttft_weight: float | None = None,
+        texts: Texts | None = None,
     ) -> None:
         self.table = table
         num_replicas = cluster.num_replicas
         routing = routing_of(scheduler, seed, len(table), num_replicas, choices, rng)
         self._limits = cluster.limits
         settings = cluster.settings._replace(rule=routing.rule)
+        texts = separate_texts(len(table)) if texts is None else texts
         self._sim = Simulation(
             settings=settings,
             tables=cluster.tables,
             estimates=cluster.estimates,
-            inputs=Inputs(np.array(table.arrived_at), routing.choices, routing.words),
-            state=new_state(table.prefill_tokens, table.decode_tokens, num_replicas, settings),
+            inputs=Inputs(np.array(table.arrived_at), routing.choices, texts.lines, routing.words),
+            state=new_state(
+                table.prefill_tokens, table.decode_tokens, texts.leaves, num_replicas, settings
+            ),
             scores=np.zeros(num_replicas),
+            way=np.zeros(len(table), dtype=np.int64),
         )
         self._late: LateRouter | None = None
         if settings.signal_delay_s and routing.rule != GIVEN:
