@@ -15,7 +15,12 @@ SCRIPTS = sorted(
     for path in (ROOT / "benchmarks").glob("*.py")
     if "__main__" in path.read_text(encoding="utf-8")
 )
-NEEDS_STABLE_BASELINES = {"stable_baselines", "training"}
+NEEDED = {
+    "record_vllm": "vllm",
+    "stable_baselines": "stable_baselines3",
+    "training": "stable_baselines3",
+}
+"""What benchmarks need that is not among our dependencies."""
 
 
 def run(script: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,8 +42,8 @@ def test_there_are_benchmarks():
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
 def test_it_runs_quickly(script, tmp_path):
-    if script.stem in NEEDS_STABLE_BASELINES:
-        pytest.importorskip("stable_baselines3")
+    if script.stem in NEEDED:
+        pytest.importorskip(NEEDED[script.stem])
     ended = run(script, tmp_path, "--quick")
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
     assert ended.stdout
@@ -51,12 +56,12 @@ def test_a_tool_that_wants_a_file_runs_without_one_too(name, tmp_path):
     assert ended.stdout
 
 
-@pytest.mark.parametrize("name", sorted(NEEDS_STABLE_BASELINES))
+@pytest.mark.parametrize("name", sorted(NEEDED))
 def test_what_is_not_installed_is_said_in_a_line(name, tmp_path):
     script = ROOT / "benchmarks" / f"{name}.py"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     code = (
-        "import sys, runpy; sys.modules['stable_baselines3'] = None; "
+        f"import sys, runpy; sys.modules[{NEEDED[name]!r}] = None; "
         f"sys.argv = [{str(script)!r}, '--quick']; sys.path.insert(0, {str(script.parent)!r}); "
         f"runpy.run_path({str(script)!r}, run_name='__main__')"
     )
@@ -70,4 +75,4 @@ def test_what_is_not_installed_is_said_in_a_line(name, tmp_path):
     )
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
-    assert "aseline" in ended.stderr
+    assert NEEDED[name].removesuffix("3").replace("_", "-") in ended.stderr
