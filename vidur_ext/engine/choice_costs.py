@@ -20,6 +20,7 @@ from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.layout import (
     Counter,
+    Inputs,
     Ints,
     Own,
     Replica,
@@ -106,6 +107,10 @@ def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int) ->
     _copy(state.replicas[replica], row)
     _copy(state.clocks[replica], copy.clocks[0])
     _copy(state.phases[replica], copy.phases[0])
+    for extent in range(row[Replica.ROWS]):
+        _copy(state.extents[replica, extent], copy.extents[0, extent])
+    for line in range(state.lines.shape[1]):
+        _copy(state.lines[replica, line], copy.lines[0, line])
     # What comes after the running batch takes the time that the bench's tables say.
     row[Replica.STEADY] = 0
     count = row[Replica.MEMBERS]
@@ -164,6 +169,26 @@ def _price(plan: Plan, sim: Simulation, lengths: Floats, costs: Floats) -> None:
 
 
 @compiled
+def _plan_for(plan: Plan, sim: Simulation) -> Plan:
+    """Return the plan with a bench whose requests have the texts of a simulation's."""
+    bench, lines = plan.bench, sim.inputs.lines
+    inputs = Inputs(bench.inputs.arrived, bench.inputs.choices, lines, bench.inputs.words)
+    return Plan(
+        plan.ttft_weight,
+        plan.clairvoyant,
+        Simulation(
+            bench.settings,
+            bench.tables,
+            bench.estimates,
+            inputs,
+            bench.state,
+            bench.scores,
+            bench.way,
+        ),
+    )
+
+
+@compiled
 def _learn(sim: Simulation, lengths: Floats, counted: int) -> int:
     """Count what was completed after the first ``counted``; return how many that makes."""
     finished = sim.state.counters[Counter.FINISHED]
@@ -188,7 +213,7 @@ def price_choices(
         if asked[env]:
             sim = one_of(sims, env)
             learned.counted[env] = _learn(sim, learned.lengths[env], learned.counted[env])
-            _price(plan, sim, learned.lengths[env], costs[env])
+            _price(_plan_for(plan, sim), sim, learned.lengths[env], costs[env])
 
 
 @compiled_entry

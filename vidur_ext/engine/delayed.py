@@ -32,7 +32,9 @@ def _follow(view: View) -> None:
     """
     sim, seen = view.sim, view.seen
     until = sim.state.now[0] - sim.settings.signal_delay_s
-    behind = Simulation(sim.settings, sim.tables, sim.estimates, sim.inputs, seen, sim.scores)
+    behind = Simulation(
+        sim.settings, sim.tables, sim.estimates, sim.inputs, seen, sim.scores, sim.way
+    )
     counters, shown = seen.counters, seen.counters[Counter.FINISHED]
     while True:
         request = counters[Counter.ARRIVALS]
@@ -63,7 +65,10 @@ class LateRouter:
 
     def __init__(self, sim: Simulation, table: RequestTable) -> None:
         num_replicas = len(sim.state.replicas)
-        self.seen = new_state(table.prefill_tokens, table.decode_tokens, num_replicas, sim.settings)
+        leaves = sim.state.requests[:, Request.LINE]
+        self.seen = new_state(
+            table.prefill_tokens, table.decode_tokens, leaves, num_replicas, sim.settings
+        )
         """What changes beside the simulation."""
         self._view = View(sim, self.seen)
 

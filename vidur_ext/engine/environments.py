@@ -28,6 +28,7 @@ from vidur_ext.engine.layout import (
 from vidur_ext.engine.planner import Planner
 from vidur_ext.engine.routing import ASK
 from vidur_ext.engine.step import Environments, Outlook, step
+from vidur_ext.engine.texts import Texts, separate_texts
 from vidur_ext.routing.features import feature_rule, observation_schema
 from vidur_ext.routing.rewards import reward_rule
 from vidur_ext.routing.view import Earned, Memory, new_memory, new_sight
@@ -88,13 +89,15 @@ class RoutingEnvironments:
                 f"{len(tables)} of lengths {sorted(sizes)}"
             )
         arrived = np.stack([table.arrived_at for table in tables])
-        inputs = Inputs(arrived, np.full(arrived.shape, ASK), np.zeros(0, np.uint32))
+        texts = [separate_texts(len(table)) for table in tables]
+        lines = np.stack([text.lines for text in texts])
+        inputs = Inputs(arrived, np.full(arrived.shape, ASK), lines, np.zeros(0, np.uint32))
         memories = [new_memory(self.num_replicas) for _ in tables]
         sight = new_sight(self.num_replicas, self._config.observation.queue_slots)
         cluster = self._cluster
-        state = self._fresh_states(tables)
+        state = self._fresh_states(tables, texts)
         late = cluster.settings.signal_delay_s > 0.0
-        self._seen = self._fresh_states(tables) if late else None
+        self._seen = self._fresh_states(tables, texts) if late else None
         self._envs = Environments(
             sims=Simulation(
                 cluster.settings,
@@ -103,6 +106,7 @@ class RoutingEnvironments:
                 inputs,
                 state,
                 np.zeros(self.num_replicas),
+                np.zeros(arrived.shape[1], dtype=np.int64),
             ),
             memory=Memory(*_stacked(memories)),
             features=self._features,
@@ -146,6 +150,7 @@ class RoutingEnvironments:
                 inputs=inputs._replace(
                     arrived=np.repeat(inputs.arrived[:, :end], count, axis=0),
                     choices=np.repeat(inputs.choices[:, :end], count, axis=0),
+                    lines=np.repeat(inputs.lines[:, :end], count, axis=0),
                 ),
                 state=_copied(envs.sims.state, count, end),
             ),
@@ -183,9 +188,14 @@ class RoutingEnvironments:
         self.reward = out.reward
         self.completed = self._latencies[:completed]
 
-    def _fresh_states(self, tables: Sequence[RequestTable]) -> EngineState:
+    def _fresh_states(
+        self, tables: Sequence[RequestTable], texts: Sequence[Texts]
+    ) -> EngineState:
         settings, replicas = self._cluster.settings, self.num_replicas
-        states = [new_state(t.prefill_tokens, t.decode_tokens, replicas, settings) for t in tables]
+        states = [
+            new_state(table.prefill_tokens, table.decode_tokens, text.leaves, replicas, settings)
+            for table, text in zip(tables, texts, strict=True)
+        ]
         return EngineState(*_stacked(states))
 
     def costs(self, asked: NDArray[np.bool_]) -> Floats:
@@ -258,6 +268,7 @@ def _copied(states: EngineState, count: int, end: int) -> EngineState:
         requests=states.requests[:, :end],
         times=states.times[:, :end],
         completions=states.completions[:, :end],
+        lines=states.lines[:, :, :end],
     )
     return EngineState(*_repeated(of_requests, count))
 

@@ -22,6 +22,7 @@ from vidur_ext.engine.layout import (
 )
 from vidur_ext.engine.planner import Planner
 from vidur_ext.engine.routing import ASK
+from vidur_ext.engine.texts import separate_texts
 from vidur_ext.routing.dice import SPARE_WORDS, WORDS_PER_DECISION, Dice, random_words
 
 _ASKED = np.ones(1, dtype=np.bool_)
@@ -94,7 +95,7 @@ class ClusterTwin:
         self._routed = 0
         nobody = np.zeros(0, dtype=np.int64)
         self._make_room(
-            new_state(nobody, nobody, cluster.num_replicas, cluster.settings),
+            new_state(nobody, nobody, nobody, cluster.num_replicas, cluster.settings),
             np.zeros(0),
             random_words(rng, SPARE_WORDS),
         )
@@ -115,7 +116,10 @@ class ClusterTwin:
         sim, row = self._sim, slice(self._routed, self._routed + 1)
         sim.inputs.arrived[row] = arrived_at
         write_requests(
-            sim.state.requests[row], np.array([prompt_tokens]), np.array([output_tokens])
+            sim.state.requests[row],
+            np.array([prompt_tokens]),
+            np.array([output_tokens]),
+            np.arange(self._routed, self._routed + 1),
         )
         if loop.advance(sim) == loop.AT_END:
             check_end(sim, self._cluster.limits)
@@ -128,7 +132,8 @@ class ClusterTwin:
         """Go on from a state with room for twice as many requests."""
         cluster, capacity = self._cluster, max(2 * len(arrived), _FIRST_ROOM)
         nothing = np.zeros(capacity, dtype=np.int64)
-        larger = new_state(nothing, nothing, cluster.num_replicas, cluster.settings)
+        texts = separate_texts(capacity)
+        larger = new_state(nothing, nothing, texts.leaves, cluster.num_replicas, cluster.settings)
         for before, now in zip(state, larger, strict=True):
             now[: len(before)] = before
         more = capacity - len(arrived)
@@ -139,9 +144,11 @@ class ClusterTwin:
             Inputs(
                 np.concatenate([arrived, np.full(more, np.inf)]),
                 np.full(capacity, ASK, dtype=np.int64),
+                texts.lines,
                 np.concatenate([words, random_words(self._rng, WORDS_PER_DECISION * more)]),
             ),
             larger,
             np.zeros(cluster.num_replicas),
+            nothing.copy(),
         )
         self._lookahead = Lookahead(cluster, self._sim, self._name, self._ttft_weight)

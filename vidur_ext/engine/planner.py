@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ppo_scheduler.observation import Floats
 from vidur_ext.engine.choice_costs import Learned, Plan, learn_completions, price_choices
 from vidur_ext.engine.layout import Cluster, Inputs, Simulation, Tables, new_state
+from vidur_ext.engine.texts import separate_texts
 from vidur_ext.routing.output_lengths import new_lengths
 
 
@@ -46,9 +47,12 @@ class Planner:
             settings,
             tables or cluster.tables,
             cluster.estimates,
-            Inputs(np.zeros(0), np.zeros(0, np.int64), np.zeros(0, np.uint32)),
-            new_state(nothing, nothing, 1, settings),
+            Inputs(
+                np.zeros(0), np.zeros(0, np.int64), separate_texts(0).lines, np.zeros(0, np.uint32)
+            ),
+            new_state(nothing, nothing, nothing, 1, settings),
             np.zeros(1),
+            nothing.copy(),
         )
         self._num_replicas = cluster.num_replicas
         self._plan = Plan(ttft_weight, clairvoyant, bench)

@@ -210,7 +210,7 @@ def _hold(
         top >= 0
         and extents[top, Extent.LINE] == line
         and extents[top, Extent.USERS] == 1
-        and extents[top, Extent.NEXT] == -1
+        and not _registered_since(state, replica, top, start, end)
     ):
         extents[top, Extent.END] = end
         return
@@ -232,6 +232,20 @@ def _hold(
 
 
 @compiled
+def _registered_since(
+    state: EngineState, replica: int, extent: int, start: int, end: int
+) -> bool:
+    """Return whether one that was registered after an extent on its line has some of the blocks."""
+    extents = state.extents[replica]
+    other = extents[extent, Extent.NEXT]
+    while other >= 0:
+        if extents[other, Extent.START] < end and start < extents[other, Extent.END]:
+            return True
+        other = extents[other, Extent.NEXT]
+    return False
+
+
+@compiled
 def _split(state: EngineState, replica: int, extent: int, at: int) -> int:
     """Cut an extent in two; return its lower part, which is new.
 
@@ -239,7 +253,7 @@ def _split(state: EngineState, replica: int, extent: int, at: int) -> int:
     """
     extents, row = state.extents[replica], state.replicas[replica]
     lower = _new_row(state, replica)
-    for column in range(len(Extent)):
+    for column in range(extents.shape[1]):
         extents[lower, column] = extents[extent, column]
     extents[lower, Extent.END] = at
     extents[lower, Extent.NEXT] = extent

@@ -112,6 +112,7 @@ def _settings_of(replicas: Replicas) -> Settings:
         batch_capacity=float(config.batch_size_cap),
         own=own[replicas.kind],
         signal_delay_s=0.0,
+        prefix_caching=0,
     )
 
 
