@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted(
@@ -16,6 +17,7 @@ SCRIPTS = sorted(
     if "__main__" in path.read_text(encoding="utf-8")
 )
 NEEDS_STABLE_BASELINES = {"stable_baselines", "training"}
+NEEDS_A_GPU = {"gpu_iterations"}
 
 
 def run(script: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -39,9 +41,20 @@ def test_there_are_benchmarks():
 def test_it_runs_quickly(script, tmp_path):
     if script.stem in NEEDS_STABLE_BASELINES:
         pytest.importorskip("stable_baselines3")
+    if script.stem in NEEDS_A_GPU and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
     ended = run(script, tmp_path, "--quick")
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-2000:]
     assert ended.stdout
+
+
+def test_without_a_gpu_a_measurement_on_one_says_so_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    ended = run(ROOT / "benchmarks" / "gpu_iterations.py", tmp_path, "--quick")
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+    assert "torch finds no GPU" in ended.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["fidelity", "fit_lengths", "fit_predictor"])
