@@ -67,18 +67,25 @@ def test_nothing_has_no_blocks():
     assert (runs.first.tolist(), runs.identities) == ([0], 0)
 
 
-def test_a_long_text_is_few_runs():
-    """A session of ten turns, each with the whole earlier one as its prompt."""
+def test_a_session_is_one_run():
+    """Ten turns, each with the whole earlier one as its prompt."""
     prompt, rows = [(1, 50_000)], []
     for turn in range(10):
         prompt = [*prompt, (10 + turn, 500)]
         rows.append((prompt, 200))
         prompt = [*prompt, (1000 + turn, 200)]
     runs = runs_of(rows, block_size=16)
-    last = slice(runs.first[9], runs.first[10])
-    assert runs.blocks[last].sum() == (50_000 + 10 * 700) // 16
-    assert len(runs.blocks[last]) <= 21
+    assert runs.first.tolist() == list(range(11))
+    assert runs.blocks[9] == (50_000 + 10 * 700) // 16
+    assert (runs.identity == 0).all()
     assert runs.identities == (50_000 + 10 * 700) // 16, "all others are beginnings of the last"
+
+
+def test_a_prompt_that_all_begin_with_is_a_run_of_its_own_for_all_but_one():
+    runs = runs_of([([(1, 64), (10 + i, 64)], 64) for i in range(3)], block_size=16)
+    assert np.diff(runs.first).tolist() == [1, 2, 2]
+    assert runs.blocks.tolist() == [12, 4, 8, 4, 8]
+    assert runs.identities == 4 + 3 * 8
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -109,3 +116,10 @@ def test_identities_are_equal_exactly_where_whole_prefixes_are(seed):
             assert identity_of.setdefault(prefix, identity) == identity
     assert sorted(prefix_of) == list(range(runs.identities)), "the numbers are used without gaps"
     assert (runs.blocks > 0).all()
+    meets = runs.identity[1:] == runs.identity[:-1] + runs.blocks[:-1]
+    assert set(1 + np.flatnonzero(meets)) <= set(runs.first), "runs are as long as they can be"
+    begins = np.unique(runs.identity)
+    inside = np.searchsorted(begins, runs.identity + runs.blocks) - np.searchsorted(
+        begins, runs.identity
+    )
+    assert (inside == 1).all(), "no run begins within another one"
