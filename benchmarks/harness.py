@@ -30,10 +30,13 @@ def run_benchmark_with_options(
     description: str,
     add_options: Callable[[argparse.ArgumentParser], None],
     measure: Callable[[argparse.Namespace], Mapping[str, float]],
-) -> None:
+) -> Figures:
     """Do the same for a benchmark with options of its own; ``measure`` gets all of them.
 
     A ``UserError`` is printed in one line and ends the program with status 2.
+
+    Returns:
+        What was measured, for a program whose exit status depends on it.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a smaller, noisier measurement")
@@ -58,3 +61,4 @@ def run_benchmark_with_options(
             **figures,
         }
         arguments.json.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    return figures

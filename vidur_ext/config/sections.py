@@ -55,12 +55,13 @@ class ClusterSection(Section):
     )
     tensor_parallel_size: int = key(1, "GPUs per pipeline stage", ge=1, le=64)
     num_pipeline_stages: int = key(1, "pipeline stages per replica", ge=1, le=64)
-    replica_scheduler: Literal["sarathi", "vllm", "orca"] = key(
-        "sarathi", "how a replica forms its batches"
+    replica_scheduler: Literal["sarathi", "vllm", "orca", "vllm_v1"] = key(
+        "sarathi",
+        "how a replica forms its batches; vllm is the vLLM of 2023, vllm_v1 that of today",
     )
     batch_size_cap: int = key(128, "requests in one batch at most", unit="requests", ge=1, le=4096)
     chunk_size: int = key(
-        512, "sarathi: tokens in one batch at most", unit="tokens", ge=32, le=65_536
+        512, "sarathi, vllm_v1: tokens in one batch at most", unit="tokens", ge=32, le=65_536
     )
     max_tokens_in_batch: int = key(
         8192,
@@ -78,6 +79,9 @@ class ClusterSection(Section):
     )
     watermark_blocks_fraction: float = key(
         0.01, "KV blocks kept free when a request is admitted", ge=0, lt=1
+    )
+    prefix_caching: bool = key(
+        True, "vllm_v1: KV blocks are found by the text they hold, and not computed again"
     )
     memory_margin_fraction: float = key(0.1, "device memory left alone", ge=0, lt=1)
 
@@ -127,6 +131,16 @@ class ClusterSection(Section):
         """Return how many replicas stand on which GPU, e.g. ``2 x h100, 2 x a100``."""
         devices = self.replica_devices()
         return ", ".join(f"{devices.count(name)} x {name}" for name in dict.fromkeys(devices))
+
+    @model_validator(mode="after")
+    def _v1_has_one_stage(self) -> ClusterSection:
+        """`replica_scheduler` "vllm_v1" needs `num_pipeline_stages` 1."""
+        if self.replica_scheduler == "vllm_v1" and self.num_pipeline_stages != 1:
+            raise ValueError(
+                f'replica_scheduler="vllm_v1" has one pipeline stage: set num_pipeline_stages='
+                f"{self.num_pipeline_stages} to 1, or choose another replica_scheduler"
+            )
+        return self
 
     @model_validator(mode="after")
     def _model_splits_evenly(self) -> ClusterSection:

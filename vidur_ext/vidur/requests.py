@@ -1,5 +1,6 @@
 """Requests as Vidur takes them: one that can be preempted, and the stream as a generator."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, get_args
 
@@ -26,6 +27,10 @@ class RestartableRequest(Request):
     Vidur 0.0.26 leaves the tokens counted per pipeline stage as they were when it restarts a
     preempted request, counts them again, and ends in its own assertion. Preemption is the point
     of simulating an overloaded cluster, so the counter starts anew here.
+    """
+
+    block_identities: Optional[Sequence[int]] = None  # noqa: UP045
+    """What each full block of prompt and answer holds, for prefix caches; None: what no other does.
     """
 
     def restart(self) -> None:
