@@ -15,6 +15,7 @@ from vidur_ext.config.fields import Location
 from vidur_ext.config.problems import describe_problems, join_problems
 from vidur_ext.config.sections import WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.workload.request_table import refuse_closed_loops
 from vidur_ext.workload.run_workloads import Part, build_stream
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.trace_files import trace_formats
@@ -156,8 +157,13 @@ class WorkloadRequestGenerator(BaseRequestGenerator):
     """Hands a window of the stream to Vidur."""
 
     def generate_requests(self) -> list[Any]:
-        """Return requests [first_request, first_request + num_requests) as Vidur's entities."""
+        """Return requests [first_request, first_request + num_requests) as Vidur's entities.
+
+        Raises:
+            UserError: requests wait for answers.
+        """
         table = stream_of(self.config).window(self.config.first_request, self.config.num_requests)
+        refuse_closed_loops(table)
         columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return [RestartableRequest(*row) for row in rows]
