@@ -78,20 +78,32 @@ SAMPLES: dict[str, tuple[str, Callable[[int], str]]] = {
         "",
         lambda i: (
             f'{{"chat_id": {i}, "parent_chat_id": -1, "timestamp": {i * 0.18:.3f}, '
-            '"input_length": 1020, "output_length": 129, "type": "text", "turn": 1}\n'
+            '"input_length": 1020, "output_length": 129, "type": "text", "turn": 1, '
+            f'"hash_ids": {[64 * i + block for block in range(64)]}}}\n'
         ),
     ),
     "burstgpt": (
-        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n",
-        lambda i: f"{i},ChatGPT,472,18,490,Conversation log\n",
+        "Timestamp,Session ID,Model,Request tokens,Response tokens,Total tokens,Log Type\n",
+        lambda i: f"{i},{i % 5000},ChatGPT,{472 * (1 + i // 5000)},18,490,Conversation log\n",
+    ),
+    "canary": (
+        "arrived_at,num_prefill_tokens,num_decode_tokens,session_id,block_hash_ids\n",
+        lambda i: f"{i * 0.18},32,129,{i % 5000},{2 * i}|{2 * i + 1}\n",
     ),
     "mooncake": (
         "",
-        lambda i: f'{{"timestamp": {i}, "input_length": 1020, "output_length": 129}}\n',
+        lambda i: (
+            f'{{"timestamp": {i}, "input_length": 1020, "output_length": 129, '
+            f'"hash_ids": [{2 * i}, {2 * i + 1}]}}\n'
+        ),
     ),
     "splitwise": (
         "arrived_at,num_prefill_tokens,num_decode_tokens\n",
         lambda i: f"{i * 0.18},1020,129\n",
+    ),
+    "tracelab": (
+        "id,input_len,output_len,arrival_time,round_idx,tool_wait_after_ms,prefix_len\n",
+        lambda i: f"{i // 50},530,205,{i // 50}.0,{i % 50},285.0,{735 * (i % 50)}\n",
     ),
 }
 """First line of a file of each format, and line i of it."""

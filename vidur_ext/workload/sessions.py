@@ -12,6 +12,9 @@ from vidur_ext.workload.frozen_columns import freeze_columns
 
 Ints = NDArray[np.int64]
 
+NOMINAL_TOKEN_S = 0.03
+"""How long a token of an answer takes in the nominal times of closed loops, which order them."""
+
 NO_PREVIOUS = -1
 """In place of a previous turn: the request arrives at a time of its own."""
 

@@ -117,8 +117,8 @@ def _haste(path: Path, chosen: TraceFormat, table: RequestTable, time_unit: str)
     if time_unit != OWN_UNIT:
         if own is None:
             raise file_error(
-                path, f"its time stamps are dates, which workload.trace_time_unit={time_unit} "
-                "cannot be: set it to auto"
+                path, "its time stamps are dates or have one unit only, which "
+                f"workload.trace_time_unit={time_unit} cannot change: set it to auto"
             )  # fmt: skip
         return SECOND[cast(TimeUnit, time_unit)] / SECOND[own]
     if own == "ms" and not _whole(table.arrived_at * SECOND[own]):
