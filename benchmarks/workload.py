@@ -13,6 +13,8 @@ from fit_lengths import fit_errors
 from harness import Figures, run_benchmark_with_options
 
 from ppo_scheduler.seeding import Purpose
+from vidur_ext.config.sections import PRESETS
+from vidur_ext.workload.session_stream import SessionStream
 from vidur_ext.workload.synthetic import SyntheticStream
 from vidur_ext.workload.trace_files import load_trace, trace_formats
 from vidur_ext.workload.trace_stream import TraceStream
@@ -41,6 +43,10 @@ def measure(arguments: argparse.Namespace) -> Figures:
         f"synthetic_window_of_{_EPISODE}_ms": _ms(lambda: stream.window(10**6, _EPISODE), repeats),
         "synthetic_requests_per_second": 1e3 * bulk / _ms(lambda: stream.window(0, bulk), 3),
     }
+    for preset in PRESETS:
+        sessions = SessionStream(preset, 0, Purpose.WORKLOAD, 10.0, "poisson", 1.0, _NO_LIMIT)
+        window = _ms(partial(sessions.window, 10**6, _EPISODE), repeats)
+        figures[f"{preset}_window_of_{_EPISODE}_ms"] = window
     with tempfile.TemporaryDirectory() as folder:
         for name, trace_format in trace_formats().items():
             header, line = SAMPLES[name]

@@ -65,13 +65,14 @@ class HashedPrompts:
                 f"expected {blocks} ids, one for each {self.block_tokens} tokens of "
                 f"{prompt_tokens}, found {len(ids)}",
             )
-        if None in ids:
+        known = [one for one in ids if one is not None]
+        if len(known) < blocks:
             raise self._error(
                 line,
                 f"expected whole numbers from 0, below {MOST_ID:.0e}; the one at position "
                 f"{ids.index(None) + 1} is none",
             )
-        self._ids.extend(ids)  # type: ignore[arg-type]
+        self._ids.extend(known)
         self._prompts.append(prompt_tokens)
 
     def prompts(self) -> Prompts:
