@@ -178,6 +178,6 @@ def refuse_closed_loops(table: RequestTable) -> None:
     if table.sessions is not None and table.sessions.waits.any():
         raise UserError(
             "turns of these sessions wait for the answers before them, which no engine simulates "
-            "yet: take requests that arrive at times of their own, as of workload.source "
+            "yet: choose requests that arrive at times of their own, as of workload.source "
             '"synthetic" or "api_templates"'
         )
