@@ -31,7 +31,7 @@ from vidur_ext.engine.step import Environments, Outlook, step
 from vidur_ext.routing.features import feature_rule, observation_schema
 from vidur_ext.routing.rewards import reward_rule
 from vidur_ext.routing.view import Earned, Memory, new_memory, new_sight
-from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
 
 _NOBODY = np.zeros(0, dtype=np.int64)
 
@@ -79,8 +79,10 @@ class RoutingEnvironments:
             lengths: what is known of output lengths, for ``costs``; see ``new_lengths``.
 
         Raises:
-            UserError: the tables are not B tables of one length.
+            UserError: the tables are not B tables of one length, or requests wait for answers.
         """
+        for table in tables:
+            refuse_closed_loops(table)
         sizes = {len(table) for table in tables}
         if len(tables) != self.num_envs or len(sizes) != 1:
             raise UserError(

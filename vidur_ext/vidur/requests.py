@@ -14,8 +14,9 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.fields import Location
 from vidur_ext.config.problems import describe_problems, join_problems
-from vidur_ext.config.sections import WorkloadSection
+from vidur_ext.config.sections import PRESETS, WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.workload.request_table import refuse_closed_loops
 from vidur_ext.workload.run_workloads import Part, build_stream
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.trace_files import trace_formats
@@ -60,9 +61,9 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
     """Flags of the generator ``stream``. Vidur's ``--seed`` does not reach it; ``seed`` does."""
 
     max_tokens: int = _flag(8192, "Prompt + output tokens of a request at most; prompts are cut.")
-    source: str = _flag("synthetic", "synthetic or trace.")
-    qps: float = _flag(24.5, "synthetic: mean arrival rate [requests/s].")
-    arrival: str = _flag("gamma", "synthetic: poisson or gamma.")
+    source: str = _flag("synthetic", f"synthetic, trace, {', '.join(PRESETS)}.")
+    qps: float = _flag(24.5, "synthetic, presets: mean arrival rate [requests/s].")
+    arrival: str = _flag("gamma", "synthetic, presets: poisson or gamma.")
     burstiness_cv: float = _flag(2.0, "gamma: coefficient of variation of the gaps.")
     rate_profile: str = _flag("1.0", "synthetic: factors on qps, e.g. 0.6,1.1,0.8.")
     rate_period: int = _flag(2048, "synthetic: requests in which the profile is gone through.")
@@ -70,6 +71,7 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
     output_tail_index: Optional[float] = _flag(  # noqa: UP045
         None, "synthetic: Pareto index of the tail of outputs."
     )
+    length_scale: float = _flag(1.0, "presets: factor on the tokens of texts and answers.")
     trace_file: Optional[str] = _flag(None, "trace: file to replay.")  # noqa: UP045
     trace_format: str = _flag("auto", f"trace: auto or {', '.join(trace_formats())}.")
     trace_time_unit: str = _flag("auto", "trace: unit of time stamps, auto, s, ms, us or ns.")
@@ -161,8 +163,13 @@ class WorkloadRequestGenerator(BaseRequestGenerator):
     """Hands a window of the stream to Vidur."""
 
     def generate_requests(self) -> list[Any]:
-        """Return requests [first_request, first_request + num_requests) as Vidur's entities."""
+        """Return requests [first_request, first_request + num_requests) as Vidur's entities.
+
+        Raises:
+            UserError: requests wait for answers.
+        """
         table = stream_of(self.config).window(self.config.first_request, self.config.num_requests)
+        refuse_closed_loops(table)
         columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
         rows = zip(*(column.tolist() for column in columns), strict=True)
         return [RestartableRequest(*row) for row in rows]

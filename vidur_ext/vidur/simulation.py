@@ -25,7 +25,7 @@ from vidur_ext.vidur.estimates import request_overhead_s
 from vidur_ext.vidur.requests import RestartableRequest
 from vidur_ext.vidur.schedulers import Router, RoutingGlobalScheduler
 from vidur_ext.vidur.signals import SignalEvent
-from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
 
 _COUNTED_FROM_MINUS_ONE = (Batch, BatchStage, Cluster, ExecutionTime, Replica, Request)
 
@@ -77,12 +77,17 @@ class VidurSimulation(DelayingSimulator):
     """Vidur's simulator over requests that are handed in, with the routing recorded.
 
     Requests are those of ``table``; without one they come from the configured generator.
+
+    Raises:
+        UserError: requests wait for answers.
     """
 
     def __init__(self, config: Any, table: RequestTable | None = None) -> None:
         # Vidur announces every simulation; programs that run many have their own reports.
         logging.getLogger("vidur").setLevel(logging.WARNING)
         reset_id_counters()
+        if table is not None:
+            refuse_closed_loops(table)
         self._table = table
         self._replica_of: dict[int, int] = {}
         super().__init__(config)

@@ -12,9 +12,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from vidur_ext.workload.prompts import Ints, Prompts, ragged_indices
 
 
 class BlockRuns(NamedTuple):
@@ -36,48 +35,44 @@ class BlockRuns(NamedTuple):
     def of_request(self, request: int) -> Ints:
         """Return the identity of each full block of a request, in their order."""
         runs = slice(self.first[request], self.first[request + 1])
-        blocks = self.blocks[runs]
-        within = np.arange(blocks.sum()) - np.repeat(np.cumsum(blocks) - blocks, blocks)
-        found: Ints = np.repeat(self.identity[runs], blocks) + within
-        return found
+        return ragged_indices(self.identity[runs], self.blocks[runs])
+
+    def of_all(self) -> Ints:
+        """Return the identities of all blocks of one request after the other."""
+        return ragged_indices(self.identity, self.blocks)
+
+    @property
+    def counts(self) -> Ints:
+        """Blocks of each request [N]."""
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.blocks)])
+        return np.diff(ends[self.first])
 
 
-def block_runs(
-    segments: Ints,
-    tokens: Ints,
-    first: Ints,
-    answers: Ints,
-    answer_tokens: Ints,
-    block_size: int,
-) -> BlockRuns:
+def block_runs(prompts: Prompts, answer_tokens: Ints, block_size: int) -> BlockRuns:
     """Return the identities of the full blocks of requests.
 
     Args:
-        segments: segment ids [S] of all prompts, one after the other.
-        tokens: their lengths [S]; a segment begins with the same text wherever it stands.
-        first: index [N+1] of each prompt's first segment.
-        answers: segment id [N] of each answer, which later prompts may contain.
-        answer_tokens: their lengths [N].
+        answer_tokens: length [N] of each answer that stands behind its prompt.
     """
-    ends = first[1:]
+    ends = prompts.first[1:]
     text = _Texts(
-        segments=np.insert(segments, ends, answers),
-        tokens=np.insert(tokens, ends, answer_tokens),
-        first=first + np.arange(len(first)),
+        segments=np.insert(prompts.segments, ends, prompts.answers),
+        tokens=np.insert(prompts.tokens, ends, answer_tokens),
+        first=prompts.first + np.arange(len(prompts.first)),
     ).without_empty_segments()
     lines = _lines(text)
     before, behind = text.positions()
     begins, identities = _numbers(lines, before // block_size, behind // block_size)
     blocks = behind // block_size - before // block_size
     kept = np.flatnonzero(blocks)
-    of_text = np.repeat(np.arange(len(first) - 1), np.diff(text.first))[kept]
+    of_text = np.repeat(np.arange(len(prompts)), np.diff(text.first))[kept]
     identity, blocks = begins[lines.of_segment[kept]], blocks[kept]
     # Where a text goes on with the next number, its run goes on.
     new = np.ones(len(kept), dtype=np.bool_)
     new[1:] = (of_text[1:] != of_text[:-1]) | (identity[1:] != identity[:-1] + blocks[:-1])
     runs = np.flatnonzero(new)
     return BlockRuns(
-        first=np.searchsorted(of_text[runs], np.arange(len(first))).astype(np.int64),
+        first=np.searchsorted(of_text[runs], np.arange(len(prompts) + 1)).astype(np.int64),
         identity=identity[runs],
         blocks=np.add.reduceat(blocks, runs) if len(runs) else blocks,
         identities=identities,

@@ -14,6 +14,7 @@ from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.simulation import VidurSimulation
 from vidur_ext.vidur.tracker import RequestTracker
 from vidur_ext.workload.block_identities import block_runs
+from vidur_ext.workload.prompts import Prompts
 from vidur_ext.workload.request_table import RequestTable
 
 BLOCK = 16
@@ -72,15 +73,9 @@ def build(make_config, build_simulation):
 
 
 def tell_texts(requests, rows, texts):
-    flat = np.array([part for text in texts for part in text], dtype=np.int64)
-    runs = block_runs(
-        segments=flat[:, 0],
-        tokens=flat[:, 1],
-        first=np.cumsum([0, *map(len, texts)]),
-        answers=1000 + np.arange(len(rows)),
-        answer_tokens=np.array([output for _, _, output in rows]),
-        block_size=BLOCK,
-    )
+    answers = [1000 + row for row in range(len(rows))]
+    outputs = np.array([output for _, _, output in rows])
+    runs = block_runs(Prompts.of(texts, answers), outputs, BLOCK)
     for number, request in enumerate(requests):
         request.block_identities = runs.of_request(number).tolist()
 
@@ -168,7 +163,7 @@ def test_vidurs_requests_stay_in_step(build, seed):
     texts = [
         [(int(rng.integers(3)), min(n, 100)), (100 + i, n)] for i, (_, n, _) in enumerate(rows)
     ]
-    texts = [[(first, a), (own, n - a)] for [(first, a), (own, n)] in texts]
+    texts = [[(first, a), (own, n - a)][: 1 + (n > a)] for [(first, a), (own, n)] in texts]
     run = build(rows, texts=texts, num_blocks=45, chunk_size=128, batch_size_cap=16)
     run.simulation.run()
     assert sum(request.num_restarts for request in run.requests) > 0
