@@ -1,7 +1,8 @@
 """Requests as Vidur takes them: one that can be preempted, and the stream as a generator."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, Optional, get_args
 
 from pydantic import ValidationError
@@ -16,7 +17,8 @@ from vidur_ext.config.fields import Location
 from vidur_ext.config.problems import describe_problems, join_problems
 from vidur_ext.config.sections import PRESETS, WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.workload.request_table import refuse_closed_loops
+from vidur_ext.workload.block_identities import BlockRuns, block_runs
+from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
 from vidur_ext.workload.run_workloads import Part, build_stream
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.trace_files import trace_formats
@@ -30,15 +32,37 @@ class RestartableRequest(Request):
     of simulating an overloaded cluster, so the counter starts anew here.
     """
 
-    block_identities: Optional[Sequence[int]] = None  # noqa: UP045
-    """What each full block of prompt and answer holds, for prefix caches; None: what no other does.
-    """
+    identities: Optional[Callable[[int], Sequence[int]]] = None  # noqa: UP045
+    """By the size of blocks, what each full one of prompt and answer holds, for prefix caches; see
+    ``workload.block_identities``. None: what no other does."""
 
     def restart(self) -> None:
         """Give up all progress; the tokens so far become the prompt."""
         super().restart()
         self._num_stage_processed_tokens = 0
         self._is_prefill_stage_complete = False
+
+
+def requests_of(table: RequestTable) -> list[Any]:
+    """Return the requests of a table as Vidur's entities.
+
+    Raises:
+        UserError: requests wait for answers.
+    """
+    refuse_closed_loops(table)
+    columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    requests = [RestartableRequest(*row) for row in rows]
+    if table.prompts is not None:
+        runs = cache(partial(block_runs, table.prompts, table.decode_tokens))
+        for index, request in enumerate(requests):
+            request.identities = partial(_identities, runs, index)
+    return requests
+
+
+def _identities(runs: Callable[[int], BlockRuns], index: int, block_size: int) -> Sequence[int]:
+    identities: list[int] = runs(block_size).of_request(index).tolist()
+    return identities
 
 
 WORKLOAD_FLAG_PREFIX = "workload_request_generator_config_"
@@ -168,8 +192,5 @@ class WorkloadRequestGenerator(BaseRequestGenerator):
         Raises:
             UserError: requests wait for answers.
         """
-        table = stream_of(self.config).window(self.config.first_request, self.config.num_requests)
-        refuse_closed_loops(table)
-        columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        return [RestartableRequest(*row) for row in rows]
+        config = self.config
+        return requests_of(stream_of(config).window(config.first_request, config.num_requests))

@@ -22,10 +22,10 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.view import Earned
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.estimates import request_overhead_s
-from vidur_ext.vidur.requests import RestartableRequest
+from vidur_ext.vidur.requests import requests_of
 from vidur_ext.vidur.schedulers import Router, RoutingGlobalScheduler
 from vidur_ext.vidur.signals import SignalEvent
-from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
+from vidur_ext.workload.request_table import RequestTable
 
 _COUNTED_FROM_MINUS_ONE = (Batch, BatchStage, Cluster, ExecutionTime, Replica, Request)
 
@@ -86,8 +86,6 @@ class VidurSimulation(DelayingSimulator):
         # Vidur announces every simulation; programs that run many have their own reports.
         logging.getLogger("vidur").setLevel(logging.WARNING)
         reset_id_counters()
-        if table is not None:
-            refuse_closed_loops(table)
         self._table = table
         self._replica_of: dict[int, int] = {}
         super().__init__(config)
@@ -102,13 +100,7 @@ class VidurSimulation(DelayingSimulator):
         if self._table is None:
             self.requests = self._request_generator.generate()
         else:
-            rows = zip(
-                self._table.arrived_at.tolist(),
-                self._table.prefill_tokens.tolist(),
-                self._table.decode_tokens.tolist(),
-                strict=True,
-            )
-            self.requests = [RestartableRequest(*row) for row in rows]
+            self.requests = requests_of(self._table)
         for request in self.requests:
             self._add_event(RequestArrivalEvent(request.arrived_at, request))
         self._send_signals(request.arrived_at for request in self.requests)

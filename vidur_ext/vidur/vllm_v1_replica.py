@@ -114,8 +114,8 @@ class VllmV1ReplicaScheduler(BaseReplicaScheduler):
 
     def _identities(self, request: Any) -> Sequence[int]:
         """Return what the request's blocks hold; without a known text, what no other holds."""
-        if isinstance(request, RestartableRequest) and request.block_identities is not None:
-            return request.block_identities
+        if isinstance(request, RestartableRequest) and request.identities is not None:
+            return request.identities(self._limits.block_size)
         blocks = request.total_tokens // self._limits.block_size
         self._unique_blocks += blocks
         # Known texts have the numbers from 0 on.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from vidur_ext.routing.view import Quantity
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.simulation import VidurSimulation
 from vidur_ext.vidur.tracker import RequestTracker
-from vidur_ext.workload.block_identities import block_runs
 from vidur_ext.workload.prompts import Prompts
 from vidur_ext.workload.request_table import RequestTable
 
@@ -52,10 +51,12 @@ def build(make_config, build_simulation):
             simulation={"engine": "vidur"},
             evaluation={"enabled": False},
         )
-        simulation = build_simulation(config, "round_robin", RequestTable.from_rows(rows))
-        run = Run(simulation, [])
+        table = RequestTable.from_rows(rows)
         if texts is not None:
-            tell_texts(simulation.requests, rows, texts)
+            answers = [1000 + row for row in range(len(rows))]
+            table = replace(table, prompts=Prompts.of(texts, answers))
+        simulation = build_simulation(config, "round_robin", table)
+        run = Run(simulation, [])
         form = run.replica._get_next_batch
 
         def remember(time):
@@ -70,14 +71,6 @@ def build(make_config, build_simulation):
         return run
 
     return build
-
-
-def tell_texts(requests, rows, texts):
-    answers = [1000 + row for row in range(len(rows))]
-    outputs = np.array([output for _, _, output in rows])
-    runs = block_runs(Prompts.of(texts, answers), outputs, BLOCK)
-    for number, request in enumerate(requests):
-        request.block_identities = runs.of_request(number).tolist()
 
 
 def test_prompts_are_computed_in_chunks_beside_answers(build):
