@@ -26,12 +26,23 @@ def run_benchmark(description: str, measure: Callable[[bool], Mapping[str, float
     )
 
 
+def plain_table(description: str, figures: Mapping[str, float]) -> Table:
+    """Return a table with a row for every figure."""
+    table = Table("figure", "value", title=description)
+    for name, value in figures.items():
+        table.add_row(name, f"{value:,.6g}")
+    return table
+
+
 def run_benchmark_with_options(
     description: str,
     add_options: Callable[[argparse.ArgumentParser], None],
     measure: Callable[[argparse.Namespace], Mapping[str, float]],
+    shown: Callable[[str, Mapping[str, float]], Table] = plain_table,
 ) -> Figures:
     """Do the same for a benchmark with options of its own; ``measure`` gets all of them.
+
+    ``shown(description, figures)`` is the table that is printed.
 
     A ``UserError`` is printed in one line and ends the program with status 2.
 
@@ -48,10 +59,7 @@ def run_benchmark_with_options(
         figures = dict(measure(arguments))
     except UserError as error:
         parser.error(str(error))
-    table = Table("figure", "value", title=description)
-    for name, value in figures.items():
-        table.add_row(name, f"{value:,.6g}")
-    Console().print(table)
+    Console().print(shown(description, figures))
     if arguments.json is not None:
         document = {
             "benchmark": description,

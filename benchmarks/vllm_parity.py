@@ -21,7 +21,8 @@ from record_vllm import MOST_STEPS
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.vidur.vllm_v1.scheduler import Limits, Request, Scheduler
-from vidur_ext.workload.block_identities import Ints, block_runs
+from vidur_ext.workload.block_identities import block_runs
+from vidur_ext.workload.prompts import Prompts
 
 GOLDEN = Path(__file__).parents[1] / "tests/vidur_ext/vidur/vllm_v1/golden/steps.jsonl"
 
@@ -101,22 +102,15 @@ def _requests_of(case: Case) -> list[Request]:
     prompts = [prompt for _, prompt, _ in case["requests"]]
     outputs = [output for _, _, output in case["requests"]]
     ids: dict[str, int] = {}
+    rows = [[(ids.setdefault(name, len(ids)), n) for name, n in prompt] for prompt in prompts]
+    answers = [ids.setdefault(f"a{i}", len(ids)) for i in range(len(prompts))]
     runs = block_runs(
-        segments=_ints(ids.setdefault(name, len(ids)) for p in prompts for name, _ in p),
-        tokens=_ints(tokens for prompt in prompts for _, tokens in prompt),
-        first=_ints(np.cumsum([0, *map(len, prompts)])),
-        answers=_ints(ids.setdefault(f"a{i}", len(ids)) for i in range(len(prompts))),
-        answer_tokens=_ints(outputs),
-        block_size=case["config"]["block_size"],
+        Prompts.of(rows, answers), np.array(outputs, np.int64), case["config"]["block_size"]
     )
     return [
         Request(sum(n for _, n in prompt), output, runs.of_request(i).tolist())
         for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True))
     ]
-
-
-def _ints(values: Any) -> Ints:
-    return np.array(list(values), dtype=np.int64)
 
 
 def measure(arguments: argparse.Namespace) -> Figures:

@@ -13,6 +13,8 @@ from fit_lengths import fit_errors
 from harness import Figures, run_benchmark_with_options
 
 from ppo_scheduler.seeding import Purpose
+from vidur_ext.config.sections import PRESETS
+from vidur_ext.workload.session_stream import SessionStream
 from vidur_ext.workload.synthetic import SyntheticStream
 from vidur_ext.workload.trace_files import load_trace, trace_formats
 from vidur_ext.workload.trace_stream import TraceStream
@@ -41,6 +43,10 @@ def measure(arguments: argparse.Namespace) -> Figures:
         f"synthetic_window_of_{_EPISODE}_ms": _ms(lambda: stream.window(10**6, _EPISODE), repeats),
         "synthetic_requests_per_second": 1e3 * bulk / _ms(lambda: stream.window(0, bulk), 3),
     }
+    for preset in PRESETS:
+        sessions = SessionStream(preset, 0, Purpose.WORKLOAD, 10.0, "poisson", 1.0, _NO_LIMIT)
+        window = _ms(partial(sessions.window, 10**6, _EPISODE), repeats)
+        figures[f"{preset}_window_of_{_EPISODE}_ms"] = window
     with tempfile.TemporaryDirectory() as folder:
         for name, trace_format in trace_formats().items():
             header, line = SAMPLES[name]
@@ -78,20 +84,32 @@ SAMPLES: dict[str, tuple[str, Callable[[int], str]]] = {
         "",
         lambda i: (
             f'{{"chat_id": {i}, "parent_chat_id": -1, "timestamp": {i * 0.18:.3f}, '
-            '"input_length": 1020, "output_length": 129, "type": "text", "turn": 1}\n'
+            '"input_length": 1020, "output_length": 129, "type": "text", "turn": 1, '
+            f'"hash_ids": {[64 * i + block for block in range(64)]}}}\n'
         ),
     ),
     "burstgpt": (
-        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n",
-        lambda i: f"{i},ChatGPT,472,18,490,Conversation log\n",
+        "Timestamp,Session ID,Model,Request tokens,Response tokens,Total tokens,Log Type\n",
+        lambda i: f"{i},{i % 5000},ChatGPT,{472 * (1 + i // 5000)},18,490,Conversation log\n",
+    ),
+    "canary": (
+        "arrived_at,num_prefill_tokens,num_decode_tokens,session_id,block_hash_ids\n",
+        lambda i: f"{i * 0.18},32,129,{i % 5000},{2 * i}|{2 * i + 1}\n",
     ),
     "mooncake": (
         "",
-        lambda i: f'{{"timestamp": {i}, "input_length": 1020, "output_length": 129}}\n',
+        lambda i: (
+            f'{{"timestamp": {i}, "input_length": 1020, "output_length": 129, '
+            f'"hash_ids": [{2 * i}, {2 * i + 1}]}}\n'
+        ),
     ),
     "splitwise": (
         "arrived_at,num_prefill_tokens,num_decode_tokens\n",
         lambda i: f"{i * 0.18},1020,129\n",
+    ),
+    "tracelab": (
+        "id,input_len,output_len,arrival_time,round_idx,tool_wait_after_ms,prefix_len\n",
+        lambda i: f"{i // 50},530,205,{i // 50}.0,{i % 50},285.0,{735 * (i % 50)}\n",
     ),
 }
 """First line of a file of each format, and line i of it."""

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,24 +10,12 @@ from vllm_parity import GOLDEN, first_difference, read_cases
 
 from ppo_scheduler.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+PROGRAM = Path(__file__).parents[2] / "benchmarks/vllm_parity.py"
 
 
 @pytest.fixture
 def case():
     return read_cases(GOLDEN)[0]
-
-
-def run(script: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-    return subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": paths},
-        check=False,
-    )
 
 
 @pytest.mark.parametrize(
@@ -49,13 +34,13 @@ def test_the_first_difference_is_named(case, key, change, expected):
     assert expected in first_difference(case)
 
 
-def test_equal_cases_end_well_and_different_ones_do_not(case, tmp_path):
+def test_equal_cases_end_well_and_different_ones_do_not(case, tmp_path, run_python):
     wrong = {**case, "cached": [16] * len(case["cached"])}
     lines = [json.dumps(case), json.dumps(wrong)]
     file, figures = tmp_path / "cases.jsonl", tmp_path / "figures.json"
     for count, status in ((1, 0), (2, 1)):
         file.write_text("\n".join(lines[:count]), encoding="utf-8")
-        ended = run("vllm_parity.py", tmp_path, "--cases", str(file), "--json", str(figures))
+        ended = run_python(PROGRAM, "--cases", file, "--json", figures)
         assert ended.returncode == status, ended.stderr
         assert ("case 1 (chat), cached[0]: ours 0, vLLM 16" in ended.stdout) == (count == 2)
         found = json.loads(figures.read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ import typer
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.loading import load_config
+from vidur_ext.config.sections import PRESETS
 
 if TYPE_CHECKING:
     from ppo_scheduler.checkpoint.names import Retention
@@ -150,11 +151,16 @@ def changes(
     return [text for _, text in said]
 
 
-_SYNTHETIC = (
-    "qps", "arrival", "burstiness_cv", "rate_profile", "rate_period", "code_fraction",
-    "output_tail_index",
-)  # fmt: skip
+_DRAWN = ("qps", "arrival", "burstiness_cv")
+_SYNTHETIC = ("rate_profile", "rate_period", "code_fraction", "output_tail_index")
 _RECORDED = ("trace_format", "trace_time_unit", "holdout_fraction")
+_OF_PRESETS = ("length_scale",)
+_IDLE = {
+    "synthetic": (*_RECORDED, *_OF_PRESETS),
+    "trace": (*_DRAWN, *_SYNTHETIC, *_OF_PRESETS),
+    **dict.fromkeys(PRESETS, (*_SYNTHETIC, *_RECORDED)),
+}
+"""Keys of the workload without effect, by its source."""
 
 
 def load_changed(path: Path, texts: Sequence[str]) -> TrainingConfig:
@@ -165,10 +171,9 @@ def load_changed(path: Path, texts: Sequence[str]) -> TrainingConfig:
     """
     loaded = load_config(path, texts)
     source = loaded.workload.source
-    idle = _SYNTHETIC if source == "trace" else _RECORDED
     for text in texts:
         group, _, name = text.partition("=")[0].strip().partition(".")
-        if group == "workload" and name in idle:
+        if group == "workload" and name in _IDLE[source]:
             scale = "; rate_scale (--rate-scale) changes its rate" if source == "trace" else ""
             raise UserError(
                 f"{text} has no effect with workload.source={source!r}{scale}: leave it out"

@@ -55,12 +55,13 @@ class ClusterSection(Section):
     )
     tensor_parallel_size: int = key(1, "GPUs per pipeline stage", ge=1, le=64)
     num_pipeline_stages: int = key(1, "pipeline stages per replica", ge=1, le=64)
-    replica_scheduler: Literal["sarathi", "vllm", "orca"] = key(
-        "sarathi", "how a replica forms its batches"
+    replica_scheduler: Literal["sarathi", "vllm", "orca", "vllm_v1"] = key(
+        "sarathi",
+        "how a replica forms its batches; vllm is the vLLM of 2023, vllm_v1 that of today",
     )
     batch_size_cap: int = key(128, "requests in one batch at most", unit="requests", ge=1, le=4096)
     chunk_size: int = key(
-        512, "sarathi: tokens in one batch at most", unit="tokens", ge=32, le=65_536
+        512, "sarathi, vllm_v1: tokens in one batch at most", unit="tokens", ge=32, le=65_536
     )
     max_tokens_in_batch: int = key(
         8192,
@@ -78,6 +79,9 @@ class ClusterSection(Section):
     )
     watermark_blocks_fraction: float = key(
         0.01, "KV blocks kept free when a request is admitted", ge=0, lt=1
+    )
+    prefix_caching: bool = key(
+        True, "vllm_v1: KV blocks are found by the text they hold, and not computed again"
     )
     memory_margin_fraction: float = key(0.1, "device memory left alone", ge=0, lt=1)
 
@@ -127,6 +131,16 @@ class ClusterSection(Section):
         """Return how many replicas stand on which GPU, e.g. ``2 x h100, 2 x a100``."""
         devices = self.replica_devices()
         return ", ".join(f"{devices.count(name)} x {name}" for name in dict.fromkeys(devices))
+
+    @model_validator(mode="after")
+    def _v1_has_one_stage(self) -> ClusterSection:
+        """`replica_scheduler` "vllm_v1" needs `num_pipeline_stages` 1."""
+        if self.replica_scheduler == "vllm_v1" and self.num_pipeline_stages != 1:
+            raise ValueError(
+                f'replica_scheduler="vllm_v1" has one pipeline stage: set num_pipeline_stages='
+                f"{self.num_pipeline_stages} to 1, or choose another replica_scheduler"
+            )
+        return self
 
     @model_validator(mode="after")
     def _model_splits_evenly(self) -> ClusterSection:
@@ -282,12 +296,29 @@ else:
     TraceFormatName = Literal[_TRACE_FORMATS]
 
 
+PRESETS = module_names("vidur_ext.workload.presets")
+"""Kinds of traffic with sessions and shared prefixes, one file each."""
+
+if TYPE_CHECKING:
+    SourceName = str
+else:
+    _SOURCES = ("synthetic", "trace", *PRESETS)
+    SourceName = Literal[_SOURCES]
+
+
 class WorkloadSection(Section):
     """The request stream."""
 
-    source: Literal["synthetic", "trace"] = key("synthetic", "where requests come from")
-    qps: float = key(24.5, "synthetic: mean arrival rate", unit="requests/s", ge=1e-3, le=1e6)
-    arrival: Literal["poisson", "gamma"] = key("gamma", "synthetic: arrival process")
+    source: SourceName = key(
+        "synthetic",
+        "where requests come from; " + ", ".join(PRESETS) + " are presets of sessions or templates",
+    )
+    qps: float = key(
+        24.5, "synthetic, presets: mean arrival rate", unit="requests/s", ge=1e-3, le=1e6
+    )
+    arrival: Literal["poisson", "gamma"] = key(
+        "gamma", "synthetic, presets: arrival process, of requests or of sessions"
+    )
     burstiness_cv: float = key(
         2.0,
         "gamma: coefficient of variation of the gaps; 1 is Poisson",
@@ -317,9 +348,15 @@ class WorkloadSection(Section):
         gt=1,
         le=20,
     )
+    length_scale: float = key(
+        1.0,
+        "presets: texts and answers are multiplied by this, for models with less context",
+        ge=1e-3,
+        le=1,
+    )
     max_tokens: int = key(
         8192,
-        "prompt + output of a request; longer prompts are cut",
+        "prompt + output of a request; longer prompts are cut at their ends",
         unit="tokens",
         ge=16,
         le=2**20,
@@ -344,8 +381,21 @@ class WorkloadSection(Section):
         """`trace_file` is given with `source` "trace", and only then."""
         if self.source == "trace" and self.trace_file is None:
             raise ValueError("source='trace' needs trace_file")
-        if self.source == "synthetic" and self.trace_file is not None:
-            raise ValueError("trace_file has no effect with source='synthetic'")
+        if self.source != "trace" and self.trace_file is not None:
+            raise ValueError(f"trace_file has no effect with source={self.source!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _presets_have_their_own(self) -> WorkloadSection:
+        """`length_scale` belongs to presets; `rate_profile` and `output_tail_index` do not."""
+        preset = self.source in PRESETS
+        idle = {
+            "length_scale": not preset and self.length_scale != 1.0,
+            "rate_profile": preset and self.rate_profile != (1.0,),
+            "output_tail_index": preset and self.output_tail_index is not None,
+        }
+        for name in (name for name, is_idle in idle.items() if is_idle):
+            raise ValueError(f"{name} has no effect with source={self.source!r}; leave it out")
         return self
 
     @model_validator(mode="after")

@@ -63,14 +63,18 @@ def uneven_interval(config: TrainingConfig) -> str | None:
     )
 
 
-def beyond_the_engine(predictor: str, num_pipeline_stages: int) -> str | None:
+def beyond_the_engine(
+    predictor: str, num_pipeline_stages: int, replica_scheduler: str
+) -> str | None:
     """Say what of a cluster the compiled engine does not simulate; None if it does all."""
-    for name, value, only in (
-        ("simulation.predictor", predictor, "analytic"),
-        ("cluster.num_pipeline_stages", num_pipeline_stages, 1),
-    ):
-        if value != only:
-            return f"{name}={only!r} only, not {value!r}"
+    asked: tuple[tuple[str, str | int, tuple[str | int, ...]], ...] = (
+        ("simulation.predictor", predictor, ("analytic",)),
+        ("cluster.num_pipeline_stages", num_pipeline_stages, (1,)),
+        ("cluster.replica_scheduler", replica_scheduler, ("sarathi", "vllm", "orca", "vllm_v1")),
+    )
+    for name, value, simulated in asked:
+        if value not in simulated:
+            return f"{name}={' or '.join(map(repr, simulated))} only, not {value!r}"
     return None
 
 
@@ -148,9 +152,9 @@ class TrainingConfig(RouterConfig):
 
     @model_validator(mode="after")
     def _engine_simulates_the_cluster(self) -> Self:
-        """`simulation.engine` "compiled" needs `simulation.predictor` "analytic" and
-        `cluster.num_pipeline_stages` 1."""
-        beyond = beyond_the_engine(self.simulation.predictor, self.cluster.num_pipeline_stages)
+        """`simulation.engine` "compiled" needs `simulation.predictor` "analytic",
+        `cluster.num_pipeline_stages` 1, and another `cluster.replica_scheduler` than "vllm_v1"."""
+        beyond = self._beyond_the_engine()
         if self.simulation.engine == "compiled" and beyond is not None:
             raise ValueError(
                 f'simulation.engine="compiled" simulates {beyond}: change it, or set '
@@ -163,7 +167,7 @@ class TrainingConfig(RouterConfig):
     def _planners_simulate_the_cluster(self) -> Self:
         """`evaluation.schedulers` contains no planner where `simulation.engine` "compiled" is
         impossible: planners simulate their choices with it, whatever simulates the requests."""
-        beyond = beyond_the_engine(self.simulation.predictor, self.cluster.num_pipeline_stages)
+        beyond = self._beyond_the_engine()
         named = [name for name in PLANNERS if name in self.evaluation.schedulers]
         if self.evaluation.enabled and named and beyond is not None:
             raise ValueError(
@@ -229,6 +233,12 @@ class TrainingConfig(RouterConfig):
                 "0.02, and kl_regularization.decay_steps to half of training.total_requests"
             )
         return self
+
+    def _beyond_the_engine(self) -> str | None:
+        cluster = self.cluster
+        return beyond_the_engine(
+            self.simulation.predictor, cluster.num_pipeline_stages, cluster.replica_scheduler
+        )
 
     @property
     def corrects_costs(self) -> bool:

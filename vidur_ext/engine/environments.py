@@ -28,11 +28,11 @@ from vidur_ext.engine.layout import (
 from vidur_ext.engine.planner import Planner
 from vidur_ext.engine.routing import ASK
 from vidur_ext.engine.step import Environments, Outlook, step
-from vidur_ext.engine.texts import Texts, separate_texts
+from vidur_ext.engine.texts import Texts, texts_of
 from vidur_ext.routing.features import feature_rule, observation_schema
 from vidur_ext.routing.rewards import reward_rule
 from vidur_ext.routing.view import Earned, Memory, new_memory, new_sight
-from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
 
 _NOBODY = np.zeros(0, dtype=np.int64)
 
@@ -80,8 +80,10 @@ class RoutingEnvironments:
             lengths: what is known of output lengths, for ``costs``; see ``new_lengths``.
 
         Raises:
-            UserError: the tables are not B tables of one length.
+            UserError: the tables are not B tables of one length, or requests wait for answers.
         """
+        for table in tables:
+            refuse_closed_loops(table)
         sizes = {len(table) for table in tables}
         if len(tables) != self.num_envs or len(sizes) != 1:
             raise UserError(
@@ -89,7 +91,7 @@ class RoutingEnvironments:
                 f"{len(tables)} of lengths {sorted(sizes)}"
             )
         arrived = np.stack([table.arrived_at for table in tables])
-        texts = [separate_texts(len(table)) for table in tables]
+        texts = [texts_of(table, self._cluster.settings) for table in tables]
         lines = np.stack([text.lines for text in texts])
         inputs = Inputs(arrived, np.full(arrived.shape, ASK), lines, np.zeros(0, np.uint32))
         memories = [new_memory(self.num_replicas) for _ in tables]

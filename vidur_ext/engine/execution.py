@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled
-from vidur_ext.engine.layout import Own, Replica, Request, Simulation, Tables
+from vidur_ext.engine.layout import (
+    Batching,
+    Own,
+    Replica,
+    Request,
+    Settings,
+    Simulation,
+    Tables,
+)
 
 TOKENS_PER_ROW = 8
 TOKENS_PER_CHUNK = 32
@@ -20,6 +28,12 @@ def _total(tables: Tables, kind: int, row: int, decode: float, prefill: float) -
 
 
 @compiled
+def uncounted_tokens(settings: Settings) -> int:
+    """Return how many more tokens Vidur's schedulers say a decoding request reads than it has."""
+    return 0 if settings.scheduler == Batching.VLLM_V1 else 1
+
+
+@compiled
 def steady_iteration_s(sim: Simulation, replica: int) -> float:
     """Return the duration of the next round of all decoding requests, or OUTSIDE.
 
@@ -28,7 +42,7 @@ def steady_iteration_s(sim: Simulation, replica: int) -> float:
     tables, kind = sim.tables, sim.settings.own[replica, Own.KIND]
     state = sim.state.replicas[replica]
     count = state[Replica.DECODING]
-    mean = state[Replica.OFFSETS] // count + state[Replica.ROUNDS] + 1
+    mean = state[Replica.OFFSETS] // count + state[Replica.ROUNDS] + uncounted_tokens(sim.settings)
     column = -(-mean // tables.kv_step)
     row = -(-count // TOKENS_PER_ROW)
     state[Replica.ROOM] = column * tables.kv_step - mean
@@ -51,7 +65,7 @@ def iteration_s(sim: Simulation, replica: int) -> float:
     tables, state, kind = sim.tables, sim.state, sim.settings.own[replica, Own.KIND]
     row = state.replicas[replica]
     count = row[Replica.DECODING] if row[Replica.DECODES] else 0
-    context = row[Replica.OFFSETS] + count * (row[Replica.ROUNDS] + 1) if count else 0
+    context = row[Replica.OFFSETS] + count * (row[Replica.ROUNDS] + uncounted_tokens(sim.settings)) if count else 0
     tokens = count
     prefill = 0.0
     for slot in range(row[Replica.DECODING], row[Replica.MEMBERS]):

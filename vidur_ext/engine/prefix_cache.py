@@ -15,12 +15,14 @@ text can be in use at once; who has an extent above another copy than its first 
 
 from __future__ import annotations
 
-from vidur_ext.compiled import compiled
+from typing import NamedTuple
+
+from vidur_ext.compiled import compiled, compiled_apart
 from vidur_ext.engine.layout import (
     ALIAS,
-    EngineState,
     Extent,
     Held,
+    Ints,
     Line,
     Replica,
     Request,
@@ -28,10 +30,43 @@ from vidur_ext.engine.layout import (
 )
 
 
+class Cache(NamedTuple):
+    """What the prefix cache of one replica consists of; arrays are views.
+
+    requests, lines, way: the simulation's. row, members, extents, held: the replica's, of
+    ``EngineState.replicas``, ``members``, ``extents`` and ``lines``.
+    """
+
+    requests: Ints
+    lines: Ints
+    way: Ints
+    row: Ints
+    members: Ints
+    extents: Ints
+    held: Ints
+    block_size: int
+
+
 @compiled
-def settle(state: EngineState, replica: int) -> None:
+def cache_of(sim: Simulation, replica: int) -> Cache:
+    """Return the prefix cache of a replica."""
+    state = sim.state
+    return Cache(
+        state.requests,
+        sim.inputs.lines,
+        sim.way,
+        state.replicas[replica],
+        state.members[replica],
+        state.extents[replica],
+        state.lines[replica],
+        sim.settings.block_size,
+    )
+
+
+@compiled_apart
+def settle(cache: Cache) -> None:
     """Evict what has been taken of the unused blocks since the last call."""
-    row, extents = state.replicas[replica], state.extents[replica]
+    row, extents = cache.row, cache.extents
     taken = row[Replica.BLANK] + row[Replica.CACHED] - row[Replica.FREE]
     blank = min(taken, row[Replica.BLANK])
     row[Replica.BLANK] -= blank
@@ -44,51 +79,51 @@ def settle(state: EngineState, replica: int) -> None:
             extents[oldest, Extent.END] -= taken
             return
         taken -= length
-        _leave_queue(state, replica, oldest)
-        _forget(state, replica, oldest)
+        _leave_queue(cache, oldest)
+        _forget(cache, oldest)
 
 
-@compiled
-def find(sim: Simulation, replica: int, request: int, most: int) -> tuple[int, int]:
+@compiled_apart
+def find(cache: Cache, request: int, most: int) -> tuple[int, int]:
     """Return how many of the first ``most`` blocks of a text are found, and how many are unused.
 
     Decoding requests have computed what the batch computes that is being formed, or runs.
     """
-    state, lines, way = sim.state, sim.inputs.lines, sim.way
-    settle(state, replica)
-    line = _first_line(sim, request)
+    lines, way = cache.lines, cache.way
+    settle(cache)
+    line = _first_line(cache, request)
     place = unused = 0
-    _follow_decoding(sim, replica, line)
+    _follow_decoding(cache, line)
     while place < most:
         while way[line] >= 0 and lines[way[line], Line.BASE] <= place:
             line = way[line]
-            _follow_decoding(sim, replica, line)
-        extent, end = _first_copy(sim, replica, line, place, most)
+            _follow_decoding(cache, line)
+        extent, end = _first_copy(cache, line, place, most)
         if extent < 0:
             break
-        if state.extents[replica, extent, Extent.USERS] == 0:
+        if cache.extents[extent, Extent.USERS] == 0:
             unused += end - place
         place = end
     return place, unused
 
 
-@compiled
-def share(sim: Simulation, replica: int, request: int, blocks: int) -> None:
+@compiled_apart
+def share(cache: Cache, request: int, blocks: int) -> None:
     """Let a request have the first ``blocks`` blocks of its text, which have been found."""
-    state, lines, way = sim.state, sim.inputs.lines, sim.way
-    extents, row = state.extents[replica], state.replicas[replica]
-    line = _first_line(sim, request)
+    lines, way = cache.lines, cache.way
+    extents, row = cache.extents, cache.row
+    line = _first_line(cache, request)
     place, top, unused_below = 0, -1, False
     while place < blocks:
         while way[line] >= 0 and lines[way[line], Line.BASE] <= place:
             line = way[line]
-        extent, end = _first_copy(sim, replica, line, place, blocks)
+        extent, end = _first_copy(cache, line, place, blocks)
         if extents[extent, Extent.START] < place:
-            _split(state, replica, extent, place)
+            _split(cache, extent, place)
         if extents[extent, Extent.END] > end:
-            extent = _split(state, replica, extent, end)
+            extent = _split(cache, extent, end)
         if extents[extent, Extent.USERS] == 0:
-            _leave_queue(state, replica, extent)
+            _leave_queue(cache, extent)
             row[Replica.CACHED] -= end - place
             row[Replica.FREE] -= end - place
             extents[extent, Extent.USERS] = 1
@@ -98,45 +133,44 @@ def share(sim: Simulation, replica: int, request: int, blocks: int) -> None:
                 and extents[top, Extent.NEXT] == extent
                 and extents[top, Extent.LINE] == line
             ):
-                _merge_into_next(state, replica, top)
+                _merge_into_next(cache, top)
             unused_below = True
         else:
             if extents[extent, Extent.BELOW] != top:
-                extent = _new_alias(state, replica, extent, top)
+                extent = _new_alias(cache, extent, top)
             else:
                 extents[extent, Extent.USERS] += 1
             unused_below = False
         top, place = extent, end
-    state.requests[request, Request.TOP] = top
-    state.requests[request, Request.REGISTERED] = blocks
+    cache.requests[request, Request.TOP] = top
+    cache.requests[request, Request.REGISTERED] = blocks
 
 
-@compiled
-def register(sim: Simulation, replica: int, request: int, computed: int) -> None:
+@compiled_apart
+def register(cache: Cache, request: int, computed: int) -> None:
     """Let the blocks of a request be found that its ``computed`` tokens fill."""
-    state, lines = sim.state, sim.inputs.lines
-    full = computed // sim.settings.block_size
-    place = state.requests[request, Request.REGISTERED]
+    lines = cache.lines
+    full = computed // cache.block_size
+    place = cache.requests[request, Request.REGISTERED]
     while place < full:
-        line, end = state.requests[request, Request.LINE], full
+        line, end = cache.requests[request, Request.LINE], full
         while lines[line, Line.BASE] > place:
             end = min(full, lines[line, Line.BASE])
             line = lines[line, Line.PARENT]
-        _hold(state, replica, request, line, place, end)
+        _hold(cache, request, line, place, end)
         place = end
 
 
-@compiled
-def release(sim: Simulation, replica: int, request: int, computed: int) -> None:
+@compiled_apart
+def release(cache: Cache, request: int, computed: int) -> None:
     """Take a request's blocks, of ``computed`` tokens; the end of its text is evicted first."""
-    state = sim.state
-    extents, row = state.extents[replica], state.replicas[replica]
-    settle(state, replica)
-    register(sim, replica, request, computed)
-    if computed % sim.settings.block_size:
+    extents, row = cache.extents, cache.row
+    settle(cache)
+    register(cache, request, computed)
+    if computed % cache.block_size:
         row[Replica.BLANK] += 1
         row[Replica.FREE] += 1
-    extent = state.requests[request, Request.TOP]
+    extent = cache.requests[request, Request.TOP]
     while extent >= 0:
         below = extents[extent, Extent.BELOW]
         if extents[extent, Extent.LINE] == ALIAS:
@@ -144,22 +178,22 @@ def release(sim: Simulation, replica: int, request: int, computed: int) -> None:
             start, part = extents[extent, Extent.START], extents[extent, Extent.NEXT]
             while extents[part, Extent.START] > start:
                 lower = extents[part, Extent.BELOW]
-                _lose_user(state, replica, part)
+                _lose_user(cache, part)
                 part = lower
-            _lose_user(state, replica, part)
-            _free_row(state, replica, extent)
+            _lose_user(cache, part)
+            _free_row(cache, extent)
         else:
-            _lose_user(state, replica, extent)
+            _lose_user(cache, extent)
         extent = below
-    state.requests[request, Request.TOP] = -1
-    state.requests[request, Request.REGISTERED] = 0
+    cache.requests[request, Request.TOP] = -1
+    cache.requests[request, Request.REGISTERED] = 0
 
 
 @compiled
-def _first_line(sim: Simulation, request: int) -> int:
+def _first_line(cache: Cache, request: int) -> int:
     """Note the way along a request's text; return the line that it begins with."""
-    lines, way = sim.inputs.lines, sim.way
-    line = sim.state.requests[request, Request.LINE]
+    lines, way = cache.lines, cache.way
+    line = cache.requests[request, Request.LINE]
     way[line] = -1
     while lines[line, Line.PARENT] >= 0:
         way[lines[line, Line.PARENT]] = line
@@ -169,12 +203,12 @@ def _first_line(sim: Simulation, request: int) -> int:
 
 @compiled
 def _first_copy(
-    sim: Simulation, replica: int, line: int, place: int, most: int
+    cache: Cache, line: int, place: int, most: int
 ) -> tuple[int, int]:
     """Return the extent that was the first to hold a block, and up to where it was; -1 if none."""
-    extents, down = sim.state.extents[replica], sim.way[line]
-    end = most if down < 0 else min(most, sim.inputs.lines[down, Line.BASE])
-    extent = sim.state.lines[replica, line, Held.FIRST]
+    extents, down = cache.extents, cache.way[line]
+    end = most if down < 0 else min(most, cache.lines[down, Line.BASE])
+    extent = cache.held[line, Held.FIRST]
     while extent >= 0:
         start = extents[extent, Extent.START]
         if start <= place and place < extents[extent, Extent.END]:
@@ -186,45 +220,44 @@ def _first_copy(
 
 
 @compiled
-def _follow_decoding(sim: Simulation, replica: int, line: int) -> None:
+def _follow_decoding(cache: Cache, line: int) -> None:
     """Register what decoding requests have filled of a line."""
-    state = sim.state
-    if state.lines[replica, line, Held.DECODING] == 0:
+    if cache.held[line, Held.DECODING] == 0:
         return
-    row = state.replicas[replica]
+    row = cache.row
     for slot in range(row[Replica.DECODING]):
-        request = state.members[replica, slot]
-        if state.requests[request, Request.LINE] == line:
-            computed = state.requests[request, Request.DONE] + row[Replica.ROUNDS]
-            register(sim, replica, request, computed)
+        request = cache.members[slot]
+        if cache.requests[request, Request.LINE] == line:
+            computed = cache.requests[request, Request.DONE] + row[Replica.ROUNDS]
+            register(cache, request, computed)
 
 
 @compiled
 def _hold(
-    state: EngineState, replica: int, request: int, line: int, start: int, end: int
+    cache: Cache, request: int, line: int, start: int, end: int
 ) -> None:
     """Give a request an extent above those it has, or lengthen the last one."""
-    extents, top = state.extents[replica], state.requests[request, Request.TOP]
-    state.requests[request, Request.REGISTERED] = end
+    extents, top = cache.extents, cache.requests[request, Request.TOP]
+    cache.requests[request, Request.REGISTERED] = end
     if (
         top >= 0
         and extents[top, Extent.LINE] == line
         and extents[top, Extent.USERS] == 1
-        and not _registered_since(state, replica, top, start, end)
+        and not _registered_since(cache, top, start, end)
     ):
         extents[top, Extent.END] = end
         return
-    extent = _new_row(state, replica)
+    extent = _new_row(cache)
     extents[extent, Extent.LINE] = line
     extents[extent, Extent.START] = start
     extents[extent, Extent.END] = end
     extents[extent, Extent.USERS] = 1
     extents[extent, Extent.BELOW] = top
     extents[extent, Extent.NEXT] = -1
-    state.requests[request, Request.TOP] = extent
-    last = state.lines[replica, line, Held.FIRST]
+    cache.requests[request, Request.TOP] = extent
+    last = cache.held[line, Held.FIRST]
     if last < 0:
-        state.lines[replica, line, Held.FIRST] = extent
+        cache.held[line, Held.FIRST] = extent
         return
     while extents[last, Extent.NEXT] >= 0:
         last = extents[last, Extent.NEXT]
@@ -233,10 +266,10 @@ def _hold(
 
 @compiled
 def _registered_since(
-    state: EngineState, replica: int, extent: int, start: int, end: int
+    cache: Cache, extent: int, start: int, end: int
 ) -> bool:
     """Return whether one that was registered after an extent on its line has some of the blocks."""
-    extents = state.extents[replica]
+    extents = cache.extents
     other = extents[extent, Extent.NEXT]
     while other >= 0:
         if extents[other, Extent.START] < end and start < extents[other, Extent.END]:
@@ -246,20 +279,20 @@ def _registered_since(
 
 
 @compiled
-def _split(state: EngineState, replica: int, extent: int, at: int) -> int:
+def _split(cache: Cache, extent: int, at: int) -> int:
     """Cut an extent in two; return its lower part, which is new.
 
     Its users have the upper part by the number they know, and the lower one below it.
     """
-    extents, row = state.extents[replica], state.replicas[replica]
-    lower = _new_row(state, replica)
+    extents, row = cache.extents, cache.row
+    lower = _new_row(cache)
     for column in range(extents.shape[1]):
         extents[lower, column] = extents[extent, column]
     extents[lower, Extent.END] = at
     extents[lower, Extent.NEXT] = extent
     extents[extent, Extent.START] = at
     extents[extent, Extent.BELOW] = lower
-    _replace_in_line(state, replica, extent, lower)
+    _replace_in_line(cache, extent, lower)
     if extents[extent, Extent.USERS] == 0:
         later = extents[extent, Extent.LATER]
         extents[lower, Extent.EARLIER] = extent
@@ -272,21 +305,21 @@ def _split(state: EngineState, replica: int, extent: int, at: int) -> int:
 
 
 @compiled
-def _merge_into_next(state: EngineState, replica: int, lower: int) -> None:
+def _merge_into_next(cache: Cache, lower: int) -> None:
     """Undo a split, or make one of two extents that have come to share their fate."""
-    extents = state.extents[replica]
+    extents = cache.extents
     extent = extents[lower, Extent.NEXT]
     extents[extent, Extent.START] = extents[lower, Extent.START]
     extents[extent, Extent.BELOW] = extents[lower, Extent.BELOW]
-    _replace_in_line(state, replica, lower, extent)
-    _free_row(state, replica, lower)
+    _replace_in_line(cache, lower, extent)
+    _free_row(cache, lower)
 
 
 @compiled
-def _new_alias(state: EngineState, replica: int, extent: int, below: int) -> int:
+def _new_alias(cache: Cache, extent: int, below: int) -> int:
     """Return a row that stands for an extent in use, above another one than that."""
-    extents = state.extents[replica]
-    alias = _new_row(state, replica)
+    extents = cache.extents
+    alias = _new_row(cache)
     extents[alias, Extent.LINE] = ALIAS
     extents[alias, Extent.START] = extents[extent, Extent.START]
     extents[alias, Extent.END] = extents[extent, Extent.END]
@@ -298,9 +331,9 @@ def _new_alias(state: EngineState, replica: int, extent: int, below: int) -> int
 
 
 @compiled
-def _lose_user(state: EngineState, replica: int, extent: int) -> None:
+def _lose_user(cache: Cache, extent: int) -> None:
     """Count one user less; without any, the extent is the last to be evicted."""
-    extents, row = state.extents[replica], state.replicas[replica]
+    extents, row = cache.extents, cache.row
     extents[extent, Extent.USERS] -= 1
     if extents[extent, Extent.USERS] > 0:
         return
@@ -318,9 +351,9 @@ def _lose_user(state: EngineState, replica: int, extent: int) -> None:
 
 
 @compiled
-def _leave_queue(state: EngineState, replica: int, extent: int) -> None:
+def _leave_queue(cache: Cache, extent: int) -> None:
     """Take an extent out of the queue of unused ones."""
-    extents, row = state.extents[replica], state.replicas[replica]
+    extents, row = cache.extents, cache.row
     earlier, later = extents[extent, Extent.EARLIER], extents[extent, Extent.LATER]
     if earlier >= 0:
         extents[earlier, Extent.LATER] = later
@@ -333,10 +366,10 @@ def _leave_queue(state: EngineState, replica: int, extent: int) -> None:
 
 
 @compiled
-def _replace_in_line(state: EngineState, replica: int, extent: int, other: int) -> None:
+def _replace_in_line(cache: Cache, extent: int, other: int) -> None:
     """Let whatever leads to an extent in its line's list lead to another one."""
-    extents = state.extents[replica]
-    held = state.lines[replica, extents[extent, Extent.LINE]]
+    extents = cache.extents
+    held = cache.held[extents[extent, Extent.LINE]]
     before = held[Held.FIRST]
     if before == extent:
         held[Held.FIRST] = other
@@ -347,28 +380,28 @@ def _replace_in_line(state: EngineState, replica: int, extent: int, other: int) 
 
 
 @compiled
-def _forget(state: EngineState, replica: int, extent: int) -> None:
+def _forget(cache: Cache, extent: int) -> None:
     """Let an extent's text not be found any more."""
-    _replace_in_line(state, replica, extent, state.extents[replica, extent, Extent.NEXT])
-    _free_row(state, replica, extent)
+    _replace_in_line(cache, extent, cache.extents[extent, Extent.NEXT])
+    _free_row(cache, extent)
 
 
 @compiled
-def _new_row(state: EngineState, replica: int) -> int:
+def _new_row(cache: Cache) -> int:
     """Return a row for an extent."""
-    row = state.replicas[replica]
+    row = cache.row
     row[Replica.EXTENTS] += 1
     spare = row[Replica.SPARE]
     if spare >= 0:
-        row[Replica.SPARE] = state.extents[replica, spare, Extent.LATER]
+        row[Replica.SPARE] = cache.extents[spare, Extent.LATER]
         return int(spare)
     row[Replica.ROWS] += 1
     return int(row[Replica.ROWS] - 1)
 
 
 @compiled
-def _free_row(state: EngineState, replica: int, extent: int) -> None:
-    row = state.replicas[replica]
+def _free_row(cache: Cache, extent: int) -> None:
+    row = cache.row
     row[Replica.EXTENTS] -= 1
-    state.extents[replica, extent, Extent.LATER] = row[Replica.SPARE]
+    cache.extents[extent, Extent.LATER] = row[Replica.SPARE]
     row[Replica.SPARE] = extent

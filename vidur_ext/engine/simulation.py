@@ -29,8 +29,8 @@ from vidur_ext.engine.layout import (
 )
 from vidur_ext.engine.lookahead import Lookahead
 from vidur_ext.engine.routing import routing_of
-from vidur_ext.engine.texts import Texts, separate_texts
-from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.engine.texts import texts_of
+from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
 
 Snapshot = dict[str, NDArray[Any]]
 
@@ -54,7 +54,7 @@ class CompiledSimulation:
 
     Raises:
         UserError: there is no such scheduler, it lacks something, it is a planner that is to see
-            the cluster late, or ``choices`` do not fit.
+            the cluster late, ``choices`` do not fit, or requests wait for answers.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class CompiledSimulation:
         choices: Ints | None = None,
         rng: np.random.Generator | None = None,
         ttft_weight: float | None = None,
-        texts: Texts | None = None,
     ) -> None:
+        refuse_closed_loops(table)
         self.table = table
         num_replicas = cluster.num_replicas
         routing = routing_of(scheduler, seed, len(table), num_replicas, choices, rng)
         self._limits = cluster.limits
         settings = cluster.settings._replace(rule=routing.rule)
-        texts = separate_texts(len(table)) if texts is None else texts
+        texts = texts_of(table, settings)
         self._sim = Simulation(
             settings=settings,
             tables=cluster.tables,

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidur_ext.engine.layout import Ints, Line
-from vidur_ext.workload.block_identities import BlockRuns
+from vidur_ext.engine.layout import Ints, Line, Settings
+from vidur_ext.workload.block_identities import BlockRuns, block_runs
+from vidur_ext.workload.request_table import RequestTable
 
 
 class Texts(NamedTuple):
@@ -22,6 +23,13 @@ def separate_texts(count: int) -> Texts:
     lines = np.zeros((count, len(Line)), dtype=np.int64)
     lines[:, Line.PARENT] = -1
     return Texts(lines, np.arange(count))
+
+
+def texts_of(table: RequestTable, settings: Settings) -> Texts:
+    """Return those of a table's requests, as far as anything is kept of them."""
+    if not settings.prefix_caching or table.prompts is None:
+        return separate_texts(len(table))
+    return common_texts(block_runs(table.prompts, table.decode_tokens, settings.block_size))
 
 
 def common_texts(runs: BlockRuns) -> Texts:

@@ -8,7 +8,7 @@ if nobody had to, and if their whole prompts have room beside what is found of t
 
 from __future__ import annotations
 
-from vidur_ext.compiled import compiled
+from vidur_ext.compiled import compiled, compiled_apart
 from vidur_ext.engine.layout import (
     EXTENTS_PER_BATCH,
     Counter,
@@ -19,7 +19,7 @@ from vidur_ext.engine.layout import (
     Time,
 )
 from vidur_ext.engine.preemption import find_next_finish, restart
-from vidur_ext.engine.prefix_cache import find, register, release, share
+from vidur_ext.engine.prefix_cache import cache_of, find, register, release, share
 from vidur_ext.engine.queues import pop_front
 
 
@@ -27,7 +27,7 @@ from vidur_ext.engine.queues import pop_front
 def give_back(sim: Simulation, replica: int, request: int, computed: int) -> None:
     """Take the blocks of a request's ``computed`` tokens."""
     if sim.settings.prefix_caching:
-        release(sim, replica, request, computed)
+        release(cache_of(sim, replica), request, computed)
     else:
         blocks = -(-computed // sim.settings.block_size)
         sim.state.replicas[replica, Replica.FREE] += blocks
@@ -86,7 +86,7 @@ def _extend(sim: Simulation, replica: int, request: int, slot: int, chunk: int) 
     state.replicas[replica, Replica.FREE] -= blocks
     state.chunks[replica, slot] = chunk
     if sim.settings.prefix_caching:
-        register(sim, replica, request, done + chunk)
+        register(cache_of(sim, replica), request, done + chunk)
 
 
 @compiled
@@ -118,14 +118,14 @@ def _admit(sim: Simulation, replica: int, now: float, tokens: int) -> bool:
     found = unused = 0
     if sim.settings.prefix_caching:
         # The last token is computed in any case: what follows it is what is asked for.
-        found, unused = find(sim, replica, request, (prompt - 1) // block_size)
+        found, unused = find(cache_of(sim, replica), request, (prompt - 1) // block_size)
     spared = sim.settings.own[replica, Own.WATERMARK] if row[Replica.MEMBERS] else 0
     if -(-prompt // block_size) - found + unused + spared > row[Replica.FREE]:
         return False
     pop_front(state, replica)
     hits = found * block_size
     if sim.settings.prefix_caching:
-        share(sim, replica, request, found)
+        share(cache_of(sim, replica), request, found)
         row[Replica.PENDING] -= hits
     state.requests[request, Request.DONE] = hits
     slot = row[Replica.MEMBERS]

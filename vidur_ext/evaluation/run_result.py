@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
-from vidur_ext.workload.request_table import RequestTable, freeze_columns
+from vidur_ext.workload.frozen_columns import freeze_columns
+from vidur_ext.workload.request_table import RequestTable
 
 _TIMES = ("scheduled_at", "prefill_completed_at", "completed_at")
 

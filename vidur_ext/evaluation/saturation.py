@@ -81,7 +81,10 @@ def check_engine_finds_it(config: TrainingConfig) -> None:
 def sustains(cluster: Cluster, requests: RequestTable, rate: float) -> bool:
     """Return whether a cluster keeps up with requests that arrive evenly at ``rate`` [1/s]."""
     table = RequestTable(
-        np.arange(1, len(requests) + 1) / rate, requests.prefill_tokens, requests.decode_tokens
+        np.arange(1, len(requests) + 1) / rate,
+        requests.prefill_tokens,
+        requests.decode_tokens,
+        requests.prompts,
     )
     simulation = CompiledSimulation(cluster, table, ROUTER)
     simulation.run()

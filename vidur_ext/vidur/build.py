@@ -69,6 +69,8 @@ def simulation_config(config: TrainingConfig, scheduler: str) -> Any:
                 num_blocks=cluster.num_blocks,
                 watermark_blocks_fraction=cluster.watermark_blocks_fraction,
                 memory_margin_fraction=cluster.memory_margin_fraction,
+                enable_prefix_caching=cluster.replica_scheduler == "vllm_v1"
+                and cluster.prefix_caching,
             ),
             global_scheduler_config=_global_scheduler_config(config, scheduler),
             replica_scheduler_config=_replica_scheduler_config(config),
@@ -86,7 +88,7 @@ def simulation_config(config: TrainingConfig, scheduler: str) -> Any:
 def largest_prefill(config: TrainingConfig) -> int:
     """Return the most prompt tokens that one batch can hold under the replica scheduler."""
     cluster = config.cluster
-    if cluster.replica_scheduler == "sarathi":
+    if cluster.replica_scheduler in ("sarathi", "vllm_v1"):
         return cluster.chunk_size
     if cluster.replica_scheduler == "vllm":
         return cluster.max_tokens_in_batch
@@ -112,6 +114,7 @@ def _replica_scheduler_config(config: TrainingConfig) -> Any:
         "sarathi": {"chunk_size": cluster.chunk_size},
         "vllm": {"max_tokens_in_batch": cluster.max_tokens_in_batch},
         "orca": {},
+        "vllm_v1": {"chunk_size": cluster.chunk_size},
     }[cluster.replica_scheduler]
     built = _of_type(BaseReplicaSchedulerConfig, cluster.replica_scheduler)
     return type(built)(batch_size_cap=cluster.batch_size_cap, **own)

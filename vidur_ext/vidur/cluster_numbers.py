@@ -24,6 +24,7 @@ from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits,
 from vidur_ext.routing.estimator import Estimates
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
 from vidur_ext.vidur.estimates import estimates_of
+from vidur_ext.vidur.types import OwnReplicaSchedulerType
 
 assert (TOKENS_PER_ROW, TOKENS_PER_CHUNK) == (TOKEN_STEP, CHUNK_STEP)
 
@@ -31,6 +32,7 @@ _SCHEDULERS = {
     ReplicaSchedulerType.SARATHI: Batching.SARATHI,
     ReplicaSchedulerType.VLLM: Batching.VLLM,
     ReplicaSchedulerType.ORCA: Batching.ORCA,
+    OwnReplicaSchedulerType.VLLM_V1: Batching.VLLM_V1,
 }
 
 
@@ -77,7 +79,7 @@ def _check_simulated(scheduler: Any) -> None:
     """Say what of a replica the engine does not simulate; all replicas agree in that."""
     flag = None
     if scheduler._config.get_type() not in _SCHEDULERS:
-        flag = "--replica_scheduler_config_type sarathi, vllm or orca"
+        flag = "--replica_scheduler_config_type sarathi, vllm, orca or vllm_v1"
     elif not isinstance(scheduler._execution_time_predictor, AnalyticExecutionTimePredictor):
         flag = "--execution_time_predictor_config_type analytic"
     elif scheduler._num_stages != 1:
@@ -94,14 +96,18 @@ def _settings_of(replicas: Replicas) -> Settings:
     first = replicas.schedulers[0]
     config, cache = first._config, first._cache_config
     kind = _SCHEDULERS[config.get_type()]
-    tokens = {Batching.SARATHI: "chunk_size", Batching.VLLM: "max_tokens_in_batch"}.get(kind)
-
-    orca = kind == Batching.ORCA
+    tokens = {
+        Batching.SARATHI: "chunk_size",
+        Batching.VLLM: "max_tokens_in_batch",
+        Batching.VLLM_V1: "chunk_size",
+    }.get(kind)
+    orca, v1 = kind == Batching.ORCA, kind == Batching.VLLM_V1
     own = np.empty((len(replicas.schedulers), len(Own)), dtype=np.int64)
     for place, scheduler in enumerate(replicas.schedulers):
         own[place, Own.KIND] = place
         own[place, Own.BATCH_CAP] = scheduler._max_batch_size if orca else config.batch_size_cap
-        own[place, Own.BLOCKS] = scheduler._cache_config.num_blocks
+        # vLLM gives one block to nobody.
+        own[place, Own.BLOCKS] = scheduler._cache_config.num_blocks - (1 if v1 else 0)
         own[place, Own.WATERMARK] = 0 if orca else scheduler._watermark_blocks
     return Settings(
         scheduler=int(kind),
@@ -112,7 +118,7 @@ def _settings_of(replicas: Replicas) -> Settings:
         batch_capacity=float(config.batch_size_cap),
         own=own[replicas.kind],
         signal_delay_s=0.0,
-        prefix_caching=0,
+        prefix_caching=int(v1 and cache.enable_prefix_caching),
     )
 
 

@@ -159,7 +159,9 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
         budget = {"total_requests": len(requests)}
         tree["training"] = learner.training.model_copy(update=budget)
     cluster, simulation = _cluster_tree(config), _simulation_tree(config)
-    beyond = beyond_the_engine(simulation["predictor"], cluster["num_pipeline_stages"])
+    beyond = beyond_the_engine(
+        simulation["predictor"], cluster["num_pipeline_stages"], cluster["replica_scheduler"]
+    )
     if beyond or learner.observation.signal_delay_s:
         # Flags cannot name the schedulers of a comparison, and the usual ones cannot plan here.
         tree["evaluation"] = {"enabled": False}
@@ -202,6 +204,10 @@ def _cluster_flags(replica_scheduler: str) -> dict[str, str]:
     own = {
         "sarathi": {"chunk_size": "sarathi_scheduler_config_chunk_size"},
         "vllm": {"max_tokens_in_batch": "vllm_scheduler_config_max_tokens_in_batch"},
+        "vllm_v1": {
+            "chunk_size": "vllm_v1_scheduler_config_chunk_size",
+            "prefix_caching": "cache_config_enable_prefix_caching",
+        },
     }
     return {
         "num_replicas": "cluster_config_num_replicas",

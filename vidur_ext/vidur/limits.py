@@ -9,6 +9,7 @@ from vidur.utils.memory_planner import MemoryPlanner
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.vidur.cluster import ReplicaKind, replica_kinds
+from vidur_ext.vidur.types import OwnReplicaSchedulerType
 
 
 def check_memory(config: Any) -> None:
@@ -59,6 +60,8 @@ def check_requests(config: Any, longest: int) -> None:
         blocks = _blocks(cache, _memory_tokens(replicas), of_a_slot)
         if kind == ReplicaSchedulerType.ORCA:  # a request has the blocks of the longest one
             needed, kept = of_a_slot // cache.block_size, 0
+        elif kind == OwnReplicaSchedulerType.VLLM_V1:  # one is never given out
+            needed, kept = -(-longest // cache.block_size), 1
         else:  # some stay free when it is admitted, and one more while it is served
             needed = -(-longest // cache.block_size)
             kept = int(cache.watermark_blocks_fraction * blocks) + 1

@@ -7,6 +7,7 @@ from typing import Any
 from vidur.execution_time_predictor import ExecutionTimePredictorRegistry
 from vidur.request_generator import RequestGeneratorRegistry
 from vidur.scheduler import GlobalSchedulerRegistry
+from vidur.scheduler.replica_scheduler.replica_scheduler_registry import ReplicaSchedulerRegistry
 from vidur.types import ExecutionTimePredictorType, GlobalSchedulerType
 
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
@@ -26,6 +27,7 @@ from vidur_ext.vidur.schedulers import (
     ShortestQueueGlobalScheduler,
 )
 from vidur_ext.vidur.types import PredictorType
+from vidur_ext.vidur.vllm_v1_replica import VllmV1ReplicaScheduler, VllmV1SchedulerConfig
 
 
 def register() -> None:
@@ -38,6 +40,7 @@ def register() -> None:
     RequestGeneratorRegistry.register(
         WorkloadRequestGeneratorConfig.get_type(), WorkloadRequestGenerator
     )
+    ReplicaSchedulerRegistry.register(VllmV1SchedulerConfig.get_type(), VllmV1ReplicaScheduler)
     _register_schedulers()
 
 

@@ -1,6 +1,8 @@
 """Requests as Vidur takes them: one that can be preempted, and the stream as a generator."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any, Optional, get_args
 
 from pydantic import ValidationError
@@ -13,8 +15,10 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.fields import Location
 from vidur_ext.config.problems import describe_problems, join_problems
-from vidur_ext.config.sections import WorkloadSection
+from vidur_ext.config.sections import PRESETS, WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.workload.block_identities import BlockRuns, block_runs
+from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
 from vidur_ext.workload.run_workloads import Part, build_stream
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.trace_files import trace_formats
@@ -28,11 +32,37 @@ class RestartableRequest(Request):
     of simulating an overloaded cluster, so the counter starts anew here.
     """
 
+    identities: Optional[Callable[[int], Sequence[int]]] = None  # noqa: UP045
+    """By the size of blocks, what each full one of prompt and answer holds, for prefix caches; see
+    ``workload.block_identities``. None: what no other does."""
+
     def restart(self) -> None:
         """Give up all progress; the tokens so far become the prompt."""
         super().restart()
         self._num_stage_processed_tokens = 0
         self._is_prefill_stage_complete = False
+
+
+def requests_of(table: RequestTable) -> list[Any]:
+    """Return the requests of a table as Vidur's entities.
+
+    Raises:
+        UserError: requests wait for answers.
+    """
+    refuse_closed_loops(table)
+    columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    requests = [RestartableRequest(*row) for row in rows]
+    if table.prompts is not None:
+        runs = cache(partial(block_runs, table.prompts, table.decode_tokens))
+        for index, request in enumerate(requests):
+            request.identities = partial(_identities, runs, index)
+    return requests
+
+
+def _identities(runs: Callable[[int], BlockRuns], index: int, block_size: int) -> Sequence[int]:
+    identities: list[int] = runs(block_size).of_request(index).tolist()
+    return identities
 
 
 WORKLOAD_FLAG_PREFIX = "workload_request_generator_config_"
@@ -55,9 +85,9 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
     """Flags of the generator ``stream``. Vidur's ``--seed`` does not reach it; ``seed`` does."""
 
     max_tokens: int = _flag(8192, "Prompt + output tokens of a request at most; prompts are cut.")
-    source: str = _flag("synthetic", "synthetic or trace.")
-    qps: float = _flag(24.5, "synthetic: mean arrival rate [requests/s].")
-    arrival: str = _flag("gamma", "synthetic: poisson or gamma.")
+    source: str = _flag("synthetic", f"synthetic, trace, {', '.join(PRESETS)}.")
+    qps: float = _flag(24.5, "synthetic, presets: mean arrival rate [requests/s].")
+    arrival: str = _flag("gamma", "synthetic, presets: poisson or gamma.")
     burstiness_cv: float = _flag(2.0, "gamma: coefficient of variation of the gaps.")
     rate_profile: str = _flag("1.0", "synthetic: factors on qps, e.g. 0.6,1.1,0.8.")
     rate_period: int = _flag(2048, "synthetic: requests in which the profile is gone through.")
@@ -65,6 +95,7 @@ class WorkloadRequestGeneratorConfig(BaseRequestGeneratorConfig):
     output_tail_index: Optional[float] = _flag(  # noqa: UP045
         None, "synthetic: Pareto index of the tail of outputs."
     )
+    length_scale: float = _flag(1.0, "presets: factor on the tokens of texts and answers.")
     trace_file: Optional[str] = _flag(None, "trace: file to replay.")  # noqa: UP045
     trace_format: str = _flag("auto", f"trace: auto or {', '.join(trace_formats())}.")
     trace_time_unit: str = _flag("auto", "trace: unit of time stamps, auto, s, ms, us or ns.")
@@ -156,8 +187,10 @@ class WorkloadRequestGenerator(BaseRequestGenerator):
     """Hands a window of the stream to Vidur."""
 
     def generate_requests(self) -> list[Any]:
-        """Return requests [first_request, first_request + num_requests) as Vidur's entities."""
-        table = stream_of(self.config).window(self.config.first_request, self.config.num_requests)
-        columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
-        rows = zip(*(column.tolist() for column in columns), strict=True)
-        return [RestartableRequest(*row) for row in rows]
+        """Return requests [first_request, first_request + num_requests) as Vidur's entities.
+
+        Raises:
+            UserError: requests wait for answers.
+        """
+        config = self.config
+        return requests_of(stream_of(config).window(config.first_request, config.num_requests))

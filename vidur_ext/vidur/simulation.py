@@ -22,7 +22,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.view import Earned
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.estimates import request_overhead_s
-from vidur_ext.vidur.requests import RestartableRequest
+from vidur_ext.vidur.requests import requests_of
 from vidur_ext.vidur.schedulers import Router, RoutingGlobalScheduler
 from vidur_ext.vidur.signals import SignalEvent
 from vidur_ext.workload.request_table import RequestTable
@@ -77,6 +77,9 @@ class VidurSimulation(DelayingSimulator):
     """Vidur's simulator over requests that are handed in, with the routing recorded.
 
     Requests are those of ``table``; without one they come from the configured generator.
+
+    Raises:
+        UserError: requests wait for answers.
     """
 
     def __init__(self, config: Any, table: RequestTable | None = None) -> None:
@@ -97,13 +100,7 @@ class VidurSimulation(DelayingSimulator):
         if self._table is None:
             self.requests = self._request_generator.generate()
         else:
-            rows = zip(
-                self._table.arrived_at.tolist(),
-                self._table.prefill_tokens.tolist(),
-                self._table.decode_tokens.tolist(),
-                strict=True,
-            )
-            self.requests = [RestartableRequest(*row) for row in rows]
+            self.requests = requests_of(self._table)
         for request in self.requests:
             self._add_event(RequestArrivalEvent(request.arrived_at, request))
         self._send_signals(request.arrived_at for request in self.requests)

@@ -15,6 +15,12 @@ class PredictorType(BaseIntEnum):
     LOCAL_LINEAR_REGRESSION = 102
 
 
+class OwnReplicaSchedulerType(BaseIntEnum):
+    """Replica schedulers beside Vidur's own, in whose registry they are."""
+
+    VLLM_V1 = 100
+
+
 RoutingSchedulerType = BaseIntEnum(
     "RoutingSchedulerType",
     [

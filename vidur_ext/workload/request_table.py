@@ -1,16 +1,19 @@
-"""Requests as three columns, cut to the model's context."""
+"""Requests: their times and lengths and, where they are known, their texts and sessions."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
+from vidur_ext.workload.frozen_columns import freeze_columns
+from vidur_ext.workload.prompts import Prompts
+from vidur_ext.workload.sessions import Sessions
 
 Tokens = NDArray[np.int64]
 
@@ -35,43 +38,17 @@ def limit_tokens(prefill: Tokens, decode: Tokens, max_tokens: int) -> LimitedTok
     return LimitedTokens(np.minimum(prefill, max_tokens - decode), decode, num_cut)
 
 
-def freeze_columns(
-    owner: object, names: Sequence[str], dtype: type[np.generic], length: int
-) -> None:
-    """Replace columns of a frozen dataclass by read-only copies.
-
-    Args:
-        names: the attributes that hold them.
-        length: entries of each, one per request.
-
-    Raises:
-        UserError: a column has another shape, or a type that would have to be rounded.
-    """
-    for name in names:
-        given = np.asarray(getattr(owner, name))
-        if given.shape != (length,):
-            found = f"{given.size} entries" if given.ndim == 1 else f"the shape {given.shape}"
-            raise UserError(
-                f"columns must have one length: {name} has {found}, arrived_at has {length}"
-            )
-        if not np.can_cast(given.dtype, dtype, "safe"):
-            needed = "integers" if dtype is np.int64 else "numbers"
-            raise UserError(
-                f"{name} holds {given.dtype}; expected {np.dtype(dtype)}: it must hold {needed}"
-            )
-        column = given.astype(dtype, copy=True)
-        column.setflags(write=False)
-        object.__setattr__(owner, name, column)
-
-
 @dataclass(frozen=True, eq=False)
 class RequestTable:
     """N requests in the order of their arrival; the columns are read-only copies.
 
     Attributes:
-        arrived_at: float64 [N], seconds, finite, not negative and not descending.
+        arrived_at: float64 [N], seconds, finite, not negative and not descending. A request that
+            waits for a previous turn arrives when ``sessions`` say; its time here orders the rows.
         prefill_tokens: int64 [N], prompt tokens, at least 1 each.
         decode_tokens: int64 [N], output tokens, at least 1 each.
+        prompts: what the prompts consist of; None: they have nothing in common.
+        sessions: who belongs to which session; None: every request is a session of its own.
 
     Raises:
         UserError: the columns do not describe requests; the text names the first bad one.
@@ -80,6 +57,8 @@ class RequestTable:
     arrived_at: NDArray[np.float64]
     prefill_tokens: NDArray[np.int64]
     decode_tokens: NDArray[np.int64]
+    prompts: Prompts | None = None
+    sessions: Sessions | None = None
 
     def __post_init__(self) -> None:
         length = np.size(self.arrived_at)
@@ -88,6 +67,7 @@ class RequestTable:
         self._check_times()
         self._check_tokens("prefill_tokens")
         self._check_tokens("decode_tokens")
+        self._check_identity()
 
     def __len__(self) -> int:
         """Return the number of requests N."""
@@ -104,27 +84,54 @@ class RequestTable:
         )
 
     def at_rate(self, scale: float) -> RequestTable:
-        """Return the same requests arriving ``scale`` times as fast.
+        """Return the same requests arriving ``scale`` times as fast, think times included.
 
         Raises:
             UserError: ``scale`` is not a finite number above 0.
         """
         if not (np.isfinite(scale) and scale > 0.0):
             raise UserError(f"a rate scale must be a finite number above 0, not {scale}")
-        return RequestTable(self.arrived_at / scale, self.prefill_tokens, self.decode_tokens)
+        sessions = None if self.sessions is None else self.sessions.at_rate(scale)
+        return replace(self, arrived_at=self.arrived_at / scale, sessions=sessions)
 
     def slice(self, start: int, stop: int) -> RequestTable:
-        """Return requests [start, stop) with their times as they are."""
-        part = slice(start, stop)
+        """Return requests [start, stop) with their times as they are.
+
+        A turn whose previous one is not among them arrives at its time.
+        """
+        part, count = slice(start, stop), stop - start
         return RequestTable(
-            self.arrived_at[part], self.prefill_tokens[part], self.decode_tokens[part]
+            self.arrived_at[part],
+            self.prefill_tokens[part],
+            self.decode_tokens[part],
+            None if self.prompts is None else self.prompts.window(start, count),
+            None if self.sessions is None else self.sessions.window(start, count),
         )
 
+    def limited(self, max_tokens: int) -> tuple[RequestTable, int]:
+        """Return the requests cut to ``max_tokens``, and how many had to be.
+
+        See :func:`limit_tokens`; prompts are cut at their ends.
+        """
+        limited = limit_tokens(self.prefill_tokens, self.decode_tokens, max_tokens)
+        if limited.num_cut == 0:
+            return self, 0
+        prompts = None if self.prompts is None else self.prompts.cut(limited.prefill)
+        cut = replace(
+            self, prefill_tokens=limited.prefill, decode_tokens=limited.decode, prompts=prompts
+        )
+        return cut, limited.num_cut
+
     def digest(self) -> str:
-        """Return a sha256 that is equal for equal arrival times and token counts."""
+        """Return a sha256 that is equal for equal requests."""
         content = hashlib.sha256()
         for column in (self.arrived_at, self.prefill_tokens, self.decode_tokens):
             content.update(column.tobytes())
+        for part in (self.prompts, self.sessions):
+            if part is not None:
+                content.update(type(part).__name__.encode())
+                for field in fields(part):
+                    content.update(getattr(part, field.name).tobytes())
         return content.hexdigest()
 
     def _check_times(self) -> None:
@@ -150,3 +157,27 @@ class RequestTable:
             raise UserError(
                 f"request {wrong[0]} has {column[wrong[0]]} {name}; at least 1 is needed"
             )
+
+    def _check_identity(self) -> None:
+        for name in ("prompts", "sessions"):
+            part = getattr(self, name)
+            if part is not None and len(part) != len(self):
+                raise UserError(f"{name} describes {len(part)} requests; the table has {len(self)}")
+        if self.prompts is not None:
+            lengths = self.prompts.lengths
+            wrong = np.flatnonzero(lengths != self.prefill_tokens)
+            if len(wrong):
+                raise UserError(
+                    f"request {wrong[0]} has {self.prefill_tokens[wrong[0]]} prefill_tokens, but "
+                    f"its segments have {lengths[wrong[0]]}"
+                )
+
+
+def refuse_closed_loops(table: RequestTable) -> None:
+    """Raise ``UserError`` if a request waits for the answer to another one."""
+    if table.sessions is not None and table.sessions.waits.any():
+        raise UserError(
+            "turns of these sessions wait for the answers before them, which no engine simulates "
+            "yet: choose requests that arrive at times of their own, as of workload.source "
+            '"synthetic" or "api_templates"'
+        )

@@ -7,9 +7,10 @@ from typing import Literal
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
-from vidur_ext.config.sections import WorkloadSection
+from vidur_ext.config.sections import PRESETS, WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.session_stream import SessionStream
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.synthetic import SyntheticStream
 from vidur_ext.workload.trace_files import load_trace
@@ -31,7 +32,7 @@ def build_stream(
     """Return a request stream of a workload.
 
     Args:
-        purpose: synthetic: with seed and variant, which of the endless streams.
+        purpose: unless a trace: with seed and variant, which of the endless streams.
         part: trace: which requests of it.
 
     Raises:
@@ -49,6 +50,18 @@ def build_stream(
             output_tail_index=workload.output_tail_index,
             rate_profile=workload.rate_profile,
             rate_period=workload.rate_period,
+            variant=variant,
+        )
+    if workload.source in PRESETS:
+        return SessionStream(
+            preset=workload.source,
+            seed=seed,
+            purpose=purpose,
+            qps=workload.qps * workload.rate_scale,
+            arrival=workload.arrival,
+            burstiness_cv=workload.burstiness_cv,
+            max_tokens=workload.max_tokens,
+            length_scale=workload.length_scale,
             variant=variant,
         )
     whole = TraceStream(read_trace(workload).table.at_rate(workload.rate_scale))
@@ -79,7 +92,7 @@ def longest_request(workload: WorkloadSection) -> int:
     Raises:
         UserError: the trace cannot be used.
     """
-    if workload.source == "synthetic":
+    if workload.source != "trace":
         return workload.max_tokens
     table = read_trace(workload).table
     return int((table.prefill_tokens + table.decode_tokens).max())
@@ -89,7 +102,7 @@ def workload_stream(config: TrainingConfig, purpose: Purpose, variant: int = 0) 
     """Return the stream that a purpose draws from.
 
     Of a trace, the comparison sees the held-out part and everything else the training part, which
-    starts again at its end; synthetic streams are told apart by their seeds.
+    starts again at its end; drawn streams are told apart by their seeds.
     """
     held_out = purpose is Purpose.EVALUATION_WORKLOAD
     return build_stream(
@@ -234,10 +247,14 @@ def describe_requests(workload: WorkloadSection) -> str:
         if workload.arrival == "poisson"
         else f"Gamma arrivals (cv {workload.burstiness_cv:g})"
     )
+    rates = " -> ".join(f"{rate:g}" for rate in arrival_rates(workload))
+    if workload.source in PRESETS:
+        scale = workload.length_scale
+        lengths = "" if scale == 1.0 else f", lengths times {scale:g}"
+        return f"{rates} requests/s, preset {workload.source}, {process} of sessions{lengths}"
     tail = workload.output_tail_index
     code = f"{workload.code_fraction:.0%} code"
     lengths = code if tail is None else f"{code}, outputs with tail index {tail:g}"
-    rates = " -> ".join(f"{rate:g}" for rate in arrival_rates(workload))
     return f"{rates} requests/s, {process}, {lengths}"
 
 

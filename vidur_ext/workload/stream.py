@@ -18,7 +18,8 @@ class RequestStream(Protocol):
     """A sequence of requests that can be cut anywhere.
 
     Lengths and gaps between arrivals belong to the requests, so windows are slices of one stream:
-    reading [0, 10) equals reading [0, 4) and then [4, 10), to the last bit.
+    reading [0, 10) equals reading [0, 4) and then [4, 10), to the last bit. A window cuts closed
+    loops: a turn whose previous one lies before it arrives at its nominal time.
     """
 
     @property

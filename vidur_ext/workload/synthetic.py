@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.workload import azure_2023 as fit
+from vidur_ext.workload.quantiles import at_ranks, whole
 from vidur_ext.workload.request_table import RequestTable, Tokens, limit_tokens
 from vidur_ext.workload.stream import check_window, to_seconds, to_ticks
 
@@ -45,14 +46,9 @@ def _conversation_lengths(rng: np.random.Generator, count: int) -> tuple[Tokens,
     prompt_rank = (prompt_class + rng.random(count)) / joint.shape[0]
     output_rank = (output_class + rng.random(count)) / joint.shape[1]
     return (
-        _at_rank(prompt_rank, fit.CONVERSATION_PROMPT),
-        _at_rank(output_rank, fit.CONVERSATION_OUTPUT),
+        whole(at_ranks(prompt_rank, fit.PROBABILITIES, fit.CONVERSATION_PROMPT)),
+        whole(at_ranks(output_rank, fit.PROBABILITIES, fit.CONVERSATION_OUTPUT)),
     )
-
-
-def _at_rank(rank: NDArray[np.float64], tokens: tuple[int, ...]) -> Tokens:
-    """Interpolate a quantile table between its points, in the logarithm of the tokens."""
-    return _whole(np.exp(np.interp(rank, fit.PROBABILITIES, np.log(tokens))))
 
 
 def _code_lengths(rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]:
@@ -60,11 +56,7 @@ def _code_lengths(rng: np.random.Generator, count: int) -> tuple[Tokens, Tokens]
     prompt = fit.CODE_PROMPT_SCALE * rng.weibull(fit.CODE_PROMPT_SHAPE, count)
     excess = np.exp(fit.CODE_OUTPUT_MU + fit.CODE_OUTPUT_SIGMA * rng.standard_normal(count))
     output = np.clip(fit.CODE_OUTPUT_SHIFT + excess, *fit.CODE_OUTPUT_RANGE)
-    return _whole(np.minimum(prompt, fit.CODE_PROMPT_LIMIT)), _whole(output)
-
-
-def _whole(tokens: NDArray[np.float64]) -> Tokens:
-    return np.maximum(np.rint(tokens), 1.0).astype(np.int64)
+    return whole(np.minimum(prompt, fit.CODE_PROMPT_LIMIT)), whole(output)
 
 
 _BLOCK = 1024
@@ -170,7 +162,7 @@ class SyntheticStream:
             # Of its own stream: neither gaps nor lengths are others for it.
             [of_tail] = rng.spawn(1)
             longer = decode * (1.0 + of_tail.pareto(self.output_tail_index, _BLOCK))
-            decode = _whole(np.minimum(longer, self.max_tokens))
+            decode = whole(np.minimum(longer, self.max_tokens))
         limited = limit_tokens(prefill, decode, self.max_tokens)
         return _Block(to_ticks(unit_gaps / self._rates(index)), limited.prefill, limited.decode)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.plugins import module_names
 from vidur_ext.workload import traces
-from vidur_ext.workload.request_table import RequestTable, limit_tokens
+from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.trace_rows import (
     SECOND,
     TimeUnit,
@@ -100,11 +100,11 @@ def _load(
     chosen = choose_format(path, trace_format)
     trace = chosen.read(path)
     table = trace.table.at_rate(_haste(path, chosen, trace.table, time_unit))
-    prefill, decode, num_cut = limit_tokens(table.prefill_tokens, table.decode_tokens, max_tokens)
+    limited, num_cut = table.limited(max_tokens)
     if num_cut == 0:
         return Trace(table, trace.notes)
     note = f"{num_cut} of {len(table)} requests were cut to max_tokens={max_tokens}"
-    return Trace(RequestTable(table.arrived_at, prefill, decode), (*trace.notes, note))
+    return Trace(limited, (*trace.notes, note))
 
 
 def _haste(path: Path, chosen: TraceFormat, table: RequestTable, time_unit: str) -> float:
@@ -117,8 +117,8 @@ def _haste(path: Path, chosen: TraceFormat, table: RequestTable, time_unit: str)
     if time_unit != OWN_UNIT:
         if own is None:
             raise file_error(
-                path, f"its time stamps are dates, which workload.trace_time_unit={time_unit} "
-                "cannot be: set it to auto"
+                path, "its time stamps are dates or have one unit only, which "
+                f"workload.trace_time_unit={time_unit} cannot change: set it to auto"
             )  # fmt: skip
         return SECOND[cast(TimeUnit, time_unit)] / SECOND[own]
     if own == "ms" and not _whole(table.arrived_at * SECOND[own]):

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from vidur_ext.workload.sessions import Sessions
+from vidur_ext.workload.trace_identity import MOST_ID, HashedPrompts
 from vidur_ext.workload.trace_rows import (
     Trace,
     TraceRows,
@@ -18,29 +20,58 @@ from vidur_ext.workload.trace_rows import (
 )
 
 TIME, PROMPT, OUTPUT = KEYS = ("timestamp", "input_length", "output_length")
+HASHES = "hash_ids"
 
 
-def read_json_lines(path: Path, second: float, columns: tuple[str, ...] = KEYS) -> Trace:
-    """Read a trace; time 0 is its first request.
+class JsonTrace:
+    """Collects the requests of JSON lines: times, tokens and, if its lines have them, hash ids.
 
     Args:
         second: how much of the time stamps' unit is one second.
-        columns: keys that every line must have.
-
-    Raises:
-        UserError: the file is malformed; the text says where.
+        block_tokens: of a block that has an id.
     """
-    rows = TraceRows(path, TIME)
-    for line, record in json_records(path, columns):
+
+    def __init__(self, path: Path, second: float, block_tokens: int) -> None:
+        self._path, self._second = path, second
+        self._rows = TraceRows(path, TIME)
+        self._hashed = HashedPrompts(path, HASHES, block_tokens)
+        self._first: tuple[int, bool] | None = None
+
+    def add(self, line: int, record: dict[str, Any]) -> None:
+        """Append the request of a line.
+
+        Raises:
+            UserError: a value is impossible; the text says which.
+        """
         found = record[TIME]
-        time = float(found) if _is_number(found) else -1.0
-        rows.add(
+        time = float(found) if is_number(found) else -1.0
+        prompt = _tokens(self._path, line, PROMPT, record[PROMPT])
+        self._rows.add(
             line,
-            check_time(path, line, TIME, time, found) / second,
-            _tokens(path, line, PROMPT, record[PROMPT]),
-            _tokens(path, line, OUTPUT, record[OUTPUT]),
+            check_time(self._path, line, TIME, time, found) / self._second,
+            prompt,
+            _tokens(self._path, line, OUTPUT, record[OUTPUT]),
         )
-    return rows.trace()
+        self._first = self._first or (line, HASHES in record)
+        first, hashed = self._first
+        if hashed != (HASHES in record):
+            has = "has" if hashed else "has not"
+            raise line_error(
+                self._path, line, f"all lines have {HASHES} or none: line {first} {has}"
+            )
+        if hashed:
+            self._hashed.add(line, prompt, self._ids(line, record[HASHES]))
+
+    def trace(self, sessions: Sessions | None = None) -> Trace:
+        """Return the collected requests, the first arriving at time 0."""
+        hashed = self._first is not None and self._first[1]
+        prompts = self._hashed.prompts() if hashed else None
+        return self._rows.trace(prompts=prompts, sessions=sessions)
+
+    def _ids(self, line: int, found: object) -> list[int | None]:
+        if not isinstance(found, list):
+            raise value_error(self._path, line, HASHES, "a list of ids", found)
+        return [one if is_id(one) else None for one in found]
 
 
 def json_records(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -103,5 +134,11 @@ def _tokens(path: Path, line: int, key: str, found: object) -> int:
     return check_tokens(path, line, key, value, found)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Tell whether a JSON value is a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def is_id(value: object) -> bool:
+    """Tell whether a JSON value is a whole number from 0 that an int64 holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST_ID

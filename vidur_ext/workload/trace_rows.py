@@ -11,12 +11,14 @@ import math
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
 from ppo_scheduler.errors import UserError
+from vidur_ext.workload.prompts import Prompts
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.sessions import Sessions
 
 _SHOWN_CHARACTERS = 40
 
@@ -67,7 +69,7 @@ class TraceFormat(Protocol):
         COLUMNS: of the CSV header, or keys of every JSON line, that a trace must have. A file whose
             first line has most of them is taken for this format; of two formats that know equally
             many, the one that needs fewer.
-        TIME_UNIT: of the time stamps, as its publishers say; None for dates.
+        TIME_UNIT: of the time stamps, as its publishers say; None where no other is possible.
     """
 
     COLUMNS: tuple[str, ...]
@@ -111,13 +113,16 @@ class TraceRows:
         self.arrive(line, seconds)
         self._rows.append((seconds, prompt, output))
 
-    def trace(self, *notes: str) -> Trace:
+    def trace(
+        self, *notes: str, prompts: Prompts | None = None, sessions: Sessions | None = None
+    ) -> Trace:
         """Return the collected requests, the first arriving at time 0."""
         if not self._rows:
             raise file_error(self.path, "holds no request; expected at least one")
         first = self._rows[0][0]
         rows = [(seconds - first, prompt, output) for seconds, prompt, output in self._rows]
-        return Trace(RequestTable.from_rows(rows), notes)
+        table = RequestTable.from_rows(rows)
+        return Trace(replace(table, prompts=prompts, sessions=sessions), notes)
 
 
 def parse_tokens(path: Path, line: int, column: str, text: str, least: int = 1) -> int:
@@ -229,8 +234,12 @@ def _not_text(path: Path, data: bytes, position: int) -> UserError:
     return line_error(path, line, f"expected UTF-8 text, found the byte 0x{data[position]:02x}")
 
 
-def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+def csv_rows(
+    path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> Iterator[tuple[int, list[str]]]:
     """Yield (line, values of ``columns``) for every row below the header; blank lines are skipped.
+
+    The values of ``optional`` columns come behind them, empty where the file has no such column.
 
     Raises:
         UserError: a column is missing or there twice, a row has another number of fields than the
@@ -239,19 +248,22 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, list[s
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         header = [name.strip() for name in next(reader)]
-        positions = _positions(path, header, columns)
+        positions = _positions(path, header, columns, optional)
         for row in reader:
             if not row:
                 continue
             if len(row) != len(header):
                 text = f"expected {len(header)} fields ({','.join(header)}), found {len(row)}"
                 raise line_error(path, reader.line_num, text)
-            yield reader.line_num, [row[position] for position in positions]
+            yield reader.line_num, ["" if at is None else row[at] for at in positions]
     except csv.Error as error:
         raise line_error(path, reader.line_num, f"is not valid CSV: {error}") from None
 
 
-def _positions(path: Path, header: list[str], columns: tuple[str, ...]) -> list[int]:
+def _positions(
+    path: Path, header: list[str], columns: tuple[str, ...], optional: tuple[str, ...]
+) -> list[int | None]:
+    """Return where columns stand; None for optional ones that are not there."""
     missing = [name for name in columns if name not in header]
     if missing:
         raise line_error(
@@ -260,7 +272,7 @@ def _positions(path: Path, header: list[str], columns: tuple[str, ...]) -> list[
             f"expected the columns {', '.join(columns)}; missing: {', '.join(missing)}; found: "
             f"{','.join(header)[:200]}",
         )
-    twice = [name for name in columns if header.count(name) > 1]
+    twice = [name for name in (*columns, *optional) if header.count(name) > 1]
     if twice:
         raise line_error(path, 1, f"the column {twice[0]} is there twice; remove one")
-    return [header.index(name) for name in columns]
+    return [header.index(name) if name in header else None for name in (*columns, *optional)]

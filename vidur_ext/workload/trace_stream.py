@@ -23,7 +23,8 @@ class TraceStream:
     """The requests of a table in their order; request 0 arrives at time 0.
 
     With ``repeat`` the stream has no end: after its last request the trace starts again, one mean
-    gap later, for the recording does not say what came next.
+    gap later, for the recording does not say what came next. Texts and sessions are new ones then:
+    nothing that was cached in one round is found in the next.
 
     Raises:
         UserError: the table is empty, or is to repeat without lasting any time.
@@ -60,6 +61,8 @@ class TraceStream:
             to_seconds(self._arrival(index) - origin),
             self.table.prefill_tokens[row],
             self.table.decode_tokens[row],
+            None if self.table.prompts is None else self.table.prompts.window(start, count),
+            None if self.table.sessions is None else self.table.sessions.window(start, count),
         )
 
     def split(self, holdout_fraction: float) -> tuple[TraceStream, TraceStream]:

@@ -40,6 +40,11 @@ TRACE = ("--trace", "trace.csv")
         ((*TRACE, "--set", "workload.qps=22"), "has no effect with workload.source='trace'"),
         ((*TRACE, "--set", "workload.arrival=poisson"), "no effect with workload.source='trace'"),
         (("--set", "workload.holdout_fraction=0.5"), "no effect with workload.source='synthetic'"),
+        (("--set", "workload.length_scale=1.0"), "no effect with workload.source='synthetic'"),
+        (
+            ("--set", "workload.source=chat", "--set", "workload.code_fraction=0.1"),
+            "workload.code_fraction=0.1 has no effect with workload.source='chat'",
+        ),
         ((*TRACE, "--set", "workload.source=synthetic"), "--trace and --set workload.source"),
         (
             ("--num-replicas", "4", "--set", "cluster.num_replicas=8"),

@@ -91,7 +91,8 @@ def test_a_group_that_is_no_object_lists_its_keys(complaint) -> None:
 def test_numbers_must_be_finite(complaint, text) -> None:
     message = complaint('{"workload": {"qps": ' + text + "}}")
     expected = (
-        "must be a number >= 0.001 and <= 1e+06, in requests/s (synthetic: mean arrival rate)"
+        "must be a number >= 0.001 and <= 1e+06, in requests/s "
+        "(synthetic, presets: mean arrival rate)"
     )
     assert expected in message
 

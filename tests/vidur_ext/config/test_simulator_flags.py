@@ -51,6 +51,7 @@ GOLDEN = """
 --workload_request_generator_config_rate_period 64
 --workload_request_generator_config_code_fraction 0.5
 --workload_request_generator_config_output_tail_index 1.5
+--workload_request_generator_config_length_scale 1.0
 --workload_request_generator_config_max_tokens 2048
 --workload_request_generator_config_trace_format auto
 --workload_request_generator_config_trace_time_unit auto

@@ -101,3 +101,9 @@ def test_memory_that_is_not_there_is_refused_with_the_keys(monkeypatch):
     check_feasible(TrainingConfig())
     with pytest.raises(UserError, match=r"ppo_config\.rollout_len, .* ask for .* GB of memory"):
         check_feasible(load_config(None, ["ppo_config.rollout_len=8000000"]))
+
+
+def test_a_workload_whose_requests_wait_for_answers_is_refused_before_anything_is_made():
+    said = ["workload.source=agent", "workload.qps=1"]
+    with pytest.raises(UserError, match="wait for the answers before them"):
+        check_feasible(load_config(None, said))

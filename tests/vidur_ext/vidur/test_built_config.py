@@ -24,6 +24,11 @@ CONFIGS = {
     "default": {},
     "ttft": {"lookahead": {"ttft_weight": 17.5}},
     "vllm": {"cluster": {"replica_scheduler": "vllm", "max_tokens_in_batch": 2048}},
+    "vllm_v1": {
+        **ON_VIDUR,
+        "cluster": {"replica_scheduler": "vllm_v1", "chunk_size": 2048, "prefix_caching": True},
+    },
+    "uncached": {**ON_VIDUR, "cluster": {"replica_scheduler": "vllm_v1", "prefix_caching": False}},
     "orca": {"cluster": {"replica_scheduler": "orca", "batch_size_cap": 32, "num_blocks": 900}},
     "mixed": {"cluster": {"devices": ("a100", "h100", "a40", "a100")}, "training": {"seed": 2**40}},
     "parallel": {

@@ -8,6 +8,7 @@ import pytest
 from ppo_scheduler.errors import UserError
 
 SARATHI = {"replica_scheduler": "sarathi"}
+V1 = {"replica_scheduler": "vllm_v1"}
 TIGHT = {"num_blocks": 200, "block_size": 16}
 
 
@@ -44,6 +45,7 @@ def completed_at(make_config, build_simulation, make_requests):
     "cluster.block_size",
     "cluster.num_blocks",
     "cluster.watermark_blocks_fraction",
+    "cluster.prefix_caching",
 )
 @pytest.mark.parametrize(
     ("base", "changed"),
@@ -59,6 +61,12 @@ def completed_at(make_config, build_simulation, make_requests):
         (SARATHI, {**SARATHI, "chunk_size": 256}),
         (SARATHI, {**SARATHI, "batch_size_cap": 2}),
         ({"replica_scheduler": "vllm"}, {"replica_scheduler": "vllm", "max_tokens_in_batch": 2048}),
+        ({"num_blocks": 140}, {**V1, "num_blocks": 140}),
+        (V1, {**V1, "chunk_size": 256}),
+        (V1, {**V1, "batch_size_cap": 2}),
+        ({**V1, **TIGHT}, {**V1, **TIGHT, "watermark_blocks_fraction": 0.4}),
+        # These prompts share nothing, but a preempted one finds what is left of itself.
+        ({**V1, "num_blocks": 110}, {**V1, "num_blocks": 110, "prefix_caching": False}),
         ({}, {"num_blocks": 140}),
         (TIGHT, {**TIGHT, "block_size": 64, "num_blocks": 50}),
         (TIGHT, {**TIGHT, "watermark_blocks_fraction": 0.4}),

@@ -13,11 +13,20 @@ from vidur_ext.engine import CompiledSimulation
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.engine_inputs import cluster_of
 from vidur_ext.vidur.limits import check_requests
+from vidur_ext.vidur.simulation import VidurSimulation
 from vidur_ext.workload.request_table import RequestTable
+
+ON_VIDUR = {
+    "simulation": {"engine": "vidur"},
+    "parallel_training": {"num_envs": 1},
+    "evaluation": {"enabled": False},
+    "ppo_config": {"advantage": "gae"},
+    "warmstart": {"enabled": False},
+}
 
 
 def vidurs(max_tokens: int, **cluster: object):
-    groups = {"cluster": cluster, "workload": {"max_tokens": max_tokens}}
+    groups = {"cluster": cluster, "workload": {"max_tokens": max_tokens}, **ON_VIDUR}
     return simulation_config(TrainingConfig.model_validate(groups), "round_robin")
 
 
@@ -35,6 +44,9 @@ def vidurs(max_tokens: int, **cluster: object):
         # Orca reserves max_tokens=512 for each request: 32 blocks, however long it is.
         ({"replica_scheduler": "orca", "num_blocks": 32}, 20, None),
         ({"replica_scheduler": "orca", "num_blocks": 31}, 20, "31 less 0 that stay free"),
+        # One block is never given out, and none is spared for a request that runs alone.
+        ({"replica_scheduler": "vllm_v1", "num_blocks": 33}, 500, None),
+        ({"replica_scheduler": "vllm_v1", "num_blocks": 32}, 500, "32 less 1 that stay free"),
         # Blocks larger than a request may be: Vidur counts none at all.
         ({"block_size": 1024}, 500, "1 KV blocks of 1024, and 0 less 1"),
         # One replica of two has too little memory for blocks; no key says so.
@@ -85,3 +97,39 @@ def test_what_is_let_through_is_served(
     simulation = CompiledSimulation(cluster_of(config), table, "round_robin")
     simulation.run()
     assert (simulation.completed_at > arrived).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    blocks=st.integers(2, 60),
+    block_size=st.sampled_from([1, 8, 16, 100]),
+    watermark=st.sampled_from([0.0, 0.01, 0.3]),
+    caching=st.booleans(),
+    prompts=st.lists(st.integers(1, 300), min_size=1, max_size=8),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_what_is_let_through_is_served_by_vllm_v1(
+    blocks, block_size, watermark, caching, prompts, seed
+):
+    rng = np.random.default_rng(seed)
+    outputs = rng.integers(1, 60, len(prompts))
+    arrived = np.sort(rng.random(len(prompts)))
+    table = RequestTable(arrived, np.array(prompts), outputs)
+    config = vidurs(
+        512,
+        num_replicas=1,
+        replica_scheduler="vllm_v1",
+        num_blocks=blocks,
+        block_size=block_size,
+        watermark_blocks_fraction=watermark,
+        prefix_caching=caching,
+        chunk_size=32,
+        batch_size_cap=4,
+    )
+    try:
+        check_requests(config, int((table.prefill_tokens + table.decode_tokens).max()))
+    except UserError:
+        return
+    simulation = VidurSimulation(config, table)
+    simulation.run()
+    assert (simulation.times("completed_at") > arrived).all()

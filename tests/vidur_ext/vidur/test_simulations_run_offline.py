@@ -25,10 +25,12 @@ from vidur.simulator import Simulator
 
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictorConfig
 from vidur_ext.vidur.plugin import register
+from vidur_ext.vidur.vllm_v1_replica import VllmV1SchedulerConfig
 
 SCHEDULERS = {
     "sarathi": lambda: SarathiSchedulerConfig(batch_size_cap=16, chunk_size=256),
     "vllm": lambda: VllmSchedulerConfig(batch_size_cap=16, max_tokens_in_batch=1024),
+    "vllm_v1": lambda: VllmV1SchedulerConfig(batch_size_cap=16, chunk_size=256),
     "mnemosyne": lambda: MnemosyneFCFSFixedChunkSchedulerConfig(batch_size_cap=16, chunk_size=256),
 }
 

@@ -11,6 +11,7 @@ from vidur.request_generator import RequestGeneratorRegistry
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
+from vidur_ext.config.sections import PRESETS
 from vidur_ext.vidur import plugin
 from vidur_ext.vidur.requests import (
     StreamType,
@@ -20,6 +21,7 @@ from vidur_ext.vidur.requests import (
 )
 
 SYNTHETIC = WorkloadRequestGeneratorConfig(seed=5, num_requests=300, rate_profile="1.0,1.2")
+TEMPLATES = WorkloadRequestGeneratorConfig(seed=5, num_requests=300, source="api_templates")
 
 
 @pytest.fixture
@@ -103,6 +105,33 @@ def test_the_rate_scale_multiplies_the_rate_of_both_sources(recorded: Any) -> No
         assert fast.decode_tokens.tolist() == slow.decode_tokens.tolist(), kind
 
 
+@pytest.mark.shows("workload.length_scale", "workload.source")
+def test_presets_are_streams_of_sessions_whose_lengths_can_be_scaled() -> None:
+    digests = set()
+    for preset in PRESETS:
+        config = replace(TEMPLATES, source=preset, max_tokens=2**20)
+        window = stream_of(config).window(0, 300)
+        half = stream_of(replace(config, length_scale=0.5)).window(0, 300)
+        assert half.prefill_tokens.sum() == pytest.approx(window.prefill_tokens.sum() / 2, rel=0.01)
+        assert window.prompts is not None
+        digests |= {window.digest(), half.digest()}
+    assert len(digests) == 2 * len(PRESETS)
+
+
+@pytest.mark.parametrize(
+    "change", [{"qps": 5.0}, {"arrival": "poisson"}, {"burstiness_cv": 1.5}, {"max_tokens": 300}]
+)
+def test_presets_have_a_rate_a_process_and_a_limit(change: dict[str, Any]) -> None:
+    changed = stream_of(replace(TEMPLATES, **change)).window(0, 300)
+    assert changed.digest() != stream_of(TEMPLATES).window(0, 300).digest()
+
+
+def test_closed_loops_are_refused_rather_than_handed_to_vidur_without_them() -> None:
+    with pytest.raises(UserError, match="wait for the answers before them"):
+        WorkloadRequestGenerator(replace(TEMPLATES, source="agent")).generate()
+    assert WorkloadRequestGenerator(TEMPLATES).generate()
+
+
 @pytest.mark.parametrize(
     ("part", "length", "prompts"),
     [("train", None, [100, 101]), ("holdout", 5, [115, 116]), ("all", 20, [100, 101])],
@@ -128,7 +157,24 @@ def test_the_limit_and_the_format_reach_the_reader(recorded: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"source": "live"}, 'source = "live": must be one of "synthetic", "trace"'),
+        ({"source": "live"}, 'source = "live": must be one of "synthetic", "trace", "agent"'),
+        ({"length_scale": 0.5}, "length_scale has no effect with source='synthetic'"),
+        (
+            {"source": "chat", "rate_profile": "0.6,1.1"},
+            "rate_profile has no effect with source='chat'",
+        ),
+        (
+            {"source": "agent", "rate_profile": "1.0", "output_tail_index": 1.5},
+            "output_tail_index has no effect with source='agent'",
+        ),
+        (
+            {"source": "chat", "rate_profile": "1.0", "trace_file": "x"},
+            "trace_file has no effect with source='chat'",
+        ),
+        (
+            {"source": "chat", "rate_profile": "1.0", "rate_scale": 100.0},
+            "qps=.*: expected a number of requests per",
+        ),
         ({"purpose": 77}, r"purpose=77: expected one of 1 \(workload\)"),
         ({"rate_scale": 0.0}, "rate_scale = 0.0: must be a number >= 0.001"),
         ({"source": "trace"}, "source='trace' needs trace_file"),

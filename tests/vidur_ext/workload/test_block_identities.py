@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 
 from vidur_ext.workload.block_identities import block_runs
+from vidur_ext.workload.prompts import Prompts
 
 
 def runs_of(rows, block_size, answers=None):
     """Return the runs of rows ([(segment, tokens), ...], answer tokens)."""
-    flat = np.array([part for prompt, _ in rows for part in prompt], dtype=np.int64).reshape(-1, 2)
-    return block_runs(
-        segments=flat[:, 0],
-        tokens=flat[:, 1],
-        first=np.cumsum([0, *(len(prompt) for prompt, _ in rows)]),
-        answers=1000 + np.arange(len(rows)) if answers is None else np.array(answers),
-        answer_tokens=np.array([output for _, output in rows], dtype=np.int64),
-        block_size=block_size,
+    prompts = Prompts.of(
+        [prompt for prompt, _ in rows],
+        [1000 + row for row in range(len(rows))] if answers is None else answers,
     )
+    return block_runs(prompts, np.array([tokens for _, tokens in rows], np.int64), block_size)
 
 
 def test_prompts_part_where_their_segments_do():
@@ -55,11 +52,12 @@ def test_an_answer_is_found_in_a_later_prompt():
     assert len(runs.of_request(1)) == 5
 
 
-def test_empty_segments_and_prompts_change_nothing():
-    with_empty = runs_of([([(1, 8), (7, 0), (2, 8)], 0), ([], 8)], block_size=4)
-    without = runs_of([([(1, 8), (2, 8)], 0), ([], 8)], block_size=4)
-    for request in range(2):
-        assert with_empty.of_request(request).tolist() == without.of_request(request).tolist()
+def test_all_blocks_are_those_of_one_request_after_the_other():
+    rows = [([(1, 8), (2, 8)], 0), ([(3, 3)], 0), ([(1, 8), (4, 5)], 5)]
+    runs = runs_of(rows, block_size=4)
+    assert runs.counts.tolist() == [4, 0, 4]
+    each = [runs.of_request(request).tolist() for request in range(3)]
+    assert runs.of_all().tolist() == each[0] + each[1] + each[2]
 
 
 def test_nothing_has_no_blocks():
@@ -67,18 +65,25 @@ def test_nothing_has_no_blocks():
     assert (runs.first.tolist(), runs.identities) == ([0], 0)
 
 
-def test_a_long_text_is_few_runs():
-    """A session of ten turns, each with the whole earlier one as its prompt."""
+def test_a_session_is_one_run():
+    """Ten turns, each with the whole earlier one as its prompt."""
     prompt, rows = [(1, 50_000)], []
     for turn in range(10):
         prompt = [*prompt, (10 + turn, 500)]
         rows.append((prompt, 200))
         prompt = [*prompt, (1000 + turn, 200)]
     runs = runs_of(rows, block_size=16)
-    last = slice(runs.first[9], runs.first[10])
-    assert runs.blocks[last].sum() == (50_000 + 10 * 700) // 16
-    assert len(runs.blocks[last]) <= 21
+    assert runs.first.tolist() == list(range(11))
+    assert runs.blocks[9] == (50_000 + 10 * 700) // 16
+    assert (runs.identity == 0).all()
     assert runs.identities == (50_000 + 10 * 700) // 16, "all others are beginnings of the last"
+
+
+def test_a_prompt_that_all_begin_with_is_a_run_of_its_own_for_all_but_one():
+    runs = runs_of([([(1, 64), (10 + i, 64)], 64) for i in range(3)], block_size=16)
+    assert np.diff(runs.first).tolist() == [1, 2, 2]
+    assert runs.blocks.tolist() == [12, 4, 8, 4, 8]
+    assert runs.identities == 4 + 3 * 8
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -90,10 +95,11 @@ def test_identities_are_equal_exactly_where_whole_prefixes_are(seed):
         if rows and rng.random() < 0.6:
             parent = int(rng.integers(len(rows)))
             prompt, output = rows[parent]
-            prompt = [*prompt, (1000 + parent, int(rng.integers(0, output + 1)))]
+            cut = int(rng.integers(0, output + 1))
+            prompt = [*prompt, *([(1000 + parent, cut)] if cut else [])]
         else:
             prompt = []
-        more = [(int(rng.integers(1, 5)), int(rng.integers(0, 12))) for _ in range(3)]
+        more = [(int(rng.integers(1, 5)), int(rng.integers(1, 12))) for _ in range(3)]
         rows.append(([*prompt, *more], int(rng.integers(0, 12))))
     block_size = int(rng.choice([1, 2, 5]))
     runs = runs_of(rows, block_size)
@@ -109,3 +115,10 @@ def test_identities_are_equal_exactly_where_whole_prefixes_are(seed):
             assert identity_of.setdefault(prefix, identity) == identity
     assert sorted(prefix_of) == list(range(runs.identities)), "the numbers are used without gaps"
     assert (runs.blocks > 0).all()
+    meets = runs.identity[1:] == runs.identity[:-1] + runs.blocks[:-1]
+    assert set(1 + np.flatnonzero(meets)) <= set(runs.first), "runs are as long as they can be"
+    begins = np.unique(runs.identity)
+    inside = np.searchsorted(begins, runs.identity + runs.blocks) - np.searchsorted(
+        begins, runs.identity
+    )
+    assert (inside == 1).all(), "no run begins within another one"

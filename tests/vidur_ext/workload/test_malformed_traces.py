@@ -17,6 +17,18 @@ AZURE = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,37
 SPLITWISE = "arrived_at,num_prefill_tokens,num_decode_tokens\n1.5,374,44\n"
 BURSTGPT = "Timestamp,Model,Request tokens,Response tokens\n5,ChatGPT,472,18\n"
 MOONCAKE = '{"timestamp": 5, "input_length": 7, "output_length": 9}\n'
+HASHED = '{"timestamp": 5, "input_length": 513, "output_length": 9, "hash_ids": [0, 1]}\n'
+BAILIAN = (
+    '{"chat_id": 3, "parent_chat_id": 2, "timestamp": 1, "input_length": 17, "output_length": 9, '
+    '"turn": 2, "hash_ids": [0, 1]}\n'
+)
+CANARY = (
+    "arrived_at,num_prefill_tokens,num_decode_tokens,session_id,block_hash_ids\n1,32,9,7,11|22\n"
+)
+TRACELAB = (
+    "id,input_len,output_len,arrival_time,round_idx,tool_wait_after_ms,prefix_len\n"
+    "a,100,9,0,0,250,0\n"
+)
 DEEP = "[" * 100_000
 
 
@@ -139,6 +151,98 @@ def refusal(tmp_path: Path, content: str | bytes, trace_format: str = "auto") ->
             "trace.csv, line 2: expected a flat JSON object, found deep nesting",
         ),
         (
+            HASHED + HASHED.replace("[0, 1]", "[0, 1, 2]"),
+            "trace.csv, line 2, column hash_ids: expected 2 ids, one for each 512 tokens of 513, "
+            "found 3",
+        ),
+        (
+            HASHED + HASHED.replace("[0, 1]", "[]"),
+            "trace.csv, line 2, column hash_ids: expected 2 ids, one for each 512 tokens of 513, "
+            "found 0",
+        ),
+        (
+            HASHED + HASHED.replace("[0, 1]", '"0 1"'),
+            "trace.csv, line 2, column hash_ids: expected a list of ids, found '0 1'",
+        ),
+        *(
+            (
+                HASHED + HASHED.replace("[0, 1]", f"[0, {wrong}]"),
+                "trace.csv, line 2, column hash_ids: expected whole numbers from 0, below 1e+18; "
+                "the one at position 2 is none",
+            )
+            for wrong in ("-1", "1.0", "true", "null", '"1"', "1" + 18 * "0", 4400 * "9")
+        ),
+        (
+            HASHED + MOONCAKE,
+            "trace.csv, line 2: all lines have hash_ids or none: line 1 has",
+        ),
+        (
+            MOONCAKE + HASHED,
+            "trace.csv, line 2: all lines have hash_ids or none: line 1 has not",
+        ),
+        (
+            BAILIAN + BAILIAN,
+            "trace.csv, line 2, column chat_id: 3 is that of line 1 already",
+        ),
+        (
+            BAILIAN
+            + BAILIAN.replace(
+                '"chat_id": 3, "parent_chat_id": 2', '"chat_id": 2, "parent_chat_id": -1'
+            ),
+            "trace.csv, line 2, column chat_id: 2 is the parent of line 1 above; a turn follows "
+            "its parent: sort the file by timestamp",
+        ),
+        (
+            BAILIAN + BAILIAN.replace('"parent_chat_id": 2', '"parent_chat_id": -2'),
+            "trace.csv, line 2, column parent_chat_id: expected a chat_id, or -1 for a first "
+            "turn, found -2",
+        ),
+        (
+            BAILIAN + BAILIAN.replace('"chat_id": 3', '"chat_id": "x"'),
+            "trace.csv, line 2, column chat_id: expected a whole number >= 0, found 'x'",
+        ),
+        (
+            BAILIAN.replace('"turn": 2', '"turn": 0'),
+            "trace.csv, line 1, column turn: expected a whole number >= 1, found 0",
+        ),
+        (
+            BAILIAN.replace('"input_length": 17', '"input_length": 16'),
+            "trace.csv, line 1, column hash_ids: expected 1 ids, one for each 16 tokens of 16, "
+            "found 2",
+        ),
+        (
+            CANARY + "1,33,9,7,11|22\n",
+            "trace.csv, line 3, column block_hash_ids: expected 3 ids, one for each 16 tokens of "
+            "33, found 2",
+        ),
+        (
+            CANARY + "1,32,9,7,11|x\n",
+            "trace.csv, line 3, column block_hash_ids: expected whole numbers from 0, below 1e+18; "
+            "the one at position 2 is none",
+        ),
+        (
+            TRACELAB + "a,100,9,0,2,250,109\n",
+            "trace.csv, line 3, column round_idx: expected 1, the one after line 2 of session "
+            "'a', found '2'",
+        ),
+        (
+            TRACELAB + "b,100,9,0,1,250,109\n",
+            "trace.csv, line 3, column round_idx: expected 0, its first of session 'b', found '1'",
+        ),
+        (
+            TRACELAB + "a,100,9,0,1,250,-1\n",
+            "trace.csv, line 3, column prefix_len: expected an integer >= 0, found '-1'",
+        ),
+        (
+            TRACELAB + "a,100,9,0,1,inf,109\n",
+            "trace.csv, line 3, column tool_wait_after_ms: expected a number >= 0, found 'inf'",
+        ),
+        (
+            TRACELAB + "a,2147483647,9,0,1,0,1\n",
+            "trace.csv, line 3, column input_len: expected an integer <= 2147483647, found "
+            "'1 + 2147483647'",
+        ),
+        (
             MOONCAKE + '{"timestamp": 1, "input_length": 1, "output_length": 9}\n',
             "trace.csv, line 2, column timestamp: expected a time not before that of line 1, "
             "found one 0.004 s earlier; sort the file by timestamp",
@@ -156,6 +260,8 @@ def test_a_bad_line_is_named(tmp_path: Path, content: str, text: str) -> None:
         (" \n\n", "azure", "trace.csv: is empty"),
         (AZURE.splitlines()[0], "auto", "trace.csv: holds no request"),
         (BURSTGPT.replace(",18", ",0"), "auto", "trace.csv: holds no request"),
+        (TRACELAB.splitlines()[0], "auto", "trace.csv: holds no request"),
+        (CANARY.splitlines()[0], "auto", "trace.csv: holds no request"),
         (
             "TIMESTAMP,ContextTokens\n",
             "auto",
@@ -200,7 +306,9 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
 @given(
-    header=st.sampled_from([AZURE, SPLITWISE, BURSTGPT, MOONCAKE, ""]),
+    header=st.sampled_from(
+        [AZURE, SPLITWISE, BURSTGPT, MOONCAKE, HASHED, BAILIAN, CANARY, TRACELAB, ""]
+    ),
     tail=st.one_of(st.binary(max_size=60), st.text(max_size=60).map(str.encode)),
 )
 def test_garbage_is_read_or_refused_but_never_crashes(

@@ -91,16 +91,16 @@ def test_its_traces_are_read_whether_it_is_named_or_detected(seen) -> None:
 
 def test_the_errors_about_traces_name_it(seen) -> None:
     assert "semaphore: moment,question,answer" in seen["unknown file"]
-    assert seen["unknown name"].endswith("azure, bailian, burstgpt, mooncake, semaphore, splitwise")
+    assert seen["unknown name"].endswith("mooncake, semaphore, splitwise, tracelab")
 
 
 def test_the_config_allows_it_and_leads_to_it(seen) -> None:
     assert seen["config"] == "semaphore"
-    assert '"auto", "azure", "bailian", "burstgpt", "mooncake", "semaphore", ' in seen["misspelled"]
+    assert '"canary", "mooncake", "semaphore", "splitwise", ' in seen["misspelled"]
     assert seen["misspelled"].endswith('did you mean "semaphore"?')
 
 
 def test_page_schema_and_flags_list_it(seen) -> None:
-    assert '"mooncake", "semaphore", "splitwise" |' in seen["page"]
+    assert '"mooncake", "semaphore", "splitwise", "tracelab" |' in seen["page"]
     assert "semaphore" in seen["schema"]
     assert "semaphore" in seen["flag"]

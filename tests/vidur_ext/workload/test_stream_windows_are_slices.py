@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
+from vidur_ext.config.sections import PRESETS
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.session_stream import SessionStream
 from vidur_ext.workload.stream import RequestStream, to_ticks
 from vidur_ext.workload.synthetic import SyntheticStream
 from vidur_ext.workload.trace_stream import TraceStream
@@ -40,28 +44,44 @@ repeating_traces = st.builds(
     st.lists(st.floats(0.0, 100.0), min_size=1, max_size=20).map(lambda gaps: [*gaps, 0.3]),
     st.just(True),
 )
-streams = st.one_of(synthetic_streams, repeating_traces)
+session_streams = st.builds(
+    SessionStream,
+    preset=st.sampled_from(PRESETS),
+    seed=st.integers(0, 3),
+    purpose=st.just(Purpose.WORKLOAD),
+    qps=st.floats(0.01, 20.0),
+    arrival=st.sampled_from(["poisson", "gamma"]),
+    burstiness_cv=st.floats(0.1, 20.0),
+    max_tokens=st.integers(2, 300_000),
+    length_scale=st.floats(0.01, 1.0),
+    variant=st.integers(0, 2),
+)
+streams = st.one_of(synthetic_streams, repeating_traces, session_streams)
 starts = st.one_of(st.integers(0, 60), st.integers(1000, 3100))
 
 
+@settings(deadline=None)  # where sessions meet, blocks have to be drawn first
 @given(streams, starts, st.lists(st.integers(1, 40), min_size=2, max_size=5))
 def test_consecutive_windows_join_without_a_seam(
     stream: RequestStream, start: int, counts: list[int]
 ) -> None:
     whole = stream.window(start, sum(counts))
     origin, position = 0.0, start
-    times, prompts, outputs = [], [], []
+    times, prompts, outputs, segments = [], [], [], []
     for count in counts:
         part = stream.window(position, count)
         times.extend((part.arrived_at + origin).tolist())
         prompts.extend(part.prefill_tokens.tolist())
         outputs.extend(part.decode_tokens.tolist())
+        segments.extend(part.prompts.segments.tolist() if part.prompts else [])
         origin, position = times[-1], position + count
     assert times == whole.arrived_at.tolist()
     assert prompts == whole.prefill_tokens.tolist()
     assert outputs == whole.decode_tokens.tolist()
+    assert segments == (whole.prompts.segments.tolist() if whole.prompts else [])
 
 
+@settings(deadline=None)  # where sessions meet, blocks have to be drawn first
 @given(streams, starts, st.integers(1, 60), st.data())
 def test_a_window_begins_with_every_shorter_window(
     stream: RequestStream, start: int, count: int, data: st.DataObject
@@ -69,6 +89,18 @@ def test_a_window_begins_with_every_shorter_window(
     shorter = data.draw(st.integers(1, count))
     expected = stream.window(start, count).slice(0, shorter)
     assert stream.window(start, shorter).digest() == expected.digest()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_windows_cross_the_blocks_of_a_stream_of_sessions(preset: str) -> None:
+    stream = SessionStream(preset, 3, Purpose.WORKLOAD, 10.0, "gamma", 2.0, 8192)
+    whole = stream.window(1000, 12_000)
+    for start in (4095, 8000, 8192, 9321):
+        part = stream.window(start, 700)
+        expected = whole.slice(start - 1000, start - 300)
+        origin = whole.arrived_at[start - 1001]
+        assert part.arrived_at.tolist() == (expected.arrived_at - origin).tolist()
+        assert replace(part, arrived_at=expected.arrived_at).digest() == expected.digest()
 
 
 def test_windows_cross_the_blocks_of_a_synthetic_stream() -> None:

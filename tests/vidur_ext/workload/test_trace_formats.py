@@ -40,15 +40,27 @@ Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type
 118.5,GPT-4,417,276,693,Conversation log
 """
 MOONCAKE = """\
-{"timestamp": 250, "input_length": 6755, "output_length": 500, "hash_ids": [0, 1, 2]}
-{"timestamp": 250, "input_length": 7319, "output_length": 490, "hash_ids": [0, 14]}
+{"timestamp": 250, "input_length": 2755, "output_length": 500, "hash_ids": [0, 1, 2, 3, 4, 5]}
+{"timestamp": 250, "input_length": 1319, "output_length": 490, "hash_ids": [0, 1, 14]}
 
-{"timestamp": 3302, "input_length": 17, "output_length": 1, "hash_ids": []}
+{"timestamp": 3302, "input_length": 17, "output_length": 1, "hash_ids": [30]}
 """
 BAILIAN = """\
-{"chat_id": 0, "parent_chat_id": -1, "timestamp": 0.036, "input_length": 308, "output_length": 135, "type": "text", "turn": 1, "hash_ids": [0]}
-{"chat_id": 1, "parent_chat_id": 0, "timestamp": 3.5, "input_length": 17, "output_length": 1, "type": "file", "turn": 2, "hash_ids": [1]}
+{"chat_id": 0, "parent_chat_id": -1, "timestamp": 0.036, "input_length": 30, "output_length": 135, "type": "text", "turn": 1, "hash_ids": [0, 7]}
+{"chat_id": 1, "parent_chat_id": 0, "timestamp": 3.5, "input_length": 37, "output_length": 1, "type": "file", "turn": 2, "hash_ids": [0, 8, 9]}
 """  # noqa: E501
+CANARY = """\
+arrived_at,num_prefill_tokens,num_decode_tokens,session_id,block_hash_ids
+1.5,32,30,7,11|22
+2.0,40,3,7,11|22|33
+2.0,17,9,,
+"""
+TRACELAB = """\
+id,input_len,output_len,arrival_time,round_idx,tool_wait_after_ms,prefix_len
+a,512,64,1000.000000,0,250.000000,0
+a,128,8,1000.000000,1,0.000000,576
+b,400,48,1500.000000,0,0.000000,0
+"""
 GUIDELLM = """\
 {"timestamp": 0.0, "input_length": 66, "output_length": 184}
 {"timestamp": 0.25, "input_length": 17, "output_length": 1}
@@ -59,8 +71,11 @@ SAMPLES = {
     "splitwise": (SPLITWISE, [(0.0, 374, 44), (4.314579, 396, 109), (10.0, 879, 55)]),
     "burstgpt": (BURSTGPT, [(0.0, 472, 18), (113.5, 417, 276)]),
     "burstgpt old": (BURSTGPT_OLD, [(0.0, 472, 18), (113.5, 417, 276)]),
-    "bailian": (BAILIAN, [(0.0, 308, 135), (3.464, 17, 1)]),
-    "mooncake": (MOONCAKE, [(0.0, 6755, 500), (0.0, 7319, 490), (3.052, 17, 1)]),
+    "bailian": (BAILIAN, [(0.0, 30, 135), (3.464, 37, 1)]),
+    "mooncake": (MOONCAKE, [(0.0, 2755, 500), (0.0, 1319, 490), (3.052, 17, 1)]),
+    "canary": (CANARY, [(0.0, 32, 30), (0.5, 40, 3), (0.5, 17, 9)]),
+    # The second round arrives 0.25 s after an answer of 64 tokens, at 0.03 s each.
+    "tracelab": (TRACELAB, [(0.0, 512, 64), (0.5, 400, 48), (2.17, 704, 8)]),
 }
 
 
@@ -108,6 +123,7 @@ def test_seconds_under_the_keys_of_milliseconds_are_not_taken_for_such(tmp_path:
         (BURSTGPT_OLD, "ms", 0.1135),
         (SPLITWISE, "ns", 1e-8),
         (BAILIAN, "ms", 0.003464),
+        (CANARY, "ms", 0.0005),
     ],
 )
 def test_a_unit_that_is_said_counts(tmp_path: Path, text: str, unit: str, last: float) -> None:
@@ -116,7 +132,7 @@ def test_a_unit_that_is_said_counts(tmp_path: Path, text: str, unit: str, last: 
 
 
 def test_dates_have_no_unit(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"are dates, which workload\.trace_time_unit=s cannot be"):
+    with pytest.raises(UserError, match=r"which workload\.trace_time_unit=s cannot change"):
         load(tmp_path, AZURE, time_unit="s")
 
 
@@ -131,10 +147,10 @@ def test_failed_requests_of_burstgpt_are_skipped_and_counted(tmp_path: Path) -> 
 
 
 def test_long_requests_are_cut_and_counted(tmp_path: Path) -> None:
-    trace = load(tmp_path, MOONCAKE, max_tokens=7500)
-    assert trace.table.prefill_tokens.tolist() == [6755, 7010, 17]
+    trace = load(tmp_path, MOONCAKE, max_tokens=3000)
+    assert trace.table.prefill_tokens.tolist() == [2500, 1319, 17]
     assert trace.table.decode_tokens.tolist() == [500, 490, 1]
-    assert trace.notes == ("1 of 3 requests were cut to max_tokens=7500",)
+    assert trace.notes == ("1 of 3 requests were cut to max_tokens=3000",)
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:

@@ -44,6 +44,20 @@ def test_synthetic_purposes_and_seeds_are_different_streams() -> None:
     assert len({table.digest() for table in tables}) == len(tables)
 
 
+def test_presets_have_streams_of_their_own_for_every_purpose_too() -> None:
+    config = TrainingConfig(workload=WorkloadSection(source="agent", qps=1.0))
+    tables = [
+        workload_stream(config, Purpose.WORKLOAD).window(0, 64),
+        demonstration_table(config, 0, 64, 1.0),
+        evaluation_table(config, 0).slice(0, 64),
+        evaluation_table(config, 1).slice(0, 64),
+    ]
+    assert len({table.digest() for table in tables}) == len(tables)
+    assert describe_workload(config).startswith(
+        "1 requests/s, preset agent, Gamma arrivals (cv 2) of sessions, "
+    )
+
+
 def test_the_load_level_scales_the_rate_of_demonstrations() -> None:
     full, half = (demonstration_table(SYNTHETIC, 0, 64, level) for level in (1.0, 0.5))
     assert half.arrived_at.tolist() == (full.arrived_at * 2.0).tolist()

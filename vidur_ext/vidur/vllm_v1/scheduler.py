@@ -30,6 +30,11 @@ class Limits:
     reserve_full_prompt: bool = True
     watermark: float = 0.0
 
+    @property
+    def watermark_blocks(self) -> int:
+        """Blocks that stay unused when a request is admitted beside others."""
+        return int(self.watermark * self.num_blocks)
+
 
 @dataclass(eq=False)
 class Request:
@@ -86,7 +91,6 @@ class Scheduler:
         self.running: list[Request] = []
         self.pool = BlockPool(limits.num_blocks)
         self._limits = limits
-        self._watermark_blocks = int(limits.watermark * limits.num_blocks)
 
     def add(self, request: Request) -> None:
         """Queue a request that has arrived."""
@@ -143,7 +147,7 @@ class Scheduler:
             tokens = min(request.known_tokens - cached, budget)
             kept = request.known_tokens if self._limits.reserve_full_prompt else cached + tokens
             needed = self._blocks_of(kept) - len(hits) + self.pool.count_unused(hits)
-            spared = self._watermark_blocks if self.running else 0
+            spared = self._limits.watermark_blocks if self.running else 0
             if needed + spared > self.pool.unused:
                 return
             self.pool.share(hits)

@@ -15,7 +15,7 @@ from vidur_ext.workload.trace_rows import Trace, TraceRows, csv_rows, parse_toke
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 TIME_UNIT = None
-"""Dates have none."""
+"""Dates have no other."""
 _DATE = re.compile(
     r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(?:Z|([+-])(\d\d):(\d\d))?", re.ASCII
 )

@@ -9,6 +9,7 @@ import pytest
 
 from vidur_ext.vidur.vllm_v1.scheduler import Limits, Request, Scheduler, Step
 from vidur_ext.workload.block_identities import block_runs
+from vidur_ext.workload.prompts import Prompts
 
 
 def requests_of(rows, block_size):
@@ -18,15 +19,8 @@ def requests_of(rows, block_size):
     """
     prompts = [prompt for prompt, _ in rows]
     outputs = np.array([output for _, output in rows], dtype=np.int64)
-    flat = np.array([part for prompt in prompts for part in prompt], dtype=np.int64).reshape(-1, 2)
-    runs = block_runs(
-        segments=flat[:, 0],
-        tokens=flat[:, 1],
-        first=np.cumsum([0, *map(len, prompts)]),
-        answers=1000 + np.arange(len(rows)),
-        answer_tokens=outputs,
-        block_size=block_size,
-    )
+    answers = [1000 + row for row in range(len(rows))]
+    runs = block_runs(Prompts.of(prompts, answers), outputs, block_size)
     return [
         Request(sum(n for _, n in prompt), output, runs.of_request(i).tolist())
         for i, (prompt, output) in enumerate(rows)
