@@ -143,6 +143,17 @@ class ClusterSection(Section):
         return self
 
     @model_validator(mode="after")
+    def _v1_batches_hold_a_token_each(self) -> ClusterSection:
+        """`replica_scheduler` "vllm_v1" needs a `chunk_size` of `batch_size_cap` or more."""
+        if self.replica_scheduler == "vllm_v1" and self.chunk_size < self.batch_size_cap:
+            raise ValueError(
+                f'replica_scheduler="vllm_v1" gives each of up to batch_size_cap='
+                f"{self.batch_size_cap} requests a token of a batch of chunk_size="
+                f"{self.chunk_size}: raise chunk_size, or lower batch_size_cap"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _model_splits_evenly(self) -> ClusterSection:
         """`tensor_parallel_size` divides the model's heads, `num_pipeline_stages` its layers."""
         if self.model_name not in MODELS:

@@ -190,9 +190,7 @@ class RoutingEnvironments:
         self.reward = out.reward
         self.completed = self._latencies[:completed]
 
-    def _fresh_states(
-        self, tables: Sequence[RequestTable], texts: Sequence[Texts]
-    ) -> EngineState:
+    def _fresh_states(self, tables: Sequence[RequestTable], texts: Sequence[Texts]) -> EngineState:
         settings, replicas = self._cluster.settings, self.num_replicas
         states = [
             new_state(table.prefill_tokens, table.decode_tokens, text.leaves, replicas, settings)

@@ -65,7 +65,11 @@ def iteration_s(sim: Simulation, replica: int) -> float:
     tables, state, kind = sim.tables, sim.state, sim.settings.own[replica, Own.KIND]
     row = state.replicas[replica]
     count = row[Replica.DECODING] if row[Replica.DECODES] else 0
-    context = row[Replica.OFFSETS] + count * (row[Replica.ROUNDS] + uncounted_tokens(sim.settings)) if count else 0
+    context = (
+        row[Replica.OFFSETS] + count * (row[Replica.ROUNDS] + uncounted_tokens(sim.settings))
+        if count
+        else 0
+    )
     tokens = count
     prefill = 0.0
     for slot in range(row[Replica.DECODING], row[Replica.MEMBERS]):

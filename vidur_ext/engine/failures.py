@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from ppo_scheduler.errors import UserError
+from vidur_ext.engine.execution import uncounted_tokens
 from vidur_ext.engine.layout import (
     EXTENTS_PER_BATCH,
     Batching,
     Counter,
-    EngineState,
     Own,
     Replica,
     Request,
@@ -62,7 +62,7 @@ def _overflow(sim: Simulation, limits: TableLimits) -> str:
             f"{sim.state.extents.shape[1] - EXTENTS_PER_BATCH} pieces, for which there is no room: "
             "simulate fewer requests at a time, or set cluster.prefix_caching to false"
         )
-    _, q_tokens, kv_tokens = formed_batch(sim.state, replica)
+    _, q_tokens, kv_tokens = formed_batch(sim, replica)
     violation = limits.violation(q_tokens, kv_tokens)
     assert violation is not None, "only a batch beyond the tables overflows"
     return violation
@@ -76,8 +76,9 @@ class RunningBatch(NamedTuple):
     kv_tokens: list[int]
 
 
-def formed_batch(state: EngineState, replica: int) -> RunningBatch:
+def formed_batch(sim: Simulation, replica: int) -> RunningBatch:
     """Return the batch that a replica has formed last, though it may be unable to start it."""
+    state, more = sim.state, uncounted_tokens(sim.settings)
     row = state.replicas[replica]
     first_chunk = int(row[Replica.DECODING])
     members = state.members[replica, : row[Replica.MEMBERS]].tolist()
@@ -88,6 +89,6 @@ def formed_batch(state: EngineState, replica: int) -> RunningBatch:
     return RunningBatch(
         decoding + prompts,
         [1] * len(decoding) + chunks.tolist(),
-        (done[first:first_chunk] + row[Replica.ROUNDS] + 1).tolist()
+        (done[first:first_chunk] + row[Replica.ROUNDS] + more).tolist()
         + (done[first_chunk:] + chunks).tolist(),
     )

@@ -156,8 +156,11 @@ class Counter(Column):
     WORD = "words", "used of the random stream"
     FINISHED = "requests", "completed so far"
     FINISHED_OUTPUT = "tokens", "of output of the completed requests"
-    OVERFLOW = "replica", "1 + the one whose batch exceeds the execution-time tables, -1 - the one \
-whose prefix cache is in more pieces than there are rows, else 0"
+    OVERFLOW = (
+        "replica",
+        "1 + the one whose batch exceeds the execution-time tables, -1 - the one \
+whose prefix cache is in more pieces than there are rows, else 0",
+    )
     SEEN = "requests", "FINISHED at the last decision"
     UNANSWERED = "requests", "here without a first token"
 
@@ -345,9 +348,7 @@ def alone(sim: Simulation) -> Simulation:
     inputs = sim.inputs
     stacked: Any = (array[None] for array in sim.state)
     return sim._replace(
-        inputs=Inputs(
-            inputs.arrived[None], inputs.choices[None], inputs.lines[None], inputs.words
-        ),
+        inputs=Inputs(inputs.arrived[None], inputs.choices[None], inputs.lines[None], inputs.words),
         state=EngineState(*stacked),
     )
 

@@ -15,6 +15,8 @@ from vidur_ext.engine.layout import (
     Counter,
     EngineState,
     Inputs,
+    Ints,
+    Line,
     Simulation,
     alone,
     new_state,
@@ -22,7 +24,7 @@ from vidur_ext.engine.layout import (
 )
 from vidur_ext.engine.planner import Planner
 from vidur_ext.engine.routing import ASK
-from vidur_ext.engine.texts import separate_texts
+from vidur_ext.engine.texts import TextTree, separate_texts
 from vidur_ext.routing.dice import SPARE_WORDS, WORDS_PER_DECISION, Dice, random_words
 
 _ASKED = np.ones(1, dtype=np.bool_)
@@ -93,33 +95,45 @@ class ClusterTwin:
         self._ttft_weight = ttft_weight
         self._rng = rng
         self._routed = 0
+        self._texts = TextTree()
         nobody = np.zeros(0, dtype=np.int64)
         self._make_room(
             new_state(nobody, nobody, nobody, cluster.num_replicas, cluster.settings),
             np.zeros(0),
+            separate_texts(0).lines,
             random_words(rng, SPARE_WORDS),
         )
 
-    def route(self, arrived_at: float, prompt_tokens: int, output_tokens: int) -> int:
+    def route(
+        self,
+        arrived_at: float,
+        prompt_tokens: int,
+        output_tokens: int,
+        identities: Ints | None = None,
+    ) -> int:
         """Return the replica for a request that arrives now, and let it go there.
 
         Args:
             arrived_at: time [s], not before the last one's.
             output_tokens: nobody looks at them before they are generated, but ``clairvoyant``.
+            identities: what each full block of its text holds; None: what no other does.
 
         Raises:
             UserError: a batch exceeds the execution-time tables.
         """
         state, inputs = self._sim.state, self._sim.inputs
         if self._routed == len(inputs.arrived):
-            self._make_room(state, inputs.arrived, inputs.words)
+            self._make_room(state, inputs.arrived, inputs.lines, inputs.words)
         sim, row = self._sim, slice(self._routed, self._routed + 1)
         sim.inputs.arrived[row] = arrived_at
+        place = self._texts.add(self._routed, *_runs(identities))
+        sim.inputs.lines[row, Line.PARENT] = place.parent
+        sim.inputs.lines[row, Line.BASE] = place.base
         write_requests(
             sim.state.requests[row],
             np.array([prompt_tokens]),
             np.array([output_tokens]),
-            np.arange(self._routed, self._routed + 1),
+            np.array([place.leaf]),
         )
         if loop.advance(sim) == loop.AT_END:
             check_end(sim, self._cluster.limits)
@@ -128,14 +142,17 @@ class ClusterTwin:
         self._routed += 1
         return replica
 
-    def _make_room(self, state: EngineState, arrived: Floats, words: NDArray[np.uint32]) -> None:
+    def _make_room(
+        self, state: EngineState, arrived: Floats, lines: Ints, words: NDArray[np.uint32]
+    ) -> None:
         """Go on from a state with room for twice as many requests."""
         cluster, capacity = self._cluster, max(2 * len(arrived), _FIRST_ROOM)
         nothing = np.zeros(capacity, dtype=np.int64)
         texts = separate_texts(capacity)
         larger = new_state(nothing, nothing, texts.leaves, cluster.num_replicas, cluster.settings)
         for before, now in zip(state, larger, strict=True):
-            now[: len(before)] = before
+            now[tuple(map(slice, before.shape))] = before
+        texts.lines[: len(lines)] = lines
         more = capacity - len(arrived)
         self._sim = Simulation(
             cluster.settings,
@@ -152,3 +169,12 @@ class ClusterTwin:
             nothing.copy(),
         )
         self._lookahead = Lookahead(cluster, self._sim, self._name, self._ttft_weight)
+
+
+def _runs(identities: Ints | None) -> tuple[list[int], list[int]]:
+    """Return the first identity of each run of consecutive ones, and how many they are."""
+    if identities is None or len(identities) == 0:
+        return [], []
+    begins = np.flatnonzero(np.diff(identities, prepend=identities[0] - 2) != 1)
+    counts = np.diff(begins, append=len(identities))
+    return identities[begins].tolist(), counts.tolist()

@@ -80,11 +80,12 @@ def _next_turn(sim: Simulation, replica: int, until: float, looks: bool) -> int:
         if end == state.now[0]:
             return 3
         return 1 if end == np.inf else 0
+    if state.counters[Counter.OVERFLOW]:
+        return 0
     if state.replicas[replica, Replica.STEADY] and end < until:
         _repeat_steady_batch(sim, replica, until)
-    if state.clocks[replica, Clock.BATCH_END] < until and state.counters[Counter.OVERFLOW] == 0:
-        return 2
-    return 0
+    ends = state.clocks[replica, Clock.BATCH_END] < until
+    return 2 if ends and state.counters[Counter.OVERFLOW] == 0 else 0
 
 
 @compiled

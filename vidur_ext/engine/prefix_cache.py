@@ -202,9 +202,7 @@ def _first_line(cache: Cache, request: int) -> int:
 
 
 @compiled
-def _first_copy(
-    cache: Cache, line: int, place: int, most: int
-) -> tuple[int, int]:
+def _first_copy(cache: Cache, line: int, place: int, most: int) -> tuple[int, int]:
     """Return the extent that was the first to hold a block, and up to where it was; -1 if none."""
     extents, down = cache.extents, cache.way[line]
     end = most if down < 0 else min(most, cache.lines[down, Line.BASE])
@@ -233,9 +231,7 @@ def _follow_decoding(cache: Cache, line: int) -> None:
 
 
 @compiled
-def _hold(
-    cache: Cache, request: int, line: int, start: int, end: int
-) -> None:
+def _hold(cache: Cache, request: int, line: int, start: int, end: int) -> None:
     """Give a request an extent above those it has, or lengthen the last one."""
     extents, top = cache.extents, cache.requests[request, Request.TOP]
     cache.requests[request, Request.REGISTERED] = end
@@ -265,9 +261,7 @@ def _hold(
 
 
 @compiled
-def _registered_since(
-    cache: Cache, extent: int, start: int, end: int
-) -> bool:
+def _registered_since(cache: Cache, extent: int, start: int, end: int) -> bool:
     """Return whether one that was registered after an extent on its line has some of the blocks."""
     extents = cache.extents
     other = extents[extent, Extent.NEXT]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,35 +34,62 @@ def texts_of(table: RequestTable, settings: Settings) -> Texts:
 
 
 def common_texts(runs: BlockRuns) -> Texts:
-    """Return those of requests [N] whose blocks are known.
-
-    A request goes along the lines of those before it; where its text parts from theirs, it has a
-    line of its own. Whoever is the first to go on where a line ends, goes on along it: so a
-    session of many turns, each of which begins with all that was said before, is one line.
-    """
+    """Return those of requests [N] whose blocks are known."""
+    tree = TextTree()
     texts = separate_texts(len(runs.first) - 1)
-    length = np.zeros(len(texts.leaves), dtype=np.int64)
-    pieces: dict[int, list[tuple[int, int]]] = {}
-    """By a run's identity: up to which of its blocks it lies on which line."""
     for request in range(len(texts.leaves)):
-        line, place = -1, 0
-        for run in range(runs.first[request], runs.first[request + 1]):
-            blocks, done = int(runs.blocks[run]), 0
-            known = pieces.setdefault(int(runs.identity[run]), [])
-            for end, along in known:
-                if done < blocks:
-                    line = along
-                    done = min(end, blocks)
-            place += done
-            if done == blocks:
-                continue
-            if line < 0 or length[line] != place:
-                texts.lines[request, Line.PARENT] = line
-                texts.lines[request, Line.BASE] = place
-                line = request
-            known.append((blocks, line))
-            place += blocks - done
-            length[line] = place
-        if line >= 0:
-            texts.leaves[request] = line
+        part = slice(runs.first[request], runs.first[request + 1])
+        place = tree.add(request, runs.identity[part].tolist(), runs.blocks[part].tolist())
+        texts.lines[request, Line.PARENT] = place.parent
+        texts.lines[request, Line.BASE] = place.base
+        texts.leaves[request] = place.leaf
     return texts
+
+
+class Place(NamedTuple):
+    """Where a text stands: the line it ends on; and where its own line, if it has one, leaves."""
+
+    leaf: int
+    parent: int = -1
+    base: int = 0
+
+
+class TextTree:
+    """The lines of the texts that were added, one after the other.
+
+    A text goes along the lines of those before it; where it parts from theirs, it has a line of its
+    own. Whoever is the first to go on where a line ends, goes on along it: so a session of many
+    turns, each of which begins with all that was said before, is one line.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: dict[int, list[tuple[int, int]]] = {}
+        """By a run's identity: up to which of its blocks it lies on which line."""
+        self._length: dict[int, int] = {}
+        """Where each line ends [blocks from the beginning of the text]."""
+
+    def add(self, request: int, identities: Sequence[int], blocks: Sequence[int]) -> Place:
+        """Add the text of a request, whose number no other has.
+
+        Args:
+            identities, blocks: the identity of each run's first block, and its blocks; see
+                ``BlockRuns``.
+        """
+        line, place, own = -1, 0, Place(request)
+        for identity, count in zip(identities, blocks, strict=True):
+            done = 0
+            known = self._pieces.setdefault(identity, [])
+            for end, along in known:
+                if done < count:
+                    line = along
+                    done = min(end, count)
+            place += done
+            if done == count:
+                continue
+            if self._length.get(line) != place:
+                own = Place(request, line, place)
+                line = request
+            known.append((count, line))
+            place += count - done
+            self._length[line] = place
+        return own if line in (-1, request) else Place(line)

@@ -8,7 +8,7 @@ if nobody had to, and if their whole prompts have room beside what is found of t
 
 from __future__ import annotations
 
-from vidur_ext.compiled import compiled, compiled_apart
+from vidur_ext.compiled import compiled
 from vidur_ext.engine.layout import (
     EXTENTS_PER_BATCH,
     Counter,
@@ -170,6 +170,4 @@ def form_vllm_v1(sim: Simulation, replica: int, now: float) -> bool:
     ):
         tokens += state.chunks[replica, row[Replica.MEMBERS] - 1]
     # More may be found of what a waiting request needs as answers grow.
-    return bool(
-        settings.prefix_caching and row[Replica.WAITING] > 0 and row[Replica.MEMBERS] < cap
-    )
+    return bool(settings.prefix_caching and row[Replica.WAITING] > 0 and row[Replica.MEMBERS] < cap)

@@ -51,6 +51,7 @@ class PlannerGlobalScheduler(OwnDevices):
     def __init__(self, config: Any, replicas: Any) -> None:
         super().__init__(config, replicas)
         self._order = list(self._replica_schedulers)
+        self._block_size = config.cluster_config.cache_config.block_size
         own = config.cluster_config.global_scheduler_config
         self._twin = ClusterTwin(
             cluster_in_numbers(self._replicas_of(config), config.cluster_config.signal_delay_s),
@@ -73,8 +74,12 @@ class PlannerGlobalScheduler(OwnDevices):
         return [(self._order[self._route(request)], request) for request in arrived]
 
     def _route(self, request: Any) -> int:
+        identities = getattr(request, "identities", None)
         return self._twin.route(
-            request._arrived_at, request._num_prefill_tokens, request._num_decode_tokens
+            request._arrived_at,
+            request._num_prefill_tokens,
+            request._num_decode_tokens,
+            None if identities is None else np.array(identities(self._block_size)),
         )
 
 

@@ -21,6 +21,7 @@ from vidur_ext.vidur.analytic_predictor import token_lists
 from vidur_ext.vidur.engine_inputs import cluster_of, engine_cluster
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.simulation import VidurSimulation, routed_by
+from vidur_ext.workload.prompts import Prompts, ragged_indices
 from vidur_ext.workload.request_table import RequestTable
 
 # The latency estimator of the plug-in's heuristics asks for 2048 tokens of context and for one
@@ -52,6 +53,26 @@ class Case:
 
     def with_table(self, table: RequestTable) -> Case:
         return replace(self, table=table)
+
+    def with_copies(self, requests: np.ndarray, times: np.ndarray) -> Case:
+        """Return the case with copies of some requests at other times, as the same prompts."""
+        table = self.table
+        rows = np.concatenate([np.arange(len(table)), requests])
+        times = np.concatenate([table.arrived_at, times])
+        order = np.argsort(times, kind="stable")
+        rows, prompts = rows[order], table.prompts
+        if prompts is not None:
+            lengths = np.diff(prompts.first)[rows]
+            at = ragged_indices(prompts.first[rows], lengths)
+            first = np.concatenate([[0], np.cumsum(lengths)])
+            # An answer that is found again must be known by one name only.
+            names = np.where(order < len(table), prompts.answers[rows], 2 * ANSWERS + order)
+            prompts = Prompts(prompts.segments[at], prompts.tokens[at], first, names)
+        return self.with_table(
+            RequestTable(
+                times[order], table.prefill_tokens[rows], table.decode_tokens[rows], prompts
+            )
+        )
 
     def seen_late(self, signal_delay_s: float) -> Case:
         return replace(self, signal_delay_s=signal_delay_s)
@@ -90,7 +111,7 @@ def _draw_cluster(data: st.DataObject, max_tokens: int, scarce: bool) -> dict[st
     ``scarce``: so few KV blocks that requests which were admitted together must preempt each other.
     """
     block_size = data.draw(st.sampled_from([1, 3, 16, 32]), "block_size")
-    kinds = ["sarathi", "vllm"] if scarce else ["sarathi", "vllm", "orca"]
+    kinds = ["sarathi", "vllm", "vllm_v1"] if scarce else ["sarathi", "vllm", "orca", "vllm_v1"]
     slots = [0, 1, 2] if scarce else [1, 3, 8, 1000]
     counts = st.integers(1, 3) if scarce else st.one_of(st.integers(1, 4), st.integers(5, 32))
     caps = [7, 128] if scarce else [1, 2, 7, 128]
@@ -102,16 +123,21 @@ def _draw_cluster(data: st.DataObject, max_tokens: int, scarce: bool) -> dict[st
     names = st.sampled_from(["a40", "a100", "h100", "l40"])
     devices = st.none() | st.tuples(*[names] * replicas)
     blocks = int((longest + 2) * room / (1.0 - watermark)) + 2 if room else longest
+    kind = data.draw(st.sampled_from(kinds), "replica_scheduler")
+    cap = data.draw(st.sampled_from(caps), "batch_size_cap")
+    chunk = data.draw(st.sampled_from([32, 100, 512]), "chunk_size")
+    v1 = kind == "vllm_v1"
     return {
         "num_replicas": replicas,
         "devices": data.draw(devices, "devices"),
-        "replica_scheduler": data.draw(st.sampled_from(kinds), "replica_scheduler"),
+        "replica_scheduler": kind,
+        "prefix_caching": data.draw(st.sampled_from([True, True, False]), "prefix_caching"),
         "tensor_parallel_size": data.draw(st.sampled_from([1, 1, 4]), "tensor_parallel"),
-        "batch_size_cap": data.draw(st.sampled_from(caps), "batch_size_cap"),
-        "chunk_size": data.draw(st.sampled_from([32, 100, 512]), "chunk_size"),
+        "batch_size_cap": cap,
+        "chunk_size": max(chunk, cap) if v1 else chunk,
         "max_tokens_in_batch": max_tokens * data.draw(st.integers(1, 2), "batch of prompts"),
         "block_size": block_size,
-        "num_blocks": blocks,
+        "num_blocks": blocks + (1 if v1 else 0),  # one of vLLM's is never given out
         "watermark_blocks_fraction": watermark,
     }
 
@@ -134,7 +160,38 @@ def _draw_table(data: st.DataObject, max_tokens: int, replicas: int, scarce: boo
     prefill = np.minimum(prompts, max_tokens - decode)
     if data.draw(st.booleans(), "of one length"):
         decode, prefill = np.full(count, decode[0]), np.full(count, prefill[0])
-    return RequestTable(np.cumsum(gaps), prefill, decode)
+    prompts = _draw_texts(rng, prefill, decode)
+    return RequestTable(np.cumsum(gaps), prefill, decode, prompts)
+
+
+def _draw_texts(rng: np.random.Generator, prefill: np.ndarray, decode: np.ndarray) -> Prompts:
+    """Draw what prompts consist of: some begin as an earlier one or go on after its answer.
+
+    With nothing in common, requests are tables without texts: those are tried as well.
+    """
+    rows: list[list[tuple[int, int]]] = []
+    for request, length in enumerate(prefill.tolist()):
+        text: list[tuple[int, int]] = []
+        if rows and rng.random() < 0.7:
+            parent = int(rng.integers(request))
+            text = [*rows[parent], (ANSWERS + parent, int(decode[parent]))]
+        elif rng.random() < 0.5:
+            text = [(int(rng.integers(3)), int(rng.integers(1, 200)))]
+        rows.append(_cut([*text, (PROMPTS + request, length)], length))
+    return Prompts.of(rows, [ANSWERS + request for request in range(len(rows))])
+
+
+PROMPTS, ANSWERS = 1000, 10**6
+"""Ids of the texts that are a request's own."""
+
+
+def _cut(text: list[tuple[int, int]], length: int) -> list[tuple[int, int]]:
+    kept = []
+    for segment, tokens in text:
+        if length > 0:
+            kept.append((segment, min(tokens, length)))
+            length -= tokens
+    return kept
 
 
 def draw_a_case(data: st.DataObject) -> Case:
@@ -198,7 +255,9 @@ def _step_through(simulation: CompiledSimulation, routing: np.ndarray) -> list[l
                 used = simulation.settings.num_blocks[replica] - int(
                     state.replicas[replica, Replica.FREE]
                 )
-                batches[replica].append(Batch(now, end, *formed_batch(state, replica), used))
+                batches[replica].append(
+                    Batch(now, end, *formed_batch(simulation._sim, replica), used)
+                )
 
     while True:
         end, arrival = float(state.clocks[:, Clock.BATCH_END].min()), simulation.next_arrival

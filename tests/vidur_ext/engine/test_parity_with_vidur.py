@@ -34,18 +34,9 @@ def spans(batches):
 def with_arrivals_at_batch_ends(case, history):
     """Let copies of some requests arrive at the very instants at which batches ended, or at which
     these instants are seen."""
-    table = case.table
     ends = np.unique([batch.end for batches in history.batches for batch in batches])
     ends = ends[:: -(-len(ends) // 10)] + case.signal_delay_s
-    order = np.argsort(np.concatenate([table.arrived_at, ends]), kind="stable")
-    again = np.arange(len(ends)) % len(table)
-    return case.with_table(
-        RequestTable(
-            np.concatenate([table.arrived_at, ends])[order],
-            np.concatenate([table.prefill_tokens, table.prefill_tokens[again]])[order],
-            np.concatenate([table.decode_tokens, table.decode_tokens[again]])[order],
-        )
-    )
+    return case.with_copies(np.arange(len(ends)) % len(case.table), ends)
 
 
 def check(case, simulate_compiled, simulate_by_vidur):
