@@ -264,7 +264,8 @@ class EngineState(NamedTuple):
     phases int64 [R, B] (decoding requests that need a block in rounds of this remainder),
     completions int64 [N] (requests in the order in which they were completed, per replica between
     two decisions), extents int64 [R, E, len(Extent)] and lines int64 [R, N, len(Held)] (of the
-    prefix cache; E and N are 0 without one), counters int64 [len(Counter)], since float64 [len(Since)], now float64 [1].
+    prefix cache; E and N are 0 without one), counters int64 [len(Counter)],
+    since float64 [len(Since)], now float64 [1].
     """
 
     requests: Ints

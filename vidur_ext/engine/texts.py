@@ -13,7 +13,10 @@ from vidur_ext.workload.request_table import RequestTable
 
 
 class Texts(NamedTuple):
-    """lines int64 [N, len(Line)]: line i is left to request i; leaves [N]: what each one ends on."""
+    """The texts of N requests as lines.
+
+    lines int64 [N, len(Line)]: line i is left to request i. leaves [N]: the line each one ends on.
+    """
 
     lines: Ints
     leaves: Ints
