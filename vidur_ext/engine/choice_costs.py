@@ -25,6 +25,7 @@ from vidur_ext.engine.layout import (
     Own,
     Replica,
     Request,
+    Shelf,
     Simulation,
     Time,
     one_of,
@@ -89,6 +90,7 @@ def _copy_request(
     row, copy = sim.state.requests[request], plan.bench.state.requests[place]
     _copy(row, copy)
     _copy(sim.state.times[request], plan.bench.state.times[place])
+    _copy(sim.state.texts[request], plan.bench.state.texts[place])
     if plan.clairvoyant:
         return
     prompt = row[Request.TOTAL] - row[Request.OUTPUT]
@@ -107,7 +109,8 @@ def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int) ->
     _copy(state.replicas[replica], row)
     _copy(state.clocks[replica], copy.clocks[0])
     _copy(state.phases[replica], copy.phases[0])
-    for extent in range(row[Replica.ROWS]):
+    _copy(state.shelves[replica], copy.shelves[0])
+    for extent in range(state.shelves[replica, Shelf.ROWS] if sim.settings.prefix_caching else 0):
         _copy(state.extents[replica, extent], copy.extents[0, extent])
     for line in range(state.lines.shape[1]):
         _copy(state.lines[replica, line], copy.lines[0, line])

@@ -12,6 +12,7 @@ from vidur_ext.engine.layout import (
     EngineState,
     Request,
     Simulation,
+    Text,
     View,
     new_state,
     one_of,
@@ -65,7 +66,7 @@ class LateRouter:
 
     def __init__(self, sim: Simulation, table: RequestTable) -> None:
         num_replicas = len(sim.state.replicas)
-        leaves = sim.state.requests[:, Request.LINE]
+        leaves = sim.state.texts[:, Text.LINE]
         self.seen = new_state(
             table.prefill_tokens, table.decode_tokens, leaves, num_replicas, sim.settings
         )

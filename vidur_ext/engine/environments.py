@@ -268,6 +268,7 @@ def _copied(states: EngineState, count: int, end: int) -> EngineState:
         requests=states.requests[:, :end],
         times=states.times[:, :end],
         completions=states.completions[:, :end],
+        texts=states.texts[:, :end],
         lines=states.lines[:, :, :end],
     )
     return EngineState(*_repeated(of_requests, count))

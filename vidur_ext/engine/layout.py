@@ -46,7 +46,12 @@ class Request(Column):
     REPLICA = "replica", "where it is, -1 before it is routed"
     RESTARTS = "preemptions", "suffered so far"
     OUTPUT = "tokens", "of output, as on arrival"
-    LINE = "line", "of text that prompt and answer end on"
+
+
+class Text(Column):
+    """Columns of ``EngineState.texts``: requests in the prefix cache."""
+
+    LINE = "line", "that prompt and answer end on"
     TOP = "extent", "of the prefix cache that holds the last of its registered blocks, -1 without"
     REGISTERED = "blocks", "of its text that can be found, or could when it registered them"
     HITS = "tokens", "found in the cache when it was first scheduled"
@@ -97,8 +102,16 @@ class Replica(Column):
     TOKENS = "tokens", "sum of TOTAL over all requests here"
     GENERATED = "tokens", "sum of DONE less PROMPT over the decoding requests"
     RESTARTED = "preemptions", "sum of RESTARTS over all requests here"
-    BLANK = "blocks", "that are unused and hold nothing; they are the first to be taken"
-    CACHED = "blocks", "that are unused and hold text, but for those FREE lacks"
+
+
+class Shelf(Column):
+    """Columns of ``EngineState.shelves``: the unused blocks of a replica's prefix cache.
+
+    With what has been taken of them since somebody looked, they are those that are FREE.
+    """
+
+    BLANK = "blocks", "that hold nothing; they are the first to be taken"
+    CACHED = "blocks", "that hold text"
     OLDEST = "extent", "of unused blocks that is evicted first"
     NEWEST = "extent", "of unused blocks that is evicted last"
     EXTENTS = "extents", "of the prefix cache"
@@ -264,7 +277,8 @@ class EngineState(NamedTuple):
     phases int64 [R, B] (decoding requests that need a block in rounds of this remainder),
     completions int64 [N] (requests in the order in which they were completed, per replica between
     two decisions), extents int64 [R, E, len(Extent)] and lines int64 [R, N, len(Held)] (of the
-    prefix cache; E and N are 0 without one), counters int64 [len(Counter)],
+    prefix cache; E and N are 0 without one), shelves int64 [R, len(Shelf)],
+    texts int64 [N, len(Text)], counters int64 [len(Counter)],
     since float64 [len(Since)], now float64 [1].
     """
 
@@ -278,6 +292,8 @@ class EngineState(NamedTuple):
     completions: Ints
     extents: Ints
     lines: Ints
+    shelves: Ints
+    texts: Ints
     counters: Ints
     since: Floats
     now: Floats
@@ -323,6 +339,8 @@ def state_of(states: EngineState, env: int) -> EngineState:
         states.completions[env],
         states.extents[env],
         states.lines[env],
+        states.shelves[env],
+        states.texts[env],
         states.counters[env],
         states.since[env],
         states.now[env],
@@ -354,31 +372,41 @@ def alone(sim: Simulation) -> Simulation:
     )
 
 
-def write_requests(rows: Ints, prompts: Ints, outputs: Ints, leaves: Ints) -> None:
-    """Describe requests [n] that have not been routed, in ``EngineState.requests``.
-
-    Args:
-        leaves: the line [n] that each one's text ends on.
-    """
+def write_requests(rows: Ints, prompts: Ints, outputs: Ints) -> None:
+    """Describe requests [n] that have not been routed, in ``EngineState.requests``."""
     rows[:] = 0
     rows[:, Request.PROMPT] = prompts
     rows[:, Request.TOTAL] = prompts + outputs
     rows[:, Request.OUTPUT] = outputs
-    rows[:, Request.LINE] = leaves
-    rows[:, (Request.NEXT, Request.REPLICA, Request.TOP)] = -1
+    rows[:, (Request.NEXT, Request.REPLICA)] = -1
+
+
+def write_texts(rows: Ints, leaves: Ints) -> None:
+    """Describe texts [n] of which nothing is kept yet, in ``EngineState.texts``.
+
+    Args:
+        leaves: the line [n] that each one ends on.
+    """
+    rows[:] = 0
+    rows[:, Text.LINE] = leaves
+    rows[:, Text.TOP] = -1
 
 
 def new_state(
     prompts: Ints, outputs: Ints, leaves: Ints, num_replicas: int, settings: Settings
 ) -> EngineState:
-    """Return the state before the first arrival; see ``write_requests``."""
+    """Return the state before the first arrival; see ``write_texts``."""
     count = len(prompts)
     requests = np.empty((count, len(Request)), dtype=np.int64)
-    write_requests(requests, prompts, outputs, leaves)
+    write_requests(requests, prompts, outputs)
+    texts = np.empty((count, len(Text)), dtype=np.int64)
+    write_texts(texts, leaves)
     replicas = np.zeros((num_replicas, len(Replica)), dtype=np.int64)
-    replicas[:, (Replica.HEAD, Replica.TAIL, Replica.OLDEST, Replica.NEWEST, Replica.SPARE)] = -1
+    replicas[:, (Replica.HEAD, Replica.TAIL)] = -1
     replicas[:, Replica.FREE] = settings.num_blocks
-    replicas[:, Replica.BLANK] = settings.num_blocks
+    shelves = np.zeros((num_replicas, len(Shelf)), dtype=np.int64)
+    shelves[:, Shelf.BLANK] = settings.num_blocks
+    shelves[:, (Shelf.OLDEST, Shelf.NEWEST, Shelf.SPARE)] = -1
     replicas[:, Replica.NEXT_FINISH] = NEVER
     clocks = np.zeros((num_replicas, len(Clock)))
     clocks[:, Clock.BATCH_END] = np.inf
@@ -397,6 +425,8 @@ def new_state(
         completions=np.full(count, -1, dtype=np.int64),
         extents=np.zeros((num_replicas, extents if kept else 0, len(Extent)), dtype=np.int64),
         lines=lines,
+        shelves=shelves,
+        texts=texts,
         counters=np.zeros(len(Counter), dtype=np.int64),
         since=np.zeros(len(Since)),
         now=np.full(1, -np.inf),

@@ -21,6 +21,7 @@ from vidur_ext.engine.layout import (
     alone,
     new_state,
     write_requests,
+    write_texts,
 )
 from vidur_ext.engine.planner import Planner
 from vidur_ext.engine.routing import ASK
@@ -130,11 +131,9 @@ class ClusterTwin:
         sim.inputs.lines[row, Line.PARENT] = place.parent
         sim.inputs.lines[row, Line.BASE] = place.base
         write_requests(
-            sim.state.requests[row],
-            np.array([prompt_tokens]),
-            np.array([output_tokens]),
-            np.array([place.leaf]),
+            sim.state.requests[row], np.array([prompt_tokens]), np.array([output_tokens])
         )
+        write_texts(sim.state.texts[row], np.array([place.leaf]))
         if loop.advance(sim) == loop.AT_END:
             check_end(sim, self._cluster.limits)
         replica = self._lookahead.choose()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled
-from vidur_ext.engine.layout import NEVER, Held, Replica, Request, Simulation
+from vidur_ext.engine.layout import NEVER, Held, Replica, Request, Simulation, Text
 from vidur_ext.engine.queues import push_front
 
 
@@ -22,7 +22,7 @@ def start_decoding(sim: Simulation, replica: int, request: int, done: int) -> No
     )
     state.phases[replica, (1 - offset) % sim.settings.block_size] += 1
     if sim.settings.prefix_caching:
-        state.lines[replica, state.requests[request, Request.LINE], Held.DECODING] += 1
+        state.lines[replica, state.texts[request, Text.LINE], Held.DECODING] += 1
 
 
 @compiled
@@ -36,7 +36,7 @@ def stop_decoding(sim: Simulation, replica: int, request: int) -> None:
     row[Replica.GENERATED] -= offset - state.requests[request, Request.PROMPT]
     state.phases[replica, (1 - offset) % sim.settings.block_size] -= 1
     if sim.settings.prefix_caching:
-        state.lines[replica, state.requests[request, Request.LINE], Held.DECODING] -= 1
+        state.lines[replica, state.texts[request, Text.LINE], Held.DECODING] -= 1
 
 
 @compiled

@@ -26,21 +26,25 @@ from vidur_ext.engine.layout import (
     Line,
     Replica,
     Request,
+    Shelf,
     Simulation,
+    Text,
 )
 
 
 class Cache(NamedTuple):
     """What the prefix cache of one replica consists of; arrays are views.
 
-    requests, lines, way: the simulation's. row, members, extents, held: the replica's, of
-    ``EngineState.replicas``, ``members``, ``extents`` and ``lines``.
+    requests, texts, lines, way: the simulation's. row, shelf, members, extents, held: the
+    replica's, of ``EngineState.replicas``, ``shelves``, ``members``, ``extents`` and ``lines``.
     """
 
     requests: Ints
+    texts: Ints
     lines: Ints
     way: Ints
     row: Ints
+    shelf: Ints
     members: Ints
     extents: Ints
     held: Ints
@@ -53,9 +57,11 @@ def cache_of(sim: Simulation, replica: int) -> Cache:
     state = sim.state
     return Cache(
         state.requests,
+        state.texts,
         sim.inputs.lines,
         sim.way,
         state.replicas[replica],
+        state.shelves[replica],
         state.members[replica],
         state.extents[replica],
         state.lines[replica],
@@ -66,14 +72,14 @@ def cache_of(sim: Simulation, replica: int) -> Cache:
 @compiled_apart
 def settle(cache: Cache) -> None:
     """Evict what has been taken of the unused blocks since the last call."""
-    row, extents = cache.row, cache.extents
-    taken = row[Replica.BLANK] + row[Replica.CACHED] - row[Replica.FREE]
-    blank = min(taken, row[Replica.BLANK])
-    row[Replica.BLANK] -= blank
+    row, shelf, extents = cache.row, cache.shelf, cache.extents
+    taken = shelf[Shelf.BLANK] + shelf[Shelf.CACHED] - row[Replica.FREE]
+    blank = min(taken, shelf[Shelf.BLANK])
+    shelf[Shelf.BLANK] -= blank
     taken -= blank
-    row[Replica.CACHED] -= taken
+    shelf[Shelf.CACHED] -= taken
     while taken > 0:
-        oldest = row[Replica.OLDEST]
+        oldest = shelf[Shelf.OLDEST]
         length = extents[oldest, Extent.END] - extents[oldest, Extent.START]
         if length > taken:
             extents[oldest, Extent.END] -= taken
@@ -111,7 +117,7 @@ def find(cache: Cache, request: int, most: int) -> tuple[int, int]:
 def share(cache: Cache, request: int, blocks: int) -> None:
     """Let a request have the first ``blocks`` blocks of its text, which have been found."""
     lines, way = cache.lines, cache.way
-    extents, row = cache.extents, cache.row
+    extents, shelf, row = cache.extents, cache.shelf, cache.row
     line = _first_line(cache, request)
     place, top, unused_below = 0, -1, False
     while place < blocks:
@@ -124,7 +130,7 @@ def share(cache: Cache, request: int, blocks: int) -> None:
             extent = _split(cache, extent, end)
         if extents[extent, Extent.USERS] == 0:
             _leave_queue(cache, extent)
-            row[Replica.CACHED] -= end - place
+            shelf[Shelf.CACHED] -= end - place
             row[Replica.FREE] -= end - place
             extents[extent, Extent.USERS] = 1
             extents[extent, Extent.BELOW] = top
@@ -142,8 +148,8 @@ def share(cache: Cache, request: int, blocks: int) -> None:
                 extents[extent, Extent.USERS] += 1
             unused_below = False
         top, place = extent, end
-    cache.requests[request, Request.TOP] = top
-    cache.requests[request, Request.REGISTERED] = blocks
+    cache.texts[request, Text.TOP] = top
+    cache.texts[request, Text.REGISTERED] = blocks
 
 
 @compiled_apart
@@ -151,9 +157,9 @@ def register(cache: Cache, request: int, computed: int) -> None:
     """Let the blocks of a request be found that its ``computed`` tokens fill."""
     lines = cache.lines
     full = computed // cache.block_size
-    place = cache.requests[request, Request.REGISTERED]
+    place = cache.texts[request, Text.REGISTERED]
     while place < full:
-        line, end = cache.requests[request, Request.LINE], full
+        line, end = cache.texts[request, Text.LINE], full
         while lines[line, Line.BASE] > place:
             end = min(full, lines[line, Line.BASE])
             line = lines[line, Line.PARENT]
@@ -164,13 +170,13 @@ def register(cache: Cache, request: int, computed: int) -> None:
 @compiled_apart
 def release(cache: Cache, request: int, computed: int) -> None:
     """Take a request's blocks, of ``computed`` tokens; the end of its text is evicted first."""
-    extents, row = cache.extents, cache.row
+    extents, shelf, row = cache.extents, cache.shelf, cache.row
     settle(cache)
     register(cache, request, computed)
     if computed % cache.block_size:
-        row[Replica.BLANK] += 1
+        shelf[Shelf.BLANK] += 1
         row[Replica.FREE] += 1
-    extent = cache.requests[request, Request.TOP]
+    extent = cache.texts[request, Text.TOP]
     while extent >= 0:
         below = extents[extent, Extent.BELOW]
         if extents[extent, Extent.LINE] == ALIAS:
@@ -185,15 +191,15 @@ def release(cache: Cache, request: int, computed: int) -> None:
         else:
             _lose_user(cache, extent)
         extent = below
-    cache.requests[request, Request.TOP] = -1
-    cache.requests[request, Request.REGISTERED] = 0
+    cache.texts[request, Text.TOP] = -1
+    cache.texts[request, Text.REGISTERED] = 0
 
 
 @compiled
 def _first_line(cache: Cache, request: int) -> int:
     """Note the way along a request's text; return the line that it begins with."""
     lines, way = cache.lines, cache.way
-    line = cache.requests[request, Request.LINE]
+    line = cache.texts[request, Text.LINE]
     way[line] = -1
     while lines[line, Line.PARENT] >= 0:
         way[lines[line, Line.PARENT]] = line
@@ -225,7 +231,7 @@ def _follow_decoding(cache: Cache, line: int) -> None:
     row = cache.row
     for slot in range(row[Replica.DECODING]):
         request = cache.members[slot]
-        if cache.requests[request, Request.LINE] == line:
+        if cache.texts[request, Text.LINE] == line:
             computed = cache.requests[request, Request.DONE] + row[Replica.ROUNDS]
             register(cache, request, computed)
 
@@ -233,8 +239,8 @@ def _follow_decoding(cache: Cache, line: int) -> None:
 @compiled
 def _hold(cache: Cache, request: int, line: int, start: int, end: int) -> None:
     """Give a request an extent above those it has, or lengthen the last one."""
-    extents, top = cache.extents, cache.requests[request, Request.TOP]
-    cache.requests[request, Request.REGISTERED] = end
+    extents, top = cache.extents, cache.texts[request, Text.TOP]
+    cache.texts[request, Text.REGISTERED] = end
     if (
         top >= 0
         and extents[top, Extent.LINE] == line
@@ -250,7 +256,7 @@ def _hold(cache: Cache, request: int, line: int, start: int, end: int) -> None:
     extents[extent, Extent.USERS] = 1
     extents[extent, Extent.BELOW] = top
     extents[extent, Extent.NEXT] = -1
-    cache.requests[request, Request.TOP] = extent
+    cache.texts[request, Text.TOP] = extent
     last = cache.held[line, Held.FIRST]
     if last < 0:
         cache.held[line, Held.FIRST] = extent
@@ -278,7 +284,7 @@ def _split(cache: Cache, extent: int, at: int) -> int:
 
     Its users have the upper part by the number they know, and the lower one below it.
     """
-    extents, row = cache.extents, cache.row
+    extents, shelf = cache.extents, cache.shelf
     lower = _new_row(cache)
     for column in range(extents.shape[1]):
         extents[lower, column] = extents[extent, column]
@@ -294,7 +300,7 @@ def _split(cache: Cache, extent: int, at: int) -> int:
         if later >= 0:
             extents[later, Extent.EARLIER] = lower
         else:
-            row[Replica.NEWEST] = lower
+            shelf[Shelf.NEWEST] = lower
     return lower
 
 
@@ -327,36 +333,36 @@ def _new_alias(cache: Cache, extent: int, below: int) -> int:
 @compiled
 def _lose_user(cache: Cache, extent: int) -> None:
     """Count one user less; without any, the extent is the last to be evicted."""
-    extents, row = cache.extents, cache.row
+    extents, shelf, row = cache.extents, cache.shelf, cache.row
     extents[extent, Extent.USERS] -= 1
     if extents[extent, Extent.USERS] > 0:
         return
     length = extents[extent, Extent.END] - extents[extent, Extent.START]
-    row[Replica.CACHED] += length
+    shelf[Shelf.CACHED] += length
     row[Replica.FREE] += length
-    newest = row[Replica.NEWEST]
+    newest = shelf[Shelf.NEWEST]
     extents[extent, Extent.EARLIER] = newest
     extents[extent, Extent.LATER] = -1
     if newest >= 0:
         extents[newest, Extent.LATER] = extent
     else:
-        row[Replica.OLDEST] = extent
-    row[Replica.NEWEST] = extent
+        shelf[Shelf.OLDEST] = extent
+    shelf[Shelf.NEWEST] = extent
 
 
 @compiled
 def _leave_queue(cache: Cache, extent: int) -> None:
     """Take an extent out of the queue of unused ones."""
-    extents, row = cache.extents, cache.row
+    extents, shelf = cache.extents, cache.shelf
     earlier, later = extents[extent, Extent.EARLIER], extents[extent, Extent.LATER]
     if earlier >= 0:
         extents[earlier, Extent.LATER] = later
     else:
-        row[Replica.OLDEST] = later
+        shelf[Shelf.OLDEST] = later
     if later >= 0:
         extents[later, Extent.EARLIER] = earlier
     else:
-        row[Replica.NEWEST] = earlier
+        shelf[Shelf.NEWEST] = earlier
 
 
 @compiled
@@ -383,19 +389,19 @@ def _forget(cache: Cache, extent: int) -> None:
 @compiled
 def _new_row(cache: Cache) -> int:
     """Return a row for an extent."""
-    row = cache.row
-    row[Replica.EXTENTS] += 1
-    spare = row[Replica.SPARE]
+    shelf = cache.shelf
+    shelf[Shelf.EXTENTS] += 1
+    spare = shelf[Shelf.SPARE]
     if spare >= 0:
-        row[Replica.SPARE] = cache.extents[spare, Extent.LATER]
+        shelf[Shelf.SPARE] = cache.extents[spare, Extent.LATER]
         return int(spare)
-    row[Replica.ROWS] += 1
-    return int(row[Replica.ROWS] - 1)
+    shelf[Shelf.ROWS] += 1
+    return int(shelf[Shelf.ROWS] - 1)
 
 
 @compiled
 def _free_row(cache: Cache, extent: int) -> None:
-    row = cache.row
-    row[Replica.EXTENTS] -= 1
-    cache.extents[extent, Extent.LATER] = row[Replica.SPARE]
-    row[Replica.SPARE] = extent
+    shelf = cache.shelf
+    shelf[Shelf.EXTENTS] -= 1
+    cache.extents[extent, Extent.LATER] = shelf[Shelf.SPARE]
+    shelf[Shelf.SPARE] = extent

@@ -15,7 +15,9 @@ from vidur_ext.engine.layout import (
     Own,
     Replica,
     Request,
+    Shelf,
     Simulation,
+    Text,
     Time,
 )
 from vidur_ext.engine.preemption import find_next_finish, restart
@@ -136,7 +138,7 @@ def _admit(sim: Simulation, replica: int, now: float, tokens: int) -> bool:
     _extend(sim, replica, request, slot, chunk)
     if state.requests[request, Request.RESTARTS] == 0:
         state.times[request, Time.SCHEDULED] = now
-        state.requests[request, Request.HITS] = hits
+        state.texts[request, Text.HITS] = hits
     return True
 
 
@@ -147,7 +149,7 @@ def form_vllm_v1(sim: Simulation, replica: int, now: float) -> bool:
     row = state.replicas[replica]
     if (
         settings.prefix_caching
-        and row[Replica.EXTENTS] + EXTENTS_PER_BATCH > state.extents.shape[1]
+        and state.shelves[replica, Shelf.EXTENTS] + EXTENTS_PER_BATCH > state.extents.shape[1]
     ):
         state.counters[Counter.OVERFLOW] = -1 - replica
         return False
