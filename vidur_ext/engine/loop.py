@@ -65,52 +65,45 @@ def _repeat_steady_batch(sim: Simulation, replica: int, until: float) -> None:
 
 
 @compiled
-def _next_turn(sim: Simulation, replica: int, until: float, looks: bool) -> int:
-    """Return how often a replica tries to start a batch now, 0 if nothing happens to it.
+def _run_replica(sim: Simulation, replica: int, until: float) -> None:
+    """Run a replica's batches that end before ``until``."""
+    clocks = sim.state.clocks
+    while clocks[replica, Clock.BATCH_END] < until and sim.state.counters[Counter.OVERFLOW] == 0:
+        if sim.state.replicas[replica, Replica.STEADY]:
+            _repeat_steady_batch(sim, replica, until)
+            if clocks[replica, Clock.BATCH_END] >= until or sim.state.counters[Counter.OVERFLOW]:
+                return
+        now = clocks[replica, Clock.BATCH_END]
+        end_batch(sim, replica, now)
+        _next_batch(sim, replica, now, 2)
 
-    Args:
-        looks: whether it looks at what was routed to it, or ends its batches before ``until``.
-    """
+
+@compiled
+def _close_instant(sim: Simulation) -> None:
+    """Let the replicas look at what was routed to them; arrivals go before batches that end now."""
     state = sim.state
-    end = state.clocks[replica, Clock.BATCH_END]
-    if looks:
+    if not state.counters[Counter.OPEN]:
+        return
+    now = state.now[0]
+    for replica in range(len(state.replicas)):
         if not state.replicas[replica, Replica.ROUTED]:
-            return 0
+            continue
         state.replicas[replica, Replica.ROUTED] = 0
-        if end == state.now[0]:
-            return 3
-        return 1 if end == np.inf else 0
-    if state.counters[Counter.OVERFLOW]:
-        return 0
-    if state.replicas[replica, Replica.STEADY] and end < until:
-        _repeat_steady_batch(sim, replica, until)
-    ends = state.clocks[replica, Clock.BATCH_END] < until
-    return 2 if ends and state.counters[Counter.OVERFLOW] == 0 else 0
+        end = state.clocks[replica, Clock.BATCH_END]
+        if end == now:
+            end_batch(sim, replica, now)
+            _next_batch(sim, replica, now, 3)
+        elif end == np.inf:
+            _next_batch(sim, replica, now, 1)
+    state.counters[Counter.OPEN] = 0
 
 
 @compiled
 def run_until(sim: Simulation, until: float) -> None:
-    """End every replica's batches that end before ``until`` [s], at most the next arrival.
-
-    First the replicas look at what was routed to them: arrivals go before batches that end then.
-    What ends and starts a batch is large, and stands here once.
-    """
-    state = sim.state
-    for looks in (True, False):
-        if looks and not state.counters[Counter.OPEN]:
-            continue
-        for replica in range(len(state.replicas)):
-            while True:
-                attempts = _next_turn(sim, replica, until, looks)
-                if attempts == 0:
-                    break
-                now = state.clocks[replica, Clock.BATCH_END]
-                if attempts == 1:
-                    now = state.now[0]
-                else:
-                    end_batch(sim, replica, now)
-                _next_batch(sim, replica, now, attempts)
-    state.counters[Counter.OPEN] = 0
+    """End every replica's batches that end before ``until`` [s], at most the next arrival."""
+    _close_instant(sim)
+    for replica in range(len(sim.state.replicas)):
+        _run_replica(sim, replica, until)
 
 
 @compiled

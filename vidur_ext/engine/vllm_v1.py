@@ -8,7 +8,7 @@ if nobody had to, and if their whole prompts have room beside what is found of t
 
 from __future__ import annotations
 
-from vidur_ext.compiled import compiled
+from vidur_ext.compiled import compiled, compiled_apart
 from vidur_ext.engine.layout import (
     EXTENTS_PER_BATCH,
     Counter,
@@ -25,7 +25,7 @@ from vidur_ext.engine.prefix_cache import cache_of, find, register, release, sha
 from vidur_ext.engine.queues import pop_front
 
 
-@compiled
+@compiled_apart
 def give_back(sim: Simulation, replica: int, request: int, computed: int) -> None:
     """Take the blocks of a request's ``computed`` tokens."""
     if sim.settings.prefix_caching:
@@ -142,7 +142,7 @@ def _admit(sim: Simulation, replica: int, now: float, tokens: int) -> bool:
     return True
 
 
-@compiled
+@compiled_apart
 def form_vllm_v1(sim: Simulation, replica: int, now: float) -> bool:
     """Form the next batch; return whether another may differ though nobody ends or arrives."""
     state, settings = sim.state, sim.settings
