@@ -7,7 +7,6 @@ from functools import lru_cache
 
 import numpy as np
 
-from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.workload.prompts import Ints, Prompts, ragged_indices
 from vidur_ext.workload.quantiles import Floats, whole
@@ -20,7 +19,7 @@ from vidur_ext.workload.session_blocks import (
     preset_named,
 )
 from vidur_ext.workload.sessions import NO_PREVIOUS, Sessions
-from vidur_ext.workload.stream import check_window, to_seconds, to_ticks
+from vidur_ext.workload.stream import check_drawn, check_window, to_seconds, to_ticks
 
 MOST_QPS = 1000.0
 """Sessions last hours: a window of a faster stream would cost millions of turns."""
@@ -66,21 +65,12 @@ class SessionStream:
     variant: int = 0
 
     def __post_init__(self) -> None:
-        for name, valid, expected in (
-            ("seed", self.seed >= 0, "an integer >= 0"),
-            ("variant", self.variant >= 0, "an integer >= 0"),
-            (
-                "qps",
-                0.0 < self.qps <= MOST_QPS,
-                f"a number of requests per second above 0, at most {MOST_QPS:g} with sessions",
-            ),
-            ("arrival", self.arrival in ("poisson", "gamma"), "poisson or gamma"),
-            ("burstiness_cv", 0.0 < self.burstiness_cv <= 20.0, "a number above 0, at most 20"),
-            ("max_tokens", self.max_tokens >= 2, "an integer >= 2"),
+        rate = f"a number of requests per second above 0, at most {MOST_QPS:g} with sessions"
+        more = (
+            ("qps", 0.0 < self.qps <= MOST_QPS, rate),
             ("length_scale", 0.0 < self.length_scale <= 1.0, "a number above 0, at most 1"),
-        ):
-            if not valid:
-                raise UserError(f"workload {name}={getattr(self, name)!r}: expected {expected}")
+        )
+        check_drawn(self, more)
 
     @property
     def num_requests(self) -> int | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,28 @@ class RequestStream(Protocol):
         Raises:
             UserError: the stream ends before, or no such window can exist.
         """
+
+
+def check_drawn(stream: Any, more: Iterable[tuple[str, bool, str]]) -> None:
+    """Check the attributes that all streams have whose requests are drawn, and ``more``.
+
+    Args:
+        more: names of further ones, whether each is valid, and what is expected.
+
+    Raises:
+        UserError: one is out of its range.
+    """
+    arrival, cv = stream.arrival, stream.burstiness_cv
+    for name, valid, expected in (
+        ("seed", stream.seed >= 0, "an integer >= 0"),
+        ("variant", stream.variant >= 0, "an integer >= 0"),
+        ("arrival", arrival in ("poisson", "gamma"), "poisson or gamma"),
+        ("burstiness_cv", 0.0 < cv <= 20.0, "a number above 0, at most 20"),
+        ("max_tokens", stream.max_tokens >= 2, "an integer >= 2"),
+        *more,
+    ):
+        if not valid:
+            raise UserError(f"workload {name}={getattr(stream, name)!r}: expected {expected}")
 
 
 def to_ticks(seconds: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -9,12 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.workload import azure_2023 as fit
 from vidur_ext.workload.quantiles import at_ranks, whole
 from vidur_ext.workload.request_table import RequestTable, Tokens, limit_tokens
-from vidur_ext.workload.stream import check_window, to_seconds, to_ticks
+from vidur_ext.workload.stream import check_drawn, check_window, to_seconds, to_ticks
 
 
 def draw_lengths(
@@ -107,14 +106,9 @@ class SyntheticStream:
 
     def __post_init__(self) -> None:
         finite_rate = math.isfinite(self.qps) and self.qps > 0.0
-        for name, valid, expected in (
-            ("seed", self.seed >= 0, "an integer >= 0"),
-            ("variant", self.variant >= 0, "an integer >= 0"),
+        more = (
             ("qps", finite_rate, "a number of requests per second above 0"),
-            ("arrival", self.arrival in ("poisson", "gamma"), "poisson or gamma"),
-            ("burstiness_cv", 0.0 < self.burstiness_cv <= 20.0, "a number above 0, at most 20"),
             ("code_fraction", 0.0 <= self.code_fraction <= 1.0, "a share from 0 to 1"),
-            ("max_tokens", self.max_tokens >= 2, "an integer >= 2"),
             (
                 "output_tail_index",
                 self.output_tail_index is None or self.output_tail_index > 1.0,
@@ -125,9 +119,8 @@ class SyntheticStream:
                 0 < len(self.rate_profile) <= self.rate_period and min(self.rate_profile) > 0.0,
                 f"numbers above 0, at most rate_period={self.rate_period} of them",
             ),
-        ):
-            if not valid:
-                raise UserError(f"workload {name}={getattr(self, name)!r}: expected {expected}")
+        )
+        check_drawn(self, more)
 
     @property
     def num_requests(self) -> int | None:
