@@ -10,6 +10,7 @@ from vidur_ext.engine.layout import (
     Batching,
     Counter,
     Own,
+    Prefixes,
     Replica,
     Request,
     Simulation,
@@ -23,13 +24,22 @@ _GONE, _DECODING, _UNFINISHED = range(3)
 
 
 @compiled
+def _give_back(
+    prefixes: Prefixes | None, sim: Simulation, replica: int, request: int, computed: int
+) -> None:
+    """See ``give_back``; without its arrays it is not compiled."""
+    if prefixes is not None:
+        give_back(sim, replica, request, computed)
+
+
+@compiled
 def _complete(sim: Simulation, replica: int, request: int, now: float) -> None:
     """Let a request leave: its last token needed no block of its own."""
     settings, state = sim.settings, sim.state
     row = state.replicas[replica]
     total = state.requests[request, Request.TOTAL]
     if settings.scheduler == Batching.VLLM_V1:
-        give_back(sim, replica, request, total - 1)
+        _give_back(state.prefixes, sim, replica, request, total - 1)
     elif settings.scheduler == Batching.ORCA:
         row[Replica.FREE] += settings.flat_blocks
     else:

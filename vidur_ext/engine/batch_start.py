@@ -9,6 +9,7 @@ from vidur_ext.engine.layout import (
     Clock,
     Counter,
     Own,
+    Prefixes,
     Replica,
     Request,
     Simulation,
@@ -114,6 +115,14 @@ def _form_orca(sim: Simulation, replica: int, now: float) -> None:
 
 
 @compiled
+def _form_vllm_v1(prefixes: Prefixes | None, sim: Simulation, replica: int, now: float) -> bool:
+    """See ``form_vllm_v1``; without its arrays it is not compiled."""
+    if prefixes is None:
+        return False
+    return form_vllm_v1(sim, replica, now)
+
+
+@compiled
 def start_batch(sim: Simulation, replica: int, now: float) -> bool:
     """Form the next batch of an idle replica; return whether there is one.
 
@@ -128,10 +137,10 @@ def start_batch(sim: Simulation, replica: int, now: float) -> bool:
         unsteady = _form_sarathi(sim, replica, now)
     elif sim.settings.scheduler == Batching.VLLM:
         unsteady = _form_vllm(sim, replica, now)
-    elif sim.settings.scheduler == Batching.VLLM_V1:
-        unsteady = form_vllm_v1(sim, replica, now)
-    else:
+    elif sim.settings.scheduler == Batching.ORCA:
         _form_orca(sim, replica, now)
+    else:
+        unsteady = _form_vllm_v1(sim.state.prefixes, sim, replica, now)
     if row[Replica.MEMBERS] == 0:
         return False
     if row[Replica.DECODING] == row[Replica.MEMBERS]:

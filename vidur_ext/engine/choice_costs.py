@@ -19,14 +19,17 @@ from numpy.typing import NDArray
 from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.layout import (
+    NEVER,
     Counter,
     Inputs,
     Ints,
     Own,
+    Prefixes,
     Replica,
     Request,
     Shelf,
     Simulation,
+    Text,
     Time,
     one_of,
 )
@@ -83,6 +86,31 @@ def _longest(bench: Simulation) -> int:
 
 
 @compiled
+def _copy_text(
+    source: Prefixes | None, target: Prefixes | None, request: int, place: int, known: int
+) -> None:
+    """Copy a text, if texts matter, of which ``known`` tokens are certain."""
+    if source is None or target is None:
+        return
+    _copy(source.texts[request], target.texts[place])
+    target.texts[place, Text.KNOWN] = known
+
+
+@compiled
+def _copy_prefixes(source: Prefixes | None, target: Prefixes | None, replica: int) -> None:
+    """Copy a replica's prefix cache, if it has one."""
+    if source is None or target is None:
+        return
+    _copy(source.shelves[replica], target.shelves[0])
+    if source.lines.shape[1] == 0:
+        return
+    for extent in range(source.shelves[replica, Shelf.ROWS]):
+        _copy(source.extents[replica, extent], target.extents[0, extent])
+    for line in range(source.lines.shape[1]):
+        _copy(source.lines[replica, line], target.lines[0, line])
+
+
+@compiled
 def _copy_request(
     plan: Plan, sim: Simulation, lengths: Floats, request: int, done: int, place: int
 ) -> None:
@@ -90,14 +118,16 @@ def _copy_request(
     row, copy = sim.state.requests[request], plan.bench.state.requests[place]
     _copy(row, copy)
     _copy(sim.state.times[request], plan.bench.state.times[place])
-    _copy(sim.state.texts[request], plan.bench.state.texts[place])
     if plan.clairvoyant:
+        _copy_text(sim.state.prefixes, plan.bench.state.prefixes, request, place, NEVER)
         return
     prompt = row[Request.TOTAL] - row[Request.OUTPUT]
     # A preempted request has its output so far in its prompt, or only what was done of a prompt.
-    generated = max(row[Request.PROMPT], done, prompt) - prompt
+    known = max(row[Request.PROMPT], done, prompt)
+    generated = known - prompt
+    _copy_text(sim.state.prefixes, plan.bench.state.prefixes, request, place, known)
     output = expected_output(lengths, sim.estimates, prompt, generated)
-    copy[Request.TOTAL] = max(min(prompt + output, _longest(plan.bench)), prompt + generated + 1)
+    copy[Request.TOTAL] = max(min(prompt + output, _longest(plan.bench)), known + 1)
 
 
 @compiled
@@ -109,11 +139,7 @@ def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int) ->
     _copy(state.replicas[replica], row)
     _copy(state.clocks[replica], copy.clocks[0])
     _copy(state.phases[replica], copy.phases[0])
-    _copy(state.shelves[replica], copy.shelves[0])
-    for extent in range(state.shelves[replica, Shelf.ROWS] if sim.settings.prefix_caching else 0):
-        _copy(state.extents[replica, extent], copy.extents[0, extent])
-    for line in range(state.lines.shape[1]):
-        _copy(state.lines[replica, line], copy.lines[0, line])
+    _copy_prefixes(state.prefixes, copy.prefixes, replica)
     # What comes after the running batch takes the time that the bench's tables say.
     row[Replica.STEADY] = 0
     count = row[Replica.MEMBERS]

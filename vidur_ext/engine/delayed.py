@@ -12,7 +12,6 @@ from vidur_ext.engine.layout import (
     EngineState,
     Request,
     Simulation,
-    Text,
     View,
     new_state,
     one_of,
@@ -22,6 +21,7 @@ from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import assign_one, run_until
 from vidur_ext.engine.routing import route_by_view
 from vidur_ext.engine.step import Environments, Outlook, memory_of, show
+from vidur_ext.engine.texts import texts_of
 from vidur_ext.workload.request_table import RequestTable
 
 
@@ -66,7 +66,7 @@ class LateRouter:
 
     def __init__(self, sim: Simulation, table: RequestTable) -> None:
         num_replicas = len(sim.state.replicas)
-        leaves = sim.state.texts[:, Text.LINE]
+        leaves = texts_of(table, sim.settings).leaves
         self.seen = new_state(
             table.prefill_tokens, table.decode_tokens, leaves, num_replicas, sim.settings
         )

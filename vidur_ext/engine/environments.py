@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from vidur_ext.engine.layout import (
     Inputs,
     Ints,
     Request,
-    Simulation,
     Time,
+    map_states,
+    new_simulation,
     new_state,
 )
 from vidur_ext.engine.planner import Planner
@@ -101,15 +103,7 @@ class RoutingEnvironments:
         late = cluster.settings.signal_delay_s > 0.0
         self._seen = self._fresh_states(tables, texts) if late else None
         self._envs = Environments(
-            sims=Simulation(
-                cluster.settings,
-                cluster.tables,
-                cluster.estimates,
-                inputs,
-                state,
-                np.zeros(self.num_replicas),
-                np.zeros(arrived.shape[1], dtype=np.int64),
-            ),
+            sims=new_simulation(cluster, cluster.settings, inputs, state),
             memory=Memory(*_stacked(memories)),
             features=self._features,
             reward=reward_rule(self._config, scales or StageScales(0)),
@@ -146,13 +140,16 @@ class RoutingEnvironments:
         count, envs = choices.shape[1], self._envs
         end = int(envs.sims.state.counters[0, Counter.ARRIVALS]) + 1 + horizon
         inputs = envs.sims.inputs
+        lines = inputs.lines
+        if lines is not None:
+            lines = np.repeat(lines[:, :end], count, axis=0)
         copies = RoutingEnvironments(self._cluster, self._config, choices.size)
         copies._envs = envs._replace(
             sims=envs.sims._replace(
                 inputs=inputs._replace(
                     arrived=np.repeat(inputs.arrived[:, :end], count, axis=0),
                     choices=np.repeat(inputs.choices[:, :end], count, axis=0),
-                    lines=np.repeat(inputs.lines[:, :end], count, axis=0),
+                    lines=lines,
                 ),
                 state=_copied(envs.sims.state, count, end),
             ),
@@ -196,7 +193,7 @@ class RoutingEnvironments:
             new_state(table.prefill_tokens, table.decode_tokens, text.leaves, replicas, settings)
             for table, text in zip(tables, texts, strict=True)
         ]
-        return EngineState(*_stacked(states))
+        return map_states(lambda *arrays: np.stack(arrays), *states)
 
     def costs(self, asked: NDArray[np.bool_]) -> Floats:
         """Return what every choice for the waiting requests costs [B, R]; see ``Planner.costs``.
@@ -255,7 +252,7 @@ class RoutingEnvironments:
     def _check_ends(self) -> None:
         sims = self._envs.sims
         for env in range(self.num_envs):
-            state = EngineState(*(array[env] for array in sims.state))
+            state = map_states(itemgetter(env), sims.state)
             if self.waiting and state.counters[Counter.FINISHED] == state.requests.shape[0]:
                 continue
             inputs = sims.inputs._replace(arrived=sims.inputs.arrived[env])
@@ -268,10 +265,12 @@ def _copied(states: EngineState, count: int, end: int) -> EngineState:
         requests=states.requests[:, :end],
         times=states.times[:, :end],
         completions=states.completions[:, :end],
-        texts=states.texts[:, :end],
-        lines=states.lines[:, :, :end],
+        prefixes=states.prefixes
+        and states.prefixes._replace(
+            texts=states.prefixes.texts[:, :end], lines=states.prefixes.lines[:, :, :end]
+        ),
     )
-    return EngineState(*_repeated(of_requests, count))
+    return map_states(lambda array: np.repeat(array, count, axis=0), of_requests)
 
 
 def _repeated(arrays: Iterable[NDArray[Any]], count: int) -> list[NDArray[Any]]:

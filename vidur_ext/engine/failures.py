@@ -56,10 +56,11 @@ def _starvation(sim: Simulation) -> str:
 def _overflow(sim: Simulation, limits: TableLimits) -> str:
     """Say which limit the batch that could not start exceeds."""
     replica = int(sim.state.counters[Counter.OVERFLOW]) - 1
-    if replica < 0:
+    prefixes = sim.state.prefixes
+    if replica < 0 and prefixes is not None:
         return (
             f"the prefix cache of replica {-replica - 2} is in more than "
-            f"{sim.state.extents.shape[1] - EXTENTS_PER_BATCH} pieces, for which there is no room: "
+            f"{prefixes.extents.shape[1] - EXTENTS_PER_BATCH} pieces, for which there is no room: "
             "simulate fewer requests at a time, or set cluster.prefix_caching to false"
         )
     _, q_tokens, kv_tokens = formed_batch(sim, replica)

@@ -6,6 +6,7 @@ simulations can be stacked. N requests, R replicas, C requests per batch, B toke
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -49,11 +50,12 @@ class Request(Column):
 
 
 class Text(Column):
-    """Columns of ``EngineState.texts``: requests in the prefix cache."""
+    """Columns of ``Prefixes.texts``: requests in the prefix cache."""
 
     LINE = "line", "that prompt and answer end on"
     TOP = "extent", "of the prefix cache that holds the last of its registered blocks, -1 without"
     REGISTERED = "blocks", "of its text that can be found, or could when it registered them"
+    KNOWN = "tokens", "of it that are certain: what a planner expects beyond them nobody finds"
     HITS = "tokens", "found in the cache when it was first scheduled"
 
 
@@ -105,7 +107,7 @@ class Replica(Column):
 
 
 class Shelf(Column):
-    """Columns of ``EngineState.shelves``: the unused blocks of a replica's prefix cache.
+    """Columns of ``Prefixes.shelves``: the unused blocks of a replica's prefix cache.
 
     With what has been taken of them since somebody looked, they are those that are FREE.
     """
@@ -120,7 +122,7 @@ class Shelf(Column):
 
 
 class Extent(Column):
-    """Columns of ``EngineState.extents``: consecutive blocks of a text, registered in the cache.
+    """Columns of ``Prefixes.extents``: consecutive blocks of a text, registered in the cache.
 
     Blocks [START, END) of a line. Those of an extent have the same users.
     """
@@ -140,7 +142,7 @@ ALIAS = -2
 
 
 class Held(Column):
-    """Columns of ``EngineState.lines``: what a replica has of a line."""
+    """Columns of ``Prefixes.lines``: what a replica has of a line."""
 
     FIRST = "extent", "that was registered first, -1 without any"
     DECODING = "requests", "that decode, and whose text ends on it"
@@ -214,6 +216,11 @@ class Settings(NamedTuple):
     prefix_caching: int
 
     @property
+    def knows_texts(self) -> bool:
+        """Whether it matters what requests say."""
+        return self.scheduler == Batching.VLLM_V1
+
+    @property
     def num_blocks(self) -> Ints:
         """KV blocks [R]."""
         return self.own[:, Own.BLOCKS]
@@ -258,14 +265,30 @@ class Inputs(NamedTuple):
     """What is known beforehand and never changes.
 
     arrived [N]: times [s]. choices [N]: replicas under rule GIVEN; -1 asks the caller. lines [N,
-    len(Line)]: line i is left to request i. words: the 32-bit words of the random stream that
-    breaks ties.
+    len(Line)]: line i is left to request i; there are none without ``EngineState.prefixes``. words:
+    the 32-bit words of the random stream that breaks ties.
     """
 
     arrived: Floats
     choices: Ints
-    lines: Ints
+    lines: Ints | None
     words: NDArray[np.uint32]
+
+
+class Prefixes(NamedTuple):
+    """What vLLM's V1 keeps of texts.
+
+    extents int64 [R, E, len(Extent)] and lines int64 [R, N, len(Held)] (E and N are 0 without
+    prefix caching), shelves int64 [R, len(Shelf)], texts int64 [N, len(Text)].
+    """
+
+    extents: Ints
+    lines: Ints
+    shelves: Ints
+    texts: Ints
+
+
+_PREFIXES = "prefixes."
 
 
 class EngineState(NamedTuple):
@@ -276,10 +299,10 @@ class EngineState(NamedTuple):
     members int64 [R, C], chunks int64 [R, C] (new tokens per member of the running batch),
     phases int64 [R, B] (decoding requests that need a block in rounds of this remainder),
     completions int64 [N] (requests in the order in which they were completed, per replica between
-    two decisions), extents int64 [R, E, len(Extent)] and lines int64 [R, N, len(Held)] (of the
-    prefix cache; E and N are 0 without one), shelves int64 [R, len(Shelf)],
-    texts int64 [N, len(Text)], counters int64 [len(Counter)],
-    since float64 [len(Since)], now float64 [1].
+    two decisions), counters int64 [len(Counter)], since float64 [len(Since)], now float64 [1].
+
+    prefixes are there with VLLM_V1 only: compiled code knows by their type that it need not look
+    for them, and the others' contains nothing of V1.
     """
 
     requests: Ints
@@ -290,20 +313,36 @@ class EngineState(NamedTuple):
     chunks: Ints
     phases: Ints
     completions: Ints
-    extents: Ints
-    lines: Ints
-    shelves: Ints
-    texts: Ints
     counters: Ints
     since: Floats
     now: Floats
+    prefixes: Prefixes | None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return every array by its name."""
+        arrays = self._asdict()
+        prefixes = arrays.pop("prefixes")
+        if prefixes is not None:
+            arrays |= {_PREFIXES + name: array for name, array in prefixes._asdict().items()}
+        return arrays
+
+
+def map_states(change: Callable[..., NDArray[Any]], *states: EngineState) -> EngineState:
+    """Return the state in which each array is what ``change`` makes of those of ``states``."""
+    changed = {
+        name: change(*(state.arrays()[name] for state in states)) for name in states[0].arrays()
+    }
+    if states[0].prefixes is None:
+        return EngineState(**changed, prefixes=None)
+    parts = {name: changed.pop(_PREFIXES + name) for name in Prefixes._fields}
+    return EngineState(**changed, prefixes=Prefixes(**parts))
 
 
 class Simulation(NamedTuple):
     """One simulation, as compiled functions take it.
 
-    scores float64 [R] and way int64 [N] (by line, the one that is left for on the way to a text's
-    end, -1 at the last) are working memory.
+    scores float64 [R] and, with ``state.prefixes``, way int64 [N] (by line, the one that is left
+    for on the way to a text's end, -1 at the last) are working memory.
 
     Stacked simulations of one cluster have a leading axis of environments in every array of
     ``state`` and in ``arrived`` and ``choices``.
@@ -315,7 +354,7 @@ class Simulation(NamedTuple):
     inputs: Inputs
     state: EngineState
     scores: Floats
-    way: Ints
+    way: Ints | None
 
 
 class View(NamedTuple):
@@ -323,6 +362,22 @@ class View(NamedTuple):
 
     sim: Simulation
     seen: EngineState
+
+
+@compiled
+def _prefixes_of(stacked: Prefixes | None, env: int) -> Prefixes | None:
+    if stacked is None:
+        return None
+    return Prefixes(
+        stacked.extents[env], stacked.lines[env], stacked.shelves[env], stacked.texts[env]
+    )
+
+
+@compiled
+def _lines_of(stacked: Ints | None, env: int) -> Ints | None:
+    if stacked is None:
+        return None
+    return stacked[env]
 
 
 @compiled
@@ -337,13 +392,10 @@ def state_of(states: EngineState, env: int) -> EngineState:
         states.chunks[env],
         states.phases[env],
         states.completions[env],
-        states.extents[env],
-        states.lines[env],
-        states.shelves[env],
-        states.texts[env],
         states.counters[env],
         states.since[env],
         states.now[env],
+        _prefixes_of(states.prefixes, env),
     )
 
 
@@ -355,20 +407,42 @@ def one_of(sims: Simulation, env: int) -> Simulation:
         sims.settings,
         sims.tables,
         sims.estimates,
-        Inputs(inputs.arrived[env], inputs.choices[env], inputs.lines[env], inputs.words),
+        Inputs(
+            inputs.arrived[env],
+            inputs.choices[env],
+            _lines_of(inputs.lines, env),
+            inputs.words,
+        ),
         state_of(sims.state, env),
         sims.scores,
         sims.way,
     )
 
 
+def new_simulation(
+    cluster: Cluster, settings: Settings, inputs: Inputs, state: EngineState
+) -> Simulation:
+    """Return a simulation on a cluster, or stacked ones, with working memory."""
+    count = inputs.arrived.shape[-1]
+    texts = settings.knows_texts
+    return Simulation(
+        settings,
+        cluster.tables,
+        cluster.estimates,
+        inputs if texts else inputs._replace(lines=None),
+        state,
+        scores=np.zeros(len(settings.own)),
+        way=np.zeros(count, dtype=np.int64) if texts else None,
+    )
+
+
 def alone(sim: Simulation) -> Simulation:
     """Return a simulation as one that is stacked; its arrays are views."""
     inputs = sim.inputs
-    stacked: Any = (array[None] for array in sim.state)
+    lines = None if inputs.lines is None else inputs.lines[None]
     return sim._replace(
-        inputs=Inputs(inputs.arrived[None], inputs.choices[None], inputs.lines[None], inputs.words),
-        state=EngineState(*stacked),
+        inputs=Inputs(inputs.arrived[None], inputs.choices[None], lines, inputs.words),
+        state=map_states(lambda array: array[None], sim.state),
     )
 
 
@@ -382,7 +456,7 @@ def write_requests(rows: Ints, prompts: Ints, outputs: Ints) -> None:
 
 
 def write_texts(rows: Ints, leaves: Ints) -> None:
-    """Describe texts [n] of which nothing is kept yet, in ``EngineState.texts``.
+    """Describe texts [n] of which nothing is kept yet, in ``Prefixes.texts``.
 
     Args:
         leaves: the line [n] that each one ends on.
@@ -390,6 +464,26 @@ def write_texts(rows: Ints, leaves: Ints) -> None:
     rows[:] = 0
     rows[:, Text.LINE] = leaves
     rows[:, Text.TOP] = -1
+    rows[:, Text.KNOWN] = NEVER
+
+
+def _new_prefixes(leaves: Ints, num_replicas: int, settings: Settings) -> Prefixes:
+    count = len(leaves)
+    texts = np.empty((count, len(Text)), dtype=np.int64)
+    write_texts(texts, leaves)
+    shelves = np.zeros((num_replicas, len(Shelf)), dtype=np.int64)
+    shelves[:, Shelf.BLANK] = settings.num_blocks
+    shelves[:, (Shelf.OLDEST, Shelf.NEWEST, Shelf.SPARE)] = -1
+    kept = count if settings.prefix_caching else 0
+    extents = min(EXTENTS_PER_REQUEST * kept, int(settings.num_blocks.max())) + EXTENTS_PER_BATCH
+    lines = np.zeros((num_replicas, kept, len(Held)), dtype=np.int64)
+    lines[:, :, Held.FIRST] = -1
+    return Prefixes(
+        extents=np.zeros((num_replicas, extents if kept else 0, len(Extent)), dtype=np.int64),
+        lines=lines,
+        shelves=shelves,
+        texts=texts,
+    )
 
 
 def new_state(
@@ -399,21 +493,12 @@ def new_state(
     count = len(prompts)
     requests = np.empty((count, len(Request)), dtype=np.int64)
     write_requests(requests, prompts, outputs)
-    texts = np.empty((count, len(Text)), dtype=np.int64)
-    write_texts(texts, leaves)
     replicas = np.zeros((num_replicas, len(Replica)), dtype=np.int64)
     replicas[:, (Replica.HEAD, Replica.TAIL)] = -1
     replicas[:, Replica.FREE] = settings.num_blocks
-    shelves = np.zeros((num_replicas, len(Shelf)), dtype=np.int64)
-    shelves[:, Shelf.BLANK] = settings.num_blocks
-    shelves[:, (Shelf.OLDEST, Shelf.NEWEST, Shelf.SPARE)] = -1
     replicas[:, Replica.NEXT_FINISH] = NEVER
     clocks = np.zeros((num_replicas, len(Clock)))
     clocks[:, Clock.BATCH_END] = np.inf
-    kept = count if settings.prefix_caching else 0
-    extents = min(EXTENTS_PER_REQUEST * kept, int(settings.num_blocks.max())) + EXTENTS_PER_BATCH
-    lines = np.zeros((num_replicas, kept, len(Held)), dtype=np.int64)
-    lines[:, :, Held.FIRST] = -1
     return EngineState(
         requests=requests,
         times=np.zeros((count, len(Time))),
@@ -423,11 +508,8 @@ def new_state(
         chunks=np.zeros((num_replicas, settings.own[:, Own.BATCH_CAP].max()), dtype=np.int64),
         phases=np.zeros((num_replicas, settings.block_size), dtype=np.int64),
         completions=np.full(count, -1, dtype=np.int64),
-        extents=np.zeros((num_replicas, extents if kept else 0, len(Extent)), dtype=np.int64),
-        lines=lines,
-        shelves=shelves,
-        texts=texts,
         counters=np.zeros(len(Counter), dtype=np.int64),
         since=np.zeros(len(Since)),
         now=np.full(1, -np.inf),
+        prefixes=_new_prefixes(leaves, num_replicas, settings) if settings.knows_texts else None,
     )

@@ -19,6 +19,7 @@ from vidur_ext.engine.layout import (
     Line,
     Simulation,
     alone,
+    new_simulation,
     new_state,
     write_requests,
     write_texts,
@@ -127,13 +128,14 @@ class ClusterTwin:
             self._make_room(state, inputs.arrived, inputs.lines, inputs.words)
         sim, row = self._sim, slice(self._routed, self._routed + 1)
         sim.inputs.arrived[row] = arrived_at
-        place = self._texts.add(self._routed, *_runs(identities))
-        sim.inputs.lines[row, Line.PARENT] = place.parent
-        sim.inputs.lines[row, Line.BASE] = place.base
         write_requests(
             sim.state.requests[row], np.array([prompt_tokens]), np.array([output_tokens])
         )
-        write_texts(sim.state.texts[row], np.array([place.leaf]))
+        if sim.inputs.lines is not None and sim.state.prefixes is not None:
+            place = self._texts.add(self._routed, *_runs(identities))
+            sim.inputs.lines[row, Line.PARENT] = place.parent
+            sim.inputs.lines[row, Line.BASE] = place.base
+            write_texts(sim.state.prefixes.texts[row], np.array([place.leaf]))
         if loop.advance(sim) == loop.AT_END:
             check_end(sim, self._cluster.limits)
         replica = self._lookahead.choose()
@@ -142,21 +144,21 @@ class ClusterTwin:
         return replica
 
     def _make_room(
-        self, state: EngineState, arrived: Floats, lines: Ints, words: NDArray[np.uint32]
+        self, state: EngineState, arrived: Floats, lines: Ints | None, words: NDArray[np.uint32]
     ) -> None:
         """Go on from a state with room for twice as many requests."""
         cluster, capacity = self._cluster, max(2 * len(arrived), _FIRST_ROOM)
         nothing = np.zeros(capacity, dtype=np.int64)
         texts = separate_texts(capacity)
         larger = new_state(nothing, nothing, texts.leaves, cluster.num_replicas, cluster.settings)
-        for before, now in zip(state, larger, strict=True):
+        for before, now in zip(state.arrays().values(), larger.arrays().values(), strict=True):
             now[tuple(map(slice, before.shape))] = before
-        texts.lines[: len(lines)] = lines
+        if lines is not None:
+            texts.lines[: len(lines)] = lines
         more = capacity - len(arrived)
-        self._sim = Simulation(
+        self._sim = new_simulation(
+            cluster,
             cluster.settings,
-            cluster.tables,
-            cluster.estimates,
             Inputs(
                 np.concatenate([arrived, np.full(more, np.inf)]),
                 np.full(capacity, ASK, dtype=np.int64),
@@ -164,8 +166,6 @@ class ClusterTwin:
                 np.concatenate([words, random_words(self._rng, WORDS_PER_DECISION * more)]),
             ),
             larger,
-            np.zeros(cluster.num_replicas),
-            nothing.copy(),
         )
         self._lookahead = Lookahead(cluster, self._sim, self._name, self._ttft_weight)
 

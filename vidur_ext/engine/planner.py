@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import Floats
 from vidur_ext.engine.choice_costs import Learned, Plan, learn_completions, price_choices
-from vidur_ext.engine.layout import Cluster, Inputs, Simulation, Tables, new_state
+from vidur_ext.engine.layout import Cluster, Inputs, Simulation, Tables, new_simulation, new_state
 from vidur_ext.engine.texts import separate_texts
 from vidur_ext.routing.output_lengths import new_lengths
 
@@ -43,16 +43,13 @@ class Planner:
         largest = cluster.settings.own.max(axis=0, keepdims=True)
         settings = cluster.settings._replace(own=largest)
         nothing = np.zeros(num_requests, dtype=np.int64)
-        bench = Simulation(
+        bench = new_simulation(
+            cluster._replace(tables=tables or cluster.tables),
             settings,
-            tables or cluster.tables,
-            cluster.estimates,
             Inputs(
-                np.zeros(0), np.zeros(0, np.int64), separate_texts(0).lines, np.zeros(0, np.uint32)
+                np.zeros(num_requests), nothing, separate_texts(0).lines, np.zeros(0, np.uint32)
             ),
             new_state(nothing, nothing, nothing, 1, settings),
-            np.zeros(1),
-            nothing.copy(),
         )
         self._num_replicas = cluster.num_replicas
         self._plan = Plan(ttft_weight, clairvoyant, bench)

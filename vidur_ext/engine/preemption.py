@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled
-from vidur_ext.engine.layout import NEVER, Held, Replica, Request, Simulation, Text
+from vidur_ext.engine.layout import NEVER, Held, Prefixes, Replica, Request, Simulation, Text
 from vidur_ext.engine.queues import push_front
+
+
+@compiled
+def _count_decoding(prefixes: Prefixes | None, replica: int, request: int, more: int) -> None:
+    """Count who decodes along a line, if lines matter."""
+    if prefixes is None:
+        return
+    if prefixes.lines.shape[1]:
+        prefixes.lines[replica, prefixes.texts[request, Text.LINE], Held.DECODING] += more
 
 
 @compiled
@@ -21,8 +30,7 @@ def start_decoding(sim: Simulation, replica: int, request: int, done: int) -> No
         row[Replica.NEXT_FINISH], state.requests[request, Request.TOTAL] - offset
     )
     state.phases[replica, (1 - offset) % sim.settings.block_size] += 1
-    if sim.settings.prefix_caching:
-        state.lines[replica, state.texts[request, Text.LINE], Held.DECODING] += 1
+    _count_decoding(state.prefixes, replica, request, 1)
 
 
 @compiled
@@ -35,8 +43,7 @@ def stop_decoding(sim: Simulation, replica: int, request: int) -> None:
     row[Replica.OFFSETS] -= offset
     row[Replica.GENERATED] -= offset - state.requests[request, Request.PROMPT]
     state.phases[replica, (1 - offset) % sim.settings.block_size] -= 1
-    if sim.settings.prefix_caching:
-        state.lines[replica, state.texts[request, Text.LINE], Held.DECODING] -= 1
+    _count_decoding(state.prefixes, replica, request, -1)
 
 
 @compiled

@@ -36,7 +36,8 @@ class Cache(NamedTuple):
     """What the prefix cache of one replica consists of; arrays are views.
 
     requests, texts, lines, way: the simulation's. row, shelf, members, extents, held: the
-    replica's, of ``EngineState.replicas``, ``shelves``, ``members``, ``extents`` and ``lines``.
+    replica's, of ``EngineState.replicas``, ``members``, and of ``Prefixes.shelves``, ``extents``
+    and ``lines``.
     """
 
     requests: Ints
@@ -53,18 +54,21 @@ class Cache(NamedTuple):
 
 @compiled
 def cache_of(sim: Simulation, replica: int) -> Cache:
-    """Return the prefix cache of a replica."""
-    state = sim.state
+    """Return the prefix cache of a replica; the simulation has prefixes."""
+    state, prefixes, lines, way = sim.state, sim.state.prefixes, sim.inputs.lines, sim.way
+    assert prefixes is not None
+    assert lines is not None
+    assert way is not None
     return Cache(
         state.requests,
-        state.texts,
-        sim.inputs.lines,
-        sim.way,
+        prefixes.texts,
+        lines,
+        way,
         state.replicas[replica],
-        state.shelves[replica],
+        prefixes.shelves[replica],
         state.members[replica],
-        state.extents[replica],
-        state.lines[replica],
+        prefixes.extents[replica],
+        prefixes.lines[replica],
         sim.settings.block_size,
     )
 
@@ -156,7 +160,7 @@ def share(cache: Cache, request: int, blocks: int) -> None:
 def register(cache: Cache, request: int, computed: int) -> None:
     """Let the blocks of a request be found that its ``computed`` tokens fill."""
     lines = cache.lines
-    full = computed // cache.block_size
+    full = min(computed, cache.texts[request, Text.KNOWN]) // cache.block_size
     place = cache.texts[request, Text.REGISTERED]
     while place < full:
         line, end = cache.texts[request, Text.LINE], full
@@ -173,9 +177,9 @@ def release(cache: Cache, request: int, computed: int) -> None:
     extents, shelf, row = cache.extents, cache.shelf, cache.row
     settle(cache)
     register(cache, request, computed)
-    if computed % cache.block_size:
-        shelf[Shelf.BLANK] += 1
-        row[Replica.FREE] += 1
+    blank = -(-computed // cache.block_size) - cache.texts[request, Text.REGISTERED]
+    shelf[Shelf.BLANK] += blank
+    row[Replica.FREE] += blank
     extent = cache.texts[request, Text.TOP]
     while extent >= 0:
         below = extents[extent, Extent.BELOW]

@@ -23,8 +23,9 @@ from vidur_ext.engine.layout import (
     Ints,
     Request,
     Settings,
-    Simulation,
+    Text,
     Time,
+    new_simulation,
     new_state,
 )
 from vidur_ext.engine.lookahead import Lookahead
@@ -75,16 +76,13 @@ class CompiledSimulation:
         self._limits = cluster.limits
         settings = cluster.settings._replace(rule=routing.rule)
         texts = texts_of(table, settings)
-        self._sim = Simulation(
-            settings=settings,
-            tables=cluster.tables,
-            estimates=cluster.estimates,
-            inputs=Inputs(np.array(table.arrived_at), routing.choices, texts.lines, routing.words),
-            state=new_state(
+        self._sim = new_simulation(
+            cluster,
+            settings,
+            Inputs(np.array(table.arrived_at), routing.choices, texts.lines, routing.words),
+            new_state(
                 table.prefill_tokens, table.decode_tokens, texts.leaves, num_replicas, settings
             ),
-            scores=np.zeros(num_replicas),
-            way=np.zeros(len(table), dtype=np.int64),
         )
         self._late: LateRouter | None = None
         if settings.signal_delay_s and routing.rule != GIVEN:
@@ -159,9 +157,9 @@ class CompiledSimulation:
         return content.hexdigest()
 
     def _arrays(self) -> Snapshot:
-        arrays = dict(self.state._asdict())
+        arrays = self.state.arrays()
         if self._late is not None:
-            arrays |= {f"seen.{name}": array for name, array in self._late.seen._asdict().items()}
+            arrays |= {f"seen.{name}": array for name, array in self._late.seen.arrays().items()}
         return arrays
 
     @property
@@ -189,6 +187,14 @@ class CompiledSimulation:
     def restarts(self) -> Ints:
         """How often each request was preempted [N]."""
         return self.state.requests[:, Request.RESTARTS].copy()
+
+    @property
+    def found_tokens(self) -> Ints:
+        """Tokens per prompt [N] that a prefix cache held when it was first scheduled."""
+        prefixes = self.state.prefixes
+        if prefixes is None:
+            return np.zeros(len(self.table), dtype=np.int64)
+        return prefixes.texts[:, Text.HITS].copy()
 
     @property
     def scheduled_at(self) -> Floats:

@@ -111,6 +111,13 @@ def _continue_prompt(sim: Simulation, replica: int) -> bool:
 
 
 @compiled
+def _note_hits(sim: Simulation, request: int, hits: int) -> None:
+    prefixes = sim.state.prefixes
+    assert prefixes is not None
+    prefixes.texts[request, Text.HITS] = hits
+
+
+@compiled
 def _admit(sim: Simulation, replica: int, now: float, tokens: int) -> bool:
     """Admit the first waiting request with what ``tokens`` leave of the batch, if it fits."""
     state, block_size = sim.state, sim.settings.block_size
@@ -138,7 +145,7 @@ def _admit(sim: Simulation, replica: int, now: float, tokens: int) -> bool:
     _extend(sim, replica, request, slot, chunk)
     if state.requests[request, Request.RESTARTS] == 0:
         state.times[request, Time.SCHEDULED] = now
-        state.texts[request, Text.HITS] = hits
+        _note_hits(sim, request, hits)
     return True
 
 
@@ -146,11 +153,10 @@ def _admit(sim: Simulation, replica: int, now: float, tokens: int) -> bool:
 def form_vllm_v1(sim: Simulation, replica: int, now: float) -> bool:
     """Form the next batch; return whether another may differ though nobody ends or arrives."""
     state, settings = sim.state, sim.settings
-    row = state.replicas[replica]
-    if (
-        settings.prefix_caching
-        and state.shelves[replica, Shelf.EXTENTS] + EXTENTS_PER_BATCH > state.extents.shape[1]
-    ):
+    row, prefixes = state.replicas[replica], state.prefixes
+    assert prefixes is not None
+    shelf, room = prefixes.shelves[replica], prefixes.extents.shape[1]
+    if settings.prefix_caching and shelf[Shelf.EXTENTS] + EXTENTS_PER_BATCH > room:
         state.counters[Counter.OVERFLOW] = -1 - replica
         return False
     preempted = _take_blocks(sim, replica)

@@ -25,6 +25,7 @@ from vidur_ext.routing.estimator import Estimates
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
 from vidur_ext.vidur.estimates import estimates_of
 from vidur_ext.vidur.types import OwnReplicaSchedulerType
+from vidur_ext.vidur.vllm_v1_replica import usable_blocks
 
 assert (TOKENS_PER_ROW, TOKENS_PER_CHUNK) == (TOKEN_STEP, CHUNK_STEP)
 
@@ -106,8 +107,7 @@ def _settings_of(replicas: Replicas) -> Settings:
     for place, scheduler in enumerate(replicas.schedulers):
         own[place, Own.KIND] = place
         own[place, Own.BATCH_CAP] = scheduler._max_batch_size if orca else config.batch_size_cap
-        # vLLM gives one block to nobody.
-        own[place, Own.BLOCKS] = scheduler._cache_config.num_blocks - (1 if v1 else 0)
+        own[place, Own.BLOCKS] = usable_blocks(scheduler)
         own[place, Own.WATERMARK] = 0 if orca else scheduler._watermark_blocks
     return Settings(
         scheduler=int(kind),

@@ -36,6 +36,9 @@ class RestartableRequest(Request):
     """By the size of blocks, what each full one of prompt and answer holds, for prefix caches; see
     ``workload.block_identities``. None: what no other does."""
 
+    found_tokens: int = 0
+    """Of its prompt, in the replica's prefix cache when it was first scheduled."""
+
     def restart(self) -> None:
         """Give up all progress; the tokens so far become the prompt."""
         super().restart()

@@ -121,6 +121,11 @@ class VidurSimulation(DelayingSimulator):
         """Replica index per request, in the order of arrival."""
         return np.array([self._replica_of[r.id] for r in self.requests], dtype=np.int64)
 
+    @property
+    def found_tokens(self) -> NDArray[np.int64]:
+        """Tokens per prompt [N] that a prefix cache held when it was first scheduled."""
+        return np.array([request.found_tokens for request in self.requests], dtype=np.int64)
+
     def times(self, name: str) -> NDArray[np.float64]:
         """Return a time of every request [s], e.g. ``completed_at``, as its user sees it."""
         times = np.array([getattr(request, name) for request in self.requests], dtype=np.float64)

@@ -20,6 +20,7 @@ from vidur_ext.routing.view import (
     SinceLastDecision,
 )
 from vidur_ext.vidur.estimates import request_overhead_s
+from vidur_ext.vidur.vllm_v1_replica import usable_blocks
 
 
 class Observed(NamedTuple):
@@ -60,7 +61,7 @@ class RequestTracker:
         for replica, scheduler in enumerate(self._schedulers):
             column = table[:, replica]
             column[Quantity.KV_BLOCKS_USED] = scheduler._num_allocated_blocks
-            column[Quantity.KV_BLOCKS_TOTAL] = scheduler._cache_config.num_blocks
+            column[Quantity.KV_BLOCKS_TOTAL] = usable_blocks(scheduler)
             column[Quantity.BATCH_CAPACITY] = scheduler._config.batch_size_cap
             queue, sums = self._scan(replica, now, last, column, completions)
             queues.append(queue)

@@ -110,8 +110,7 @@ class VllmV1ReplicaScheduler(BaseReplicaScheduler):
 
     def _count_blocks(self) -> None:
         """Let routers see the blocks in use; cached text that nobody uses leaves a block free."""
-        usable = self._limits.num_blocks - 1
-        self._num_allocated_blocks = usable - self._scheduler.pool.unused
+        self._num_allocated_blocks = usable_blocks(self) - self._scheduler.pool.unused
 
     def _identities(self, request: Any) -> Sequence[int]:
         """Return what the request's blocks hold; without a known text, what no other holds."""
@@ -123,8 +122,20 @@ class VllmV1ReplicaScheduler(BaseReplicaScheduler):
         return range(-self._unique_blocks, blocks - self._unique_blocks)
 
 
+def usable_blocks(scheduler: Any) -> int:
+    """Return the KV blocks that a replica's requests can have: vLLM gives one of its own to nobody.
+
+    Args:
+        scheduler: a replica scheduler of any kind.
+    """
+    spared = 1 if isinstance(scheduler, VllmV1ReplicaScheduler) else 0
+    return int(scheduler._cache_config.num_blocks) - spared
+
+
 def _skip(request: Any, tokens: int) -> None:
     """Let tokens count as processed that were found in the cache."""
+    if not request.num_restarts:
+        request.found_tokens = tokens
     request._num_processed_tokens = tokens
     request._num_stage_processed_tokens = tokens
 

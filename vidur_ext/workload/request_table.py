@@ -99,7 +99,8 @@ class RequestTable:
 
         A turn whose previous one is not among them arrives at its time.
         """
-        part, count = slice(start, stop), stop - start
+        part = slice(start, min(stop, len(self)))
+        count = max(0, part.stop - start)
         return RequestTable(
             self.arrived_at[part],
             self.prefill_tokens[part],

@@ -74,6 +74,12 @@ class Case:
             )
         )
 
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether its replicas have prefix caches."""
+        v1 = self.cluster.get("replica_scheduler") == "vllm_v1"
+        return bool(v1 and self.cluster["prefix_caching"])
+
     def seen_late(self, signal_delay_s: float) -> Case:
         return replace(self, signal_delay_s=signal_delay_s)
 
@@ -100,6 +106,7 @@ class History:
     routing: np.ndarray
     times: np.ndarray
     restarts: np.ndarray
+    found_tokens: np.ndarray
     num_blocks: list[int]
     blocks_left_in_use: int
     batches: list[list[Batch]] = field(default_factory=list)
@@ -379,6 +386,7 @@ def simulate_by_vidur(vidur_config):
                 [(r.scheduled_at, r.prefill_completed_at, r.completed_at) for r in requests]
             ),
             restarts=np.array([r.num_restarts for r in requests]),
+            found_tokens=simulation.found_tokens,
             num_blocks=[s._cache_config.num_blocks for s in replicas],
             blocks_left_in_use=sum(s.num_allocated_blocks for s in replicas),
             batches=batches,
@@ -403,6 +411,7 @@ def simulate_compiled(vidur_config):
             routing=simulation.routing,
             times=simulation.state.times.copy(),
             restarts=simulation.restarts,
+            found_tokens=simulation.found_tokens,
             num_blocks=num_blocks.tolist(),
             blocks_left_in_use=int((num_blocks - simulation.state.replicas[:, Replica.FREE]).sum()),
             batches=batches,

@@ -19,6 +19,7 @@ def assert_same(compiled, vidur):
     np.testing.assert_array_equal(compiled.routing, vidur.routing)
     np.testing.assert_allclose(compiled.times, vidur.times, rtol=RELATIVE, atol=0)
     np.testing.assert_array_equal(compiled.restarts, vidur.restarts)
+    np.testing.assert_array_equal(compiled.found_tokens, vidur.found_tokens)
     for mine, his in zip(compiled.batches, vidur.batches, strict=True):
         np.testing.assert_allclose(spans(mine), spans(his), rtol=RELATIVE, atol=0)
         assert [batch.requests for batch in mine] == [batch.requests for batch in his]
@@ -52,6 +53,8 @@ def check_random(case, simulate_compiled, simulate_by_vidur):
     kind = case.cluster["replica_scheduler"]
     event(f"{kind}, preempting" if vidur.restarts.any() else f"{kind}, not preempting")
     event(f"rule {case.rule}")
+    if vidur.found_tokens.any():
+        event("prefixes found")
 
 
 @FEW

@@ -117,7 +117,7 @@ def test_ttft_weight_reaches_the_planner_on_vidur(cluster, table):
     ("flags", "named"),
     [
         (("--replica_config_num_pipeline_stages", "2"), "num_pipeline_stages 1"),
-        (("--replica_scheduler_config_type", "lightllm"), "sarathi, vllm or orca"),
+        (("--replica_scheduler_config_type", "lightllm"), "sarathi, vllm, orca or vllm_v1"),
     ],
 )
 def test_vidurs_planner_refuses_what_it_cannot_simulate(flags, named, tmp_path):
