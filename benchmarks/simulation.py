@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,34 @@ _CASES: dict[str, tuple[str, float, dict[str, Any]]] = {
 }
 
 
+def _prefix_speed(requests: int) -> float:
+    """Return requests/s of replicas that keep prefixes, on conversations, routed in turn.
+
+    Turns arrive at times of their own.
+    """
+    config = TrainingConfig.model_validate(
+        {
+            "cluster": {"replica_scheduler": "vllm_v1"},
+            "workload": {"source": "chat", "qps": 4.0},
+        }
+    )
+    table = workload_stream(config, Purpose.WORKLOAD).window(0, requests)
+    table = replace(table, sessions=None)
+    return requests / _engine_s(CompiledSimulation(engine_cluster(config), table, "round_robin"))
+
+
+def _engine_s(simulation: CompiledSimulation) -> float:
+    """Return the mean CPU time of a run."""
+    fresh = simulation.snapshot()
+    seconds = []
+    for _ in range(_REPETITIONS + 1):
+        simulation.restore(fresh)
+        started = time.process_time()
+        simulation.run()
+        seconds.append(time.process_time() - started)
+    return sum(seconds[1:]) / _REPETITIONS
+
+
 def _compare(rule: str, qps: float, cluster: dict[str, Any], requests: int) -> dict[str, float]:
     config = TrainingConfig.model_validate({"cluster": cluster, "workload": {"qps": qps}})
     table = workload_stream(config, Purpose.WORKLOAD).window(0, requests)
@@ -46,14 +75,7 @@ def _compare(rule: str, qps: float, cluster: dict[str, Any], requests: int) -> d
     started = time.process_time()
     compiled = CompiledSimulation(engine_cluster(config), table, rule)
     build_s = time.process_time() - started
-    fresh = compiled.snapshot()
-    seconds = []
-    for _ in range(_REPETITIONS + 1):
-        compiled.restore(fresh)
-        started = time.process_time()
-        compiled.run()
-        seconds.append(time.process_time() - started)
-    engine_s = sum(seconds[1:]) / _REPETITIONS
+    engine_s = _engine_s(compiled)
     expected = np.array(
         [(r.scheduled_at, r.prefill_completed_at, r.completed_at) for r in vidur.requests]
     )
@@ -82,6 +104,7 @@ def measure(quick: bool) -> dict[str, float]:
         figures[key] = max(result[key] for result in results.values())
     figures["lowest_speedup_vs_vidur"] = min(r["speedup_vs_vidur"] for r in results.values())
     figures["requests"] = float(requests)
+    figures["requests_per_second_prefix"] = _prefix_speed(requests)
     for name, result in results.items():
         figures.update({f"{name}.{key}": value for key, value in result.items()})
     return figures

@@ -115,11 +115,19 @@ def _form_orca(sim: Simulation, replica: int, now: float) -> None:
 
 
 @compiled
-def _form_vllm_v1(prefixes: Prefixes | None, sim: Simulation, replica: int, now: float) -> bool:
-    """See ``form_vllm_v1``; without its arrays it is not compiled."""
-    if prefixes is None:
-        return False
-    return form_vllm_v1(sim, replica, now)
+def _form(prefixes: Prefixes | None, sim: Simulation, replica: int, now: float) -> bool:
+    """Form a batch; return whether the next one may differ though nobody ends or arrives.
+
+    By the type of ``prefixes``, V1 is compiled without the others and they without it.
+    """
+    if prefixes is not None:
+        return form_vllm_v1(sim, replica, now)
+    if sim.settings.scheduler == Batching.SARATHI:
+        return _form_sarathi(sim, replica, now)
+    if sim.settings.scheduler == Batching.VLLM:
+        return _form_vllm(sim, replica, now)
+    _form_orca(sim, replica, now)
+    return False
 
 
 @compiled
@@ -132,15 +140,7 @@ def start_batch(sim: Simulation, replica: int, now: float) -> bool:
     state = sim.state
     row = state.replicas[replica]
     row[Replica.STEADY] = 0
-    unsteady = False
-    if sim.settings.scheduler == Batching.SARATHI:
-        unsteady = _form_sarathi(sim, replica, now)
-    elif sim.settings.scheduler == Batching.VLLM:
-        unsteady = _form_vllm(sim, replica, now)
-    elif sim.settings.scheduler == Batching.ORCA:
-        _form_orca(sim, replica, now)
-    else:
-        unsteady = _form_vllm_v1(sim.state.prefixes, sim, replica, now)
+    unsteady = _form(sim.state.prefixes, sim, replica, now)
     if row[Replica.MEMBERS] == 0:
         return False
     if row[Replica.DECODING] == row[Replica.MEMBERS]:

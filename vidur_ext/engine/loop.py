@@ -92,9 +92,8 @@ def _close_instant(sim: Simulation) -> None:
         end = state.clocks[replica, Clock.BATCH_END]
         if end == now:
             end_batch(sim, replica, now)
-            _next_batch(sim, replica, now, 3)
-        elif end == np.inf:
-            _next_batch(sim, replica, now, 1)
+        if end == now or end == np.inf:
+            _next_batch(sim, replica, now, 3 if end == now else 1)
     state.counters[Counter.OPEN] = 0
 
 

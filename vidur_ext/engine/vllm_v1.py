@@ -25,7 +25,7 @@ from vidur_ext.engine.prefix_cache import cache_of, find, register, release, sha
 from vidur_ext.engine.queues import pop_front
 
 
-@compiled_apart
+@compiled
 def give_back(sim: Simulation, replica: int, request: int, computed: int) -> None:
     """Take the blocks of a request's ``computed`` tokens."""
     if sim.settings.prefix_caching:
