@@ -171,11 +171,7 @@ class Counter(Column):
     WORD = "words", "used of the random stream"
     FINISHED = "requests", "completed so far"
     FINISHED_OUTPUT = "tokens", "of output of the completed requests"
-    OVERFLOW = (
-        "replica",
-        "1 + the one whose batch exceeds the execution-time tables, -1 - the one \
-whose prefix cache is in more pieces than there are rows, else 0",
-    )
+    OVERFLOW = "replica", "1 + one whose batch exceeds the tables, -1 - one whose cache its rows"
     SEEN = "requests", "FINISHED at the last decision"
     UNANSWERED = "requests", "here without a first token"
 

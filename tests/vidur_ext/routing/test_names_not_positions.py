@@ -28,6 +28,7 @@ from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.routing import estimator, view
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.vidur.simulation import routed_by, simulation_of
+from vidur_ext.workload.prompts import Prompts
 from vidur_ext.workload.request_table import RequestTable
 
 rng = np.random.default_rng(0)
@@ -82,6 +83,19 @@ def vidur_choices(name):
     return simulation.routing.tolist()
 
 
+def served_by_v1():
+    rows = [[(request % 3, 70), (10 + request, 9)] for request in range(40)]
+    prompts = Prompts.of(rows, [100 + request for request in range(40)])
+    shared = RequestTable(table.arrived_at, prompts.lengths, table.decode_tokens, prompts)
+    groups = {"replica_scheduler": "vllm_v1", "num_replicas": 2, "num_blocks": 30}
+    ours = TrainingConfig.model_validate({"cluster": groups, "workload": {"max_tokens": 256}})
+    simulation = CompiledSimulation(engine_cluster(ours), shared, "least_outstanding")
+    simulation.run()
+    assert simulation.found_tokens.any()
+    assert simulation.restarts.any()
+    return [simulation.completed_at.tolist(), simulation.found_tokens.tolist()]
+
+
 turns, shown = Turns(), []
 routed_by(turns, config, table).run()
 envs.begin([table])
@@ -93,6 +107,7 @@ columns = [one for module in (layout, estimator, view) for one in vars(module).v
 print(json.dumps({
     "engine": {name: engine_choices(name) for name in SCHEDULERS},
     "vidur": {name: vidur_choices(name) for name in HEURISTIC_NAMES},
+    "served by V1": served_by_v1(),
     "engine shows": shown,
     "vidur shows": turns.seen,
     "order": {one.__name__: [column.name for column in one] for one in columns},
