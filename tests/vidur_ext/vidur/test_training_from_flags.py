@@ -20,10 +20,7 @@ CONFIGS = {
         "ppo_config": {"advantage": "gae"}, "warmstart": {"method": "imitation"},
     },
     "vllm_v1": {
-        "simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1},
         "cluster": {"replica_scheduler": "vllm_v1", "chunk_size": 2048, "prefix_caching": False},
-        "evaluation": {"enabled": False},
-        "ppo_config": {"advantage": "gae"}, "warmstart": {"method": "imitation"},
     },
     "trace": {"workload": {"source": "trace", "trace_file": "a.csv", "trace_format": "azure"}},
 }  # fmt: skip
@@ -98,7 +95,7 @@ def test_vidurs_own_requests_are_the_budget(job):
         (("--workload_request_generator_config_qps", "0"), "_qps: workload.qps = 0.0: must be"),
         ((f"{LEARNER}num_envs", "7"), "num_envs"),
         (("--replica_config_num_pipeline_stages", "2"), "cluster.num_pipeline_stages=1 only"),
-        (("--replica_scheduler_config_type", "vllm_v1"), "cluster.replica_scheduler='sarathi' or"),
+        (("--replica_scheduler_config_type", "lightllm"), 'must be one of "sarathi", "vllm"'),
         (("--cache_config_enable_prefix_caching",), "--cache_config_enable_prefix_caching True: a"),
     ],
 )  # fmt: skip

@@ -121,7 +121,7 @@ def test_a_request_that_is_preempted_within_its_prompt_begins_it_anew(build):
     # 22 blocks of 16: two for the first prompt and 20 for the second, which is admitted and has 31
     # tokens computed in each step beside the first answer. That has meanwhile got a third block,
     # so for the last chunk one is missing.
-    run = build([(0.0, 31, 80), (0.0, 310, 2)], num_blocks=23, chunk_size=32)
+    run = build([(0.0, 31, 80), (0.0, 310, 2)], num_blocks=23, chunk_size=32, batch_size_cap=32)
     run.simulation.run()
     first, second = run.requests
     assert (first.num_restarts, second.num_restarts) == (0, 1)
@@ -177,7 +177,9 @@ def test_vidurs_requests_stay_in_step(build, seed):
 def test_routers_see_what_is_left_to_compute_and_the_blocks_in_use(build):
     """Between two steps: 48 of the second prompt's tokens were found, 32 computed, 70 are left."""
     rows = [(0.0, 48, 1), (0.0, 150, 1), (0.0, 20, 1)]
-    run = build(rows, texts=[[(1, 48)], [(1, 48), (2, 102)], [(3, 20)]], chunk_size=32)
+    run = build(
+        rows, texts=[[(1, 48)], [(1, 48), (2, 102)], [(3, 20)]], chunk_size=32, batch_size_cap=32
+    )
     replica, requests = run.replica, run.requests
     tracker = RequestTracker([replica])
     for request in requests:
@@ -227,21 +229,6 @@ def test_pipeline_stages_are_refused(tmp_path):
     )
     with pytest.raises(UserError, match="set --replica_config_num_pipeline_stages 1"):
         VidurSimulation(config, RequestTable.from_rows([(0.0, 10, 1)]))
-
-
-def test_the_compiled_engine_and_planners_refuse_it_by_name():
-    groups = {"cluster": {"replica_scheduler": "vllm_v1"}}
-    only = r"cluster\.replica_scheduler='sarathi' or 'vllm' or 'orca' only, not 'vllm_v1'"
-    with pytest.raises(ValueError, match=f'engine="compiled" simulates {only}'):
-        TrainingConfig.model_validate(groups)
-    on_vidur = {
-        "simulation": {"engine": "vidur"},
-        "parallel_training": {"num_envs": 1},
-        "ppo_config": {"advantage": "gae"},
-        "warmstart": {"method": "imitation"},
-    }
-    with pytest.raises(ValueError, match=f"lookahead and clairvoyant, (.|\n)* simulates {only}"):
-        TrainingConfig.model_validate({**groups, **on_vidur})
 
 
 @pytest.mark.parametrize("caching", [True, False])
