@@ -6,6 +6,7 @@ Times are those at which a user sees them: a request's own overhead comes after 
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled
+from vidur_ext.engine.closed_loops import answer
 from vidur_ext.engine.layout import (
     Batching,
     Counter,
@@ -50,6 +51,7 @@ def _complete(sim: Simulation, replica: int, request: int, now: float) -> None:
     state.requests[request, Request.DONE] = total
     row[Replica.RESTARTED] -= state.requests[request, Request.RESTARTS]
     state.since[Since.COMPLETED_AFTER] += seen - state.now[0]
+    answer(sim.inputs.turns, state.loops, state.arrived, request, seen)
     state.completions[state.counters[Counter.FINISHED]] = request
     state.counters[Counter.FINISHED] += 1
     state.counters[Counter.FINISHED_OUTPUT] += state.requests[request, Request.OUTPUT]

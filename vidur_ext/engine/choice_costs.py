@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled, compiled_entry
+from vidur_ext.engine.closed_loops import arriving
 from vidur_ext.engine.layout import (
     NEVER,
     Counter,
@@ -183,13 +184,13 @@ def _time_spent(plan: Plan, count: int, now: float) -> float:
 @compiled
 def _price(plan: Plan, sim: Simulation, lengths: Floats, costs: Floats) -> None:
     """Write what each choice for the next request costs [R] [s]; the simulation stays as it is."""
-    arriving, now = sim.state.counters[Counter.ARRIVALS], sim.state.now[0]
+    waiting, now = arriving(sim), sim.state.now[0]
     for replica in range(len(costs)):
         costs[replica] = 0.0
         for queued in range(2):
             count = _copy_replica(plan, sim, lengths, replica)
             if queued:
-                _copy_request(plan, sim, lengths, arriving, 0, count)
+                _copy_request(plan, sim, lengths, waiting, 0, count)
                 assign_one(plan.bench, 0)
                 count += 1
             run_until(plan.bench, np.inf)
@@ -201,7 +202,7 @@ def _price(plan: Plan, sim: Simulation, lengths: Floats, costs: Floats) -> None:
 def _plan_for(plan: Plan, sim: Simulation) -> Plan:
     """Return the plan with a bench whose requests have the texts of a simulation's."""
     bench, lines = plan.bench, sim.inputs.lines
-    inputs = Inputs(bench.inputs.arrived, bench.inputs.choices, lines, bench.inputs.words)
+    inputs = Inputs(bench.inputs.choices, lines, bench.inputs.turns, bench.inputs.words)
     return Plan(
         plan.ttft_weight,
         plan.clairvoyant,

@@ -6,10 +6,14 @@ does. So this is compiled only where it is asked for, and apart from what sees t
 
 from __future__ import annotations
 
+import numpy as np
+
 from vidur_ext.compiled import compiled, compiled_entry
+from vidur_ext.engine.closed_loops import has_waited, request_at
 from vidur_ext.engine.layout import (
     Counter,
     EngineState,
+    Inputs,
     Request,
     Simulation,
     View,
@@ -18,7 +22,7 @@ from vidur_ext.engine.layout import (
     state_of,
 )
 from vidur_ext.engine.look import see
-from vidur_ext.engine.loop import assign_one, run_until
+from vidur_ext.engine.loop import assign_row, run_until
 from vidur_ext.engine.routing import route_by_view
 from vidur_ext.engine.step import Environments, Outlook, memory_of, show
 from vidur_ext.engine.texts import texts_of
@@ -33,20 +37,21 @@ def _follow(view: View) -> None:
     """
     sim, seen = view.sim, view.seen
     until = sim.state.now[0] - sim.settings.signal_delay_s
-    behind = Simulation(
-        sim.settings, sim.tables, sim.estimates, sim.inputs, seen, sim.scores, sim.way
-    )
+    # When requests arrive is known: it waits for nobody.
+    inputs = Inputs(sim.inputs.choices, sim.inputs.lines, None, sim.inputs.words)
+    behind = Simulation(sim.settings, sim.tables, sim.estimates, inputs, seen, sim.scores, sim.way)
     counters, shown = seen.counters, seen.counters[Counter.FINISHED]
     while True:
-        request = counters[Counter.ARRIVALS]
-        arrival = sim.inputs.arrived[request]
+        request = request_at(sim.state.loops, counters[Counter.ARRIVALS])
+        arrival = sim.state.arrived[request]
         instant = min(arrival, until)
-        if instant > seen.now[0]:
-            run_until(behind, instant)
+        last = arrival < until and has_waited(sim.inputs.turns, request)
+        if instant > seen.now[0] or last:
+            run_until(behind, np.nextafter(instant, np.inf) if last else instant)
             seen.now[0] = instant
         if arrival >= until:
             break
-        assign_one(behind, sim.state.requests[request, Request.REPLICA])
+        assign_row(behind, request, sim.state.requests[request, Request.REPLICA])
     counters[Counter.SEEN] = shown
 
 
@@ -65,10 +70,9 @@ class LateRouter:
     """
 
     def __init__(self, sim: Simulation, table: RequestTable) -> None:
-        num_replicas = len(sim.state.replicas)
         leaves = texts_of(table, sim.settings).leaves
         self.seen = new_state(
-            table.prefill_tokens, table.decode_tokens, leaves, num_replicas, sim.settings
+            table.arrived_at, table.prefill_tokens, table.decode_tokens, leaves, sim.settings
         )
         """What changes beside the simulation."""
         self._view = View(sim, self.seen)

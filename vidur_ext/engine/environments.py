@@ -13,6 +13,7 @@ from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import TELEMETRY, Floats, Observation
 from vidur_ext.config.training_config import RouterConfig
+from vidur_ext.engine.closed_loops import stacked_turns
 from vidur_ext.engine.delayed import show_late
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
@@ -23,6 +24,7 @@ from vidur_ext.engine.layout import (
     Ints,
     Request,
     Time,
+    Turns,
     map_states,
     new_simulation,
     new_state,
@@ -34,7 +36,7 @@ from vidur_ext.engine.texts import Texts, texts_of
 from vidur_ext.routing.features import feature_rule, observation_schema
 from vidur_ext.routing.rewards import reward_rule
 from vidur_ext.routing.view import Earned, Memory, new_memory, new_sight
-from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
+from vidur_ext.workload.request_table import RequestTable
 
 _NOBODY = np.zeros(0, dtype=np.int64)
 
@@ -82,26 +84,25 @@ class RoutingEnvironments:
             lengths: what is known of output lengths, for ``costs``; see ``new_lengths``.
 
         Raises:
-            UserError: the tables are not B tables of one length, or requests wait for answers.
+            UserError: the tables are not B tables of one length.
         """
-        for table in tables:
-            refuse_closed_loops(table)
         sizes = {len(table) for table in tables}
         if len(tables) != self.num_envs or len(sizes) != 1:
             raise UserError(
                 f"{self.num_envs} environments need as many request tables of one length, not "
                 f"{len(tables)} of lengths {sorted(sizes)}"
             )
-        arrived = np.stack([table.arrived_at for table in tables])
+        count, turns = sizes.pop(), stacked_turns(tables)
         texts = [texts_of(table, self._cluster.settings) for table in tables]
         lines = np.stack([text.lines for text in texts])
-        inputs = Inputs(arrived, np.full(arrived.shape, ASK), lines, np.zeros(0, np.uint32))
+        choices = np.full((len(tables), count), ASK)
+        inputs = Inputs(choices, lines, turns, np.zeros(0, np.uint32))
         memories = [new_memory(self.num_replicas) for _ in tables]
         sight = new_sight(self.num_replicas, self._config.observation.queue_slots)
         cluster = self._cluster
-        state = self._fresh_states(tables, texts)
+        state = self._fresh_states(tables, texts, turns)
         late = cluster.settings.signal_delay_s > 0.0
-        self._seen = self._fresh_states(tables, texts) if late else None
+        self._seen = self._fresh_states(tables, texts, None) if late else None
         self._envs = Environments(
             sims=new_simulation(cluster, cluster.settings, inputs, state),
             memory=Memory(*_stacked(memories)),
@@ -113,7 +114,7 @@ class RoutingEnvironments:
         )
         self._first_lengths = lengths
         self._planner: Planner | None = None
-        self._latencies = np.zeros((arrived.size, 2))
+        self._latencies = np.zeros((choices.size, 2))
         self._go_on(_NOBODY, previous_end)
 
     def step(self, actions: Ints) -> None:
@@ -138,6 +139,7 @@ class RoutingEnvironments:
         """
         assert self.waiting, "no request waits for a decision"
         count, envs = choices.shape[1], self._envs
+        assert envs.sims.inputs.turns is None, "what follows in closed loops is not known"
         end = int(envs.sims.state.counters[0, Counter.ARRIVALS]) + 1 + horizon
         inputs = envs.sims.inputs
         lines = inputs.lines
@@ -147,7 +149,6 @@ class RoutingEnvironments:
         copies._envs = envs._replace(
             sims=envs.sims._replace(
                 inputs=inputs._replace(
-                    arrived=np.repeat(inputs.arrived[:, :end], count, axis=0),
                     choices=np.repeat(inputs.choices[:, :end], count, axis=0),
                     lines=lines,
                 ),
@@ -159,7 +160,7 @@ class RoutingEnvironments:
         copies._seen = None if self._seen is None else _copied(self._seen, count, end)
         copies._first_lengths = None
         copies._planner = None
-        copies._latencies = np.zeros((copies._envs.sims.inputs.arrived.size, 2))
+        copies._latencies = np.zeros((copies._envs.sims.inputs.choices.size, 2))
         copies.waiting = True
         copies.step(choices.reshape(-1))
         return copies
@@ -187,11 +188,20 @@ class RoutingEnvironments:
         self.reward = out.reward
         self.completed = self._latencies[:completed]
 
-    def _fresh_states(self, tables: Sequence[RequestTable], texts: Sequence[Texts]) -> EngineState:
-        settings, replicas = self._cluster.settings, self.num_replicas
+    def _fresh_states(
+        self, tables: Sequence[RequestTable], texts: Sequence[Texts], turns: Turns | None
+    ) -> EngineState:
+        settings = self._cluster.settings
         states = [
-            new_state(table.prefill_tokens, table.decode_tokens, text.leaves, replicas, settings)
-            for table, text in zip(tables, texts, strict=True)
+            new_state(
+                table.arrived_at,
+                table.prefill_tokens,
+                table.decode_tokens,
+                texts[env].leaves,
+                settings,
+                turns and Turns(*(array[env] for array in turns)),
+            )
+            for env, table in enumerate(tables)
         ]
         return map_states(lambda *arrays: np.stack(arrays), *states)
 
@@ -255,13 +265,13 @@ class RoutingEnvironments:
             state = map_states(itemgetter(env), sims.state)
             if self.waiting and state.counters[Counter.FINISHED] == state.requests.shape[0]:
                 continue
-            inputs = sims.inputs._replace(arrived=sims.inputs.arrived[env])
-            check_end(sims._replace(inputs=inputs, state=state), self._cluster.limits)
+            check_end(sims._replace(state=state), self._cluster.limits)
 
 
 def _copied(states: EngineState, count: int, end: int) -> EngineState:
     """Return each of the stacked states ``count`` times, with its first ``end`` requests."""
     of_requests = states._replace(
+        arrived=states.arrived[:, :end],
         requests=states.requests[:, :end],
         times=states.times[:, :end],
         completions=states.completions[:, :end],

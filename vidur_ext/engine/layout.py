@@ -33,8 +33,9 @@ class Batching(IntEnum):
 
 GIVEN = -1
 SHORTEST_QUEUE = -2
+SEQUENCE = -3
 """Routing rules beside the heuristics, which are numbered from 0. GIVEN takes every replica from an
-array; SHORTEST_QUEUE is Vidur's ``lor``."""
+array, by requests, SEQUENCE by decisions; SHORTEST_QUEUE is Vidur's ``lor``."""
 
 
 class Request(Column):
@@ -257,17 +258,36 @@ class Cluster(NamedTuple):
         return len(self.settings.own)
 
 
+class Turns(NamedTuple):
+    """Which requests wait for the answer to another one.
+
+    previous int64 [N]: the request whose completion each one waits for, -1 without one; next int64
+    [N]: the request that waits for it, -1 without one; think_s [N]: seconds that a request arrives
+    after that completion.
+    """
+
+    previous: Ints
+    next: Ints
+    think_s: Floats
+
+    @property
+    def waits(self) -> NDArray[np.bool_]:
+        """Which requests [N] wait."""
+        return self.previous >= 0
+
+
 class Inputs(NamedTuple):
     """What is known beforehand and never changes.
 
-    arrived [N]: times [s]. choices [N]: replicas under rule GIVEN; -1 asks the caller. lines [N,
-    len(Line)]: line i is left to request i; there are none without ``EngineState.prefixes``. words:
-    the 32-bit words of the random stream that breaks ties.
+    choices [N]: replicas under the rules GIVEN and SEQUENCE; -1 asks the caller. lines [N,
+    len(Line)]: line i is left to request i; there are none without ``EngineState.prefixes``. turns:
+    None where no request waits for an answer. words: the 32-bit words of the random stream that
+    breaks ties.
     """
 
-    arrived: Floats
     choices: Ints
     lines: Ints | None
+    turns: Turns | None
     words: NDArray[np.uint32]
 
 
@@ -284,12 +304,29 @@ class Prefixes(NamedTuple):
     texts: Ints
 
 
-_PREFIXES = "prefixes."
+class Loop(Column):
+    """Entries of ``Loops.counters``."""
+
+    FRESH = "request", "the first that waits for nobody and has not arrived, N without one"
+    KNOWN = "requests", "whose previous ones are answered, and that have not arrived"
+
+
+class Loops(NamedTuple):
+    """What becomes of sessions whose turns wait for answers.
+
+    order int64 [N] (requests in the order of their arrival, as far as they have), known int64 [N]
+    (a heap of the KNOWN requests by their arrival), counters int64 [len(Loop)].
+    """
+
+    order: Ints
+    known: Ints
+    counters: Ints
 
 
 class EngineState(NamedTuple):
     """Everything that changes.
 
+    arrived float64 [N] (times of arrival, infinite while a request waits for an answer),
     requests int64 [N, len(Request)], times float64 [N, len(Time)],
     replicas int64 [R, len(Replica)], clocks float64 [R, len(Clock)],
     members int64 [R, C], chunks int64 [R, C] (new tokens per member of the running batch),
@@ -297,10 +334,11 @@ class EngineState(NamedTuple):
     completions int64 [N] (requests in the order in which they were completed, per replica between
     two decisions), counters int64 [len(Counter)], since float64 [len(Since)], now float64 [1].
 
-    prefixes are there with VLLM_V1 only: compiled code knows by their type that it need not look
-    for them, and the others' contains nothing of V1.
+    prefixes are there with VLLM_V1 only, loops only if some request waits for an answer: compiled
+    code knows by their types what it need not look for.
     """
 
+    arrived: Floats
     requests: Ints
     times: Floats
     replicas: Ints
@@ -313,25 +351,33 @@ class EngineState(NamedTuple):
     since: Floats
     now: Floats
     prefixes: Prefixes | None
+    loops: Loops | None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return every array by its name."""
         arrays = self._asdict()
-        prefixes = arrays.pop("prefixes")
-        if prefixes is not None:
-            arrays |= {_PREFIXES + name: array for name, array in prefixes._asdict().items()}
+        for name in _PARTS:
+            part = arrays.pop(name)
+            if part is not None:
+                arrays |= {f"{name}.{own}": array for own, array in part._asdict().items()}
         return arrays
+
+
+_PARTS: dict[str, Any] = {"prefixes": Prefixes, "loops": Loops}
 
 
 def map_states(change: Callable[..., NDArray[Any]], *states: EngineState) -> EngineState:
     """Return the state in which each array is what ``change`` makes of those of ``states``."""
-    changed = {
+    changed: dict[str, Any] = {
         name: change(*(state.arrays()[name] for state in states)) for name in states[0].arrays()
     }
-    if states[0].prefixes is None:
-        return EngineState(**changed, prefixes=None)
-    parts = {name: changed.pop(_PREFIXES + name) for name in Prefixes._fields}
-    return EngineState(**changed, prefixes=Prefixes(**parts))
+    parts: dict[str, Any] = {
+        name: None
+        if getattr(states[0], name) is None
+        else kind(**{own: changed.pop(f"{name}.{own}") for own in kind._fields})
+        for name, kind in _PARTS.items()
+    }
+    return EngineState(**changed, **parts)
 
 
 class Simulation(NamedTuple):
@@ -341,7 +387,7 @@ class Simulation(NamedTuple):
     for on the way to a text's end, -1 at the last) are working memory.
 
     Stacked simulations of one cluster have a leading axis of environments in every array of
-    ``state`` and in ``arrived`` and ``choices``.
+    ``state``, and in ``choices``, ``lines`` and ``turns``.
     """
 
     settings: Settings
@@ -377,9 +423,24 @@ def _lines_of(stacked: Ints | None, env: int) -> Ints | None:
 
 
 @compiled
+def _turns_of(stacked: Turns | None, env: int) -> Turns | None:
+    if stacked is None:
+        return None
+    return Turns(stacked.previous[env], stacked.next[env], stacked.think_s[env])
+
+
+@compiled
+def _loops_of(stacked: Loops | None, env: int) -> Loops | None:
+    if stacked is None:
+        return None
+    return Loops(stacked.order[env], stacked.known[env], stacked.counters[env])
+
+
+@compiled
 def state_of(states: EngineState, env: int) -> EngineState:
     """Return one of the stacked states; its arrays are views."""
     return EngineState(
+        states.arrived[env],
         states.requests[env],
         states.times[env],
         states.replicas[env],
@@ -392,6 +453,7 @@ def state_of(states: EngineState, env: int) -> EngineState:
         states.since[env],
         states.now[env],
         _prefixes_of(states.prefixes, env),
+        _loops_of(states.loops, env),
     )
 
 
@@ -404,9 +466,9 @@ def one_of(sims: Simulation, env: int) -> Simulation:
         sims.tables,
         sims.estimates,
         Inputs(
-            inputs.arrived[env],
             inputs.choices[env],
             _lines_of(inputs.lines, env),
+            _turns_of(inputs.turns, env),
             inputs.words,
         ),
         state_of(sims.state, env),
@@ -419,7 +481,7 @@ def new_simulation(
     cluster: Cluster, settings: Settings, inputs: Inputs, state: EngineState
 ) -> Simulation:
     """Return a simulation on a cluster, or stacked ones, with working memory."""
-    count = inputs.arrived.shape[-1]
+    count = state.arrived.shape[-1]
     texts = settings.knows_texts
     return Simulation(
         settings,
@@ -436,8 +498,11 @@ def alone(sim: Simulation) -> Simulation:
     """Return a simulation as one that is stacked; its arrays are views."""
     inputs = sim.inputs
     lines = None if inputs.lines is None else inputs.lines[None]
+    turns: Any = None
+    if inputs.turns is not None:
+        turns = Turns(*(array[None] for array in inputs.turns))  # type: ignore[arg-type]
     return sim._replace(
-        inputs=Inputs(inputs.arrived[None], inputs.choices[None], lines, inputs.words),
+        inputs=Inputs(inputs.choices[None], lines, turns, inputs.words),
         state=map_states(lambda array: array[None], sim.state),
     )
 
@@ -482,11 +547,32 @@ def _new_prefixes(leaves: Ints, num_replicas: int, settings: Settings) -> Prefix
     )
 
 
+def _new_loops(count: int) -> Loops:
+    # The first row waits for nobody: it would have to wait for an earlier one.
+    return Loops(
+        order=np.full(count, -1, dtype=np.int64),
+        known=np.full(count, -1, dtype=np.int64),
+        counters=np.zeros(len(Loop), dtype=np.int64),
+    )
+
+
 def new_state(
-    prompts: Ints, outputs: Ints, leaves: Ints, num_replicas: int, settings: Settings
+    arrived: Floats,
+    prompts: Ints,
+    outputs: Ints,
+    leaves: Ints,
+    settings: Settings,
+    turns: Turns | None = None,
 ) -> EngineState:
-    """Return the state before the first arrival; see ``write_texts``."""
-    count = len(prompts)
+    """Return the state before the first arrival.
+
+    Args:
+        arrived: times of arrival [N] [s], of no meaning where a request waits for an answer.
+        prompts, outputs: tokens [N].
+        leaves: see ``write_texts``.
+    """
+    count, num_replicas = len(prompts), len(settings.own)
+    arrived = np.array(arrived) if turns is None else np.where(turns.waits, np.inf, arrived)
     requests = np.empty((count, len(Request)), dtype=np.int64)
     write_requests(requests, prompts, outputs)
     replicas = np.zeros((num_replicas, len(Replica)), dtype=np.int64)
@@ -496,6 +582,7 @@ def new_state(
     clocks = np.zeros((num_replicas, len(Clock)))
     clocks[:, Clock.BATCH_END] = np.inf
     return EngineState(
+        arrived=arrived,
         requests=requests,
         times=np.zeros((count, len(Time))),
         replicas=replicas,
@@ -508,4 +595,5 @@ def new_state(
         since=np.zeros(len(Since)),
         now=np.full(1, -np.inf),
         prefixes=_new_prefixes(leaves, num_replicas, settings) if settings.knows_texts else None,
+        loops=None if turns is None else _new_loops(count),
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
+from vidur_ext.engine.closed_loops import arriving, request_at
 from vidur_ext.engine.layout import (
     Counter,
     EngineState,
@@ -43,9 +44,9 @@ def _dispatched_since(view: View, replica: int) -> tuple[int, int, int]:
     Their rows are read in the state that is seen, in which nothing has happened to them yet.
     """
     count = prompts = outputs = 0
-    for request in range(
-        view.seen.counters[Counter.ARRIVALS], view.sim.state.counters[Counter.ARRIVALS]
-    ):
+    state = view.sim.state
+    for decision in range(view.seen.counters[Counter.ARRIVALS], state.counters[Counter.ARRIVALS]):
+        request = request_at(state.loops, decision)
         if view.sim.state.requests[request, Request.REPLICA] == replica:
             count += 1
             prompts += view.seen.requests[request, Request.PROMPT]
@@ -62,7 +63,7 @@ def waiting_requests(view: View, replica: int) -> int:
 @compiled
 def _waits(view: View, replica: int) -> tuple[float, float]:
     """Return how long the oldest waiting request and all of them on average have waited [s]."""
-    state, seen, arrived = view.sim.state, view.seen, view.sim.inputs.arrived
+    state, seen, arrived = view.sim.state, view.seen, view.sim.state.arrived
     request, waiting = seen.replicas[replica, Replica.HEAD], seen.replicas[replica, Replica.WAITING]
     oldest = total = 0.0
     for _ in range(waiting):
@@ -70,7 +71,8 @@ def _waits(view: View, replica: int) -> tuple[float, float]:
         oldest = max(oldest, age)
         total += age
         request = seen.requests[request, Request.NEXT]
-    for request in range(seen.counters[Counter.ARRIVALS], state.counters[Counter.ARRIVALS]):
+    for decision in range(seen.counters[Counter.ARRIVALS], state.counters[Counter.ARRIVALS]):
+        request = request_at(state.loops, decision)
         if state.requests[request, Request.REPLICA] == replica:
             age = state.now[0] - arrived[request]
             oldest = max(oldest, age)
@@ -111,7 +113,7 @@ def _look_at_replica(view: View, replica: int) -> Any:
 def _look_at_request(view: View) -> Any:
     """Return the ``SeenRequest`` of the next request."""
     sim, counters = view.sim, view.seen.counters
-    request = sim.state.requests[sim.state.counters[Counter.ARRIVALS]]
+    request = sim.state.requests[arriving(sim)]
     return SeenRequest(
         prompt_tokens=float(request[Request.PROMPT]),
         expected_output_tokens=_expected_output_tokens(
@@ -129,20 +131,20 @@ def look(view: View, replica: int) -> Seen:
 
 
 @compiled
-def _next_on(state: EngineState, replica: int, request: int) -> int:
-    """Return the first request from ``request`` on that was routed to a replica, else ARRIVALS."""
+def _next_on(state: EngineState, replica: int, decision: int) -> int:
+    """Return the first decision from ``decision`` on that was for a replica, else ARRIVALS."""
     while (
-        request < state.counters[Counter.ARRIVALS]
-        and state.requests[request, Request.REPLICA] != replica
+        decision < state.counters[Counter.ARRIVALS]
+        and state.requests[request_at(state.loops, decision), Request.REPLICA] != replica
     ):
-        request += 1
-    return request
+        decision += 1
+    return decision
 
 
 @compiled
 def _see_queue(view: View, replica: int, queue: Floats) -> None:
     """Write the first waiting requests of a replica [K, len(Queued)]; the absent ones are zeros."""
-    state, seen, arrived = view.sim.state, view.seen, view.sim.inputs.arrived
+    state, seen, arrived = view.sim.state, view.seen, view.sim.state.arrived
     request, waiting = seen.replicas[replica, Replica.HEAD], seen.replicas[replica, Replica.WAITING]
     since = seen.counters[Counter.ARRIVALS]
     for position in range(len(queue)):
@@ -155,15 +157,16 @@ def _see_queue(view: View, replica: int, queue: Floats) -> None:
             continue
         since = _next_on(state, replica, since)
         if since < state.counters[Counter.ARRIVALS]:
-            entry[Queued.AGE_S] = state.now[0] - arrived[since]
-            entry[Queued.PROMPT_TOKENS] = seen.requests[since, Request.PROMPT]
+            dispatched = request_at(state.loops, since)
+            entry[Queued.AGE_S] = state.now[0] - arrived[dispatched]
+            entry[Queued.PROMPT_TOKENS] = seen.requests[dispatched, Request.PROMPT]
             since += 1
 
 
 @compiled
 def _see_completions(view: View, rule: RewardRule, interval: Floats) -> None:
     """Add up the completed requests that were not seen at the last decision."""
-    state, arrived = view.seen, view.sim.inputs.arrived
+    state, arrived = view.seen, view.sim.state.arrived
     for index in range(state.counters[Counter.SEEN], state.counters[Counter.FINISHED]):
         request = state.completions[index]
         answered, completed = (
@@ -186,9 +189,10 @@ def _see_interval(view: View, rule: RewardRule, interval: Floats) -> None:
 
     No request arrives between two decisions: all that are here have been since the last one.
     """
-    sim, state = view.sim, view.sim.state
+    state = view.sim.state
     decided = state.counters[Counter.ARRIVALS]
-    duration = state.now[0] - sim.inputs.arrived[decided - 1] if decided else 0.0
+    last = request_at(state.loops, decided - 1) if decided else 0
+    duration = state.now[0] - state.arrived[last] if decided else 0.0
     alive = 0
     for replica in range(len(state.replicas)):
         alive += state.replicas[replica, Replica.WAITING] + state.replicas[replica, Replica.MEMBERS]

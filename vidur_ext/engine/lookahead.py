@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.observation import Floats
 from vidur_ext.engine import loop
 from vidur_ext.engine.choice_costs import cheapest
 from vidur_ext.engine.failures import check_end
@@ -62,7 +61,7 @@ class Lookahead:
                 "observation.signal_delay_s to 0"
             )
         clairvoyant = name == "clairvoyant"
-        num_requests = len(sim.inputs.arrived)
+        num_requests = len(sim.state.arrived)
         self._planner = Planner(cluster, 1, num_requests, ttft_weight, clairvoyant=clairvoyant)
         self._sims = alone(sim)
         used = sim.state.counters[Counter.WORD : Counter.WORD + 1]
@@ -100,8 +99,7 @@ class ClusterTwin:
         self._texts = TextTree()
         nobody = np.zeros(0, dtype=np.int64)
         self._make_room(
-            new_state(nobody, nobody, nobody, cluster.num_replicas, cluster.settings),
-            np.zeros(0),
+            new_state(np.zeros(0), nobody, nobody, nobody, cluster.settings),
             separate_texts(0).lines,
             random_words(rng, SPARE_WORDS),
         )
@@ -124,10 +122,10 @@ class ClusterTwin:
             UserError: a batch exceeds the execution-time tables.
         """
         state, inputs = self._sim.state, self._sim.inputs
-        if self._routed == len(inputs.arrived):
-            self._make_room(state, inputs.arrived, inputs.lines, inputs.words)
+        if self._routed == len(state.arrived):
+            self._make_room(state, inputs.lines, inputs.words)
         sim, row = self._sim, slice(self._routed, self._routed + 1)
-        sim.inputs.arrived[row] = arrived_at
+        sim.state.arrived[row] = arrived_at
         write_requests(
             sim.state.requests[row], np.array([prompt_tokens]), np.array([output_tokens])
         )
@@ -143,26 +141,25 @@ class ClusterTwin:
         self._routed += 1
         return replica
 
-    def _make_room(
-        self, state: EngineState, arrived: Floats, lines: Ints | None, words: NDArray[np.uint32]
-    ) -> None:
+    def _make_room(self, state: EngineState, lines: Ints | None, words: NDArray[np.uint32]) -> None:
         """Go on from a state with room for twice as many requests."""
-        cluster, capacity = self._cluster, max(2 * len(arrived), _FIRST_ROOM)
+        cluster, capacity = self._cluster, max(2 * len(state.arrived), _FIRST_ROOM)
         nothing = np.zeros(capacity, dtype=np.int64)
         texts = separate_texts(capacity)
-        larger = new_state(nothing, nothing, texts.leaves, cluster.num_replicas, cluster.settings)
+        never = np.full(capacity, np.inf)
+        larger = new_state(never, nothing, nothing, texts.leaves, cluster.settings)
         for before, now in zip(state.arrays().values(), larger.arrays().values(), strict=True):
             now[tuple(map(slice, before.shape))] = before
         if lines is not None:
             texts.lines[: len(lines)] = lines
-        more = capacity - len(arrived)
+        more = capacity - len(state.arrived)
         self._sim = new_simulation(
             cluster,
             cluster.settings,
             Inputs(
-                np.concatenate([arrived, np.full(more, np.inf)]),
                 np.full(capacity, ASK, dtype=np.int64),
                 texts.lines,
+                None,
                 np.concatenate([words, random_words(self._rng, WORDS_PER_DECISION * more)]),
             ),
             larger,

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidur_ext.compiled import compiled, compiled_entry
+from vidur_ext.compiled import compiled, compiled_apart, compiled_entry
 from vidur_ext.engine.batch_end import end_batch
 from vidur_ext.engine.batch_start import start_batch
+from vidur_ext.engine.closed_loops import arriving, has_waited, next_arrival, take
 from vidur_ext.engine.execution import OUTSIDE, steady_iteration_s
-from vidur_ext.engine.layout import Batching, Clock, Counter, Replica, Request, Simulation
+from vidur_ext.engine.layout import (
+    Batching,
+    Clock,
+    Counter,
+    Replica,
+    Request,
+    Simulation,
+    Turns,
+)
 from vidur_ext.engine.queues import push_back
 from vidur_ext.engine.routing import route
 
@@ -106,10 +115,77 @@ def run_until(sim: Simulation, until: float) -> None:
 
 
 @compiled
+def _earliest_answer(sim: Simulation, replica: int) -> float:
+    """Return a time [s] before which a replica completes no request.
+
+    A steady batch is the same until its next request is done, the cache is full or the tables say
+    that it takes another time; rounding of its sums is allowed for.
+    """
+    state = sim.state
+    row, end = state.replicas[replica], state.clocks[replica, Clock.BATCH_END]
+    if not row[Replica.STEADY]:
+        return float(end)
+    rounds = min(row[Replica.NEXT_FINISH] - row[Replica.ROUNDS] - 1, row[Replica.ROOM])
+    fitting = (row[Replica.FREE] - 1) // row[Replica.DECODING] * sim.settings.block_size
+    rounds = max(0, min(rounds, fitting))
+    return float(end + rounds * state.clocks[replica, Clock.ITERATION] * (1.0 - 1e-9))
+
+
+@compiled
+def _run_to_arrival(turns: Turns | None, sim: Simulation) -> float:
+    """Simulate up to the next arrival; return its time [s], infinite without one."""
+    state = sim.state
+    if turns is None:
+        request = state.counters[Counter.ARRIVALS]
+        until = state.arrived[request] if request < len(state.arrived) else np.inf
+        if until > state.now[0]:
+            run_until(sim, until)
+        return float(until)
+    return _run_loops(sim)
+
+
+@compiled_apart
+def _run_loops(sim: Simulation) -> float:
+    """Do so where completions bring about arrivals.
+
+    Nothing runs past the first completion that there could be: then whoever it lets go on is known.
+    A turn that has waited for an answer comes after the batches that end at its instant.
+    """
+    state = sim.state
+    replicas = len(state.replicas)
+    while True:
+        request, until = next_arrival(sim)
+        waited = request >= 0 and has_waited(sim.inputs.turns, request)
+        if until > state.now[0] or waited:
+            _close_instant(sim)
+        limit = np.nextafter(until, np.inf) if waited else until
+        first, horizon = 0, limit
+        for replica in range(replicas):
+            horizon = min(horizon, _earliest_answer(sim, replica))
+            if state.clocks[replica, Clock.BATCH_END] < state.clocks[first, Clock.BATCH_END]:
+                first = replica
+        end = state.clocks[first, Clock.BATCH_END]
+        if end >= limit or state.counters[Counter.OVERFLOW]:
+            return until
+        start, stop = 0, replicas
+        if horizon <= end:
+            start, stop, horizon = first, first + 1, np.nextafter(end, np.inf)
+        for replica in range(start, stop):
+            _run_replica(sim, replica, horizon)
+
+
+@compiled
 def assign_one(sim: Simulation, replica: int) -> None:
     """Queue the next request at a replica."""
+    request = arriving(sim)
+    take(sim, request)
+    assign_row(sim, request, replica)
+
+
+@compiled
+def assign_row(sim: Simulation, request: int, replica: int) -> None:
+    """Queue a request, the next one of those that arrive, at a replica."""
     state = sim.state
-    request = state.counters[Counter.ARRIVALS]
     row = state.replicas[replica]
     if row[Replica.WAITING] == 0:
         row[Replica.STEADY] = 0
@@ -119,7 +195,7 @@ def assign_one(sim: Simulation, replica: int) -> None:
     row[Replica.ROUTED] = 1
     state.requests[request, Request.REPLICA] = replica
     state.counters[Counter.OPEN] = 1
-    state.counters[Counter.ARRIVALS] = request + 1
+    state.counters[Counter.ARRIVALS] += 1
     state.counters[Counter.UNANSWERED] += 1
     state.counters[Counter.SEEN] = state.counters[Counter.FINISHED]
     state.since[:] = 0.0
@@ -132,18 +208,15 @@ def advance_one(sim: Simulation) -> int:
     Returns the index of the request to be routed, or AT_END when all that can be served has been
     or a batch exceeded the tables.
     """
-    state, arrived = sim.state, sim.inputs.arrived
+    state = sim.state
     while state.counters[Counter.OVERFLOW] == 0:
-        request = state.counters[Counter.ARRIVALS]
-        until = arrived[request] if request < len(arrived) else np.inf
-        if until > state.now[0]:
-            run_until(sim, until)
-        if request == len(arrived):
+        until = _run_to_arrival(sim.inputs.turns, sim)
+        if until == np.inf:
             break
         state.now[0] = until
         replica = route(sim)
         if replica < 0:
-            return int(request)
+            return arriving(sim)
         assign_one(sim, replica)
     return AT_END
 

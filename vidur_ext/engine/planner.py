@@ -46,10 +46,8 @@ class Planner:
         bench = new_simulation(
             cluster._replace(tables=tables or cluster.tables),
             settings,
-            Inputs(
-                np.zeros(num_requests), nothing, separate_texts(0).lines, np.zeros(0, np.uint32)
-            ),
-            new_state(nothing, nothing, nothing, 1, settings),
+            Inputs(nothing, separate_texts(0).lines, None, np.zeros(0, np.uint32)),
+            new_state(np.zeros(num_requests), nothing, nothing, nothing, settings),
         )
         self._num_replicas = cluster.num_replicas
         self._plan = Plan(ttft_weight, clairvoyant, bench)

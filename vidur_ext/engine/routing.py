@@ -16,8 +16,10 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose, generator, seed_sequence
 from vidur_ext.compiled import compiled
 from vidur_ext.config.sections import PLANNERS, SCHEDULERS
+from vidur_ext.engine.closed_loops import arriving
 from vidur_ext.engine.layout import (
     GIVEN,
+    SEQUENCE,
     SHORTEST_QUEUE,
     Counter,
     Ints,
@@ -57,6 +59,8 @@ def route_by_view(view: View) -> int:
 def route(sim: Simulation) -> int:
     """Return the replica for the next request, or ASK."""
     if sim.settings.rule == GIVEN:
+        return int(sim.inputs.choices[arriving(sim)])
+    if sim.settings.rule == SEQUENCE:
         return int(sim.inputs.choices[sim.state.counters[Counter.ARRIVALS]])
     if sim.settings.signal_delay_s > 0.0:
         return ASK
@@ -64,7 +68,7 @@ def route(sim: Simulation) -> int:
 
 
 class Routing(NamedTuple):
-    """A rule, replicas [N] for GIVEN, and the random words of heuristics and planners."""
+    """A rule, replicas [N] for GIVEN or SEQUENCE, and random words for heuristics and planners."""
 
     rule: int
     choices: Ints
@@ -98,9 +102,9 @@ def routing_of(
     if scheduler is None:
         return _given(np.full(num_requests, ASK, dtype=np.int64))
     if scheduler == "round_robin":
-        return _given(np.arange(num_requests, dtype=np.int64) % num_replicas)
+        return _given(np.arange(num_requests, dtype=np.int64) % num_replicas, SEQUENCE)
     if scheduler == "random":
-        return _given(_random_choices(seed, num_requests, num_replicas))
+        return _given(_random_choices(seed, num_requests, num_replicas), SEQUENCE)
     if scheduler == "lor":
         return Routing(SHORTEST_QUEUE, np.zeros(0, np.int64), np.zeros(0, np.uint32))
     stream = generator(seed, Purpose.SCHEDULER) if rng is None else rng
@@ -110,8 +114,8 @@ def routing_of(
     return Routing(HEURISTICS[scheduler].number, np.zeros(0, np.int64), words)
 
 
-def _given(choices: Ints) -> Routing:
-    return Routing(GIVEN, choices, np.zeros(0, np.uint32))
+def _given(choices: Ints, rule: int = GIVEN) -> Routing:
+    return Routing(rule, choices, np.zeros(0, np.uint32))
 
 
 def _checked(choices: Ints, num_requests: int, num_replicas: int) -> Ints:

@@ -12,10 +12,12 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Floats
 from vidur_ext.config.sections import PLANNERS
 from vidur_ext.engine import loop
+from vidur_ext.engine.closed_loops import turns_of
 from vidur_ext.engine.delayed import LateRouter
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     GIVEN,
+    SEQUENCE,
     Cluster,
     Counter,
     EngineState,
@@ -31,7 +33,7 @@ from vidur_ext.engine.layout import (
 from vidur_ext.engine.lookahead import Lookahead
 from vidur_ext.engine.routing import routing_of
 from vidur_ext.engine.texts import texts_of
-from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
+from vidur_ext.workload.request_table import RequestTable
 
 Snapshot = dict[str, NDArray[Any]]
 
@@ -55,7 +57,7 @@ class CompiledSimulation:
 
     Raises:
         UserError: there is no such scheduler, it lacks something, it is a planner that is to see
-            the cluster late, ``choices`` do not fit, or requests wait for answers.
+            the cluster late, or ``choices`` do not fit.
     """
 
     def __init__(
@@ -69,23 +71,27 @@ class CompiledSimulation:
         rng: np.random.Generator | None = None,
         ttft_weight: float | None = None,
     ) -> None:
-        refuse_closed_loops(table)
         self.table = table
         num_replicas = cluster.num_replicas
         routing = routing_of(scheduler, seed, len(table), num_replicas, choices, rng)
         self._limits = cluster.limits
         settings = cluster.settings._replace(rule=routing.rule)
-        texts = texts_of(table, settings)
+        texts, turns = texts_of(table, settings), turns_of(table)
         self._sim = new_simulation(
             cluster,
             settings,
-            Inputs(np.array(table.arrived_at), routing.choices, texts.lines, routing.words),
+            Inputs(routing.choices, texts.lines, turns, routing.words),
             new_state(
-                table.prefill_tokens, table.decode_tokens, texts.leaves, num_replicas, settings
+                table.arrived_at,
+                table.prefill_tokens,
+                table.decode_tokens,
+                texts.leaves,
+                settings,
+                turns,
             ),
         )
         self._late: LateRouter | None = None
-        if settings.signal_delay_s and routing.rule != GIVEN:
+        if settings.signal_delay_s and routing.rule not in (GIVEN, SEQUENCE):
             self._late = LateRouter(self._sim, table)
         self._planner: Lookahead | None = None
         if scheduler in PLANNERS and choices is None:
@@ -177,6 +183,11 @@ class CompiledSimulation:
         """Time [s] of the first request that is not routed yet; infinite after the last."""
         request = int(self.state.counters[Counter.ARRIVALS])
         return float(self.table.arrived_at[request]) if request < len(self.table) else np.inf
+
+    @property
+    def arrived_at(self) -> Floats:
+        """Time of each request's arrival [s]; infinite while it waits for an answer."""
+        return self.state.arrived.copy()
 
     @property
     def routing(self) -> Ints:

@@ -66,7 +66,7 @@ def _trace(trace: np.uint64, bits: NDArray[np.uint64]) -> np.uint64:
 @compiled
 def _report_completions(sim: Simulation, latencies: Floats, first: int) -> int:
     """Append the latencies since the last decision; return the row after them."""
-    state, arrived = sim.state, sim.inputs.arrived
+    state, arrived = sim.state, sim.state.arrived
     for index in range(state.counters[Counter.SEEN], state.counters[Counter.FINISHED]):
         request = state.completions[index]
         latencies[first, 0] = state.times[request, Time.COMPLETED] - arrived[request]

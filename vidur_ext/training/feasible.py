@@ -6,18 +6,15 @@ import os
 import resource
 
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.vidur.build import largest_prefill, simulation_config
 from vidur_ext.vidur.cluster import check_profiles
 from vidur_ext.vidur.limits import check_requests
-from vidur_ext.workload.request_table import refuse_closed_loops
 from vidur_ext.workload.run_workloads import (
     evaluation_requests,
     longest_request,
     validation_table,
-    workload_stream,
 )
 
 _REQUEST_BYTES = 160
@@ -38,8 +35,6 @@ def check_feasible(config: TrainingConfig) -> None:
             or profiles cannot be had.
     """
     _check_memory(config)
-    episode = workload_stream(config, Purpose.WORKLOAD).window(0, config.training.episode_requests)
-    refuse_closed_loops(episode)
     built = simulation_config(config, "round_robin")
     check_requests(built, longest_request(config.workload))
     check_profiles(built)

@@ -18,7 +18,7 @@ from vidur_ext.config.problems import describe_problems, join_problems
 from vidur_ext.config.sections import PRESETS, WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.workload.block_identities import BlockRuns, block_runs
-from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
+from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.run_workloads import Part, build_stream
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.trace_files import trace_formats
@@ -39,6 +39,15 @@ class RestartableRequest(Request):
     found_tokens: int = 0
     """Of its prompt, in the replica's prefix cache when it was first scheduled."""
 
+    when_completed: Optional[Callable[[], None]] = None  # noqa: UP045
+    """Is called when it is completed."""
+
+    def on_batch_end(self, time: float, num_tokens_processed: int) -> None:
+        """Count the tokens of a batch."""
+        super().on_batch_end(time, num_tokens_processed)
+        if self.completed and self.when_completed is not None:
+            self.when_completed()
+
     def restart(self) -> None:
         """Give up all progress; the tokens so far become the prompt."""
         super().restart()
@@ -47,12 +56,7 @@ class RestartableRequest(Request):
 
 
 def requests_of(table: RequestTable) -> list[Any]:
-    """Return the requests of a table as Vidur's entities.
-
-    Raises:
-        UserError: requests wait for answers.
-    """
-    refuse_closed_loops(table)
+    """Return the requests of a table as Vidur's entities."""
     columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     requests = [RestartableRequest(*row) for row in rows]

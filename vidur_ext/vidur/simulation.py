@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from vidur.events import BaseEvent, RequestArrivalEvent
 from vidur.simulator import Simulator
 
 from ppo_scheduler.control.curriculum import StageScales
+from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose, seed_sequence
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.view import Earned
@@ -70,16 +72,20 @@ class DelayingSimulator(Simulator):
                 self._add_event(SignalEvent(arrived_at - delay_s, self._scheduler.signals))
 
 
+_AFTER_ALL_OTHERS = 1 << 62
+"""Number of an event that is far above those that Vidur counts."""
+
 _SEEN_BY_USERS = ("prefill_completed_at", "completed_at")
 
 
 class VidurSimulation(DelayingSimulator):
     """Vidur's simulator over requests that are handed in, with the routing recorded.
 
-    Requests are those of ``table``; without one they come from the configured generator.
+    Requests are those of ``table``; without one they come from the configured generator. Those that
+    wait for answers arrive when these are there.
 
     Raises:
-        UserError: requests wait for answers.
+        UserError: requests wait for answers, and signals are delayed.
     """
 
     def __init__(self, config: Any, table: RequestTable | None = None) -> None:
@@ -87,7 +93,7 @@ class VidurSimulation(DelayingSimulator):
         logging.getLogger("vidur").setLevel(logging.WARNING)
         reset_id_counters()
         self._table = table
-        self._replica_of: dict[int, int] = {}
+        self._replica_id_of: dict[int, Any] = {}
         super().__init__(config)
         self._index_of = {replica: i for i, replica in enumerate(self._cluster.replicas)}
         self._schedule = self._scheduler.schedule
@@ -101,14 +107,50 @@ class VidurSimulation(DelayingSimulator):
             self.requests = self._request_generator.generate()
         else:
             self.requests = requests_of(self._table)
-        for request in self.requests:
+        fresh = self.requests
+        if self._table is not None and self._table.waits:
+            fresh = self._close_loops(self._table)
+        for request in fresh:
             self._add_event(RequestArrivalEvent(request.arrived_at, request))
-        self._send_signals(request.arrived_at for request in self.requests)
+        self._send_signals(request.arrived_at for request in fresh)
+
+    def _close_loops(self, table: RequestTable) -> list[Any]:
+        """Let answers bring about the requests that wait for them; return the others."""
+        if self._config.cluster_config.signal_delay_s > 0.0:
+            raise UserError(
+                "turns of these sessions wait for the answers before them, and Vidur must know "
+                "beforehand when requests arrive to which signals come late: set "
+                'simulation.engine to "compiled", observation.signal_delay_s to 0, or choose '
+                "requests that arrive at times of their own"
+            )
+        sessions = table.sessions
+        assert sessions is not None
+        for row in np.flatnonzero(sessions.waits).tolist():
+            previous = self.requests[sessions.previous[row]]
+            previous.when_completed = partial(
+                self._go_on, previous, row, float(sessions.think_s[row])
+            )
+        return [self.requests[row] for row in np.flatnonzero(~sessions.waits).tolist()]
+
+    def _go_on(self, previous: Any, row: int, think_s: float) -> None:
+        """Let the request of a row arrive after the answer to a previous one.
+
+        Events at one instant happen in the order of their numbers: this comes after all others, and
+        after those of earlier rows.
+        """
+        request = self.requests[row]
+        replica = self._scheduler.get_replica_scheduler(self._replica_id_of[previous.id])
+        overhead_s = request_overhead_s(replica._execution_time_predictor)
+        request._arrived_at = previous.completed_at + overhead_s + think_s
+        event = RequestArrivalEvent(request._arrived_at, request)
+        event._id = _AFTER_ALL_OTHERS + row
+        event._priority_number = event._get_priority_number()
+        self._add_event(event)
 
     def _recorded_schedule(self) -> list[tuple[Any, Any]]:
         mapping: list[tuple[Any, Any]] = self._schedule()
         for replica_id, request in mapping:
-            self._replica_of[request.id] = self._index_of[replica_id]
+            self._replica_id_of[request.id] = replica_id
         return mapping
 
     @property
@@ -119,7 +161,8 @@ class VidurSimulation(DelayingSimulator):
     @property
     def routing(self) -> NDArray[np.int64]:
         """Replica index per request, in the order of arrival."""
-        return np.array([self._replica_of[r.id] for r in self.requests], dtype=np.int64)
+        replicas = (self._index_of[self._replica_id_of[r.id]] for r in self.requests)
+        return np.fromiter(replicas, dtype=np.int64)
 
     @property
     def found_tokens(self) -> NDArray[np.int64]:

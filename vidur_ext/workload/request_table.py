@@ -73,6 +73,11 @@ class RequestTable:
         """Return the number of requests N."""
         return len(self.arrived_at)
 
+    @property
+    def waits(self) -> bool:
+        """Whether some request waits for the answer to another one: ``arrived_at`` is nominal."""
+        return self.sessions is not None and bool(self.sessions.waits.any())
+
     @classmethod
     def from_rows(cls, rows: Sequence[tuple[float, int, int]]) -> RequestTable:
         """Build a table of (arrival [s], prompt tokens, output tokens) rows."""
@@ -172,13 +177,3 @@ class RequestTable:
                     f"request {wrong[0]} has {self.prefill_tokens[wrong[0]]} prefill_tokens, but "
                     f"its segments have {lengths[wrong[0]]}"
                 )
-
-
-def refuse_closed_loops(table: RequestTable) -> None:
-    """Raise ``UserError`` if a request waits for the answer to another one."""
-    if table.sessions is not None and table.sessions.waits.any():
-        raise UserError(
-            "turns of these sessions wait for the answers before them, which no engine simulates "
-            "yet: choose requests that arrive at times of their own, as of workload.source "
-            '"synthetic" or "api_templates"'
-        )
