@@ -14,7 +14,7 @@ from harness import run_benchmark
 
 from vidur_ext.evaluation.comparison import Comparison
 from vidur_ext.evaluation.report.writer import write_report
-from vidur_ext.evaluation.run_result import RequestTimes, RunResult
+from vidur_ext.evaluation.run_result import RunResult, Served
 from vidur_ext.workload.request_table import RequestTable
 
 _SCHEDULERS = 13
@@ -33,8 +33,15 @@ def _run(scheduler: int, seed: int, requests: int) -> RunResult:
         f"scheduler_{scheduler}",
         seed,
         RequestTable(arrived, world.integers(1, 2000, requests), decode),
-        RequestTimes(arrived, first, first + 0.03 * (decode - 1)),
-        own.integers(0, _REPLICAS, requests),
+        Served(
+            arrived,
+            arrived,
+            first,
+            first + 0.03 * (decode - 1),
+            own.integers(0, _REPLICAS, requests),
+            np.zeros(requests, dtype=np.int64),
+            np.zeros(requests, dtype=np.int64),
+        ),
         num_replicas=_REPLICAS,
         oracle=False,
         speed=500.0,

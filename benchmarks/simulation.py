@@ -86,7 +86,7 @@ def _compare(rule: str, qps: float, cluster: dict[str, Any], requests: int) -> d
         "vidur_requests_per_second": requests / vidur_s,
         "max_relative_difference": float(difference),
         "other_replicas": float(np.count_nonzero(compiled.routing != vidur.routing)),
-        "preemptions": float(compiled.restarts.sum()),
+        "preemptions": float(compiled.preemptions.sum()),
         "build_ms": 1e3 * build_s,
     }
 

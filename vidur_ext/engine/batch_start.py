@@ -118,15 +118,17 @@ def _form_orca(sim: Simulation, replica: int, now: float) -> None:
 def _form(prefixes: Prefixes | None, sim: Simulation, replica: int, now: float) -> bool:
     """Form a batch; return whether the next one may differ though nobody ends or arrives.
 
-    By the type of ``prefixes``, V1 is compiled without the others and they without it.
+    Without ``prefixes`` V1 is not compiled.
     """
-    if prefixes is not None:
-        return form_vllm_v1(sim, replica, now)
     if sim.settings.scheduler == Batching.SARATHI:
         return _form_sarathi(sim, replica, now)
     if sim.settings.scheduler == Batching.VLLM:
         return _form_vllm(sim, replica, now)
-    _form_orca(sim, replica, now)
+    if sim.settings.scheduler == Batching.ORCA:
+        _form_orca(sim, replica, now)
+        return False
+    if prefixes is not None:
+        return form_vllm_v1(sim, replica, now)
     return False
 
 

@@ -13,36 +13,34 @@ import numpy as np
 from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.engine.layout import (
+    Batching,
     Counter,
     Ints,
     Loop,
     Loops,
+    Settings,
     Simulation,
     Turns,
 )
 from vidur_ext.workload.request_table import RequestTable
 
 
-def turns_of(table: RequestTable) -> Turns | None:
-    """Return which requests of a table wait for which; None if none does."""
-    if not table.waits:
-        return None
-    assert table.sessions is not None
-    previous = table.sessions.previous
-    following = np.full(len(table), -1, dtype=np.int64)
-    waiting = np.flatnonzero(previous >= 0)
-    following[previous[waiting]] = waiting
-    return Turns(previous, following, table.sessions.think_s)
+def turns_of(tables: Sequence[RequestTable], settings: Settings) -> Turns | None:
+    """Return which requests of tables [B] of one length wait for which: arrays [B, N].
 
-
-def stacked_turns(tables: Sequence[RequestTable]) -> Turns | None:
-    """Return those of tables [B] of one length; None if no request of any of them waits."""
-    each = [turns_of(table) for table in tables]
-    if not any(each):
+    None if none does, but for V1: it is compiled for such requests in any case, and once.
+    """
+    if settings.scheduler != Batching.VLLM_V1 and not any(table.waits for table in tables):
         return None
-    nobody = np.full(len(tables[0]), -1, dtype=np.int64)
-    alone = Turns(nobody, nobody, np.zeros(len(nobody)))
-    return Turns(*map(np.stack, zip(*(turns or alone for turns in each), strict=True)))
+    shape = len(tables), len(tables[0])
+    turns = Turns(np.full(shape, -1), np.full(shape, -1), np.zeros(shape))
+    for env, table in enumerate(tables):
+        if table.sessions is not None:
+            waiting = np.flatnonzero(table.sessions.waits)
+            turns.previous[env] = table.sessions.previous
+            turns.next[env, table.sessions.previous[waiting]] = waiting
+            turns.think_s[env] = table.sessions.think_s
+    return turns
 
 
 @compiled

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from vidur_ext.compiled import compiled, compiled_entry
-from vidur_ext.engine.closed_loops import has_waited, request_at
+from vidur_ext.engine.closed_loops import arriving, has_waited, request_at
 from vidur_ext.engine.layout import (
     Counter,
     EngineState,
@@ -45,9 +45,9 @@ def _follow(view: View) -> None:
         request = request_at(sim.state.loops, counters[Counter.ARRIVALS])
         arrival = sim.state.arrived[request]
         instant = min(arrival, until)
-        last = arrival < until and has_waited(sim.inputs.turns, request)
-        if instant > seen.now[0] or last:
-            run_until(behind, np.nextafter(instant, np.inf) if last else instant)
+        waited = has_waited(sim.inputs.turns, request if arrival < until else arriving(sim))
+        if instant > seen.now[0] or waited:
+            run_until(behind, np.nextafter(instant, np.inf) if waited else instant)
             seen.now[0] = instant
         if arrival >= until:
             break

@@ -13,7 +13,7 @@ from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import TELEMETRY, Floats, Observation
 from vidur_ext.config.training_config import RouterConfig
-from vidur_ext.engine.closed_loops import stacked_turns
+from vidur_ext.engine.closed_loops import turns_of
 from vidur_ext.engine.delayed import show_late
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
@@ -23,6 +23,7 @@ from vidur_ext.engine.layout import (
     Inputs,
     Ints,
     Request,
+    Text,
     Time,
     Turns,
     map_states,
@@ -92,7 +93,7 @@ class RoutingEnvironments:
                 f"{self.num_envs} environments need as many request tables of one length, not "
                 f"{len(tables)} of lengths {sorted(sizes)}"
             )
-        count, turns = sizes.pop(), stacked_turns(tables)
+        count, turns = sizes.pop(), turns_of(tables, self._cluster.settings)
         texts = [texts_of(table, self._cluster.settings) for table in tables]
         lines = np.stack([text.lines for text in texts])
         choices = np.full((len(tables), count), ASK)
@@ -199,7 +200,7 @@ class RoutingEnvironments:
                 table.decode_tokens,
                 texts[env].leaves,
                 settings,
-                turns and Turns(*(array[env] for array in turns)),
+                turns and turns.of(env),
             )
             for env, table in enumerate(tables)
         ]
@@ -236,6 +237,33 @@ class RoutingEnvironments:
     def routing(self) -> Ints:
         """Replica per environment and request [B, N]; -1 for those to come."""
         return self._envs.sims.state.requests[:, :, Request.REPLICA].copy()
+
+    @property
+    def arriving(self) -> Ints:
+        """Rows [B] of the waiting requests in their tables."""
+        state = self._envs.sims.state
+        decided = state.counters[:, Counter.ARRIVALS]
+        if state.loops is None:
+            return decided.copy()
+        return state.loops.order[np.arange(self.num_envs), decided]
+
+    @property
+    def preemptions(self) -> Ints:
+        """How often each request [B, N] had to begin again so far."""
+        return self._envs.sims.state.requests[:, :, Request.RESTARTS].copy()
+
+    @property
+    def found_tokens(self) -> Ints:
+        """Tokens per prompt [B, N] that a prefix cache held when it was first scheduled."""
+        state = self._envs.sims.state
+        if state.prefixes is None:
+            return np.zeros(state.arrived.shape, dtype=np.int64)
+        return state.prefixes.texts[:, :, Text.HITS].copy()
+
+    @property
+    def arrived_at(self) -> Floats:
+        """Time of each request's arrival [B, N] [s]; infinite while it waits for an answer."""
+        return self._envs.sims.state.arrived.copy()
 
     @property
     def scheduled_at(self) -> Floats:

@@ -213,11 +213,6 @@ class Settings(NamedTuple):
     prefix_caching: int
 
     @property
-    def knows_texts(self) -> bool:
-        """Whether it matters what requests say."""
-        return self.scheduler == Batching.VLLM_V1
-
-    @property
     def num_blocks(self) -> Ints:
         """KV blocks [R]."""
         return self.own[:, Own.BLOCKS]
@@ -274,6 +269,10 @@ class Turns(NamedTuple):
     def waits(self) -> NDArray[np.bool_]:
         """Which requests [N] wait."""
         return self.previous >= 0
+
+    def of(self, env: int) -> Turns:
+        """Return one of the stacked ones."""
+        return Turns(self.previous[env], self.next[env], self.think_s[env])
 
 
 class Inputs(NamedTuple):
@@ -334,8 +333,8 @@ class EngineState(NamedTuple):
     completions int64 [N] (requests in the order in which they were completed, per replica between
     two decisions), counters int64 [len(Counter)], since float64 [len(Since)], now float64 [1].
 
-    prefixes are there with VLLM_V1 only, loops only if some request waits for an answer: compiled
-    code knows by their types what it need not look for.
+    prefixes and loops are there with VLLM_V1 or if some request waits for an answer. Compiled code
+    knows by their types what it need not look for.
     """
 
     arrived: Floats
@@ -482,7 +481,7 @@ def new_simulation(
 ) -> Simulation:
     """Return a simulation on a cluster, or stacked ones, with working memory."""
     count = state.arrived.shape[-1]
-    texts = settings.knows_texts
+    texts = state.prefixes is not None
     return Simulation(
         settings,
         cluster.tables,
@@ -572,6 +571,7 @@ def new_state(
         leaves: see ``write_texts``.
     """
     count, num_replicas = len(prompts), len(settings.own)
+    texts = turns is not None or settings.scheduler == Batching.VLLM_V1
     arrived = np.array(arrived) if turns is None else np.where(turns.waits, np.inf, arrived)
     requests = np.empty((count, len(Request)), dtype=np.int64)
     write_requests(requests, prompts, outputs)
@@ -594,6 +594,6 @@ def new_state(
         counters=np.zeros(len(Counter), dtype=np.int64),
         since=np.zeros(len(Since)),
         now=np.full(1, -np.inf),
-        prefixes=_new_prefixes(leaves, num_replicas, settings) if settings.knows_texts else None,
+        prefixes=_new_prefixes(leaves, num_replicas, settings) if texts else None,
         loops=None if turns is None else _new_loops(count),
     )

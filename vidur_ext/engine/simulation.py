@@ -76,7 +76,8 @@ class CompiledSimulation:
         routing = routing_of(scheduler, seed, len(table), num_replicas, choices, rng)
         self._limits = cluster.limits
         settings = cluster.settings._replace(rule=routing.rule)
-        texts, turns = texts_of(table, settings), turns_of(table)
+        texts, turns = texts_of(table, settings), turns_of([table], settings)
+        turns = turns and turns.of(0)
         self._sim = new_simulation(
             cluster,
             settings,
@@ -195,7 +196,7 @@ class CompiledSimulation:
         return self.state.requests[:, Request.REPLICA].copy()
 
     @property
-    def restarts(self) -> Ints:
+    def preemptions(self) -> Ints:
         """How often each request was preempted [N]."""
         return self.state.requests[:, Request.RESTARTS].copy()
 

@@ -168,13 +168,15 @@ def _figures(runs: list[RunResult], warmup_fraction: float) -> EngineFigures:
 def first_routed_elsewhere(vidur: RunResult, compiled: RunResult) -> int | None:
     """Return the first request that went to another replica; None if all went to the same."""
     elsewhere = np.flatnonzero(vidur.replica != compiled.replica)
-    return int(elsewhere[0]) if len(elsewhere) else None
+    if len(elsewhere) == 0:
+        return None
+    return int(elsewhere[np.argmin(vidur.arrived_at[elsewhere])])
 
 
 def _earlier_difference(vidur: RunResult, compiled: RunResult) -> float:
     """Return the largest relative difference of what happened while the routing was the same."""
     first = first_routed_elsewhere(vidur, compiled)
-    horizon = np.inf if first is None else vidur.table.arrived_at[first]
+    horizon = np.inf if first is None else vidur.arrived_at[first]
     largest = 0.0
     for name in _TIMES:
         ours, theirs = getattr(compiled, name), getattr(vidur, name)
@@ -230,8 +232,9 @@ def preference_gap(config: TrainingConfig, policy: RoutingPolicy, run: RunResult
     envs = routing_environments(config, engine_cluster(config), 1)
     envs.begin([run.table])
     largest = 0.0
-    for replica in run.replica:
+    while envs.waiting:
+        [choice] = run.replica[envs.arriving]
         logits, _ = policy.evaluate(policy.normalize(envs.observation))
-        largest = max(largest, float(logits[0].max() - logits[0, replica]))
-        envs.step(replica.reshape(1))
+        largest = max(largest, float(logits[0].max() - logits[0, choice]))
+        envs.step(np.array([choice]))
     return largest

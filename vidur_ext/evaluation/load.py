@@ -48,17 +48,16 @@ class Load:
 
 def load_of(run: RunResult, first: int) -> Load:
     """Return the load of a run from the arrival of request ``first`` on."""
-    begin, end = float(run.table.arrived_at[first]), float(run.completed_at[first:].max())
+    begin, end = float(run.arrived_at[first]), float(run.completed_at[first:].max())
     arrived, started, done = (
-        np.clip(times, begin, end)
-        for times in (run.table.arrived_at, run.scheduled_at, run.completed_at)
+        np.clip(times, begin, end) for times in (run.arrived_at, run.scheduled_at, run.completed_at)
     )
     time = end - begin
     covered = sum(
         _covered(started[mine], done[mine])
         for mine in (run.replica == replica for replica in range(run.num_replicas))
     )
-    ttft = (run.prefill_completed_at - run.table.arrived_at)[first:]
+    ttft = (run.prefill_completed_at - run.arrived_at)[first:]
     halves = [float(half.mean()) for half in np.array_split(ttft, 2) if len(half)]
     return Load(
         busy=covered / time / run.num_replicas,

@@ -71,7 +71,7 @@ def request_latencies(run: RunResult, first: int, objectives: Objectives) -> Req
     between a request's output tokens, (completed - prefill_completed) / (decode_tokens - 1).
     A request of one output token has no TBT and meets that objective.
     """
-    arrived = run.table.arrived_at[first:]
+    arrived = run.arrived_at[first:]
     first_token = run.prefill_completed_at[first:]
     completed = run.completed_at[first:]
     gaps = run.table.decode_tokens[first:] - 1
@@ -184,7 +184,7 @@ def first_counted(run: RunResult, warmup_fraction: float) -> int:
 def counted_e2e(run: RunResult, warmup_fraction: float) -> NDArray[np.float64]:
     """Return the E2E latency of each request that counts [s]."""
     first = first_counted(run, warmup_fraction)
-    return run.completed_at[first:] - run.table.arrived_at[first:]
+    return run.completed_at[first:] - run.arrived_at[first:]
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +205,7 @@ class CountedRun:
 def summarize(counted: CountedRun) -> Summary:
     """Return the figures of one run."""
     run, first = counted.run, counted.first
-    makespan = float(run.completed_at[first:].max() - run.table.arrived_at[first])
+    makespan = float(run.completed_at[first:].max() - run.arrived_at[first])
     shares = np.bincount(run.replica[first:], minlength=run.num_replicas) / len(counted.latencies)
     return Summary(
         requests=len(counted.latencies),

@@ -17,20 +17,25 @@ from ppo_scheduler.errors import UserError
 from vidur_ext.workload.frozen_columns import freeze_columns
 from vidur_ext.workload.request_table import RequestTable
 
-_TIMES = ("scheduled_at", "prefill_completed_at", "completed_at")
+_TIMES = ("arrived_at", "scheduled_at", "prefill_completed_at", "completed_at")
+_COUNTS = ("replica", "found_tokens", "preemptions")
 
 
-class RequestTimes(NamedTuple):
-    """The times of N requests that :class:`RunResult` keeps: float64[N] s each."""
+class Served(NamedTuple):
+    """What became of N requests: times float64[N] s and counts int64[N], see :class:`RunResult`."""
 
+    arrived_at: NDArray[np.float64]
     scheduled_at: NDArray[np.float64]
     prefill_completed_at: NDArray[np.float64]
     completed_at: NDArray[np.float64]
+    replica: NDArray[np.int64]
+    found_tokens: NDArray[np.int64]
+    preemptions: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """One finished simulation of N requests, in the order of their arrival.
+    """One finished simulation of N requests, in the order of their table.
 
     The arrays are copied and read-only. Simulations make it with :meth:`of`.
 
@@ -39,10 +44,15 @@ class RunResult:
         seed: number of the held-out workload; runs of one seed share their requests.
         num_replicas: replicas R of the cluster.
         table: the requests.
+        arrived_at: float64[N] s, when the request arrived; the table's time, but for those that
+            wait for answers.
         scheduled_at: float64[N] s, when the request first entered a batch.
         prefill_completed_at: float64[N] s, when its first output token was there.
         completed_at: float64[N] s, when its last output token was there.
         replica: int64[N], in 0..R-1.
+        found_tokens: int64[N], of the prompt, in the replica's prefix cache when it was first
+            scheduled.
+        preemptions: int64[N], how often the request had to begin again.
         uses_output_lengths: whether the scheduler knew true output lengths (an oracle).
         decisions_per_second: simulated requests per second of real time, routing included: a speed
             of the simulator with this scheduler, not of a router at work. Runs made side by side
@@ -56,10 +66,13 @@ class RunResult:
     seed: int
     num_replicas: int
     table: RequestTable
+    arrived_at: NDArray[np.float64]
     scheduled_at: NDArray[np.float64]
     prefill_completed_at: NDArray[np.float64]
     completed_at: NDArray[np.float64]
     replica: NDArray[np.int64]
+    found_tokens: NDArray[np.int64]
+    preemptions: NDArray[np.int64]
     uses_output_lengths: bool
     decisions_per_second: float
 
@@ -74,12 +87,15 @@ class RunResult:
             raise self._error("its table is empty; expected at least one request")
         try:
             freeze_columns(self, _TIMES, np.float64, len(self))
-            freeze_columns(self, ("replica",), np.int64, len(self))
+            freeze_columns(self, _COUNTS, np.int64, len(self))
         except UserError as error:
             raise self._error(str(error)) from None
         self._check_causality()
         inside = (self.replica >= 0) & (self.replica < self.num_replicas)
         self._check(inside, f"its replica is not in 0..{self.num_replicas - 1}")
+        found = (self.found_tokens >= 0) & (self.found_tokens < self.table.prefill_tokens)
+        self._check(found, "its found_tokens are not a part of its prompt")
+        self._check(self.preemptions >= 0, "its preemptions are negative")
 
     @classmethod
     def of(
@@ -87,8 +103,7 @@ class RunResult:
         scheduler: str,
         seed: int,
         table: RequestTable,
-        times: RequestTimes,
-        routing: NDArray[np.int64],
+        served: Served,
         *,
         num_replicas: int,
         oracle: bool,
@@ -97,7 +112,6 @@ class RunResult:
         """Return what a simulator made of ``table``.
 
         Args:
-            routing: int64[N], the replica of each request.
             oracle: whether the scheduler knew true output lengths.
             speed: requests simulated per second of real time.
         """
@@ -106,8 +120,7 @@ class RunResult:
             seed=seed,
             num_replicas=num_replicas,
             table=table,
-            **times._asdict(),
-            replica=routing,
+            **served._asdict(),
             uses_output_lengths=oracle,
             decisions_per_second=speed,
         )
@@ -122,11 +135,10 @@ class RunResult:
     def _check_causality(self) -> None:
         for name in _TIMES:
             self._check(np.isfinite(getattr(self, name)), f"{name} is not a finite time")
-        arrived_at = self.table.arrived_at
-        moments = {"arrived_at": arrived_at, **{name: getattr(self, name) for name in _TIMES}}
-        for (before, earlier), (after, later) in pairwise(moments.items()):
-            self._check(earlier <= later, f"{after} is before {before}; did the simulation finish?")
-        self._check(self.completed_at > arrived_at, "it took no time at all")
+        for before, after in pairwise(_TIMES):
+            in_order = getattr(self, before) <= getattr(self, after)
+            self._check(in_order, f"{after} is before {before}; did the simulation finish?")
+        self._check(self.completed_at > self.arrived_at, "it took no time at all")
 
     def _check(self, fine: NDArray[np.bool_], what: str) -> None:
         if not fine.all():

@@ -17,7 +17,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.engine.layout import Cluster
-from vidur_ext.evaluation.run_result import RequestTimes, RunResult
+from vidur_ext.evaluation.run_result import RunResult, Served
 from vidur_ext.processes import map_unordered
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, SinceLastDecision
@@ -74,8 +74,15 @@ def runs_on_vidur(
                 name,
                 seed,
                 table,
-                RequestTimes(*map(simulation.times, RequestTimes._fields)),
-                simulation.routing,
+                Served(
+                    simulation.times("arrived_at"),
+                    simulation.times("scheduled_at"),
+                    simulation.times("prefill_completed_at"),
+                    simulation.times("completed_at"),
+                    simulation.routing,
+                    simulation.found_tokens,
+                    simulation.preemptions,
+                ),
                 num_replicas=config.cluster.num_replicas,
                 oracle=_is_oracle(config, name, policy),
                 speed=len(table) / elapsed,
@@ -115,10 +122,15 @@ def runs_on_engine(
             name,
             seed,
             table,
-            RequestTimes(
-                envs.scheduled_at[row], envs.prefill_completed_at[row], envs.completed_at[row]
+            Served(
+                envs.arrived_at[row],
+                envs.scheduled_at[row],
+                envs.prefill_completed_at[row],
+                envs.completed_at[row],
+                envs.routing[row],
+                envs.found_tokens[row],
+                envs.preemptions[row],
             ),
-            envs.routing[row],
             num_replicas=envs.num_replicas,
             oracle=_is_oracle(config, name, policy),
             speed=requests / elapsed,
@@ -146,10 +158,15 @@ def _heuristic_run(
         name,
         seed,
         table,
-        RequestTimes(
-            simulation.scheduled_at, simulation.prefill_completed_at, simulation.completed_at
+        Served(
+            simulation.arrived_at,
+            simulation.scheduled_at,
+            simulation.prefill_completed_at,
+            simulation.completed_at,
+            simulation.routing,
+            simulation.found_tokens,
+            simulation.preemptions,
         ),
-        simulation.routing,
         num_replicas=cluster.num_replicas,
         oracle=_is_oracle(config, name, None),
         speed=len(table) / elapsed,

@@ -88,7 +88,7 @@ def sustains(cluster: Cluster, requests: RequestTable, rate: float) -> bool:
     )
     simulation = CompiledSimulation(cluster, table, ROUTER)
     simulation.run()
-    first, second = np.array_split(simulation.completed_at - table.arrived_at, 2)
+    first, second = np.array_split(simulation.completed_at - simulation.arrived_at, 2)
     return float(second.mean()) <= MOST_GROWTH * float(first.mean())
 
 

@@ -87,7 +87,7 @@ class RoutingEpisodes:
 
     def latencies(self) -> dict[str, Floats]:
         """Return the episodes' mean times [B] end to end and to first token [s], at their end."""
-        arrived = np.stack([table.arrived_at for table in self._tables])
+        arrived = self._envs.arrived_at
         return {
             "mean_latency_s": (self._envs.completed_at - arrived).mean(axis=1),
             "mean_ttft_s": (self._envs.prefill_completed_at - arrived).mean(axis=1),

@@ -112,8 +112,8 @@ class Validation:
 
 
 def _score(runs: Sequence[RunResult], global_step: int = 0, updates: int = 0) -> Score:
-    e2e = [run.completed_at - run.table.arrived_at for run in runs]
-    ttft = [run.prefill_completed_at - run.table.arrived_at for run in runs]
+    e2e = [run.completed_at - run.arrived_at for run in runs]
+    ttft = [run.prefill_completed_at - run.arrived_at for run in runs]
     return Score(global_step, updates, float(np.mean(e2e)), float(np.mean(ttft)))
 
 

@@ -169,6 +169,11 @@ class VidurSimulation(DelayingSimulator):
         """Tokens per prompt [N] that a prefix cache held when it was first scheduled."""
         return np.array([request.found_tokens for request in self.requests], dtype=np.int64)
 
+    @property
+    def preemptions(self) -> NDArray[np.int64]:
+        """How often each request [N] had to begin again."""
+        return np.array([request.num_restarts for request in self.requests], dtype=np.int64)
+
     def times(self, name: str) -> NDArray[np.float64]:
         """Return a time of every request [s], e.g. ``completed_at``, as its user sees it."""
         times = np.array([getattr(request, name) for request in self.requests], dtype=np.float64)

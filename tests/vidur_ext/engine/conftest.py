@@ -23,6 +23,7 @@ from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.simulation import VidurSimulation, routed_by
 from vidur_ext.workload.prompts import Prompts, ragged_indices
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.sessions import Sessions
 
 # The latency estimator of the plug-in's heuristics asks for 2048 tokens of context and for one
 # prompt that fills a batch; Orca puts any number of whole prompts into one.
@@ -80,6 +81,24 @@ class Case:
         v1 = self.cluster.get("replica_scheduler") == "vllm_v1"
         return bool(v1 and self.cluster["prefix_caching"])
 
+    def with_sessions(self, data: st.DataObject) -> Case:
+        """Let some requests wait for the answers to others."""
+        rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1), "sessions' seed"))
+        pause = data.draw(st.sampled_from([0.0, 0.1, 2.0]), "mean think time")
+        previous = np.full(len(self.table), -1)
+        session, turn = np.arange(len(self.table)), np.zeros(len(self.table), dtype=np.int64)
+        last: list[int] = []
+        for row in range(len(self.table)):
+            if last and rng.random() < 0.6:
+                previous[row] = before = last.pop(int(rng.integers(len(last))))
+                session[row], turn[row] = session[before], turn[before] + 1
+            last.append(row)
+        thinks = (rng.random(len(previous)) < 0.8) & (previous >= 0)
+        think_s = np.where(thinks, rng.exponential(pause, len(previous)), 0.0)
+        return self.with_table(
+            replace(self.table, sessions=Sessions(session, turn, previous, think_s))
+        )
+
     def seen_late(self, signal_delay_s: float) -> Case:
         return replace(self, signal_delay_s=signal_delay_s)
 
@@ -104,8 +123,9 @@ class History:
     """What happened, in the same words for both engines. times is [N, 3]."""
 
     routing: np.ndarray
+    arrived_at: np.ndarray
     times: np.ndarray
-    restarts: np.ndarray
+    preemptions: np.ndarray
     found_tokens: np.ndarray
     num_blocks: list[int]
     blocks_left_in_use: int
@@ -382,10 +402,11 @@ def simulate_by_vidur(vidur_config):
         requests, replicas = simulation.requests, simulation.scheduler._replica_schedulers.values()
         return History(
             routing=simulation.routing,
+            arrived_at=simulation.times("arrived_at"),
             times=np.array(
                 [(r.scheduled_at, r.prefill_completed_at, r.completed_at) for r in requests]
             ),
-            restarts=np.array([r.num_restarts for r in requests]),
+            preemptions=simulation.preemptions,
             found_tokens=simulation.found_tokens,
             num_blocks=[s._cache_config.num_blocks for s in replicas],
             blocks_left_in_use=sum(s.num_allocated_blocks for s in replicas),
@@ -400,24 +421,31 @@ def simulate_compiled(vidur_config):
     def simulate(case: Case) -> History:
         simulation = compiled_simulation(vidur_config(case), case.table)
         simulation.run()
+        if case.table.waits:  # when requests arrive is not known beforehand
+            return _history_of(simulation, [])
         stepped = compiled_simulation(vidur_config(case, scheduler="ppo_modular"), case.table)
         batches = _step_through(stepped, simulation.routing)
         for name in ("times", "requests", "replicas", "clocks"):
             np.testing.assert_array_equal(
                 getattr(stepped.state, name), getattr(simulation.state, name)
             )
-        num_blocks = simulation.settings.num_blocks
-        return History(
-            routing=simulation.routing,
-            times=simulation.state.times.copy(),
-            restarts=simulation.restarts,
-            found_tokens=simulation.found_tokens,
-            num_blocks=num_blocks.tolist(),
-            blocks_left_in_use=int((num_blocks - simulation.state.replicas[:, Replica.FREE]).sum()),
-            batches=batches,
-        )
+        return _history_of(simulation, batches)
 
     return simulate
+
+
+def _history_of(simulation: CompiledSimulation, batches: list[list[Batch]]) -> History:
+    num_blocks = simulation.settings.num_blocks
+    return History(
+        routing=simulation.routing,
+        arrived_at=simulation.arrived_at,
+        times=simulation.state.times.copy(),
+        preemptions=simulation.preemptions,
+        found_tokens=simulation.found_tokens,
+        num_blocks=num_blocks.tolist(),
+        blocks_left_in_use=int((num_blocks - simulation.state.replicas[:, Replica.FREE]).sum()),
+        batches=batches,
+    )
 
 
 @pytest.fixture(scope="session", params=["vidur", "compiled"])

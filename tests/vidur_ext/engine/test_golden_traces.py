@@ -38,6 +38,6 @@ def test_an_engine_reproduces_the_trace(path, simulate, make_case):
     case = make_case(trace["cluster"], trace["rule"], trace["workload"]["max_tokens"], 0, table)
     history = simulate(case)
     assert history.routing.tolist() == trace["replica"]
-    assert history.restarts.tolist() == trace["restarts"]
+    assert history.preemptions.tolist() == trace["restarts"]
     assert history.found_tokens.tolist() == trace["found_tokens"]
     np.testing.assert_allclose(history.times, trace["times"], rtol=1e-9, atol=0)

@@ -41,9 +41,9 @@ def test_requests_are_conserved(data, draw_case, simulate):
         processed, case.table.prefill_tokens + case.table.decode_tokens - 1
     )
     if caches:  # all that a preempted request had may be found again
-        assert (begun <= history.restarts + 1).all()
+        assert (begun <= history.preemptions + 1).all()
     else:
-        np.testing.assert_array_equal(begun, history.restarts + 1)
+        np.testing.assert_array_equal(begun, history.preemptions + 1)
 
 
 @SOME

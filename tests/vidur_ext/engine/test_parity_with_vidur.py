@@ -18,7 +18,7 @@ MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCh
 def assert_same(compiled, vidur):
     np.testing.assert_array_equal(compiled.routing, vidur.routing)
     np.testing.assert_allclose(compiled.times, vidur.times, rtol=RELATIVE, atol=0)
-    np.testing.assert_array_equal(compiled.restarts, vidur.restarts)
+    np.testing.assert_array_equal(compiled.preemptions, vidur.preemptions)
     np.testing.assert_array_equal(compiled.found_tokens, vidur.found_tokens)
     for mine, his in zip(compiled.batches, vidur.batches, strict=True):
         np.testing.assert_allclose(spans(mine), spans(his), rtol=RELATIVE, atol=0)
@@ -51,7 +51,7 @@ def check(case, simulate_compiled, simulate_by_vidur):
 def check_random(case, simulate_compiled, simulate_by_vidur):
     vidur = check(case, simulate_compiled, simulate_by_vidur)
     kind = case.cluster["replica_scheduler"]
-    event(f"{kind}, preempting" if vidur.restarts.any() else f"{kind}, not preempting")
+    event(f"{kind}, preempting" if vidur.preemptions.any() else f"{kind}, not preempting")
     event(f"rule {case.rule}")
     if vidur.found_tokens.any():
         event("prefixes found")
@@ -119,4 +119,4 @@ def test_a_request_that_fills_the_cache_restarts_as_often_as_vidurs(
     table = RequestTable(np.arange(requests) * 1e-3, np.full(requests, 4), np.full(requests, 60))
     case = make_case(cluster, "round_robin", 64, 0, table)
     vidur = check(case, simulate_compiled, simulate_by_vidur)
-    assert vidur.restarts.min() > 5
+    assert vidur.preemptions.min() > 5

@@ -31,10 +31,13 @@ def tiny_run(scheduler: str = "ppo", seed: int = 0, **changes: Any) -> RunResult
     fields: dict[str, Any] = {
         "num_replicas": 2,
         "table": RequestTable(**requests),
+        "arrived_at": requests["arrived_at"],
         "scheduled_at": np.array([0.0, 1.0, 2.5, 3.0]),
         "prefill_completed_at": np.array([0.5, 2.0, 4.0, 7.0]),
         "completed_at": np.array([2.5, 2.0, 10.0, 8.0]),
         "replica": np.array([0, 1, 0, 0]),
+        "found_tokens": np.zeros(4, dtype=np.int64),
+        "preemptions": np.zeros(4, dtype=np.int64),
         "uses_output_lengths": False,
         "decisions_per_second": 100.0,
     }
@@ -54,10 +57,13 @@ def random_run(scheduler: str, seed: int, slowness: float, requests: int = 120) 
         seed=seed,
         num_replicas=3,
         table=RequestTable(arrived, world.integers(1, 500, requests), decode),
+        arrived_at=arrived,
         scheduled_at=arrived,
         prefill_completed_at=first,
         completed_at=first + slowness * 0.02 * (decode - 1),
         replica=np.zeros_like(even) if scheduler == "always_first" else even,
+        found_tokens=np.zeros(requests, dtype=np.int64),
+        preemptions=np.zeros(requests, dtype=np.int64),
         uses_output_lengths=scheduler == "oracle_work",
         decisions_per_second=500.0,
     )

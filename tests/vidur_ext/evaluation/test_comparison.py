@@ -117,7 +117,7 @@ def test_the_policy_meets_everyone_and_everyone_meets_the_baseline(
 
 def shifted(run: RunResult, ttft_s: float, e2e_s: float) -> RunResult:
     """Return a run of which every request has this TTFT and this E2E."""
-    first, last = run.table.arrived_at + ttft_s, run.table.arrived_at + e2e_s
+    first, last = run.arrived_at + ttft_s, run.arrived_at + e2e_s
     return dataclasses.replace(run, prefill_completed_at=first, completed_at=last)
 
 

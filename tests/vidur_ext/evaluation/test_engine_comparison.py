@@ -84,7 +84,7 @@ def test_rounding_of_a_time_is_no_disagreement(small_runs, again):
 def elsewhere(make_changed_run, run):
     """Route a request elsewhere, and let times differ from its arrival on."""
     changed = make_changed_run(run, REQUEST)
-    later = run.completed_at > run.table.arrived_at[REQUEST]
+    later = run.completed_at > run.arrived_at[REQUEST]
     return dataclasses.replace(changed, completed_at=np.where(later, 1.5, 1) * run.completed_at)
 
 

@@ -77,7 +77,7 @@ def test_an_overloaded_cluster_is_a_warning(compare, make_run) -> None:
 
 def test_a_cluster_on_which_routing_hardly_matters_is_a_warning(compare, make_random_run) -> None:
     usual = make_random_run("least_outstanding", 0, 1.0)
-    mean = float((usual.completed_at - usual.table.arrived_at)[12:].mean())
+    mean = float((usual.completed_at - usual.arrived_at)[12:].mean())
 
     def slower(share: float) -> RunResult:
         later = usual.completed_at + share * mean

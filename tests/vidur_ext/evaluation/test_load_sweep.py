@@ -66,7 +66,7 @@ def test_at_the_load_of_the_config_the_runs_are_those_of_the_comparison(config, 
         runs = runs_on_engine(
             config, engine_cluster(config), name, None, held_out_workloads(config, range(2))
         )
-        counted = [(run.completed_at - run.table.arrived_at)[12:] for run in runs]  # 10 % of 128
+        counted = [(run.completed_at - run.arrived_at)[12:] for run in runs]  # 10 % of 128
         expected = np.concatenate(counted).mean()
         assert at_own[name].pooled["e2e_mean_s"] == pytest.approx(expected, rel=1e-6)
 

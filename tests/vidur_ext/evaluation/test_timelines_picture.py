@@ -27,7 +27,7 @@ def test_policy_and_best_heuristic_are_drawn_on_the_same_axes(small_comparison, 
     assert policy.get_xlim() == ranges.get_xlim()
     [run] = [run for run in small_runs if (run.scheduler, run.seed) == ("ppo", 0)]
     shown = np.asarray(policy.images[0].get_array())
-    at = np.linspace(run.table.arrived_at[0], policy.images[0].get_extent()[1], shown.shape[1])
+    at = np.linspace(run.arrived_at[0], policy.images[0].get_extent()[1], shown.shape[1])
     assert np.array_equal(shown, outstanding(run, at))
     assert shown.max() > 0
     medians = {line.get_label(): line for line in ranges.lines}

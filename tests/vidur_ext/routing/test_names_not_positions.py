@@ -92,7 +92,7 @@ def served_by_v1():
     simulation = CompiledSimulation(engine_cluster(ours), shared, "least_outstanding")
     simulation.run()
     assert simulation.found_tokens.any()
-    assert simulation.restarts.any()
+    assert simulation.preemptions.any()
     return [simulation.completed_at.tolist(), simulation.found_tokens.tolist()]
 
 

@@ -41,7 +41,7 @@ def timelines(
         for one in (learned, rival)
     ]
     end = max(float(run.completed_at.max()) for _, run in shown)
-    begin = float(shown[0][1].table.arrived_at[0])
+    begin = float(shown[0][1].arrived_at[0])
     at = np.linspace(begin, end, _INSTANTS, dtype=np.float64)
     counts = {one.name: outstanding(run, at) for one, run in shown}
     height = min(_ROW_IN * comparison.num_replicas, _MOST_IN)
@@ -60,7 +60,7 @@ def outstanding(run: RunResult, at: NDArray[np.float64]) -> Outstanding:
     """Return how many requests each replica had, waiting or running, at the instants ``at`` [s]."""
     return np.stack(
         [
-            np.searchsorted(run.table.arrived_at[mine], at, side="right")
+            np.searchsorted(run.arrived_at[mine], at, side="right")
             - np.searchsorted(np.sort(run.completed_at[mine]), at, side="right")
             for mine in (run.replica == replica for replica in range(run.num_replicas))
         ]
