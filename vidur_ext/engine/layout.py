@@ -175,6 +175,7 @@ class Counter(Column):
     OVERFLOW = "replica", "1 + one whose batch exceeds the tables, -1 - one whose cache its rows"
     SEEN = "requests", "FINISHED at the last decision"
     UNANSWERED = "requests", "here without a first token"
+    LAST = "flag", "without Turns: the next request comes after the batches that end as it does"
 
 
 class Since(Column):

@@ -110,12 +110,16 @@ class ClusterTwin:
         prompt_tokens: int,
         output_tokens: int,
         identities: Ints | None = None,
+        *,
+        waited: bool = False,
     ) -> int:
         """Return the replica for a request that arrives now, and let it go there.
 
         Args:
             arrived_at: time [s], not before the last one's.
             output_tokens: nobody looks at them before they are generated, but ``clairvoyant``.
+            waited: whether an answer has brought it about: then it comes after the batches that end
+                at its instant.
             identities: what each full block of its text holds; None: what no other does.
 
         Raises:
@@ -134,6 +138,7 @@ class ClusterTwin:
             sim.inputs.lines[row, Line.PARENT] = place.parent
             sim.inputs.lines[row, Line.BASE] = place.base
             write_texts(sim.state.prefixes.texts[row], np.array([place.leaf]))
+        sim.state.counters[Counter.LAST] = waited
         if loop.advance(sim) == loop.AT_END:
             check_end(sim, self._cluster.limits)
         replica = self._lookahead.choose()

@@ -138,7 +138,9 @@ def _run_to_arrival(turns: Turns | None, sim: Simulation) -> float:
     if turns is None:
         request = state.counters[Counter.ARRIVALS]
         until = state.arrived[request] if request < len(state.arrived) else np.inf
-        if until > state.now[0]:
+        if state.counters[Counter.LAST]:
+            run_until(sim, np.nextafter(until, np.inf))
+        elif until > state.now[0]:
             run_until(sim, until)
         return float(until)
     return _run_loops(sim)

@@ -39,6 +39,9 @@ class RestartableRequest(Request):
     found_tokens: int = 0
     """Of its prompt, in the replica's prefix cache when it was first scheduled."""
 
+    waited: bool = False
+    """Whether it arrived because another one was answered."""
+
     when_completed: Optional[Callable[[], None]] = None  # noqa: UP045
     """Is called when it is completed."""
 

@@ -142,6 +142,7 @@ class VidurSimulation(DelayingSimulator):
         replica = self._scheduler.get_replica_scheduler(self._replica_id_of[previous.id])
         overhead_s = request_overhead_s(replica._execution_time_predictor)
         request._arrived_at = previous.completed_at + overhead_s + think_s
+        request.waited = True
         event = RequestArrivalEvent(request._arrived_at, request)
         event._id = _AFTER_ALL_OTHERS + row
         event._priority_number = event._get_priority_number()

@@ -83,7 +83,7 @@ def test_a_slow_cluster_is_asked_less(make_case, simulate):
     """That is what closes the loop: the same users, thinking as long, send later."""
     quick, slow = (
         simulate(
-            make_case({**ONE, "devices": [device]}, "round_robin", 300, 0, conversation())
+            make_case({**ONE, "devices": (device,)}, "round_robin", 300, 0, conversation())
         ).arrived_at
         for device in ("h100", "a40")
     )
