@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,10 +36,7 @@ _CASES: dict[str, tuple[str, float, dict[str, Any]]] = {
 
 
 def _prefix_speed(requests: int) -> float:
-    """Return requests/s of replicas that keep prefixes, on conversations, routed in turn.
-
-    Turns arrive at times of their own.
-    """
+    """Return requests/s of replicas that keep prefixes, on conversations, routed in turn."""
     config = TrainingConfig.model_validate(
         {
             "cluster": {"replica_scheduler": "vllm_v1"},
@@ -48,7 +44,6 @@ def _prefix_speed(requests: int) -> float:
         }
     )
     table = workload_stream(config, Purpose.WORKLOAD).window(0, requests)
-    table = replace(table, sessions=None)
     return requests / _engine_s(CompiledSimulation(engine_cluster(config), table, "round_robin"))
 
 

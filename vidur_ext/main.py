@@ -26,7 +26,7 @@ def run(flags: Sequence[str]) -> None:
 
     from vidur_ext.training.train import run_training
     from vidur_ext.vidur.flags import check_servable, is_training, parse_simulation_config
-    from vidur_ext.vidur.simulation import DelayingSimulator
+    from vidur_ext.vidur.simulation import RoutedSimulator
 
     config = parse_simulation_config(flags)
     check_servable(config)
@@ -34,7 +34,7 @@ def run(flags: Sequence[str]) -> None:
         run_training(job_of(config, flags))
     else:
         set_seeds(config.seed)
-        DelayingSimulator(config).run()
+        RoutedSimulator(config).run()
 
 
 def job_of(config: Any, flags: Sequence[str]) -> Job:

@@ -6,6 +6,7 @@ import os
 import resource
 
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.vidur.build import largest_prefill, simulation_config
@@ -15,6 +16,7 @@ from vidur_ext.workload.run_workloads import (
     evaluation_requests,
     longest_request,
     validation_table,
+    workload_stream,
 )
 
 _REQUEST_BYTES = 160
@@ -31,10 +33,11 @@ def check_feasible(config: TrainingConfig) -> None:
 
     Raises:
         UserError: this machine has not the memory that a number asks for, the cluster cannot serve
-            the longest request, a trace cannot be used or is too short, requests wait for answers,
-            or profiles cannot be had.
+            the longest request, a trace cannot be used or is too short, requests wait for answers
+            where that cannot be simulated, or profiles cannot be had.
     """
     _check_memory(config)
+    _check_closed_loops(config)
     built = simulation_config(config, "round_robin")
     check_requests(built, longest_request(config.workload))
     check_profiles(built)
@@ -42,6 +45,29 @@ def check_feasible(config: TrainingConfig) -> None:
         evaluation_requests(config)
     if config.checkpointing.validation_freq is not None:
         validation_table(config, 0)
+
+
+def _check_closed_loops(config: TrainingConfig) -> None:
+    """Check what cannot be done where turns wait for answers."""
+    stream = workload_stream(config, Purpose.WORKLOAD)
+    if not stream.window(0, config.training.episode_requests).waits:
+        return
+    if config.terminal_value.enabled:
+        raise UserError(
+            "terminal_value.enabled lets simulations branch, and turns of these sessions wait for "
+            "answers that differ between branches: set it to false, or choose requests that "
+            "arrive at times of their own"
+        )
+    evaluation = config.evaluation
+    on_vidur = config.simulation.engine == "vidur" or (
+        evaluation.enabled and evaluation.vidur_workloads > 0
+    )
+    if config.observation.signal_delay_s > 0.0 and on_vidur:
+        raise UserError(
+            "turns of these sessions wait for the answers before them, and Vidur must know "
+            "beforehand when requests arrive to which signals come late: set simulation.engine to "
+            '"compiled" and evaluation.vidur_workloads to 0, or observation.signal_delay_s to 0'
+        )
 
 
 def _check_memory(config: TrainingConfig) -> None:

@@ -80,7 +80,7 @@ class PlannerGlobalScheduler(OwnDevices):
             request._num_prefill_tokens,
             request._num_decode_tokens,
             None if identities is None else np.array(identities(self._block_size)),
-            waited=getattr(request, "waited", False),
+            waited=getattr(request, "awaited", None) is not None,
         )
 
 

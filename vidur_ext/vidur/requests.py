@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, Optional, get_args
 
+import numpy as np
 from pydantic import ValidationError
 from vidur.config import BaseRequestGeneratorConfig
 from vidur.entities import Request
@@ -39,8 +40,10 @@ class RestartableRequest(Request):
     found_tokens: int = 0
     """Of its prompt, in the replica's prefix cache when it was first scheduled."""
 
-    waited: bool = False
-    """Whether it arrived because another one was answered."""
+    awaited: Any = None
+    """The request after whose completion it arrives, ``think_s`` later; None: it has its time."""
+
+    think_s: float = 0.0
 
     when_completed: Optional[Callable[[], None]] = None  # noqa: UP045
     """Is called when it is completed."""
@@ -67,6 +70,10 @@ def requests_of(table: RequestTable) -> list[Any]:
         runs = cache(partial(block_runs, table.prompts, table.decode_tokens))
         for index, request in enumerate(requests):
             request.identities = partial(_identities, runs, index)
+    if table.sessions is not None:
+        for row in np.flatnonzero(table.sessions.waits).tolist():
+            requests[row].awaited = requests[table.sessions.previous[row]]
+            requests[row].think_s = float(table.sessions.think_s[row])
     return requests
 
 

@@ -57,12 +57,53 @@ def isolated_simulation() -> Iterator[None]:
         random.setstate(random_state)
 
 
-class DelayingSimulator(Simulator):
-    """Vidur's simulator; the signals of a scheduler that sees them late are sent in time."""
+_AFTER_ALL_OTHERS = 1 << 62
+"""Number of an event that is far above those that Vidur counts."""
+
+
+class RoutedSimulator(Simulator):
+    """Vidur's simulator, which remembers what was routed where.
+
+    Requests that wait for answers arrive when these are there. The signals of a scheduler that sees
+    them late are sent in time.
+
+    Raises:
+        UserError: requests wait for answers, and signals are delayed.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self._replica_id_of: dict[int, Any] = {}
+        super().__init__(config)
+        self._schedule = self._scheduler.schedule
+        self._scheduler.schedule = self._recorded_schedule
+
+    def _requests(self) -> list[Any]:
+        """Return what is to be simulated."""
+        return list(self._request_generator.generate())
 
     def _init_event_queue(self) -> None:
-        super()._init_event_queue()
-        self._send_signals([event.time for _, event in self._event_queue])
+        self.requests = self._requests()
+        fresh = []
+        for request in self.requests:
+            awaited = getattr(request, "awaited", None)
+            if awaited is None:
+                fresh.append(request)
+            else:
+                awaited.when_completed = partial(self._go_on, request)
+        self._check_signals(len(fresh))
+        for request in fresh:
+            self._add_event(RequestArrivalEvent(request.arrived_at, request))
+        self._send_signals(request.arrived_at for request in fresh)
+
+    def _check_signals(self, fresh: int) -> None:
+        late = self._config.cluster_config.signal_delay_s > 0.0
+        if late and fresh < len(self.requests):
+            raise UserError(
+                "turns of these sessions wait for the answers before them, and Vidur must know "
+                "beforehand when requests arrive to which signals come late: set "
+                'simulation.engine to "compiled", observation.signal_delay_s to 0, or choose '
+                "requests that arrive at times of their own"
+            )
 
     def _send_signals(self, arrivals: Iterable[float]) -> None:
         """Let the router see, with each request, what there was the delay before."""
@@ -71,18 +112,35 @@ class DelayingSimulator(Simulator):
             for arrived_at in arrivals:
                 self._add_event(SignalEvent(arrived_at - delay_s, self._scheduler.signals))
 
+    def _go_on(self, request: Any) -> None:
+        """Let a request arrive, the answer to the one that it has awaited being there.
 
-_AFTER_ALL_OTHERS = 1 << 62
-"""Number of an event that is far above those that Vidur counts."""
+        Events at one instant happen in the order of their numbers: this comes after all others, and
+        after those of earlier requests.
+        """
+        awaited = request.awaited
+        replica = self._scheduler.get_replica_scheduler(self._replica_id_of[awaited.id])
+        overhead_s = request_overhead_s(replica._execution_time_predictor)
+        request._arrived_at = awaited.completed_at + overhead_s + request.think_s
+        event = RequestArrivalEvent(request._arrived_at, request)
+        event._id = _AFTER_ALL_OTHERS + request.id
+        event._priority_number = event._get_priority_number()
+        self._add_event(event)
+
+    def _recorded_schedule(self) -> list[tuple[Any, Any]]:
+        mapping: list[tuple[Any, Any]] = self._schedule()
+        for replica_id, request in mapping:
+            self._replica_id_of[request.id] = replica_id
+        return mapping
+
 
 _SEEN_BY_USERS = ("prefill_completed_at", "completed_at")
 
 
-class VidurSimulation(DelayingSimulator):
-    """Vidur's simulator over requests that are handed in, with the routing recorded.
+class VidurSimulation(RoutedSimulator):
+    """Vidur's simulator over requests that are handed in.
 
-    Requests are those of ``table``; without one they come from the configured generator. Those that
-    wait for answers arrive when these are there.
+    Requests are those of ``table``; without one they come from the configured generator.
 
     Raises:
         UserError: requests wait for answers, and signals are delayed.
@@ -93,66 +151,14 @@ class VidurSimulation(DelayingSimulator):
         logging.getLogger("vidur").setLevel(logging.WARNING)
         reset_id_counters()
         self._table = table
-        self._replica_id_of: dict[int, Any] = {}
         super().__init__(config)
         self._index_of = {replica: i for i, replica in enumerate(self._cluster.replicas)}
-        self._schedule = self._scheduler.schedule
-        self._scheduler.schedule = self._recorded_schedule
         # Vidur's own random scheduler draws from Python's module-level generator.
         state = seed_sequence(config.seed, Purpose.SCHEDULER).generate_state(1)
         random.seed(int(state[0]))
 
-    def _init_event_queue(self) -> None:
-        if self._table is None:
-            self.requests = self._request_generator.generate()
-        else:
-            self.requests = requests_of(self._table)
-        fresh = self.requests
-        if self._table is not None and self._table.waits:
-            fresh = self._close_loops(self._table)
-        for request in fresh:
-            self._add_event(RequestArrivalEvent(request.arrived_at, request))
-        self._send_signals(request.arrived_at for request in fresh)
-
-    def _close_loops(self, table: RequestTable) -> list[Any]:
-        """Let answers bring about the requests that wait for them; return the others."""
-        if self._config.cluster_config.signal_delay_s > 0.0:
-            raise UserError(
-                "turns of these sessions wait for the answers before them, and Vidur must know "
-                "beforehand when requests arrive to which signals come late: set "
-                'simulation.engine to "compiled", observation.signal_delay_s to 0, or choose '
-                "requests that arrive at times of their own"
-            )
-        sessions = table.sessions
-        assert sessions is not None
-        for row in np.flatnonzero(sessions.waits).tolist():
-            previous = self.requests[sessions.previous[row]]
-            previous.when_completed = partial(
-                self._go_on, previous, row, float(sessions.think_s[row])
-            )
-        return [self.requests[row] for row in np.flatnonzero(~sessions.waits).tolist()]
-
-    def _go_on(self, previous: Any, row: int, think_s: float) -> None:
-        """Let the request of a row arrive after the answer to a previous one.
-
-        Events at one instant happen in the order of their numbers: this comes after all others, and
-        after those of earlier rows.
-        """
-        request = self.requests[row]
-        replica = self._scheduler.get_replica_scheduler(self._replica_id_of[previous.id])
-        overhead_s = request_overhead_s(replica._execution_time_predictor)
-        request._arrived_at = previous.completed_at + overhead_s + think_s
-        request.waited = True
-        event = RequestArrivalEvent(request._arrived_at, request)
-        event._id = _AFTER_ALL_OTHERS + row
-        event._priority_number = event._get_priority_number()
-        self._add_event(event)
-
-    def _recorded_schedule(self) -> list[tuple[Any, Any]]:
-        mapping: list[tuple[Any, Any]] = self._schedule()
-        for replica_id, request in mapping:
-            self._replica_id_of[request.id] = replica_id
-        return mapping
+    def _requests(self) -> list[Any]:
+        return super()._requests() if self._table is None else requests_of(self._table)
 
     @property
     def now(self) -> float:

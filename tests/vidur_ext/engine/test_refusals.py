@@ -10,8 +10,6 @@ from pydantic import ValidationError
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.engine.environments import RoutingEnvironments
-from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.vidur.simulation import VidurSimulation
 from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.sessions import Sessions
@@ -99,18 +97,9 @@ def test_choices_that_are_not_replicas_are_refused(case_of, vidur_config, choice
 WAITING = Sessions(np.zeros(2, int), np.arange(2), np.array([-1, 0]), np.array([0.0, 1.0]))
 
 
-def test_closed_loops_are_refused_rather_than_ignored(case_of, vidur_config, compiled):
+def test_vidur_cannot_send_signals_late_to_requests_that_wait(case_of, vidur_config):
     case = case_of([20, 500], [5, 5])
     table = replace(case.table, sessions=WAITING)
-    config = vidur_config(case)
-    for simulate in (VidurSimulation, compiled):
-        with pytest.raises(UserError, match="wait for the answers before them"):
-            simulate(config, table)
-
-
-def test_environments_refuse_closed_loops_too():
-    config = TrainingConfig()
-    environments = RoutingEnvironments(engine_cluster(config), config, num_envs=1)
-    tokens = np.array([20, 30])
-    with pytest.raises(UserError, match="wait for the answers before them"):
-        environments.begin([RequestTable(np.arange(2.0), tokens, tokens, sessions=WAITING)])
+    config = vidur_config(case.seen_late(0.5).routed_by("least_outstanding"))
+    with pytest.raises(UserError, match=r"wait for the answers before them.*signal_delay_s to 0"):
+        VidurSimulation(config, table)

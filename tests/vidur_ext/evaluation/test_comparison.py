@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from ppo_scheduler.errors import UserError
 from vidur_ext.evaluation.comparison import AgainstBest, Comparison
 from vidur_ext.evaluation.metrics import COMPARED_METRICS
-from vidur_ext.evaluation.run_result import RunResult
+from vidur_ext.evaluation.run_result import RunResult, Served
 
 SUMMARY_KEYS = {
     "requests", *COMPARED_METRICS, "requests_per_s", "output_tokens_per_s", "makespan_s",
@@ -56,13 +57,10 @@ def test_runs_of_one_seed_must_have_met_the_same_requests(compare, make_run, fie
 
 def test_runs_of_different_length_are_refused(compare, make_run) -> None:
     whole = make_run("least_outstanding")
-    arrays = {
-        name: getattr(whole, name)[:3]
-        for name in ("scheduled_at", "prefill_completed_at", "completed_at", "replica")
-    }
+    arrays = {name: getattr(whole, name)[:3] for name in Served._fields}
     arrays["table"] = whole.table.slice(0, 3)
     with pytest.raises(UserError, match=r"in length \(3 and 4 requests\)"):
-        compare([whole, make_run("ppo", **arrays)])
+        compare([whole, replace(make_run("ppo"), **arrays)])
 
 
 def test_clusters_of_different_size_are_refused(compare, make_run) -> None:

@@ -19,6 +19,8 @@ from vidur_ext.workload.request_table import RequestTable
         ("replica", [0, 1, -1, 0], "request 2: its replica is not in 0..1"),
         ("replica", [0, 1, 0], "replica has 3 entries, arrived_at has 4"),
         ("replica", [0.0, 1.0, 0.5, 0.0], "replica holds float64; expected int64"),
+        ("found_tokens", [0, 0, 30, 0], "request 2: its found_tokens are not a part of its prompt"),
+        ("preemptions", [0, -1, 0, 0], "request 1: its preemptions are negative"),
         ("num_replicas", 0, "num_replicas is 0"),
         ("decisions_per_second", float("nan"), "decisions_per_second is nan"),
     ],
@@ -33,6 +35,7 @@ def test_an_impossible_run_is_refused_by_name(make_run, field: str, value, told:
 def test_a_request_that_took_no_time_is_refused(make_run) -> None:
     arrived = np.array([0.0])
     one = {"prefill_tokens": np.array([1]), "decode_tokens": np.array([1]), "replica": [0]}
+    one |= {"found_tokens": np.array([0]), "preemptions": np.array([0])}
     times = dict.fromkeys(
         ("arrived_at", "scheduled_at", "prefill_completed_at", "completed_at"), arrived
     )

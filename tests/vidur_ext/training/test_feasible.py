@@ -103,7 +103,23 @@ def test_memory_that_is_not_there_is_refused_with_the_keys(monkeypatch):
         check_feasible(load_config(None, ["ppo_config.rollout_len=8000000"]))
 
 
-def test_a_workload_whose_requests_wait_for_answers_is_refused_before_anything_is_made():
-    said = ["workload.source=agent", "workload.qps=1"]
-    with pytest.raises(UserError, match="wait for the answers before them"):
-        check_feasible(load_config(None, said))
+FORESEEING = ["kl_regularization.final_coef=0.02", "kl_regularization.decay_steps=1000"]
+CONVERSING = ["workload.source=agent", "workload.qps=1"]
+
+
+def test_turns_that_wait_for_answers_can_be_trained_on():
+    check_feasible(load_config(None, CONVERSING))
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ([*FORESEEING, "terminal_value.enabled=true"], "terminal_value.enabled lets simulations"),
+        (["observation.signal_delay_s=0.1"], "evaluation.vidur_workloads to 0"),
+    ],
+)
+def test_what_such_turns_cannot_have_is_refused_before_anything_is_made(said, named):
+    without_planners = 'evaluation.schedulers=["round_robin","least_outstanding"]'
+    check_feasible(load_config(None, [without_planners, *said]))
+    with pytest.raises(UserError, match=named):
+        check_feasible(load_config(None, [without_planners, *said, *CONVERSING]))

@@ -126,10 +126,17 @@ def test_presets_have_a_rate_a_process_and_a_limit(change: dict[str, Any]) -> No
     assert changed.digest() != stream_of(TEMPLATES).window(0, 300).digest()
 
 
-def test_closed_loops_are_refused_rather_than_handed_to_vidur_without_them() -> None:
-    with pytest.raises(UserError, match="wait for the answers before them"):
-        WorkloadRequestGenerator(replace(TEMPLATES, source="agent")).generate()
-    assert WorkloadRequestGenerator(TEMPLATES).generate()
+def test_vidur_is_told_which_requests_wait_for_which() -> None:
+    conversing = replace(TEMPLATES, source="agent")
+    requests = WorkloadRequestGenerator(conversing).generate()
+    sessions = stream_of(conversing).window(0, len(requests)).sessions
+    assert sessions is not None
+    assert sessions.waits.any()
+    for row, request in enumerate(requests):
+        previous = int(sessions.previous[row])
+        assert request.awaited is (None if previous < 0 else requests[previous])
+        assert request.think_s == sessions.think_s[row]
+    assert not any(request.awaited for request in WorkloadRequestGenerator(TEMPLATES).generate())
 
 
 @pytest.mark.parametrize(
