@@ -93,6 +93,7 @@ def _look_at_replica(view: View, replica: int) -> Any:
         running=float(row[Replica.MEMBERS]),
         decoding=float(row[Replica.DECODING]),
         pending_prefill_tokens=float(row[Replica.PENDING] + prompts),
+        uncached_prefill_tokens=float(row[Replica.PENDING] + prompts),
         context_tokens=float(context),
         generated_tokens=float(row[Replica.GENERATED] + decoded),
         kv_blocks_used=float(blocks - row[Replica.FREE]),
@@ -125,7 +126,7 @@ def _look_at_request(view: View) -> Any:
 def look(view: View, replica: int) -> Seen:
     """Return what is seen of a replica when the next request waits to be routed."""
     seen, request = _look_at_replica(view, replica), _look_at_request(view)
-    return Seen(seen, predict(view.sim.estimates, replica, seen, request), request)
+    return Seen(seen, predict(view.sim.estimates, replica, seen, request, 0.0), request)
 
 
 @compiled

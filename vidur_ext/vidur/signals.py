@@ -68,6 +68,7 @@ class DelayedSignals:
             waiting, mean = column[Quantity.WAITING], column[Quantity.MEAN_WAIT_S]
             column[Quantity.WAITING] = waiting + 1
             column[Quantity.PENDING_PREFILL_TOKENS] += request.prompt_tokens
+            column[Quantity.UNCACHED_PREFILL_TOKENS] += request.prompt_tokens
             column[Quantity.REMAINING_OUTPUT_TOKENS] += request.output_tokens
             column[Quantity.OLDEST_WAIT_S] = max(column[Quantity.OLDEST_WAIT_S], age)
             column[Quantity.MEAN_WAIT_S] = (waiting * mean + age) / (waiting + 1)

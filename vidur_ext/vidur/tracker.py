@@ -131,6 +131,7 @@ class RequestTracker:
         column[Quantity.RUNNING] = len(alive) - waiting
         column[Quantity.DECODING] = decoding
         column[Quantity.PENDING_PREFILL_TOKENS] = pending
+        column[Quantity.UNCACHED_PREFILL_TOKENS] = pending
         column[Quantity.CONTEXT_TOKENS] = context
         column[Quantity.GENERATED_TOKENS] = generated
         column[Quantity.RESTARTS] = restarts

@@ -42,6 +42,7 @@ TABLE = {
     Quantity.RUNNING: [4, 3, 0],
     Quantity.DECODING: [3, 1, 0],
     Quantity.PENDING_PREFILL_TOKENS: [700, 150, 90],
+    Quantity.UNCACHED_PREFILL_TOKENS: [700, 150, 90],
     Quantity.CONTEXT_TOKENS: [5000, 2600, 200],
     Quantity.GENERATED_TOKENS: [120, 30, 0],
     Quantity.KV_BLOCKS_USED: [320, 170, 40],
