@@ -13,7 +13,7 @@ from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import TELEMETRY, Floats, Observation
 from vidur_ext.config.training_config import RouterConfig
-from vidur_ext.engine.delayed import show_late
+from vidur_ext.engine.delayed import Followers, followers_of, show_late
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     Cluster,
@@ -21,11 +21,14 @@ from vidur_ext.engine.layout import (
     EngineState,
     Inputs,
     Ints,
+    Prefixes,
     Request,
+    Settings,
     Time,
     map_states,
     new_simulation,
     new_state,
+    sees_late,
 )
 from vidur_ext.engine.planner import Planner
 from vidur_ext.engine.routing import ASK
@@ -99,9 +102,10 @@ class RoutingEnvironments:
         memories = [new_memory(self.num_replicas) for _ in tables]
         sight = new_sight(self.num_replicas, self._config.observation.queue_slots)
         cluster = self._cluster
-        state = self._fresh_states(tables, texts)
-        late = cluster.settings.signal_delay_s > 0.0
-        self._seen = self._fresh_states(tables, texts) if late else None
+        state = self._fresh_states(tables, texts, cluster.settings)
+        self._followers = followers_of(
+            cluster.settings, lambda settings: self._fresh_states(tables, texts, settings)
+        )
         self._envs = Environments(
             sims=new_simulation(cluster, cluster.settings, inputs, state),
             memory=Memory(*_stacked(memories)),
@@ -156,7 +160,9 @@ class RoutingEnvironments:
             memory=Memory(*_repeated(envs.memory, count)),
             traces=np.repeat(envs.traces, count),
         )
-        copies._seen = None if self._seen is None else _copied(self._seen, count, end)
+        copies._followers = Followers(
+            *(states and _copied(states, count, end) for states in self._followers)
+        )
         copies._first_lengths = None
         copies._planner = None
         copies._latencies = np.zeros((copies._envs.sims.inputs.arrived.size, 2))
@@ -175,8 +181,9 @@ class RoutingEnvironments:
             latencies=self._latencies,
         )
         waiting, completed = step(self._envs, actions, out)
-        if self._seen is not None:
-            show_late(self._envs, self._seen, out)
+        settings, state = self._cluster.settings, self._envs.sims.state
+        if sees_late(settings):
+            show_late(self._envs, *self._followers.beside(state, settings), out)
         self.waiting = waiting > 0
         if waiting < count:
             self._check_ends()
@@ -187,8 +194,10 @@ class RoutingEnvironments:
         self.reward = out.reward
         self.completed = self._latencies[:completed]
 
-    def _fresh_states(self, tables: Sequence[RequestTable], texts: Sequence[Texts]) -> EngineState:
-        settings, replicas = self._cluster.settings, self.num_replicas
+    def _fresh_states(
+        self, tables: Sequence[RequestTable], texts: Sequence[Texts], settings: Settings
+    ) -> EngineState:
+        replicas = self.num_replicas
         states = [
             new_state(table.prefill_tokens, table.decode_tokens, text.leaves, replicas, settings)
             for table, text in zip(tables, texts, strict=True)
@@ -261,16 +270,23 @@ class RoutingEnvironments:
 
 def _copied(states: EngineState, count: int, end: int) -> EngineState:
     """Return each of the stacked states ``count`` times, with its first ``end`` requests."""
+    expected = states.expected
     of_requests = states._replace(
         requests=states.requests[:, :end],
         times=states.times[:, :end],
         completions=states.completions[:, :end],
-        prefixes=states.prefixes
-        and states.prefixes._replace(
-            texts=states.prefixes.texts[:, :end], lines=states.prefixes.lines[:, :, :end]
+        prefixes=states.prefixes and _of_first(states.prefixes, end),
+        expected=expected
+        and expected._replace(
+            found=expected.found[:, :end],
+            index=expected.index._replace(prefixes=_of_first(expected.index.prefixes, end)),
         ),
     )
     return map_states(lambda array: np.repeat(array, count, axis=0), of_requests)
+
+
+def _of_first(prefixes: Prefixes, end: int) -> Prefixes:
+    return prefixes._replace(texts=prefixes.texts[:, :end], lines=prefixes.lines[:, :, :end])
 
 
 def _repeated(arrays: Iterable[NDArray[Any]], count: int) -> list[NDArray[Any]]:

@@ -55,12 +55,14 @@ class Lookahead:
                 f"{name} needs ttft_weight, what a second to the first token weighs: pass "
                 "config.lookahead.ttft_weight"
             )
-        if cluster.settings.signal_delay_s:
-            raise UserError(
-                f"{name} plans from the cluster as it is, and the router is to see it as it was "
-                f"{cluster.settings.signal_delay_s:g} s ago: take another scheduler, or set "
-                "observation.signal_delay_s to 0"
-            )
+        settings = cluster.settings
+        for key in ("signal_delay_s", "kv_event_delay_s"):
+            delay_s = getattr(settings, key)
+            if delay_s:
+                raise UserError(
+                    f"{name} plans from the cluster as it is, and the router is to see it as it "
+                    f"was {delay_s:g} s ago: take another scheduler, or set observation.{key} to 0"
+                )
         clairvoyant = name == "clairvoyant"
         num_requests = len(sim.inputs.arrived)
         self._planner = Planner(cluster, 1, num_requests, ttft_weight, clairvoyant=clairvoyant)
@@ -93,6 +95,7 @@ class ClusterTwin:
         self, cluster: Cluster, name: str, ttft_weight: float, rng: np.random.Generator
     ) -> None:
         self._cluster = cluster
+        self._settings = cluster.settings.without_knowledge()
         self._name = name
         self._ttft_weight = ttft_weight
         self._rng = rng
@@ -100,7 +103,7 @@ class ClusterTwin:
         self._texts = TextTree()
         nobody = np.zeros(0, dtype=np.int64)
         self._make_room(
-            new_state(nobody, nobody, nobody, cluster.num_replicas, cluster.settings),
+            new_state(nobody, nobody, nobody, cluster.num_replicas, self._settings),
             np.zeros(0),
             separate_texts(0).lines,
             random_words(rng, SPARE_WORDS),
@@ -150,7 +153,7 @@ class ClusterTwin:
         cluster, capacity = self._cluster, max(2 * len(arrived), _FIRST_ROOM)
         nothing = np.zeros(capacity, dtype=np.int64)
         texts = separate_texts(capacity)
-        larger = new_state(nothing, nothing, texts.leaves, cluster.num_replicas, cluster.settings)
+        larger = new_state(nothing, nothing, texts.leaves, cluster.num_replicas, self._settings)
         for before, now in zip(state.arrays().values(), larger.arrays().values(), strict=True):
             now[tuple(map(slice, before.shape))] = before
         if lines is not None:
@@ -158,7 +161,7 @@ class ClusterTwin:
         more = capacity - len(arrived)
         self._sim = new_simulation(
             cluster,
-            cluster.settings,
+            self._settings,
             Inputs(
                 np.concatenate([arrived, np.full(more, np.inf)]),
                 np.full(capacity, ASK, dtype=np.int64),

@@ -8,9 +8,20 @@ from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.batch_end import end_batch
 from vidur_ext.engine.batch_start import start_batch
 from vidur_ext.engine.execution import OUTSIDE, steady_iteration_s
-from vidur_ext.engine.layout import Batching, Clock, Counter, Replica, Request, Simulation
+from vidur_ext.engine.expectations import expect, look_up
+from vidur_ext.engine.layout import (
+    Batching,
+    Clock,
+    Counter,
+    Replica,
+    Request,
+    Simulation,
+    sees_late,
+)
 from vidur_ext.engine.queues import push_back
 from vidur_ext.engine.routing import route
+
+_sees_late = compiled(sees_late)
 
 AT_END = -1
 """What ``advance`` returns when there is nothing left to simulate."""
@@ -117,6 +128,7 @@ def assign_one(sim: Simulation, replica: int) -> None:
     row[Replica.PENDING] += state.requests[request, Request.PROMPT]
     row[Replica.TOKENS] += state.requests[request, Request.TOTAL]
     row[Replica.ROUTED] = 1
+    expect(sim, replica)
     state.requests[request, Request.REPLICA] = replica
     state.counters[Counter.OPEN] = 1
     state.counters[Counter.ARRIVALS] = request + 1
@@ -141,6 +153,8 @@ def advance_one(sim: Simulation) -> int:
         if request == len(arrived):
             break
         state.now[0] = until
+        if not _sees_late(sim.settings):
+            look_up(sim, state)
         replica = route(sim)
         if replica < 0:
             return int(request)

@@ -27,6 +27,7 @@ from vidur_ext.engine.layout import (
     Time,
     new_simulation,
     new_state,
+    sees_late,
 )
 from vidur_ext.engine.lookahead import Lookahead
 from vidur_ext.engine.routing import routing_of
@@ -75,6 +76,8 @@ class CompiledSimulation:
         routing = routing_of(scheduler, seed, len(table), num_replicas, choices, rng)
         self._limits = cluster.limits
         settings = cluster.settings._replace(rule=routing.rule)
+        if routing.rule == GIVEN:  # nobody looks
+            settings = settings.without_knowledge()
         texts = texts_of(table, settings)
         self._sim = new_simulation(
             cluster,
@@ -85,7 +88,7 @@ class CompiledSimulation:
             ),
         )
         self._late: LateRouter | None = None
-        if settings.signal_delay_s and routing.rule != GIVEN:
+        if sees_late(settings) and routing.rule != GIVEN:
             self._late = LateRouter(self._sim, table)
         self._planner: Lookahead | None = None
         if scheduler in PLANNERS and choices is None:
@@ -159,7 +162,9 @@ class CompiledSimulation:
     def _arrays(self) -> Snapshot:
         arrays = self.state.arrays()
         if self._late is not None:
-            arrays |= {f"seen.{name}": array for name, array in self._late.seen.arrays().items()}
+            for follower, state in self._late.followers._asdict().items():
+                if state is not None:
+                    arrays |= {f"{follower}.{name}": one for name, one in state.arrays().items()}
         return arrays
 
     @property

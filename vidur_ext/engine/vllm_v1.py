@@ -9,6 +9,7 @@ if nobody had to, and if their whole prompts have room beside what is found of t
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled, compiled_apart
+from vidur_ext.engine.expectations import stop_expecting
 from vidur_ext.engine.layout import (
     EXTENTS_PER_BATCH,
     Counter,
@@ -146,6 +147,7 @@ def _admit(sim: Simulation, replica: int, now: float, tokens: int) -> bool:
     if state.requests[request, Request.RESTARTS] == 0:
         state.times[request, Time.SCHEDULED] = now
         _note_hits(sim, request, hits)
+        stop_expecting(state.expected, replica, request)
     return True
 
 

@@ -22,6 +22,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.view import Earned
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.estimates import request_overhead_s
+from vidur_ext.vidur.prefix_knowledge import ReportedCaches, ReportEvent
 from vidur_ext.vidur.requests import requests_of
 from vidur_ext.vidur.schedulers import Router, RoutingGlobalScheduler
 from vidur_ext.vidur.signals import SignalEvent
@@ -60,14 +61,20 @@ class DelayingSimulator(Simulator):
 
     def _init_event_queue(self) -> None:
         super()._init_event_queue()
-        self._send_signals([event.time for _, event in self._event_queue])
+        self._send_signals([event._request for _, event in self._event_queue])
 
-    def _send_signals(self, arrivals: Iterable[float]) -> None:
+    def _send_signals(self, requests: Iterable[Any]) -> None:
         """Let the router see, with each request, what there was the delay before."""
-        if isinstance(self._scheduler, RoutingGlobalScheduler) and self._scheduler.signals:
-            delay_s = self._config.cluster_config.signal_delay_s
-            for arrived_at in arrivals:
-                self._add_event(SignalEvent(arrived_at - delay_s, self._scheduler.signals))
+        if not isinstance(self._scheduler, RoutingGlobalScheduler):
+            return
+        delay_s = self._config.cluster_config.signal_delay_s
+        signals, knowledge = self._scheduler.signals, self._scheduler.knowledge
+        for request in requests:
+            if signals:
+                self._add_event(SignalEvent(request.arrived_at - delay_s, signals))
+            if isinstance(knowledge, ReportedCaches) and knowledge.delay_s:
+                instant = request.arrived_at - knowledge.delay_s
+                self._add_event(ReportEvent(instant, knowledge, request))
 
 
 _SEEN_BY_USERS = ("prefill_completed_at", "completed_at")
@@ -103,7 +110,7 @@ class VidurSimulation(DelayingSimulator):
             self.requests = requests_of(self._table)
         for request in self.requests:
             self._add_event(RequestArrivalEvent(request.arrived_at, request))
-        self._send_signals(request.arrived_at for request in self.requests)
+        self._send_signals(self.requests)
 
     def _recorded_schedule(self) -> list[tuple[Any, Any]]:
         mapping: list[tuple[Any, Any]] = self._schedule()
