@@ -161,7 +161,8 @@ NEVER = 1 << 62
 
 EXTENTS_PER_REQUEST, EXTENTS_PER_BATCH = 4, 512
 """Room for the extents of a replica's prefix cache. A request adds one for its text and one where
-it leaves another's; the rest is for what preemptions cut off, and what one batch may need."""
+it leaves another's; the rest is for what preemptions cut off, and what one batch may need. Fewer
+blocks than requests need as much per block: what has been taken of them is evicted later."""
 
 
 class Clock(Column):
@@ -560,7 +561,7 @@ def _new_prefixes(leaves: Ints, num_blocks: Ints, keeps: bool) -> Prefixes:
     shelves[:, Shelf.BLANK] = num_blocks
     shelves[:, (Shelf.OLDEST, Shelf.NEWEST, Shelf.SPARE)] = -1
     kept = count if keeps else 0
-    extents = min(EXTENTS_PER_REQUEST * kept, num_blocks.max(initial=0)) + EXTENTS_PER_BATCH
+    extents = EXTENTS_PER_REQUEST * min(kept, num_blocks.max(initial=0)) + EXTENTS_PER_BATCH
     lines = np.zeros((num_replicas, kept, len(Held)), dtype=np.int64)
     lines[:, :, Held.FIRST] = -1
     return Prefixes(

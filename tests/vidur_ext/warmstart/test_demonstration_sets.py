@@ -181,6 +181,9 @@ OTHER_VALUES = {
     "history_alpha": 0.2,
     "clip": 3.0,
     "signal_delay_s": 0.1,
+    "prefix_knowledge": "approximate",
+    "kv_event_delay_s": 0.1,
+    "prefix_index_blocks": 100,
 }
 
 
