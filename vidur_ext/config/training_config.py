@@ -181,12 +181,12 @@ class TrainingConfig(RouterConfig):
         """`evaluation.schedulers` contains no planner with `observation.signal_delay_s` or
         `observation.kv_event_delay_s` above 0: planners plan from the cluster as it is."""
         named = [name for name in PLANNERS if name in self.evaluation.schedulers]
-        for key in ("signal_delay_s", "kv_event_delay_s"):
-            delay_s = getattr(self.observation, key)
+        for name in ("signal_delay_s", "kv_event_delay_s"):
+            delay_s = getattr(self.observation, name)
             if self.evaluation.enabled and named and delay_s:
                 raise ValueError(
                     f"evaluation.schedulers contains {' and '.join(named)}, which plan from the "
-                    f"cluster as it is; with observation.{key}={delay_s:g} no scheduler may "
+                    f"cluster as it is; with observation.{name}={delay_s:g} no scheduler may "
                     "see it: remove them from evaluation.schedulers, or set the delay to 0"
                 )
         return self

@@ -134,9 +134,7 @@ class LateRouter:
 
 
 @compiled_entry
-def show_late(
-    envs: Environments, seen: EngineState, cached: EngineState, out: Outlook
-) -> None:
+def show_late(envs: Environments, seen: EngineState, cached: EngineState, out: Outlook) -> None:
     """Write what the environments show after a step.
 
     Args:

@@ -279,7 +279,7 @@ def _copied(states: EngineState, count: int, end: int) -> EngineState:
         expected=expected
         and expected._replace(
             found=expected.found[:, :end],
-            index=expected.index._replace(prefixes=_of_first(expected.index.prefixes, end)),
+            sent=expected.sent._replace(prefixes=_of_first(expected.sent.prefixes, end)),
         ),
     )
     return map_states(lambda array: np.repeat(array, count, axis=0), of_requests)

@@ -62,8 +62,8 @@ def _look_up(sim: Simulation, expected: Expected | None, cached: EngineState) ->
     # As at its admission: the last token is computed in any case.
     most = (sim.state.requests[request, Request.PROMPT] - 1) // block_size
     for replica in range(len(expected.offered)):
-        if len(expected.index.rows):
-            cache = _index_of(sim, expected.index, replica)
+        if len(expected.sent.rows):
+            cache = _index_of(sim, expected.sent, replica)
         else:
             cache = cache_of(with_state(sim, cached), replica)
         expected.offered[replica] = find(cache, request, most)[0] * block_size
@@ -83,7 +83,7 @@ def look_up(sim: Simulation, cached: EngineState) -> None:
 def _expect(sim: Simulation, expected: Expected | None, replica: int) -> None:
     if expected is None:
         return
-    request, index = sim.state.counters[Counter.ARRIVALS], expected.index
+    request, index = sim.state.counters[Counter.ARRIVALS], expected.sent
     expected.found[request] = expected.offered[replica]
     expected.spared[replica] += expected.offered[replica]
     if len(index.rows):

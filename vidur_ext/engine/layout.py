@@ -328,13 +328,14 @@ class Expected(NamedTuple):
 
     offered int64 [R]: by each replica, of the request that waits for its decision. found int64 [N]:
     of each request, by the replica that it was sent to, when it was. spared int64 [R]: the sum of
-    these over the requests on a replica that wait for their first batch.
+    these over the requests on a replica that wait for their first batch. sent: what an approximate
+    router remembers.
     """
 
     offered: Ints
     found: Ints
     spared: Ints
-    index: Index
+    sent: Index
 
 
 class EngineState(NamedTuple):
@@ -432,7 +433,7 @@ def _prefixes_of(stacked: Prefixes | None, env: int) -> Prefixes | None:
 def _expected_of(stacked: Expected | None, env: int) -> Expected | None:
     if stacked is None:
         return None
-    rows, prefixes = stacked.index.rows, stacked.index.prefixes
+    rows, prefixes = stacked.sent.rows, stacked.sent.prefixes
     return Expected(
         stacked.offered[env],
         stacked.found[env],
@@ -582,7 +583,7 @@ def _new_expected(leaves: Ints, num_replicas: int, settings: Settings) -> Expect
         offered=np.zeros(num_replicas, dtype=np.int64),
         found=np.zeros(len(leaves), dtype=np.int64),
         spared=np.zeros(num_replicas, dtype=np.int64),
-        index=Index(rows, _new_prefixes(leaves, rows[:, Replica.FREE], keeps=indexed > 0)),
+        sent=Index(rows, _new_prefixes(leaves, rows[:, Replica.FREE], keeps=indexed > 0)),
     )
 
 

@@ -48,9 +48,7 @@ def expected_output_tokens(known: Estimates, completed: float, output_tokens: fl
 
 
 @compiled
-def predict(
-    known: Estimates, index: int, replica: Any, request: Any, found_tokens: float
-) -> Any:
+def predict(known: Estimates, index: int, replica: Any, request: Any, found_tokens: float) -> Any:
     """Return the ``Prediction`` for a replica, from its ``SeenReplica`` and the ``SeenRequest``.
 
     Args:

@@ -91,9 +91,7 @@ class ClusterConfig(VidurClusterConfig):
             "help": "What the global scheduler knows of prefix caches: none, exact, approximate."
         },
     )
-    kv_event_delay_s: float = field(
-        default=0.0, metadata={"help": "exact: how old that is [s]."}
-    )
+    kv_event_delay_s: float = field(default=0.0, metadata={"help": "exact: how old that is [s]."})
     prefix_index_blocks: int = field(
         default=31250, metadata={"help": "approximate: KV blocks it remembers of each replica."}
     )

@@ -82,7 +82,9 @@ class SentPrompts(PrefixKnowledge):
     def assign(self, replica: int, request: Any) -> None:
         """Remember all of a prompt; of what was sent at once, the end is forgotten first."""
         sent = self._sent[replica]
-        for identity in reversed(full_blocks(request, self._block_size, request._num_prefill_tokens)):
+        for identity in reversed(
+            full_blocks(request, self._block_size, request._num_prefill_tokens)
+        ):
             sent[identity] = None
             sent.move_to_end(identity)
         while len(sent) > self._capacity:
@@ -111,7 +113,7 @@ def knowledge_of(cluster: Any, replica_schedulers: Sequence[Any]) -> PrefixKnowl
 
 
 class ReportEvent(BaseEvent):
-    """The instant whose prefix caches the decision on a later request knows; see ``SignalEvent``."""
+    """The instant whose caches the decision on a later request knows; see ``SignalEvent``."""
 
     def __init__(self, time: float, caches: ReportedCaches, request: Any) -> None:
         super().__init__(time, EventType.REQUEST_ARRIVAL)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vidur.config import BaseGlobalSchedulerConfig
 
 from ppo_scheduler.control.curriculum import StageScales
-from ppo_scheduler.observation import Observation
+from ppo_scheduler.observation import Floats, Observation
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.routing.estimator import expected_output_tokens
@@ -59,7 +59,7 @@ class RoutingGlobalScheduler(OwnDevices):
             seen = self.signals.receive(present) if self.signals else present
             self._completed += len(seen.interval.completions)
             self._output_tokens += sum(done.output_tokens for done in seen.interval.completions)
-            found = np.zeros(len(self._order))
+            found: Floats = np.zeros(len(self._order))
             if self.knowledge:
                 found = self.knowledge.found_tokens(request)
             arriving = ArrivingRequest(

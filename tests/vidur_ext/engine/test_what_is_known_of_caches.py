@@ -54,12 +54,14 @@ def requests(texts, arrived, outputs):
     return RequestTable(np.array(arrived), prompts.lengths, np.array(outputs), prompts)
 
 
+ALL = requests(list(TEXTS.values()), ARRIVED, OUTPUTS)
+
+
 @pytest.fixture(params=["vidur", "compiled"])
 def numbers(request, sights):
     """Return, for replica 0, what a number is at every decision."""
 
-    def of(observation, texts=tuple(TEXTS.values()), arrived=ARRIVED, outputs=OUTPUTS):
-        table = requests(list(texts), arrived, outputs)
+    def of(observation, table=ALL):
         seen = sights[request.param](config(**observation), table)
         assert not any(sight[4][Predicted.FOUND_TOKENS, 1] for sight in seen), "it never got any"
         found = [sight[4][Predicted.FOUND_TOKENS, 0] for sight in seen]
@@ -120,8 +122,8 @@ def test_what_replicas_report_may_come_late(numbers):
 
 def test_of_an_instant_nothing_is_reported_that_happens_in_it(numbers):
     late = {"prefix_knowledge": "exact", "kv_event_delay_s": 1.0}
-    texts, outputs = [TEXTS["A"]] * 3, [20] * 3
-    assert numbers(late, texts, [0.0, 1.0, 1.0 + 1e-6], outputs)[0] == [0, 0, 96]
+    table = requests([TEXTS["A"]] * 3, [0.0, 1.0, 1.0 + 1e-6], [20] * 3)
+    assert numbers(late, table)[0] == [0, 0, 96]
 
 
 @pytest.mark.parametrize("kv_event_delay_s", [0.0, 0.5, 1.0, 2.0])
@@ -165,7 +167,7 @@ def routing(engine, rule, of, table):
 @pytest.mark.parametrize("engine", ["vidur", "compiled"])
 @pytest.mark.parametrize("known", ["none", "exact", "approximate"])
 def test_who_predicts_latencies_goes_where_the_prefix_lies(engine, known):
-    """The replicas are idle whenever one of ten equal prompts comes: without knowledge it is dice."""
+    """Both replicas are idle when one of ten equal prompts comes: without knowledge they tie."""
     table = requests([LONG] * 10, np.arange(10) * 5.0, [5] * 10)
     chosen = routing(engine, "min_predicted_latency", config(prefix_knowledge=known), table)
     assert (len(set(chosen)) == 1) == (known != "none")
