@@ -22,7 +22,7 @@ from vidur_ext.engine.layout import (
     Time,
 )
 from vidur_ext.engine.preemption import find_next_finish, restart
-from vidur_ext.engine.prefix_cache import cache_of, find, register, release, share
+from vidur_ext.engine.prefix_cache import cache_of, find, register_after_decoding, release, share
 from vidur_ext.engine.queues import pop_front
 
 
@@ -89,7 +89,7 @@ def _extend(sim: Simulation, replica: int, request: int, slot: int, chunk: int) 
     state.replicas[replica, Replica.FREE] -= blocks
     state.chunks[replica, slot] = chunk
     if sim.settings.prefix_caching:
-        register(cache_of(sim, replica), request, done + chunk)
+        register_after_decoding(cache_of(sim, replica), request, done + chunk)
 
 
 @compiled
