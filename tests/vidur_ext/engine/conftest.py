@@ -140,10 +140,8 @@ def _draw_cluster(data: st.DataObject, max_tokens: int, scarce: bool) -> dict[st
     blocks = int((longest + 2) * room / (1.0 - watermark)) + 2 if room else longest
     kind = data.draw(st.sampled_from(kinds), "replica_scheduler")
     cap = data.draw(st.sampled_from(caps), "batch_size_cap")
+    chunk = data.draw(st.sampled_from([32, 100, 512]), "chunk_size")
     v1 = kind == "vllm_v1"
-    # With as few tokens as requests a prompt advances no faster than the answers beside it.
-    chunks = [cap, 32, 100, 512] if v1 else [32, 100, 512]
-    chunk = data.draw(st.sampled_from(chunks), "chunk_size")
     return {
         "num_replicas": replicas,
         "devices": data.draw(devices, "devices"),
