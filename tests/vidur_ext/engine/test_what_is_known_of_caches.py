@@ -9,8 +9,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ppo_scheduler.errors import UserError
+from vidur_ext.config.sections import PLANNERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation
+from vidur_ext.engine.environments import RoutingEnvironments
+from vidur_ext.engine.layout import Request
 from vidur_ext.routing.view import Predicted, Quantity
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.vidur.simulation import simulation_of
@@ -181,3 +185,34 @@ def test_look_ahead_finds_the_prefix_in_the_cache_that_it_copies(engine):
     chosen = routing(engine, "lookahead", config(), table)
     assert set(chosen[:2]) == {0, 1}
     assert chosen == chosen[:2] * 5
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_planners_refuse_late_reports(name):
+    cluster = engine_cluster(config(prefix_knowledge="exact", kv_event_delay_s=0.5))
+    with pytest.raises(
+        UserError, match=rf"{name} plans from .* observation\.kv_event_delay_s to 0"
+    ):
+        CompiledSimulation(cluster, ALL, name, ttft_weight=5.0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_to_look_changes_nothing(seed):
+    """Blocks are so scarce that requests are preempted and texts are lost."""
+    rng = np.random.default_rng(seed)
+    texts = [[(int(rng.integers(3)), int(rng.integers(1, 90))), (10 + i, 9)] for i in range(60)]
+    table = requests(texts, np.cumsum(rng.exponential(0.02, 60)), rng.integers(1, 60, 60))
+    choices, ends = rng.integers(0, 2, 60), []
+    for known in ("none", "exact", "approximate"):
+        tight = config(prefix_knowledge=known).model_dump()
+        tight["cluster"] |= {"num_blocks": 14, "batch_size_cap": 8}
+        tight["workload"]["max_tokens"] = 200
+        of = TrainingConfig.model_validate(tight)
+        envs = RoutingEnvironments(engine_cluster(of), of, 1)
+        envs.begin([table])
+        for replica in choices:
+            envs.step(np.array([replica]))
+        assert envs._envs.sims.state.requests[0, :, Request.RESTARTS].any()
+        ends.append(envs.completed_at)
+    assert np.array_equal(ends[0], ends[1])
+    assert np.array_equal(ends[0], ends[2])
