@@ -49,7 +49,7 @@ class Replica:
         check_requests(built, longest)
         with isolated_simulation():
             replicas = build_replicas(built)
-            self._cluster = cluster_in_numbers(replicas, signal_delay_s=0.0)
+            self._cluster = cluster_in_numbers(replicas, built.cluster_config)
         [predictor] = replicas.predictors
         self._roofline: RooflineModel = predictor.roofline
         self._parts: dict[Iterations, dict[str, Floats]] = {}

@@ -36,6 +36,8 @@ RULES = (
     Rule("observation.clip", Effect.REFUSED, "it is part of the policy"),
     Rule("observation.history_alpha", Effect.FROM_NOW_ON, "the policy sees other averages"),
     Rule("observation.signal_delay_s", Effect.NEXT_EPISODE, "the router sees another moment"),
+    Rule("observation.kv_event_delay_s", Effect.NEXT_EPISODE, "the router knows another moment"),
+    Rule("observation.prefix_index_blocks", Effect.NEXT_EPISODE, "the router remembers others"),
     Rule("observation.*", Effect.REFUSED, "the network was built for these features"),
     Rule("actor_critic_architecture.orthogonal_init", Effect.NONE, "only the start depends on it"),
     Rule("actor_critic_architecture.*", Effect.REFUSED, "the saved weights have another shape"),

@@ -178,15 +178,30 @@ class TrainingConfig(RouterConfig):
 
     @model_validator(mode="after")
     def _planners_see_the_present(self) -> Self:
-        """`evaluation.schedulers` contains no planner with `observation.signal_delay_s` above 0:
-        planners plan from the cluster as it is."""
-        delay_s = self.observation.signal_delay_s
+        """`evaluation.schedulers` contains no planner with `observation.signal_delay_s` or
+        `observation.kv_event_delay_s` above 0: planners plan from the cluster as it is."""
         named = [name for name in PLANNERS if name in self.evaluation.schedulers]
-        if self.evaluation.enabled and named and delay_s:
+        for name in ("signal_delay_s", "kv_event_delay_s"):
+            delay_s = getattr(self.observation, name)
+            if self.evaluation.enabled and named and delay_s:
+                raise ValueError(
+                    f"evaluation.schedulers contains {' and '.join(named)}, which plan from the "
+                    f"cluster as it is; with observation.{name}={delay_s:g} no scheduler may "
+                    "see it: remove them from evaluation.schedulers, or set the delay to 0"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _there_is_something_to_know(self) -> Self:
+        """`observation.prefix_knowledge` other than "none" needs `cluster.replica_scheduler`
+        "vllm_v1" with `cluster.prefix_caching`."""
+        known, cluster = self.observation.prefix_knowledge, self.cluster
+        cached = cluster.replica_scheduler == "vllm_v1" and cluster.prefix_caching
+        if known != "none" and not cached:
             raise ValueError(
-                f"evaluation.schedulers contains {' and '.join(named)}, which plan from the "
-                f"cluster as it is; with observation.signal_delay_s={delay_s:g} no scheduler may "
-                "see it: remove them from evaluation.schedulers, or set the delay to 0"
+                f'observation.prefix_knowledge="{known}" knows of prefix caches, which replicas '
+                'have with cluster.replica_scheduler "vllm_v1" and cluster.prefix_caching: set '
+                'these, or prefix_knowledge to "none"'
             )
         return self
 

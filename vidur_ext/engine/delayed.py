@@ -1,20 +1,26 @@
 """Routers to which signals come late: they see a state that follows the simulation.
 
 That state goes the same way ``Settings.signal_delay_s`` behind, which costs what the simulation
-does. So this is compiled only where it is asked for, and apart from what sees the present.
+does. So this is compiled only where it is asked for, and apart from what sees the present. What a
+router knows of prefix caches may have a delay, and a state, of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 
-from vidur_ext.compiled import compiled, compiled_entry
+from vidur_ext.compiled import compiled, compiled_apart, compiled_entry
 from vidur_ext.engine.closed_loops import arriving, has_waited, request_at
+from vidur_ext.engine.expectations import look_up, pass_on
 from vidur_ext.engine.layout import (
     Counter,
     EngineState,
     Inputs,
     Request,
+    Settings,
     Simulation,
     View,
     new_state,
@@ -29,14 +35,50 @@ from vidur_ext.engine.texts import texts_of
 from vidur_ext.workload.request_table import RequestTable
 
 
-@compiled
-def _follow(view: View) -> None:
-    """Bring what is seen to the delay before the present; what happens then is not seen yet.
+class Followers(NamedTuple):
+    """States that go the way of a simulation, or of stacked ones.
+
+    seen: so late as signals; cached: so late as what is known of prefix caches. None: another state
+    is as late.
+    """
+
+    seen: EngineState | None
+    cached: EngineState | None
+
+    def beside(self, state: EngineState, settings: Settings) -> tuple[EngineState, EngineState]:
+        """Return the states in which a router sees the replicas, and their prefix caches.
+
+        Args:
+            state: the present one.
+        """
+        seen = state if self.seen is None else self.seen
+        if self.cached is not None:
+            return seen, self.cached
+        return seen, seen if settings.kv_event_delay_s else state
+
+
+def followers_of(settings: Settings, fresh: Callable[[Settings], EngineState]) -> Followers:
+    """Return what a router needs that sees late, before the first arrival.
+
+    Args:
+        fresh: makes a state.
+    """
+    behind = settings.without_index()
+    return Followers(
+        seen=fresh(behind) if settings.signal_delay_s else None,
+        cached=fresh(behind)
+        if settings.kv_event_delay_s not in (0.0, settings.signal_delay_s)
+        else None,
+    )
+
+
+@compiled_apart
+def _follow(sim: Simulation, seen: EngineState, delay_s: float) -> None:
+    """Bring a state to the delay before the present; what happens then is not seen yet.
 
     SEEN becomes what was completed by the last call.
     """
-    sim, seen = view.sim, view.seen
-    until = sim.state.now[0] - sim.settings.signal_delay_s
+    until = sim.state.now[0] - delay_s
     # When requests arrive is known: it waits for nobody.
     inputs = Inputs(sim.inputs.choices, sim.inputs.lines, None, sim.inputs.words)
     behind = Simulation(sim.settings, sim.tables, sim.estimates, inputs, seen, sim.scores, sim.way)
@@ -51,14 +93,27 @@ def _follow(view: View) -> None:
             seen.now[0] = instant
         if arrival >= until:
             break
-        assign_row(behind, request, sim.state.requests[request, Request.REPLICA])
+        replica = sim.state.requests[request, Request.REPLICA]
+        pass_on(sim.state.expected, seen.expected, request, replica)
+        assign_row(behind, request, replica)
     counters[Counter.SEEN] = shown
 
 
+@compiled
+def _see_late(sim: Simulation, seen: EngineState, cached: EngineState) -> None:
+    """Bring what follows a simulation up to the decision that waits."""
+    signals_s, events_s = sim.settings.signal_delay_s, sim.settings.kv_event_delay_s
+    if signals_s > 0.0:
+        _follow(sim, seen, signals_s)
+    if events_s > 0.0 and events_s != signals_s:
+        _follow(sim, cached, events_s)
+    look_up(sim, cached)
+
+
 @compiled_entry
-def _choose(view: View) -> int:
-    _follow(view)
-    return route_by_view(view)
+def _choose(sim: Simulation, seen: EngineState, cached: EngineState) -> int:
+    _see_late(sim, seen, cached)
+    return route_by_view(View(sim, seen))
 
 
 class LateRouter:
@@ -70,30 +125,32 @@ class LateRouter:
     """
 
     def __init__(self, sim: Simulation, table: RequestTable) -> None:
+        self._sim = sim
         leaves = texts_of(table, sim.settings).leaves
-        self.seen = new_state(
-            table.arrived_at, table.prefill_tokens, table.decode_tokens, leaves, sim.settings
+        prompts, outputs = table.prefill_tokens, table.decode_tokens
+        self.followers = followers_of(
+            sim.settings,
+            lambda settings: new_state(table.arrived_at, prompts, outputs, leaves, settings),
         )
         """What changes beside the simulation."""
-        self._view = View(sim, self.seen)
 
     def choose(self) -> int:
         """Return the replica for the request that waits."""
-        return _choose(self._view)
+        return _choose(self._sim, *self.followers.beside(self._sim.state, self._sim.settings))
 
 
 @compiled_entry
-def show_late(envs: Environments, seen: EngineState, out: Outlook) -> None:
+def show_late(envs: Environments, seen: EngineState, cached: EngineState, out: Outlook) -> None:
     """Write what the environments show after a step.
 
     Args:
-        seen: stacked states that follow those of ``envs``.
+        seen, cached: stacked states, of ``Followers.beside``.
     """
     for env in range(len(envs.traces)):
         sim = one_of(envs.sims, env)
         counters = sim.state.counters
         if counters[Counter.ARRIVALS] < len(sim.state.requests) and not counters[Counter.OVERFLOW]:
             view = View(sim, state_of(seen, env))
-            _follow(view)
+            _see_late(sim, view.seen, state_of(cached, env))
             see(view, envs.reward, envs.sight)
             show(envs, memory_of(envs, env), env, out)

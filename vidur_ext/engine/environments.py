@@ -14,7 +14,7 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import TELEMETRY, Floats, Observation
 from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.engine.closed_loops import turns_of
-from vidur_ext.engine.delayed import show_late
+from vidur_ext.engine.delayed import Followers, followers_of, show_late
 from vidur_ext.engine.failures import check_end
 from vidur_ext.engine.layout import (
     Cluster,
@@ -22,13 +22,16 @@ from vidur_ext.engine.layout import (
     EngineState,
     Inputs,
     Ints,
+    Prefixes,
     Request,
+    Settings,
     Text,
     Time,
     Turns,
     map_states,
     new_simulation,
     new_state,
+    sees_late,
 )
 from vidur_ext.engine.planner import Planner
 from vidur_ext.engine.routing import ASK
@@ -101,9 +104,10 @@ class RoutingEnvironments:
         memories = [new_memory(self.num_replicas) for _ in tables]
         sight = new_sight(self.num_replicas, self._config.observation.queue_slots)
         cluster = self._cluster
-        state = self._fresh_states(tables, texts, turns)
-        late = cluster.settings.signal_delay_s > 0.0
-        self._seen = self._fresh_states(tables, texts, None) if late else None
+        state = self._fresh_states(tables, texts, cluster.settings, turns)
+        self._followers = followers_of(
+            cluster.settings, lambda settings: self._fresh_states(tables, texts, settings, None)
+        )
         self._envs = Environments(
             sims=new_simulation(cluster, cluster.settings, inputs, state),
             memory=Memory(*_stacked(memories)),
@@ -158,7 +162,9 @@ class RoutingEnvironments:
             memory=Memory(*_repeated(envs.memory, count)),
             traces=np.repeat(envs.traces, count),
         )
-        copies._seen = None if self._seen is None else _copied(self._seen, count, end)
+        copies._followers = Followers(
+            *(states and _copied(states, count, end) for states in self._followers)
+        )
         copies._first_lengths = None
         copies._planner = None
         copies._latencies = np.zeros((copies._envs.sims.inputs.choices.size, 2))
@@ -177,8 +183,9 @@ class RoutingEnvironments:
             latencies=self._latencies,
         )
         waiting, completed = step(self._envs, actions, out)
-        if self._seen is not None:
-            show_late(self._envs, self._seen, out)
+        settings, state = self._cluster.settings, self._envs.sims.state
+        if sees_late(settings):
+            show_late(self._envs, *self._followers.beside(state, settings), out)
         self.waiting = waiting > 0
         if waiting < count:
             self._check_ends()
@@ -190,9 +197,12 @@ class RoutingEnvironments:
         self.completed = self._latencies[:completed]
 
     def _fresh_states(
-        self, tables: Sequence[RequestTable], texts: Sequence[Texts], turns: Turns | None
+        self,
+        tables: Sequence[RequestTable],
+        texts: Sequence[Texts],
+        settings: Settings,
+        turns: Turns | None,
     ) -> EngineState:
-        settings = self._cluster.settings
         states = [
             new_state(
                 table.arrived_at,
@@ -298,17 +308,24 @@ class RoutingEnvironments:
 
 def _copied(states: EngineState, count: int, end: int) -> EngineState:
     """Return each of the stacked states ``count`` times, with its first ``end`` requests."""
+    expected = states.expected
     of_requests = states._replace(
         arrived=states.arrived[:, :end],
         requests=states.requests[:, :end],
         times=states.times[:, :end],
         completions=states.completions[:, :end],
-        prefixes=states.prefixes
-        and states.prefixes._replace(
-            texts=states.prefixes.texts[:, :end], lines=states.prefixes.lines[:, :, :end]
+        prefixes=states.prefixes and _of_first(states.prefixes, end),
+        expected=expected
+        and expected._replace(
+            found=expected.found[:, :end],
+            sent=expected.sent._replace(prefixes=_of_first(expected.sent.prefixes, end)),
         ),
     )
     return map_states(lambda array: np.repeat(array, count, axis=0), of_requests)
+
+
+def _of_first(prefixes: Prefixes, end: int) -> Prefixes:
+    return prefixes._replace(texts=prefixes.texts[:, :end], lines=prefixes.lines[:, :, :end])
 
 
 def _repeated(arrays: Iterable[NDArray[Any]], count: int) -> list[NDArray[Any]]:

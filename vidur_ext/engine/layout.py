@@ -6,7 +6,7 @@ simulations can be stacked. N requests, R replicas, C requests per batch, B toke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -29,6 +29,14 @@ class Batching(IntEnum):
     VLLM = 1
     ORCA = 2
     VLLM_V1 = 3
+
+
+class Knowledge(IntEnum):
+    """What a router knows of the replicas' prefix caches: ``observation.prefix_knowledge``."""
+
+    NONE = 0
+    EXACT = 1
+    APPROXIMATE = 2
 
 
 GIVEN = -1
@@ -154,7 +162,8 @@ NEVER = 1 << 62
 
 EXTENTS_PER_REQUEST, EXTENTS_PER_BATCH = 4, 512
 """Room for the extents of a replica's prefix cache. A request adds one for its text and one where
-it leaves another's; the rest is for what preemptions cut off, and what one batch may need."""
+it leaves another's; the rest is for what preemptions cut off, and what one batch may need. Fewer
+blocks than requests need as much per block: what has been taken of them is evicted later."""
 
 
 class Clock(Column):
@@ -201,6 +210,8 @@ class Settings(NamedTuple):
     reserves per request; ``rule`` routes; ``batch_capacity`` is the requests of a batch, as the
     config says. own [R, len(Own)] is what differs between replicas. The router sees the replicas as
     they were ``signal_delay_s`` ago. prefix_caching (0 or 1): VLLM_V1 keeps what it has computed.
+    prefix_knowledge: a ``Knowledge``; EXACT is ``kv_event_delay_s`` old, APPROXIMATE an index of
+    ``index_blocks`` per replica.
     """
 
     scheduler: int
@@ -212,11 +223,29 @@ class Settings(NamedTuple):
     own: Ints
     signal_delay_s: float
     prefix_caching: int
+    prefix_knowledge: int
+    kv_event_delay_s: float
+    index_blocks: int
 
     @property
     def num_blocks(self) -> Ints:
         """KV blocks [R]."""
         return self.own[:, Own.BLOCKS]
+
+    def without_knowledge(self) -> Settings:
+        """Return the same of a router that asks for nothing, or looks into the caches itself."""
+        return self._replace(prefix_knowledge=int(Knowledge.NONE), kv_event_delay_s=0.0)
+
+    def without_index(self) -> Settings:
+        """Return the same of a state that follows a simulation, whose router has the index."""
+        if self.prefix_knowledge != Knowledge.APPROXIMATE:
+            return self
+        return self._replace(prefix_knowledge=int(Knowledge.EXACT))
+
+
+def sees_late(settings: Settings) -> bool:
+    """Return whether a router sees anything as it was before."""
+    return settings.signal_delay_s > 0.0 or settings.kv_event_delay_s > 0.0
 
 
 class Tables(NamedTuple):
@@ -323,6 +352,31 @@ class Loops(NamedTuple):
     counters: Ints
 
 
+class Index(NamedTuple):
+    """A router's own index of what it sent: a prefix cache per replica, with a prompt at a time.
+
+    rows int64 [R, len(Replica)], of which only FREE ever changes. R is 0 where there is none.
+    """
+
+    rows: Ints
+    prefixes: Prefixes
+
+
+class Expected(NamedTuple):
+    """What a router expects to be found in the replicas' prefix caches [tokens].
+
+    offered int64 [R]: by each replica, of the request that waits for its decision. found int64 [N]:
+    of each request, by the replica that it was sent to, when it was. spared int64 [R]: the sum of
+    these over the requests on a replica that wait for their first batch. sent: what an approximate
+    router remembers.
+    """
+
+    offered: Ints
+    found: Ints
+    spared: Ints
+    sent: Index
+
+
 class EngineState(NamedTuple):
     """Everything that changes.
 
@@ -334,8 +388,8 @@ class EngineState(NamedTuple):
     completions int64 [N] (requests in the order in which they were completed, per replica between
     two decisions), counters int64 [len(Counter)], since float64 [len(Since)], now float64 [1].
 
-    prefixes and loops are there with VLLM_V1 or if some request waits for an answer. Compiled code
-    knows by their types what it need not look for.
+    prefixes, loops and expected are there with VLLM_V1 or if some request waits for an answer.
+    Compiled code knows by their types what it need not look for.
     """
 
     arrived: Floats
@@ -352,15 +406,19 @@ class EngineState(NamedTuple):
     now: Floats
     prefixes: Prefixes | None
     loops: Loops | None
+    expected: Expected | None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return every array by its name."""
-        arrays = self._asdict()
-        for name in _PARTS:
-            part = arrays.pop(name)
-            if part is not None:
-                arrays |= {f"{name}.{own}": array for own, array in part._asdict().items()}
-        return arrays
+        return dict(_named_arrays(self, ""))
+
+
+def _named_arrays(part: Any, prefix: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    for name, value in part._asdict().items():
+        if isinstance(value, tuple):
+            yield from _named_arrays(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}", value
 
 
 _PARTS: dict[str, Any] = {"prefixes": Prefixes, "loops": Loops}
@@ -368,16 +426,16 @@ _PARTS: dict[str, Any] = {"prefixes": Prefixes, "loops": Loops}
 
 def map_states(change: Callable[..., NDArray[Any]], *states: EngineState) -> EngineState:
     """Return the state in which each array is what ``change`` makes of those of ``states``."""
-    changed: dict[str, Any] = {
-        name: change(*(state.arrays()[name] for state in states)) for name in states[0].arrays()
-    }
-    parts: dict[str, Any] = {
-        name: None
-        if getattr(states[0], name) is None
-        else kind(**{own: changed.pop(f"{name}.{own}") for own in kind._fields})
-        for name, kind in _PARTS.items()
-    }
-    return EngineState(**changed, **parts)
+    state: EngineState = _map_arrays(change, states)
+    return state
+
+
+def _map_arrays(change: Callable[..., NDArray[Any]], parts: Sequence[Any]) -> Any:
+    if parts[0] is None:
+        return None
+    if not isinstance(parts[0], tuple):
+        return change(*parts)
+    return type(parts[0])(*(_map_arrays(change, each) for each in zip(*parts, strict=True)))
 
 
 class Simulation(NamedTuple):
@@ -412,6 +470,27 @@ def _prefixes_of(stacked: Prefixes | None, env: int) -> Prefixes | None:
         return None
     return Prefixes(
         stacked.extents[env], stacked.lines[env], stacked.shelves[env], stacked.texts[env]
+    )
+
+
+@compiled
+def _expected_of(stacked: Expected | None, env: int) -> Expected | None:
+    if stacked is None:
+        return None
+    rows, prefixes = stacked.sent.rows, stacked.sent.prefixes
+    return Expected(
+        stacked.offered[env],
+        stacked.found[env],
+        stacked.spared[env],
+        Index(
+            rows[env],
+            Prefixes(
+                prefixes.extents[env],
+                prefixes.lines[env],
+                prefixes.shelves[env],
+                prefixes.texts[env],
+            ),
+        ),
     )
 
 
@@ -454,6 +533,15 @@ def state_of(states: EngineState, env: int) -> EngineState:
         states.now[env],
         _prefixes_of(states.prefixes, env),
         _loops_of(states.loops, env),
+        _expected_of(states.expected, env),
+    )
+
+
+@compiled
+def with_state(sim: Simulation, state: EngineState) -> Simulation:
+    """Return a simulation in another state."""
+    return Simulation(
+        sim.settings, sim.tables, sim.estimates, sim.inputs, state, sim.scores, sim.way
     )
 
 
@@ -528,15 +616,16 @@ def write_texts(rows: Ints, leaves: Ints) -> None:
     rows[:, Text.KNOWN] = NEVER
 
 
-def _new_prefixes(leaves: Ints, num_replicas: int, settings: Settings) -> Prefixes:
-    count = len(leaves)
+def _new_prefixes(leaves: Ints, num_blocks: Ints, keeps: bool) -> Prefixes:
+    """Return those of replicas with ``num_blocks`` [R], which keep texts or do not."""
+    count, num_replicas = len(leaves), len(num_blocks)
     texts = np.empty((count, len(Text)), dtype=np.int64)
     write_texts(texts, leaves)
     shelves = np.zeros((num_replicas, len(Shelf)), dtype=np.int64)
-    shelves[:, Shelf.BLANK] = settings.num_blocks
+    shelves[:, Shelf.BLANK] = num_blocks
     shelves[:, (Shelf.OLDEST, Shelf.NEWEST, Shelf.SPARE)] = -1
-    kept = count if settings.prefix_caching else 0
-    extents = min(EXTENTS_PER_REQUEST * kept, int(settings.num_blocks.max())) + EXTENTS_PER_BATCH
+    kept = count if keeps else 0
+    extents = EXTENTS_PER_REQUEST * min(kept, num_blocks.max(initial=0)) + EXTENTS_PER_BATCH
     lines = np.zeros((num_replicas, kept, len(Held)), dtype=np.int64)
     lines[:, :, Held.FIRST] = -1
     return Prefixes(
@@ -556,6 +645,19 @@ def _new_loops(count: int) -> Loops:
     )
 
 
+def _new_expected(leaves: Ints, num_replicas: int, settings: Settings) -> Expected:
+    knows = settings.prefix_knowledge != Knowledge.NONE
+    indexed = num_replicas if settings.prefix_knowledge == Knowledge.APPROXIMATE else 0
+    rows = np.zeros((indexed, len(Replica)), dtype=np.int64)
+    rows[:, Replica.FREE] = settings.index_blocks
+    return Expected(
+        offered=np.zeros(num_replicas if knows else 0, dtype=np.int64),
+        found=np.zeros(len(leaves) if knows else 0, dtype=np.int64),
+        spared=np.zeros(num_replicas if knows else 0, dtype=np.int64),
+        sent=Index(rows, _new_prefixes(leaves, rows[:, Replica.FREE], keeps=indexed > 0)),
+    )
+
+
 def new_state(
     arrived: Floats,
     prompts: Ints,
@@ -572,8 +674,9 @@ def new_state(
         leaves: see ``write_texts``.
     """
     count, num_replicas = len(prompts), len(settings.own)
-    texts = turns is not None or settings.scheduler == Batching.VLLM_V1
+    more = turns is not None or settings.scheduler == Batching.VLLM_V1
     arrived = np.array(arrived) if turns is None else np.where(turns.waits, np.inf, arrived)
+    keeps = settings.prefix_caching == 1
     requests = np.empty((count, len(Request)), dtype=np.int64)
     write_requests(requests, prompts, outputs)
     replicas = np.zeros((num_replicas, len(Replica)), dtype=np.int64)
@@ -595,6 +698,7 @@ def new_state(
         counters=np.zeros(len(Counter), dtype=np.int64),
         since=np.zeros(len(Since)),
         now=np.full(1, -np.inf),
-        prefixes=_new_prefixes(leaves, num_replicas, settings) if texts else None,
+        prefixes=_new_prefixes(leaves, settings.num_blocks, keeps) if more else None,
         loops=None if turns is None else _new_loops(count),
+        expected=_new_expected(leaves, num_replicas, settings) if more else None,
     )

@@ -11,6 +11,7 @@ from typing import Any
 from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.engine.closed_loops import arriving, request_at
+from vidur_ext.engine.expectations import found_tokens, offered_tokens, spared_tokens
 from vidur_ext.engine.layout import (
     Counter,
     EngineState,
@@ -38,12 +39,13 @@ _expected_output_tokens = compiled(expected_output_tokens)
 
 
 @compiled
-def _dispatched_since(view: View, replica: int) -> tuple[int, int, int]:
-    """Return the requests that a replica got after what is seen of it, their prompts and outputs.
+def _dispatched_since(view: View, replica: int) -> tuple[int, int, int, int]:
+    """Return the requests that a replica got after what is seen of it, their prompts, their
+    outputs, and what was expected to be found of the prompts.
 
     Their rows are read in the state that is seen, in which nothing has happened to them yet.
     """
-    count = prompts = outputs = 0
+    count = prompts = outputs = found = 0
     state = view.sim.state
     for decision in range(view.seen.counters[Counter.ARRIVALS], state.counters[Counter.ARRIVALS]):
         request = request_at(state.loops, decision)
@@ -51,7 +53,8 @@ def _dispatched_since(view: View, replica: int) -> tuple[int, int, int]:
             count += 1
             prompts += view.seen.requests[request, Request.PROMPT]
             outputs += view.seen.requests[request, Request.OUTPUT]
-    return count, prompts, outputs
+            found += found_tokens(view.sim.state.expected, request)
+    return count, prompts, outputs, found
 
 
 @compiled
@@ -89,12 +92,15 @@ def _look_at_replica(view: View, replica: int) -> Any:
     context = row[Replica.OFFSETS] + decoded + row[Replica.PARTIAL_DONE]
     blocks = settings.own[replica, Own.BLOCKS]
     oldest_wait_s, mean_wait_s = _waits(view, replica)
-    count, prompts, outputs = _dispatched_since(view, replica)
+    count, prompts, outputs, found = _dispatched_since(view, replica)
     return SeenReplica(
         waiting=float(row[Replica.WAITING] + count),
         running=float(row[Replica.MEMBERS]),
         decoding=float(row[Replica.DECODING]),
         pending_prefill_tokens=float(row[Replica.PENDING] + prompts),
+        uncached_prefill_tokens=float(
+            row[Replica.PENDING] - spared_tokens(view.seen.expected, replica) + prompts - found
+        ),
         context_tokens=float(context),
         generated_tokens=float(row[Replica.GENERATED] + decoded),
         kv_blocks_used=float(blocks - row[Replica.FREE]),
@@ -127,7 +133,8 @@ def _look_at_request(view: View) -> Any:
 def look(view: View, replica: int) -> Seen:
     """Return what is seen of a replica when the next request waits to be routed."""
     seen, request = _look_at_replica(view, replica), _look_at_request(view)
-    return Seen(seen, predict(view.sim.estimates, replica, seen, request), request)
+    found = float(offered_tokens(view.sim.state.expected, replica))
+    return Seen(seen, predict(view.sim.estimates, replica, seen, request, found), request)
 
 
 @compiled

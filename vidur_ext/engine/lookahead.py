@@ -54,12 +54,14 @@ class Lookahead:
                 f"{name} needs ttft_weight, what a second to the first token weighs: pass "
                 "config.lookahead.ttft_weight"
             )
-        if cluster.settings.signal_delay_s:
-            raise UserError(
-                f"{name} plans from the cluster as it is, and the router is to see it as it was "
-                f"{cluster.settings.signal_delay_s:g} s ago: take another scheduler, or set "
-                "observation.signal_delay_s to 0"
-            )
+        settings = cluster.settings
+        for key in ("signal_delay_s", "kv_event_delay_s"):
+            delay_s = getattr(settings, key)
+            if delay_s:
+                raise UserError(
+                    f"{name} plans from the cluster as it is, and the router is to see it as it "
+                    f"was {delay_s:g} s ago: take another scheduler, or set observation.{key} to 0"
+                )
         clairvoyant = name == "clairvoyant"
         num_requests = len(sim.state.arrived)
         self._planner = Planner(cluster, 1, num_requests, ttft_weight, clairvoyant=clairvoyant)
@@ -92,6 +94,7 @@ class ClusterTwin:
         self, cluster: Cluster, name: str, ttft_weight: float, rng: np.random.Generator
     ) -> None:
         self._cluster = cluster
+        self._settings = cluster.settings.without_knowledge()
         self._name = name
         self._ttft_weight = ttft_weight
         self._rng = rng
@@ -99,7 +102,7 @@ class ClusterTwin:
         self._texts = TextTree()
         nobody = np.zeros(0, dtype=np.int64)
         self._make_room(
-            new_state(np.zeros(0), nobody, nobody, nobody, cluster.settings),
+            new_state(np.zeros(0), nobody, nobody, nobody, self._settings),
             separate_texts(0).lines,
             random_words(rng, SPARE_WORDS),
         )
@@ -152,7 +155,7 @@ class ClusterTwin:
         nothing = np.zeros(capacity, dtype=np.int64)
         texts = separate_texts(capacity)
         never = np.full(capacity, np.inf)
-        larger = new_state(never, nothing, nothing, texts.leaves, cluster.settings)
+        larger = new_state(never, nothing, nothing, texts.leaves, self._settings)
         for before, now in zip(state.arrays().values(), larger.arrays().values(), strict=True):
             now[tuple(map(slice, before.shape))] = before
         if lines is not None:
@@ -160,7 +163,7 @@ class ClusterTwin:
         more = capacity - len(state.arrived)
         self._sim = new_simulation(
             cluster,
-            cluster.settings,
+            self._settings,
             Inputs(
                 np.full(capacity, ASK, dtype=np.int64),
                 texts.lines,

@@ -9,6 +9,7 @@ from vidur_ext.engine.batch_end import end_batch
 from vidur_ext.engine.batch_start import start_batch
 from vidur_ext.engine.closed_loops import arriving, has_waited, next_arrival, take
 from vidur_ext.engine.execution import OUTSIDE, steady_iteration_s
+from vidur_ext.engine.expectations import expect, look_up
 from vidur_ext.engine.layout import (
     Batching,
     Clock,
@@ -17,9 +18,12 @@ from vidur_ext.engine.layout import (
     Request,
     Simulation,
     Turns,
+    sees_late,
 )
 from vidur_ext.engine.queues import push_back
 from vidur_ext.engine.routing import route
+
+_sees_late = compiled(sees_late)
 
 AT_END = -1
 """What ``advance`` returns when there is nothing left to simulate."""
@@ -195,6 +199,7 @@ def assign_row(sim: Simulation, request: int, replica: int) -> None:
     row[Replica.PENDING] += state.requests[request, Request.PROMPT]
     row[Replica.TOKENS] += state.requests[request, Request.TOTAL]
     row[Replica.ROUTED] = 1
+    expect(sim, request, replica)
     state.requests[request, Request.REPLICA] = replica
     state.counters[Counter.OPEN] = 1
     state.counters[Counter.ARRIVALS] += 1
@@ -216,6 +221,8 @@ def advance_one(sim: Simulation) -> int:
         if until == np.inf:
             break
         state.now[0] = until
+        if not _sees_late(sim.settings):
+            look_up(sim, state)
         replica = route(sim)
         if replica < 0:
             return arriving(sim)

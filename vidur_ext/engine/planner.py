@@ -41,7 +41,7 @@ class Planner:
     ) -> None:
         # A copy, as large as any replica: the bench becomes one after the other.
         largest = cluster.settings.own.max(axis=0, keepdims=True)
-        settings = cluster.settings._replace(own=largest)
+        settings = cluster.settings._replace(own=largest).without_knowledge()
         nothing = np.zeros(num_requests, dtype=np.int64)
         bench = new_simulation(
             cluster._replace(tables=tables or cluster.tables),

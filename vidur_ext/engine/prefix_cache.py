@@ -172,6 +172,21 @@ def register(cache: Cache, request: int, computed: int) -> None:
 
 
 @compiled_apart
+def register_after_decoding(cache: Cache, request: int, computed: int) -> None:
+    """Register a prompt's tokens after those that decoding requests have filled before.
+
+    A prompt may hold an answer that is still being given; which copy was the first is found.
+    """
+    line, known = cache.texts[request, Text.LINE], cache.texts[request, Text.REGISTERED]
+    while line >= 0:
+        _follow_decoding(cache, line)
+        if cache.lines[line, Line.BASE] <= known:
+            break
+        line = cache.lines[line, Line.PARENT]
+    register(cache, request, computed)
+
+
+@compiled_apart
 def release(cache: Cache, request: int, computed: int) -> None:
     """Take a request's blocks, of ``computed`` tokens; the end of its text is evicted first."""
     extents, shelf, row = cache.extents, cache.shelf, cache.row

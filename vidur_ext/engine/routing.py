@@ -25,10 +25,13 @@ from vidur_ext.engine.layout import (
     Ints,
     Simulation,
     View,
+    sees_late,
 )
 from vidur_ext.engine.look import look, waiting_requests
 from vidur_ext.routing.dice import SPARE_WORDS, WORDS_PER_DECISION, Dice, random_words
 from vidur_ext.routing.heuristics import HEURISTICS, ask
+
+_sees_late = compiled(sees_late)
 
 ASK = -1
 """In an array of choices: the caller decides."""
@@ -62,7 +65,7 @@ def route(sim: Simulation) -> int:
         return int(sim.inputs.choices[arriving(sim)])
     if sim.settings.rule == SEQUENCE:
         return int(sim.inputs.choices[sim.state.counters[Counter.ARRIVALS]])
-    if sim.settings.signal_delay_s > 0.0:
+    if _sees_late(sim.settings):
         return ASK
     return route_by_view(View(sim, sim.state))
 

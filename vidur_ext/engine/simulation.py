@@ -29,6 +29,7 @@ from vidur_ext.engine.layout import (
     Time,
     new_simulation,
     new_state,
+    sees_late,
 )
 from vidur_ext.engine.lookahead import Lookahead
 from vidur_ext.engine.routing import routing_of
@@ -76,6 +77,8 @@ class CompiledSimulation:
         routing = routing_of(scheduler, seed, len(table), num_replicas, choices, rng)
         self._limits = cluster.limits
         settings = cluster.settings._replace(rule=routing.rule)
+        if routing.rule in (GIVEN, SEQUENCE):  # nobody looks
+            settings = settings.without_knowledge()
         texts, turns = texts_of(table, settings), turns_of([table], settings)
         turns = turns and turns.of(0)
         self._sim = new_simulation(
@@ -92,7 +95,7 @@ class CompiledSimulation:
             ),
         )
         self._late: LateRouter | None = None
-        if settings.signal_delay_s and routing.rule not in (GIVEN, SEQUENCE):
+        if sees_late(settings) and routing.rule not in (GIVEN, SEQUENCE):
             self._late = LateRouter(self._sim, table)
         self._planner: Lookahead | None = None
         if scheduler in PLANNERS and choices is None:
@@ -166,7 +169,9 @@ class CompiledSimulation:
     def _arrays(self) -> Snapshot:
         arrays = self.state.arrays()
         if self._late is not None:
-            arrays |= {f"seen.{name}": array for name, array in self._late.seen.arrays().items()}
+            for follower, state in self._late.followers._asdict().items():
+                if state is not None:
+                    arrays |= {f"{follower}.{name}": one for name, one in state.arrays().items()}
         return arrays
 
     @property

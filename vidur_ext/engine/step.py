@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import TELEMETRY, Floats
 from vidur_ext.compiled import compiled, compiled_entry
-from vidur_ext.engine.layout import Counter, Ints, Simulation, Time, View, one_of
+from vidur_ext.engine.layout import Counter, Ints, Simulation, Time, View, one_of, sees_late
 from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import AT_END, advance_one, assign_one
 from vidur_ext.routing.components import RewardRule
@@ -20,6 +20,7 @@ from vidur_ext.routing.view import Memory, Sight
 _NUM_MEASURED = len(TELEMETRY)
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 _FOLD = np.uint64(29)
+_sees_late = compiled(sees_late)
 
 
 class Environments(NamedTuple):
@@ -104,7 +105,7 @@ def _look(envs: Environments, sim: Simulation, env: int, waits: bool, out: Outlo
     memory, components = memory_of(envs, env), out.telemetry[env, _NUM_MEASURED:]
     see(View(sim, sim.state), envs.reward, envs.sight)
     out.reward[env] = reward_of(envs.reward, envs.sight, memory, components)
-    if waits and sim.settings.signal_delay_s == 0.0:
+    if waits and not _sees_late(sim.settings):
         show(envs, memory, env, out)
 
 

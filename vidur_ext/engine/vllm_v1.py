@@ -9,6 +9,7 @@ if nobody had to, and if their whole prompts have room beside what is found of t
 from __future__ import annotations
 
 from vidur_ext.compiled import compiled, compiled_apart
+from vidur_ext.engine.expectations import stop_expecting
 from vidur_ext.engine.layout import (
     EXTENTS_PER_BATCH,
     Counter,
@@ -21,7 +22,7 @@ from vidur_ext.engine.layout import (
     Time,
 )
 from vidur_ext.engine.preemption import find_next_finish, restart
-from vidur_ext.engine.prefix_cache import cache_of, find, register, release, share
+from vidur_ext.engine.prefix_cache import cache_of, find, register_after_decoding, release, share
 from vidur_ext.engine.queues import pop_front
 
 
@@ -88,7 +89,7 @@ def _extend(sim: Simulation, replica: int, request: int, slot: int, chunk: int) 
     state.replicas[replica, Replica.FREE] -= blocks
     state.chunks[replica, slot] = chunk
     if sim.settings.prefix_caching:
-        register(cache_of(sim, replica), request, done + chunk)
+        register_after_decoding(cache_of(sim, replica), request, done + chunk)
 
 
 @compiled
@@ -146,6 +147,7 @@ def _admit(sim: Simulation, replica: int, now: float, tokens: int) -> bool:
     if state.requests[request, Request.RESTARTS] == 0:
         state.times[request, Time.SCHEDULED] = now
         _note_hits(sim, request, hits)
+        stop_expecting(state.expected, replica, request)
     return True
 
 

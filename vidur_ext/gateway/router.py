@@ -10,7 +10,7 @@ import numpy as np
 
 from ppo_scheduler.deployed import RoutingPolicy, Snapshot
 from ppo_scheduler.errors import UserError
-from ppo_scheduler.observation import TELEMETRY
+from ppo_scheduler.observation import TELEMETRY, Floats
 from vidur_ext.gateway.origin import Origin, read_origin
 from vidur_ext.routing.estimator import expected_output_tokens
 from vidur_ext.routing.features import feature_rule, observation_schema
@@ -48,6 +48,7 @@ class ClusterRouter:
         self.num_replicas = len(origin.replicas)
         self._policy = policy
         weight = _weight(origin, ttft_weight)
+        self._knows = origin.observation.prefix_knowledge != "none"
         self._rule = feature_rule(origin.observation, origin.block_size, weight)
         self._estimates = origin.estimates
         sight = new_sight(self.num_replicas, origin.observation.queue_slots)
@@ -70,7 +71,11 @@ class ClusterRouter:
             raise UserError(f"{path}: {error}") from None
 
     def route(
-        self, cluster: ClusterSnapshot, prompt_tokens: int, completions: Sequence[Completion] = ()
+        self,
+        cluster: ClusterSnapshot,
+        prompt_tokens: int,
+        completions: Sequence[Completion] = (),
+        found_tokens: Sequence[float] | None = None,
     ) -> int:
         """Return the index of the replica for the request that has just arrived.
 
@@ -78,15 +83,21 @@ class ClusterRouter:
             cluster: as it is now; ``now`` in seconds of any clock. What only an oracle knows is 0.
             prompt_tokens: of the arriving request.
             completions: requests that were finished since the last call.
+            found_tokens: of the prompt, expected in each replica's prefix cache [R]; for policies
+                that were trained with ``observation.prefix_knowledge``, and for no others.
 
         Raises:
             UserError: the cluster has another number of replicas, a number cannot be, or time runs
                 backwards. Nothing is remembered of such a call.
         """
-        return self._policy.route(self.see(cluster, prompt_tokens, completions))
+        return self._policy.route(self.see(cluster, prompt_tokens, completions, found_tokens))
 
     def see(
-        self, cluster: ClusterSnapshot, prompt_tokens: int, completions: Sequence[Completion] = ()
+        self,
+        cluster: ClusterSnapshot,
+        prompt_tokens: int,
+        completions: Sequence[Completion] = (),
+        found_tokens: Sequence[float] | None = None,
     ) -> Snapshot:
         """Return what the policy sees of an arrival, and remember it: ``route`` without a choice.
 
@@ -95,10 +106,17 @@ class ClusterRouter:
         """
         self._check_cluster(cluster)
         self._check_arrival(cluster.now, prompt_tokens, completions)
+        found = self._checked_found(found_tokens, prompt_tokens)
         self._remember(cluster.now, completions)
         expected = expected_output_tokens(self._estimates, self._completed, self._output_tokens)
-        request = ArrivingRequest(cluster.now, prompt_tokens, expected, output_tokens=0)
+        request = ArrivingRequest(
+            cluster.now, prompt_tokens, expected, output_tokens=0, found_tokens=found
+        )
         write_sight(self._shown.sight, cluster, request)
+        if not self._knows:
+            # Whoever expects nothing to be found takes all that is pending for uncached.
+            table = self._shown.sight.table
+            table[Quantity.UNCACHED_PREFILL_TOKENS] = table[Quantity.PENDING_PREFILL_TOKENS]
         policy = self._policy
         replicas = np.empty((self.num_replicas, len(policy.replica_features)))
         context = np.empty(len(policy.context_features))
@@ -140,6 +158,30 @@ class ClusterRouter:
                     f"{done}: a completed request has at least one token of output, and its "
                     "latencies are finite, the one to the first token not above the whole"
                 )
+
+    def _checked_found(
+        self, found_tokens: Sequence[float] | None, prompt_tokens: int
+    ) -> Floats | None:
+        if not self._knows and found_tokens is not None:
+            raise UserError(
+                "found_tokens: this policy knows nothing of prefix caches; leave it out, or give "
+                "one that was trained with observation.prefix_knowledge"
+            )
+        if not self._knows:
+            return None
+        found = np.asarray(() if found_tokens is None else found_tokens, dtype=np.float64)
+        if found.shape != (self.num_replicas,):
+            raise UserError(
+                f"found_tokens holds {found.size} numbers: this policy knows of prefix caches; "
+                f"give how much of the prompt is in that of each of the {self.num_replicas} "
+                "replicas"
+            )
+        if not ((found >= 0.0) & (found < prompt_tokens)).all():
+            raise UserError(
+                f"found_tokens={found.tolist()} of a prompt of {prompt_tokens}: at least one of "
+                "its tokens is computed, and no number is negative"
+            )
+        return found
 
     def _remember(self, now: float, completions: Sequence[Completion]) -> None:
         """Write what happened since the last decision, as far as features are made of it."""

@@ -48,16 +48,21 @@ def expected_output_tokens(known: Estimates, completed: float, output_tokens: fl
 
 
 @compiled
-def predict(known: Estimates, index: int, replica: Any, request: Any) -> Any:
-    """Return the ``Prediction`` for a replica, from its ``SeenReplica`` and the ``SeenRequest``."""
+def predict(known: Estimates, index: int, replica: Any, request: Any, found_tokens: float) -> Any:
+    """Return the ``Prediction`` for a replica, from its ``SeenReplica`` and the ``SeenRequest``.
+
+    Args:
+        found_tokens: of the prompt, expected in the replica's prefix cache.
+    """
     rates, cap = known.rates[index], known.base.shape[1] - 1
-    backlog = replica.pending_prefill_tokens + request.prompt_tokens
+    backlog = replica.uncached_prefill_tokens + request.prompt_tokens - found_tokens
     room = max(known.prefill_tokens - replica.decoding, 1.0)
     of_context = rates[Rate.SLOPE] * replica.context_tokens
     ttft_s = math.ceil(backlog / room) * (rates[Rate.CHUNK_S] + of_context) + rates[Rate.REQUEST_S]
     batch = int(min(replica.running + 1.0, float(cap)))
     decode_iteration_s = known.base[index, batch] + of_context
     return Prediction(
+        found_tokens=found_tokens,
         ttft_s=ttft_s,
         latency_s=ttft_s + request.expected_output_tokens * decode_iteration_s,
         remaining_work_s=replica.pending_prefill_tokens * rates[Rate.PREFILL_S_PER_TOKEN]

@@ -97,6 +97,20 @@ def batch_fill(known: Known, replica: int) -> float:
     return float(table[Quantity.RUNNING, replica] / table[Quantity.BATCH_CAPACITY, replica])
 
 
+@formula("share", "of the arriving prompt that is expected in its prefix cache")
+def found_share(known: Known, replica: int) -> float:
+    found = known.sight.predicted[Predicted.FOUND_TOKENS, replica]
+    return float(found / known.sight.request[Arriving.PROMPT_TOKENS])
+
+
+@formula("share", "of the arriving prompt that the replica is expected to have that has the most")
+def max_found_share(known: Known) -> float:
+    most = 0.0
+    for found in known.sight.predicted[Predicted.FOUND_TOKENS]:
+        most = max(most, found)
+    return float(most / known.sight.request[Arriving.PROMPT_TOKENS])
+
+
 @formula("", "natural logarithm of prompt_tokens")
 def log_prompt(known: Known) -> float:
     return math.log(known.sight.request[Arriving.PROMPT_TOKENS])
@@ -185,6 +199,7 @@ class Shown(IntEnum):
     ORACLE = 1
     HISTORY = 2
     OBJECTIVE = 3
+    KNOWLEDGE = 4
 
 
 class Feature(NamedTuple):
@@ -234,6 +249,11 @@ REPLICA = (
     Feature("outstanding_variance", Past.VARIANCE, shown=Shown.HISTORY),
     Feature("outstanding_peak", Past.PEAK, shown=Shown.HISTORY),
     Feature("outstanding_low", Past.LOW, shown=Shown.HISTORY),
+    Feature("found_tokens", Predicted.FOUND_TOKENS, shown=Shown.KNOWLEDGE),
+    Feature("found_share", found_share, shown=Shown.KNOWLEDGE),
+    Feature("uncached_prefill_tokens", Quantity.UNCACHED_PREFILL_TOKENS, shown=Shown.KNOWLEDGE),
+    Feature("found_gap", Predicted.FOUND_TOKENS, True, Shown.KNOWLEDGE),
+    Feature("uncached_prefill_gap", Quantity.UNCACHED_PREFILL_TOKENS, True, Shown.KNOWLEDGE),
 )
 """Features of every replica."""
 
@@ -264,6 +284,7 @@ COMMON = (
     Feature("qps_trend", Past.TREND, shown=Shown.HISTORY),
     Feature("qps_variance", Past.VARIANCE, shown=Shown.HISTORY),
     Feature("log_ttft_weight", log_ttft_weight, shown=Shown.OBJECTIVE),
+    Feature("max_found_share", max_found_share, shown=Shown.KNOWLEDGE),
 )
 """Features that all replicas share."""
 
@@ -276,12 +297,13 @@ MEASURED: dict[str, Column | Formula] = {
 """Where the entries of ``TELEMETRY`` come from."""
 
 
-_Switches = tuple[int, int, int, int]
+_Switches = tuple[int, int, int, int, int]
 
 
 def _shown(section: ObservationSection) -> _Switches:
     """Return 1 or 0 for each of ``Shown``."""
-    return 1, int(section.output_length == "oracle"), int(section.history), int(section.objective)
+    oracle, knows = section.output_length == "oracle", section.prefix_knowledge != "none"
+    return 1, int(oracle), int(section.history), int(section.objective), int(knows)
 
 
 def _replica_columns(section: ObservationSection) -> list[tuple[str, Feature]]:
@@ -474,7 +496,7 @@ def _shown_writer(
     """Return a function of (known, rule's ``shown``, out) that writes the features it shows."""
     order = [feature.shown for feature in features]
     assert order == sorted(order), "a row that is not always there stands after those that are"
-    always, oracle, history, objective = (
+    always, oracle, history, objective, knowledge = (
         writer([feature for feature in features if feature.shown == shown]) for shown in Shown
     )
 
@@ -487,6 +509,8 @@ def _shown_writer(
             column = history(known, out, column)
         if shown[3]:
             column = objective(known, out, column)
+        if shown[4]:
+            column = knowledge(known, out, column)
         return column
 
     return write

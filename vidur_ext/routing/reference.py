@@ -28,8 +28,9 @@ _HEADER = """# Features and rewards
 This page is generated from the code; `python -m vidur_ext.routing.reference > docs/features.md`
 renews it. [method.md](method.md) says why they are what they are, [extending.md](extending.md) how
 to add one. Features marked *oracle* are there with `observation.output_length: "oracle"`, those
-marked *history* with `observation.history`, and those marked *objective* with
-`observation.objective`.
+marked *history* with `observation.history`, those marked *objective* with
+`observation.objective`, and those marked *knowledge* with `observation.prefix_knowledge` other than
+"none".
 """
 
 _FOLLOWED = {"outstanding": outstanding, "qps": qps}
@@ -38,6 +39,7 @@ _MARKS = {
     Shown.ORACLE: "*oracle*: ",
     Shown.HISTORY: "*history*: ",
     Shown.OBJECTIVE: "*objective*: ",
+    Shown.KNOWLEDGE: "*knowledge*: ",
 }
 
 

@@ -23,6 +23,7 @@ class Quantity(Column):
     RUNNING = "requests", "with KV blocks"
     DECODING = "requests", "running ones past their prefill"
     PENDING_PREFILL_TOKENS = "tokens", "of prompts, still to be processed"
+    UNCACHED_PREFILL_TOKENS = "tokens", "pending, less those of waiting prompts expected cached"
     CONTEXT_TOKENS = "tokens", "in the KV cache"
     GENERATED_TOKENS = "tokens", "output so far of the running requests"
     KV_BLOCKS_USED = "blocks", "of the KV cache that are taken"
@@ -64,6 +65,7 @@ class Arriving(Column):
 class Predicted(Column):
     """What is predicted of each replica: the rows of ``Sight.predicted``."""
 
+    FOUND_TOKENS = "tokens", "of the arriving prompt, expected in its prefix cache"
     TTFT_S = "s", "time to first token of the arriving request"
     LATENCY_S = "s", "end to end of the arriving request"
     REMAINING_WORK_S = "s", "that the requests here still take: known to an oracle only"
@@ -134,13 +136,15 @@ class ClusterSnapshot:
 class ArrivingRequest:
     """The request to be routed. ``output_tokens`` is the truth: only oracles may read it.
 
-    expected_output_tokens: the mean of the completed requests, begun at a prior.
+    expected_output_tokens: the mean of the completed requests, begun at a prior. found_tokens [R]:
+    of its prompt, expected in each replica's prefix cache; None: nothing is known of them.
     """
 
     arrived_at: float
     prompt_tokens: int
     expected_output_tokens: float
     output_tokens: int
+    found_tokens: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)

@@ -62,11 +62,13 @@ def _check_closed_loops(config: TrainingConfig) -> None:
     on_vidur = config.simulation.engine == "vidur" or (
         evaluation.enabled and evaluation.vidur_workloads > 0
     )
-    if config.observation.signal_delay_s > 0.0 and on_vidur:
+    observed = config.observation
+    if (observed.signal_delay_s > 0.0 or observed.kv_event_delay_s > 0.0) and on_vidur:
         raise UserError(
             "turns of these sessions wait for the answers before them, and Vidur must know "
             "beforehand when requests arrive to which signals come late: set simulation.engine to "
-            '"compiled" and evaluation.vidur_workloads to 0, or observation.signal_delay_s to 0'
+            '"compiled" and evaluation.vidur_workloads to 0, or observation.signal_delay_s and '
+            "observation.kv_event_delay_s to 0"
         )
 
 

@@ -106,7 +106,7 @@ class Validation:
         That is on Vidur, where it would take minutes, and with delayed signals, where it cannot
         plan.
         """
-        if self._cluster is None or self._config.observation.signal_delay_s:
+        if self._cluster is None or self._config.observation.is_late:
             return None
         return _score(runs_on_engine(self._config, self._cluster, PLANNER, None, self._workloads))
 

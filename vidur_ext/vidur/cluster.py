@@ -85,6 +85,16 @@ class ClusterConfig(VidurClusterConfig):
         default=0.0,
         metadata={"help": "How old what the global scheduler sees of the replicas is [s]."},
     )
+    prefix_knowledge: str = field(
+        default="none",
+        metadata={
+            "help": "What the global scheduler knows of prefix caches: none, exact, approximate."
+        },
+    )
+    kv_event_delay_s: float = field(default=0.0, metadata={"help": "exact: how old that is [s]."})
+    prefix_index_blocks: int = field(
+        default=31250, metadata={"help": "approximate: KV blocks it remembers of each replica."}
+    )
 
     def __post_init__(self) -> None:
         """Build the kinds before Vidur fills in ``num_blocks``, which is one device's.

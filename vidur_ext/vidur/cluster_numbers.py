@@ -15,6 +15,7 @@ from vidur_ext.engine.layout import (
     Batching,
     Cluster,
     Ints,
+    Knowledge,
     Own,
     Settings,
     Tables,
@@ -59,15 +60,18 @@ class Replicas(NamedTuple):
         return self.predictors[0].tables.limits
 
 
-def cluster_in_numbers(replicas: Replicas, signal_delay_s: float) -> Cluster:
-    """Return the numbers of a cluster that Vidur has built, and that routers see so late.
+def cluster_in_numbers(replicas: Replicas, config: Any) -> Cluster:
+    """Return the numbers of a cluster that Vidur has built.
+
+    Args:
+        config: its ``ClusterConfig``, which says how routers see it.
 
     Raises:
         UserError: only Vidur simulates it.
     """
     _check_simulated(replicas.schedulers[0])
     return Cluster(
-        settings=_settings_of(replicas)._replace(signal_delay_s=signal_delay_s),
+        settings=_settings_of(replicas, config),
         tables=tables_in_numbers(
             [predictor.roofline for predictor in replicas.predictors], replicas.limits
         ),
@@ -92,8 +96,8 @@ def _check_simulated(scheduler: Any) -> None:
         )
 
 
-def _settings_of(replicas: Replicas) -> Settings:
-    """Return the replica schedulers' limits as numbers."""
+def _settings_of(replicas: Replicas, cluster: Any) -> Settings:
+    """Return the replica schedulers' limits, and what routers see, as numbers."""
     first = replicas.schedulers[0]
     config, cache = first._config, first._cache_config
     kind = _SCHEDULERS[config.get_type()]
@@ -117,8 +121,11 @@ def _settings_of(replicas: Replicas) -> Settings:
         flat_blocks=int(first._max_blocks_per_sequence),
         batch_capacity=float(config.batch_size_cap),
         own=own[replicas.kind],
-        signal_delay_s=0.0,
+        signal_delay_s=cluster.signal_delay_s,
         prefix_caching=int(v1 and cache.enable_prefix_caching),
+        prefix_knowledge=int(Knowledge[cluster.prefix_knowledge.upper()]),
+        kv_event_delay_s=cluster.kv_event_delay_s,
+        index_blocks=cluster.prefix_index_blocks,
     )
 
 

@@ -28,7 +28,7 @@ def cluster_of(config: Any) -> Cluster:
     """Return the numbers of Vidur's ``SimulationConfig``; the engine must simulate its cluster."""
     # Vidur counts the objects that are built to read its limits and tables.
     with isolated_simulation():
-        return cluster_in_numbers(build_replicas(config), config.cluster_config.signal_delay_s)
+        return cluster_in_numbers(build_replicas(config), config.cluster_config)
 
 
 def build_replicas(config: Any) -> Replicas:

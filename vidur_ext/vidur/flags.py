@@ -13,8 +13,9 @@ from typing import Any
 from pydantic import ValidationError
 from vidur.request_generator import RequestGeneratorRegistry
 
+from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.errors import UserError
-from vidur_ext.config.fields import Location
+from vidur_ext.config.fields import Location, choices
 from vidur_ext.config.problems import describe_problems, join_problems
 from vidur_ext.config.sections import PLANNERS
 from vidur_ext.config.training_config import (
@@ -46,6 +47,9 @@ from vidur_ext.workload.run_workloads import longest_request
 
 _PLACES = ("metrics_config_output_dir", "log_level")
 """What a training may be told although it has no key for it."""
+
+_SEEN = ("signal_delay_s", "prefix_knowledge", "kv_event_delay_s", "prefix_index_blocks")
+"""Keys of ``observation`` that are flags of the cluster: every router sees so much."""
 
 
 def cli_flags(
@@ -97,13 +101,15 @@ def parse_simulation_config(flags: Sequence[str]) -> Any:
     Vidur creates its output folder and writes its config there while it is constructed.
 
     Raises:
-        UserError: the model or its longest request does not fit a device's memory, or there are
-            several devices where only one is possible.
+        UserError: the model or its longest request does not fit a device's memory, there are
+            several devices where only one is possible, or what is to be known of prefix caches
+            cannot be.
     """
     plugin.register()
     with _command_line(flags):
         config = SimulationConfig.create_from_cli_args()
     _check_devices(config)
+    _check_knowledge(config)
     check_memory(config)
     return config
 
@@ -162,7 +168,7 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
     beyond = beyond_the_engine(
         simulation["predictor"], cluster["num_pipeline_stages"], cluster["replica_scheduler"]
     )
-    if beyond or learner.observation.signal_delay_s:
+    if beyond or learner.observation.is_late:
         # Flags cannot name the schedulers of a comparison, and the usual ones cannot plan here.
         tree["evaluation"] = {"enabled": False}
     try:
@@ -190,7 +196,7 @@ def _values(config: TrainingConfig, scheduler: str) -> dict[str, Any]:
         **_cluster_values(config),
         **_predictor_values(config),
         **_workload_values(config),
-        "cluster_config_signal_delay_s": config.observation.signal_delay_s,
+        **{f"cluster_config_{name}": getattr(config.observation, name) for name in _SEEN},
         "global_scheduler_config_type": scheduler,
         "seed": config.training.seed % 2**32,
         "log_level": config.monitoring.log_level,
@@ -347,6 +353,26 @@ def _check_devices(config: Any) -> None:
         raise UserError(
             "Vidur computes the utilization of all replicas from one device: with several "
             "devices give --no-metrics_config_store_utilization_metrics"
+        )
+
+
+def _check_knowledge(config: Any) -> None:
+    cluster = config.cluster_config
+    known, delay_s = cluster.prefix_knowledge, cluster.kv_event_delay_s
+    flag = f"--cluster_config_prefix_knowledge {known}"
+    allowed = choices(ObservationSection.model_fields["prefix_knowledge"].annotation)
+    if known not in allowed:
+        raise UserError(f"{flag}: expected {', '.join(allowed)}")
+    cached = _replica_scheduler(config) == "vllm_v1" and cluster.cache_config.enable_prefix_caching
+    if known != "none" and not cached:
+        raise UserError(
+            f"{flag}: replicas have prefix caches with --replica_scheduler_config_type vllm_v1 and "
+            "--cache_config_enable_prefix_caching: give these, or leave it out"
+        )
+    if delay_s and known != "exact":
+        raise UserError(
+            f"--cluster_config_kv_event_delay_s {delay_s:g} delays what replicas report: give "
+            "--cluster_config_prefix_knowledge exact, or leave it out"
         )
 
 

@@ -28,6 +28,7 @@ from vidur_ext.routing.view import (
     Earned,
     Elapsed,
     Memory,
+    Predicted,
     Quantity,
     Queued,
     Seen,
@@ -58,7 +59,8 @@ def look(shown: VidurView, replica: int) -> Seen:
     sight = shown.sight
     seen = SeenReplica(*_quantities(sight.table[:, replica]))
     request = SeenRequest(*_known(sight.request))
-    return Seen(seen, predict(shown.estimates, replica, seen, request), request)
+    found_tokens = sight.predicted[Predicted.FOUND_TOKENS, replica]
+    return Seen(seen, predict(shown.estimates, replica, seen, request, found_tokens), request)
 
 
 @compiled_entry
@@ -95,12 +97,15 @@ class HeuristicChooser:
 def write_sight(sight: Sight, snapshot: ClusterSnapshot, request: ArrivingRequest) -> None:
     """Write what is known of the replicas, of the first waiting requests and of the arriving one.
 
+    Of ``predicted`` it writes what the router is told: the tokens that are found.
     ``queues`` may list fewer requests than the snapshot.
     """
     sight.table[:] = snapshot.table
     sight.request[Arriving.PROMPT_TOKENS] = request.prompt_tokens
     sight.request[Arriving.EXPECTED_OUTPUT_TOKENS] = request.expected_output_tokens
     sight.request[Arriving.OUTPUT_TOKENS] = request.output_tokens
+    found = request.found_tokens
+    sight.predicted[Predicted.FOUND_TOKENS] = 0.0 if found is None else found
     slots = sight.queues.shape[1]
     sight.queues[:] = 0.0
     for replica, queue in enumerate(snapshot.queues):

@@ -54,7 +54,7 @@ class PlannerGlobalScheduler(OwnDevices):
         self._block_size = config.cluster_config.cache_config.block_size
         own = config.cluster_config.global_scheduler_config
         self._twin = ClusterTwin(
-            cluster_in_numbers(self._replicas_of(config), config.cluster_config.signal_delay_s),
+            cluster_in_numbers(self._replicas_of(config), config.cluster_config),
             str(own.get_type()),
             own.ttft_weight,
             generator(config.seed, Purpose.SCHEDULER),

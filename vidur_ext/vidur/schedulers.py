@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vidur.config import BaseGlobalSchedulerConfig
 
 from ppo_scheduler.control.curriculum import StageScales
-from ppo_scheduler.observation import Observation
+from ppo_scheduler.observation import Floats, Observation
 from ppo_scheduler.seeding import Purpose, generator
 from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.routing.estimator import expected_output_tokens
@@ -21,6 +21,7 @@ from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Earned, Sin
 from vidur_ext.vidur.cluster import OwnDevices
 from vidur_ext.vidur.estimates import estimates_of
 from vidur_ext.vidur.observation import HeuristicChooser, Witness
+from vidur_ext.vidur.prefix_knowledge import knowledge_of
 from vidur_ext.vidur.signals import DelayedSignals
 from vidur_ext.vidur.tracker import Observed, RequestTracker
 from vidur_ext.vidur.types import RoutingSchedulerType
@@ -41,6 +42,8 @@ class RoutingGlobalScheduler(OwnDevices):
         delay_s = config.cluster_config.signal_delay_s
         self.signals = DelayedSignals(schedulers) if delay_s else None
         """What it sees instead of the present; the simulator lets them be sent."""
+        self.knowledge = knowledge_of(config.cluster_config, schedulers)
+        """What it knows of prefix caches; where that is late, the simulator lets it be reported."""
         self.estimates = estimates_of(schedulers)
         self._completed = 0
         self._output_tokens = 0
@@ -56,6 +59,9 @@ class RoutingGlobalScheduler(OwnDevices):
             seen = self.signals.receive(present) if self.signals else present
             self._completed += len(seen.interval.completions)
             self._output_tokens += sum(done.output_tokens for done in seen.interval.completions)
+            found: Floats = np.zeros(len(self._order))
+            if self.knowledge:
+                found = self.knowledge.found_tokens(request)
             arriving = ArrivingRequest(
                 arrived_at=request._arrived_at,
                 prompt_tokens=request._num_prefill_tokens,
@@ -63,11 +69,14 @@ class RoutingGlobalScheduler(OwnDevices):
                     self.estimates, self._completed, self._output_tokens
                 ),
                 output_tokens=request._num_decode_tokens,
+                found_tokens=found,
             )
             replica = self._route(seen, present, arriving)
-            self._tracker.assign(replica, request)
+            self._tracker.assign(replica, request, int(found[replica]))
             if self.signals:
-                self.signals.assign(replica, request)
+                self.signals.assign(replica, request, int(found[replica]))
+            if self.knowledge:
+                self.knowledge.assign(replica, request)
             mapping.append((self._order[replica], request))
         return mapping
 

@@ -21,6 +21,7 @@ class _Dispatched(NamedTuple):
     arrived_at: float
     prompt_tokens: int
     output_tokens: int
+    found_tokens: int
 
 
 class DelayedSignals:
@@ -35,15 +36,16 @@ class DelayedSignals:
         """Let the cluster at ``now`` be what the next decision without signals of its own sees."""
         self._on_the_way.append(self.tracker.observe(now))
 
-    def assign(self, replica: int, request: Any) -> None:
-        """Count ``request`` to a replica from now on."""
-        self.tracker.assign(replica, request)
+    def assign(self, replica: int, request: Any, found_tokens: int) -> None:
+        """See ``RequestTracker.assign``."""
+        self.tracker.assign(replica, request, found_tokens)
         self._dispatched.append(
             _Dispatched(
                 replica,
                 request._arrived_at,
                 request._num_prefill_tokens,
                 request._num_decode_tokens,
+                found_tokens,
             )
         )
 
@@ -68,6 +70,8 @@ class DelayedSignals:
             waiting, mean = column[Quantity.WAITING], column[Quantity.MEAN_WAIT_S]
             column[Quantity.WAITING] = waiting + 1
             column[Quantity.PENDING_PREFILL_TOKENS] += request.prompt_tokens
+            uncached = request.prompt_tokens - request.found_tokens
+            column[Quantity.UNCACHED_PREFILL_TOKENS] += uncached
             column[Quantity.REMAINING_OUTPUT_TOKENS] += request.output_tokens
             column[Quantity.OLDEST_WAIT_S] = max(column[Quantity.OLDEST_WAIT_S], age)
             column[Quantity.MEAN_WAIT_S] = (waiting * mean + age) / (waiting + 1)

@@ -24,6 +24,7 @@ from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.view import Earned
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.estimates import request_overhead_s
+from vidur_ext.vidur.prefix_knowledge import ReportedCaches, ReportEvent
 from vidur_ext.vidur.requests import requests_of
 from vidur_ext.vidur.schedulers import Router, RoutingGlobalScheduler
 from vidur_ext.vidur.signals import SignalEvent
@@ -93,24 +94,32 @@ class RoutedSimulator(Simulator):
         self._check_signals(len(fresh))
         for request in fresh:
             self._add_event(RequestArrivalEvent(request.arrived_at, request))
-        self._send_signals(request.arrived_at for request in fresh)
+        self._send_signals(fresh)
 
     def _check_signals(self, fresh: int) -> None:
-        late = self._config.cluster_config.signal_delay_s > 0.0
+        cluster = self._config.cluster_config
+        late = cluster.signal_delay_s > 0.0 or cluster.kv_event_delay_s > 0.0
         if late and fresh < len(self.requests):
             raise UserError(
                 "turns of these sessions wait for the answers before them, and Vidur must know "
                 "beforehand when requests arrive to which signals come late: set "
-                'simulation.engine to "compiled", observation.signal_delay_s to 0, or choose '
-                "requests that arrive at times of their own"
+                'simulation.engine to "compiled", observation.signal_delay_s and '
+                "observation.kv_event_delay_s to 0, or choose requests that arrive at times of "
+                "their own"
             )
 
-    def _send_signals(self, arrivals: Iterable[float]) -> None:
+    def _send_signals(self, requests: Iterable[Any]) -> None:
         """Let the router see, with each request, what there was the delay before."""
-        if isinstance(self._scheduler, RoutingGlobalScheduler) and self._scheduler.signals:
-            delay_s = self._config.cluster_config.signal_delay_s
-            for arrived_at in arrivals:
-                self._add_event(SignalEvent(arrived_at - delay_s, self._scheduler.signals))
+        if not isinstance(self._scheduler, RoutingGlobalScheduler):
+            return
+        delay_s = self._config.cluster_config.signal_delay_s
+        signals, knowledge = self._scheduler.signals, self._scheduler.knowledge
+        for request in requests:
+            if signals:
+                self._add_event(SignalEvent(request.arrived_at - delay_s, signals))
+            if isinstance(knowledge, ReportedCaches) and knowledge.delay_s:
+                instant = request.arrived_at - knowledge.delay_s
+                self._add_event(ReportEvent(instant, knowledge, request))
 
     def _go_on(self, request: Any) -> None:
         """Let a request arrive, the answer to the one that it has awaited being there.

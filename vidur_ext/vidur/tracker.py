@@ -43,11 +43,19 @@ class RequestTracker:
         ]
         self._in_flight: list[list[Any]] = [[] for _ in replica_schedulers]
         self._output_tokens: dict[int, int] = {}
+        self._found_tokens: dict[int, int] = {}
+        """By request in flight, of its prompt, where the router expected any to be found."""
         self._last_time: float | None = None
 
-    def assign(self, replica: int, request: Any) -> None:
-        """Count ``request`` to a replica from now on."""
+    def assign(self, replica: int, request: Any, found_tokens: int = 0) -> None:
+        """Count ``request`` to a replica from now on.
+
+        Args:
+            found_tokens: of its prompt, expected in the replica's prefix cache.
+        """
         self._in_flight[replica].append(request)
+        if found_tokens:
+            self._found_tokens[request._id] = found_tokens
         self._output_tokens[request._id] = request._num_decode_tokens
 
     def observe(self, now: float) -> Observed:
@@ -89,7 +97,7 @@ class RequestTracker:
         """
         alive: list[Any] = []
         queue: list[QueuedRequest] = []
-        waiting = decoding = pending = context = generated = restarts = 0
+        waiting = decoding = pending = context = generated = restarts = spared = 0
         oldest = wait_sum = request_seconds = unanswered_seconds = 0.0
         total_output = 0
         overhead_s = self._overheads[replica]
@@ -115,6 +123,8 @@ class RequestTracker:
                 age = now - arrived
                 waiting += 1
                 pending += prefill
+                if not request._num_restarts:
+                    spared += self._found_tokens.get(request._id, 0)
                 wait_sum += age
                 oldest = max(oldest, age)
                 if len(queue) < self.queue_slots:
@@ -131,6 +141,7 @@ class RequestTracker:
         column[Quantity.RUNNING] = len(alive) - waiting
         column[Quantity.DECODING] = decoding
         column[Quantity.PENDING_PREFILL_TOKENS] = pending
+        column[Quantity.UNCACHED_PREFILL_TOKENS] = pending - spared
         column[Quantity.CONTEXT_TOKENS] = context
         column[Quantity.GENERATED_TOKENS] = generated
         column[Quantity.RESTARTS] = restarts
@@ -141,6 +152,7 @@ class RequestTracker:
 
     def _completion(self, request: Any, overhead_s: float) -> Completion:
         output_tokens = self._output_tokens.pop(request._id)
+        self._found_tokens.pop(request._id, None)
         decode_s = request._completed_at - request._prefill_completed_at
         return Completion(
             e2e_s=request._completed_at + overhead_s - request._arrived_at,

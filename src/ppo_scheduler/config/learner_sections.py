@@ -29,6 +29,23 @@ class ObservationSection(Section):
         ge=0,
         le=60,
     )
+    prefix_knowledge: Literal["none", "exact", "approximate"] = key(
+        "none",
+        "what is known of the replicas' prefix caches: 'exact' is what they report, 'approximate' "
+        "an index of what was sent to them; then features tell it, and min_predicted_latency goes "
+        "by it",
+    )
+    kv_event_delay_s: float = key(
+        0.0, "exact: what is known of prefix caches is so old", unit="s", ge=0, le=60
+    )
+    prefix_index_blocks: int = key(
+        31_250,
+        "approximate: blocks of cluster.block_size remembered of each replica, those that were "
+        "sent last",
+        unit="blocks",
+        ge=1,
+        le=10**8,
+    )
     history: bool = key(
         True, "add per-replica and global history: deltas, moving averages, trend, variance"
     )
@@ -47,6 +64,22 @@ class ObservationSection(Section):
         ge=0.1,
         le=1e6,
     )
+
+    @property
+    def is_late(self) -> bool:
+        """Whether anything is seen as it was before."""
+        return self.signal_delay_s > 0.0 or self.kv_event_delay_s > 0.0
+
+    @model_validator(mode="after")
+    def _only_events_come_late(self) -> ObservationSection:
+        """`kv_event_delay_s` above 0 needs `prefix_knowledge` "exact"."""
+        if self.kv_event_delay_s and self.prefix_knowledge != "exact":
+            raise ValueError(
+                f"kv_event_delay_s={self.kv_event_delay_s:g} delays what replicas report, and "
+                f'prefix_knowledge="{self.prefix_knowledge}" knows of none: set it to 0, or '
+                'prefix_knowledge to "exact"'
+            )
+        return self
 
 
 class ArchitectureSection(Section):

@@ -66,6 +66,31 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             "as it is; with observation.signal_delay_s=0.1 no scheduler may see it: remove them",
         ),
         (
+            {
+                "observation": {"prefix_knowledge": "exact", "kv_event_delay_s": 0.1},
+                "cluster": {"replica_scheduler": "vllm_v1"},
+            },
+            "evaluation.schedulers contains lookahead and clairvoyant, which plan from the cluster "
+            "as it is; with observation.kv_event_delay_s=0.1 no scheduler may see it: remove them",
+        ),
+        (
+            {"observation": {"prefix_knowledge": "approximate"}},
+            'observation.prefix_knowledge="approximate" knows of prefix caches, which replicas '
+            'have with cluster.replica_scheduler "vllm_v1" and cluster.prefix_caching: set these',
+        ),
+        (
+            {
+                "observation": {"prefix_knowledge": "exact"},
+                "cluster": {"replica_scheduler": "vllm_v1", "prefix_caching": False},
+            },
+            'observation.prefix_knowledge="exact" knows of prefix caches, which replicas have',
+        ),
+        (
+            {"observation": {"prefix_knowledge": "approximate", "kv_event_delay_s": 0.1}},
+            "observation: kv_event_delay_s=0.1 delays what replicas report, and prefix_knowledge="
+            '"approximate" knows of none: set it to 0, or prefix_knowledge to "exact"',
+        ),
+        (
             {"simulation": {"predictor": "local_linear_regression"}},
             "simulation: predictor='local_linear_regression' needs profile_dir",
         ),

@@ -60,6 +60,9 @@ GOLDEN = """
 --workload_request_generator_config_seed 7
 --workload_request_generator_config_num_requests 96
 --cluster_config_signal_delay_s 0.0
+--cluster_config_prefix_knowledge none
+--cluster_config_kv_event_delay_s 0.0
+--cluster_config_prefix_index_blocks 31250
 --global_scheduler_config_type least_kv
 --seed 7
 --log_level warning

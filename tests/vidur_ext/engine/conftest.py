@@ -51,6 +51,8 @@ class Case:
     seed: int
     table: RequestTable
     signal_delay_s: float = 0.0
+    knowledge: dict[str, Any] = field(default_factory=dict)
+    """Keys of ``observation``: what is known of prefix caches."""
 
     def with_table(self, table: RequestTable) -> Case:
         return replace(self, table=table)
@@ -101,6 +103,12 @@ class Case:
 
     def seen_late(self, signal_delay_s: float) -> Case:
         return replace(self, signal_delay_s=signal_delay_s)
+
+    def told_late(self, kv_event_delay_s: float) -> Case:
+        """Return the case with a delay of what replicas report, if they are asked."""
+        if self.knowledge.get("prefix_knowledge") != "exact":
+            return self
+        return replace(self, knowledge=self.knowledge | {"kv_event_delay_s": kv_event_delay_s})
 
     def routed_by(self, rule: str) -> Case:
         return replace(self, rule=rule)
@@ -225,13 +233,23 @@ def draw_a_case(data: st.DataObject) -> Case:
     scarce = data.draw(st.booleans(), "scarce KV blocks")
     max_tokens = data.draw(st.sampled_from([33, 64, 300, 900]), "max_tokens")
     cluster = _draw_cluster(data, max_tokens, scarce)
-    return Case(
+    case = Case(
         cluster=cluster,
         rule=data.draw(st.sampled_from(SCHEDULERS), "rule"),
         max_tokens=max_tokens,
         seed=data.draw(st.integers(0, 100), "seed"),
         table=_draw_table(data, max_tokens, cluster["num_replicas"], scarce),
     )
+    return replace(case, knowledge=_draw_knowledge(data) if case.keeps_texts else {})
+
+
+def _draw_knowledge(data: st.DataObject) -> dict[str, Any]:
+    """Draw what a router knows of prefix caches; few blocks are soon forgotten."""
+    known = data.draw(st.sampled_from(["none", "exact", "approximate"]), "prefix_knowledge")
+    if known != "approximate":
+        return {"prefix_knowledge": known}
+    blocks = data.draw(st.sampled_from([1, 5, 20, 31_250]), "prefix_index_blocks")
+    return {"prefix_knowledge": known, "prefix_index_blocks": blocks}
 
 
 def _run_recorded(simulation: VidurSimulation) -> list[list[Batch]]:
@@ -325,7 +343,7 @@ def vidur_config(tmp_path_factory):
                 "training": {"seed": case.seed},
                 "cluster": case.cluster,
                 "workload": {"max_tokens": case.max_tokens},
-                "observation": {"signal_delay_s": case.signal_delay_s},
+                "observation": {"signal_delay_s": case.signal_delay_s, **case.knowledge},
                 "evaluation": {"enabled": False},
             }
         )

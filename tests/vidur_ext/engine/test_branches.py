@@ -7,24 +7,44 @@ import pytest
 
 from vidur_ext.engine.environments import RoutingEnvironments
 from vidur_ext.vidur.engine_inputs import engine_cluster
+from vidur_ext.workload.prompts import Prompts
+from vidur_ext.workload.request_table import RequestTable
 
 HORIZON = 7
 
 
-@pytest.fixture(params=["sarathi", "vllm", "orca", "late"])
+KINDS = {
+    "sarathi": ("sarathi", {}),
+    "vllm": ("vllm", {}),
+    "orca": ("orca", {}),
+    "late": ("sarathi", {"signal_delay_s": 0.1}),
+    "told late": ("vllm_v1", {"prefix_knowledge": "exact", "kv_event_delay_s": 0.1}),
+    "remembering": ("vllm_v1", {"prefix_knowledge": "approximate", "prefix_index_blocks": 40}),
+}
+
+
+def with_texts(table):
+    """Return the requests with prompts of which every fifth one begins alike."""
+    lengths = table.prefill_tokens.tolist()
+    rows = [[(request % 5, length)] for request, length in enumerate(lengths)]
+    prompts = Prompts.of(rows, [100 + request for request in range(len(rows))])
+    return RequestTable(table.arrived_at, table.prefill_tokens, table.decode_tokens, prompts)
+
+
+@pytest.fixture(params=KINDS)
 def open_environments(request, make_config, make_requests):
     """Open environments on one of several clusters, with these numbers of requests."""
-    kind = "sarathi" if request.param == "late" else request.param
+    kind, observation = KINDS[request.param]
     config = make_config(
         cluster={"num_replicas": 3, "replica_scheduler": kind, "max_tokens_in_batch": 8192},
-        observation={"signal_delay_s": 0.1 if request.param == "late" else 0.0},
+        observation=observation,
         evaluation={"enabled": False},
     )
 
     def opened(count: int, envs: int = 2) -> RoutingEnvironments:
         environments = RoutingEnvironments(engine_cluster(config), config, envs)
-        tables = [make_requests(60, seed=env, qps=30.0).slice(0, count) for env in range(envs)]
-        environments.begin(tables)
+        tables = [with_texts(make_requests(60, seed=env, qps=30.0)) for env in range(envs)]
+        environments.begin([table.slice(0, count) for table in tables])
         return environments
 
     return opened
@@ -50,12 +70,14 @@ def test_a_branch_is_the_simulation_in_which_that_choice_was_made(open_environme
     route(trunk, 20)
     choices = np.array([[2, 0], [1, 2]])
     branches = trunk.branches(choices, HORIZON)
+    shown = branches.observation.replicas
     route(branches, HORIZON, first=21)
     assert not branches.waiting
     for column in range(2):
         alone = open_environments(21 + HORIZON)
         route(alone, 20)
         alone.step(choices[:, column])
+        assert np.array_equal(shown[column::2], alone.observation.replicas)
         route(alone, HORIZON, first=21)
         assert not alone.waiting
         for branched, whole in zip(ends(branches), ends(alone), strict=True):

@@ -87,11 +87,18 @@ def compare(case, vidur_config, router, num_envs=1, scales=USUAL):
     np.testing.assert_allclose(np.stack(seen, axis=2), times, rtol=1e-9)
 
 
+def draw_seen_case(data, draw_case):
+    case = draw_case(data).seen_late(data.draw(DELAYS, "signal delay"))
+    delays = st.sampled_from([case.signal_delay_s]) | DELAYS
+    return case.told_late(data.draw(delays, "KV event delay"))
+
+
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
 def test_every_number_is_equal(data, draw_case, vidur_config):
-    case = draw_case(data).seen_late(data.draw(DELAYS))
+    case = draw_seen_case(data, draw_case)
     observation = ObservationSection(
+        **case.knowledge,
         output_length=data.draw(st.sampled_from(["hidden", "oracle"])),
         queue_slots=data.draw(st.sampled_from([0, 2, 5])),
         history=data.draw(st.booleans()),
@@ -108,9 +115,9 @@ def test_every_number_is_equal(data, draw_case, vidur_config):
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_every_number_is_equal_in_many_clusters(data, draw_case, vidur_config):
-    case = draw_case(data).seen_late(data.draw(DELAYS))
+    case = draw_seen_case(data, draw_case)
     reward = RewardSection(mode=data.draw(st.sampled_from(REWARD_MODES)))
-    observation = ObservationSection(output_length="oracle", queue_slots=4)
+    observation = ObservationSection(output_length="oracle", queue_slots=4, **case.knowledge)
     compare(case, vidur_config, RouterConfig(observation=observation, reward_config=reward))
 
 

@@ -70,7 +70,9 @@ def draw_late_case(data, draw_case):
     # A power of two: arrivals at batch ends, so late, are seen exactly at these ends.
     delay_s = st.sampled_from([2**-10, 2**-3, 2.0, 32.0])
     case = draw_case(data).routed_by(data.draw(rule, "rule"))
-    return case.seen_late(data.draw(delay_s, "signal delay"))
+    return case.seen_late(data.draw(delay_s, "signal delay")).told_late(
+        data.draw(st.just(0.0) | delay_s, "KV event delay")
+    )
 
 
 @FEW

@@ -17,6 +17,8 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.sealed_json import sealed
 from vidur_ext.gateway.router import ClusterRouter
 from vidur_ext.routing.view import ClusterSnapshot, Completion, Quantity, QueuedRequest
+from vidur_ext.workload.prompts import Prompts
+from vidur_ext.workload.request_table import RequestTable
 
 
 def cluster(now: float = 10.0, replicas: int = 3, **rows: float) -> ClusterSnapshot:
@@ -33,14 +35,20 @@ def cluster(now: float = 10.0, replicas: int = 3, **rows: float) -> ClusterSnaps
 class Beside:
     """Routes in the simulation as a gateway does, and asks torch about the same arrivals."""
 
-    def __init__(self, policy, router: ClusterRouter, deployed: RoutingPolicy) -> None:
+    def __init__(
+        self, policy, router: ClusterRouter, deployed: RoutingPolicy, knows: bool = False
+    ) -> None:
         self._policy, self._router, self._deployed = policy, router, deployed
+        self._knows = knows
         self.choices: list[int] = []
 
     def observe(self, snapshot, interval, request) -> None:
         if request is not None:
             self._seen = self._router.see(
-                snapshot_without_oracle(snapshot), request.prompt_tokens, interval.completions
+                snapshot_without_oracle(snapshot),
+                request.prompt_tokens,
+                interval.completions,
+                request.found_tokens if self._knows else None,
             )
 
     def decide(self, observation, reward, done) -> np.ndarray:
@@ -73,6 +81,58 @@ def test_it_sees_and_routes_as_in_the_simulation(
     simulation.run()
     assert len(beside.choices) == 80
     assert len(set(beside.choices)) > 1, "it must have had to choose"
+
+
+KNOWING = {
+    "observation": {"prefix_knowledge": "exact"},
+    "cluster": {"replica_scheduler": "vllm_v1", "num_replicas": 3},
+}
+
+
+def test_a_policy_that_knows_of_prefix_caches_is_told_what_is_found(
+    make_config, build_simulation, exported, trained_policy
+) -> None:
+    config = make_config(**KNOWING)
+    file = exported(config)
+    router, deployed = ClusterRouter.load(file), RoutingPolicy.load(file)
+    beside = Beside(trained_policy(config), router, deployed, knows=True)
+    rows = [[(request % 3, 200), (10 + request, 50)] for request in range(40)]
+    prompts = Prompts.of(rows, [100 + request for request in range(40)])
+    table = RequestTable(np.arange(40) * 0.02, prompts.lengths, np.full(40, 20), prompts)
+    simulation = build_simulation(config, "ppo_modular", table)
+    simulation.scheduler.attach(beside, config)
+    simulation.run()
+    assert len(beside.choices) == 40
+    assert simulation.found_tokens.any()
+
+
+@pytest.mark.parametrize(
+    ("knowing", "found_tokens", "message"),
+    [
+        (False, [0, 0, 0], "found_tokens: this policy knows nothing of prefix caches"),
+        (True, None, "found_tokens holds 0 numbers: this policy knows of prefix caches"),
+        (True, [16, 0], "found_tokens holds 2 numbers: .* each of the 3 replicas"),
+        (True, [16, 0, -1], r"found_tokens=\[16.0, 0.0, -1.0\] of a prompt of 32: at least one"),
+        (True, [16, 32, 0], r"found_tokens=\[16.0, 32.0, 0.0\] of a prompt of 32: at least one"),
+        (True, [math.nan, 0, 0], r"found_tokens=\[nan, 0.0, 0.0\]"),
+    ],
+)
+def test_what_cannot_be_found_is_refused(make_config, exported, knowing, found_tokens, message):
+    groups = KNOWING if knowing else {"cluster": {"num_replicas": 3}}
+    router = ClusterRouter.load(exported(make_config(**groups)))
+    with pytest.raises(UserError, match=message):
+        router.see(cluster(), 32, found_tokens=found_tokens)
+
+
+def test_a_policy_that_knows_nothing_takes_all_that_is_pending_for_uncached(make_config, exported):
+    file = exported(make_config(cluster={"num_replicas": 3}))
+    seen = [
+        ClusterRouter.load(file).see(
+            cluster(pending_prefill_tokens=900, uncached_prefill_tokens=uncached), 100
+        )
+        for uncached in (0, 900)
+    ]
+    np.testing.assert_array_equal(seen[0].replicas, seen[1].replicas)
 
 
 def test_route_is_the_policy_of_what_is_seen(make_config, exported) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,7 @@ TABLE = {
     Quantity.RUNNING: [4, 3, 0],
     Quantity.DECODING: [3, 1, 0],
     Quantity.PENDING_PREFILL_TOKENS: [700, 150, 90],
+    Quantity.UNCACHED_PREFILL_TOKENS: [700, 150, 90],
     Quantity.CONTEXT_TOKENS: [5000, 2600, 200],
     Quantity.GENERATED_TOKENS: [120, 30, 0],
     Quantity.KV_BLOCKS_USED: [320, 170, 40],
@@ -72,10 +74,10 @@ def snapshot(**changed: list[float]) -> ClusterSnapshot:
 def decide(make_witness):
     """Return what is shown at the last of some decisions, by name: features [R], and in common."""
 
-    def shown(*steps, section=SECTION):
+    def shown(*steps, section=SECTION, request=REQUEST):
         witness = make_witness(steps[-1][0].num_replicas, observation=section)
         for seen, interval in steps:
-            observation = witness.show(seen, interval, REQUEST, witness.earn(seen, interval))
+            observation = witness.show(seen, interval, request, witness.earn(seen, interval))
         schema = observation_schema(ObservationSection(**section))
         replicas = dict(zip(schema.replica, observation.replicas[0].T.tolist(), strict=True))
         common = dict(zip(schema.context, observation.context[0].tolist(), strict=True))
@@ -159,6 +161,28 @@ def test_what_a_first_token_weighs_is_shown_if_it_is_wanted(decide):
     assert "log_ttft_weight" not in without
     assert list(common)[-1] == "log_ttft_weight"
     assert common["log_ttft_weight"] == pytest.approx(2.1972, abs=1e-4)
+
+
+def test_what_is_known_of_prefix_caches_is_shown_if_something_is(decide):
+    """Of 320 tokens 160 are found on the first replica, which so takes 540 + 320 - 160 = 700 tokens
+    in two batches of 0.1 s, each with 1e-5 s per token of context."""
+    found = replace(REQUEST, found_tokens=np.array([160.0, 0.0, 80.0]))
+    seen = snapshot(uncached_prefill_tokens=[540, 150, 60])
+    without, common, _ = decide((seen, NOTHING), request=found)
+    assert not [name for name in (*without, *common) if "found" in name or "uncached" in name]
+    section = {"prefix_knowledge": "exact", "queue_slots": 0}
+    replicas, common, _ = decide((seen, NOTHING), section=section, request=found)
+    assert replicas["predicted_ttft_s"] == pytest.approx([2 * 0.15, 0.126, 0.102])
+    assert list(replicas)[-5:] == [
+        "found_tokens", "found_share", "uncached_prefill_tokens", "found_gap",
+        "uncached_prefill_gap",
+    ]  # fmt: skip
+    assert replicas["found_tokens"] == replicas["found_gap"] == [160, 0, 80]
+    assert replicas["found_share"] == [0.5, 0, 0.25]
+    assert replicas["uncached_prefill_tokens"] == [540, 150, 60]
+    assert replicas["uncached_prefill_gap"] == [480, 90, 0]
+    assert list(common)[-1] == "max_found_share"
+    assert common["max_found_share"] == 0.5
 
 
 def test_more_slots_show_more_of_the_queue(decide):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,9 +33,15 @@ def estimates(replicas: int, **rates: list[float]) -> Estimates:
     return known
 
 
-def choose(name: str, seen: ClusterSnapshot, seed: int = 0, known: Estimates | None = None) -> int:
+def choose(
+    name: str,
+    seen: ClusterSnapshot,
+    seed: int = 0,
+    known: Estimates | None = None,
+    request: ArrivingRequest = REQUEST,
+) -> int:
     known = estimates(seen.num_replicas) if known is None else known
-    return HeuristicChooser(name, known, np.random.default_rng(seed)).choose(seen, REQUEST)
+    return HeuristicChooser(name, known, np.random.default_rng(seed)).choose(seen, request)
 
 
 def test_least_outstanding_counts_waiting_and_running():
@@ -97,6 +105,15 @@ def test_ties_are_drawn_as_numpy_does():
 def test_min_predicted_latency_takes_the_smallest_prediction():
     seen = snapshot(running=[0, 0, 0])
     assert choose("min_predicted_latency", seen, known=estimates(3, chunk_s=[3, 1, 2])) == 1
+
+
+def test_min_predicted_latency_counts_what_is_to_be_computed_in_batches_of_512():
+    """Of 100 tokens 48 are found on replica 0; 460 others before them are one batch too many."""
+    known = estimates(2, chunk_s=[1, 1])
+    request = replace(REQUEST, found_tokens=np.array([48.0, 0.0]))
+    for waiting, chosen in ((460, 0), (461, 1)):
+        seen = snapshot(uncached_prefill_tokens=[waiting, 412.5])
+        assert choose("min_predicted_latency", seen, known=known, request=request) == chosen
 
 
 def test_oracle_takes_the_least_remaining_work_and_is_marked():

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from ppo_scheduler.config.learner_sections import CurriculumStage
 from vidur_ext.config.fields import choices, leaf_fields
-from vidur_ext.config.sections import EvaluationSection, ParallelSection
+from vidur_ext.config.sections import ClusterSection, EvaluationSection, ParallelSection
 from vidur_ext.config.training_config import RouterConfig, TrainingConfig
 from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.learner_flags import learner_config
@@ -68,6 +68,7 @@ def test_every_changed_key_arrives(tmp_path) -> None:
     config = TrainingConfig(
         parallel_training=ParallelSection(num_envs=1),
         evaluation=EvaluationSection(enabled=False),  # planners see no late signals
+        cluster=ClusterSection(replica_scheduler="vllm_v1"),  # it has caches to be known
         **{group: getattr(learner, group) for group in type(learner).model_fields},
     )
     assert parsed(config, str(tmp_path)) == learner

@@ -243,3 +243,26 @@ def test_its_keys_are_flags_of_the_simulator(tmp_path, make_config, caching):
     assert parsed.cluster_config.cache_config.enable_prefix_caching is caching
     predictor = parsed.execution_time_predictor_config
     assert predictor.prediction_max_prefill_chunk_size == 640
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--cluster_config_prefix_knowledge all", "expected none, exact, approximate"),
+        (
+            "--cluster_config_prefix_knowledge exact",
+            "--cluster_config_prefix_knowledge exact: replicas have prefix caches with "
+            "--replica_scheduler_config_type vllm_v1",
+        ),
+        (
+            "--cluster_config_kv_event_delay_s 0.5",
+            "--cluster_config_kv_event_delay_s 0.5 delays what replicas report: give "
+            "--cluster_config_prefix_knowledge exact",
+        ),
+    ],
+)
+def test_knowledge_that_nobody_can_have_is_refused(tmp_path, flags, message):
+    place = ("--metrics_config_output_dir", str(tmp_path), "--no-metrics_config_write_metrics")
+    predictor = ("--execution_time_predictor_config_type", "analytic")
+    with pytest.raises(UserError, match=message):
+        parse_simulation_config([*flags.split(), *place, *predictor])

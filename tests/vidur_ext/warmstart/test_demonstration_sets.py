@@ -181,13 +181,21 @@ OTHER_VALUES = {
     "history_alpha": 0.2,
     "clip": 3.0,
     "signal_delay_s": 0.1,
+    "prefix_knowledge": "approximate",
+    "kv_event_delay_s": 0.1,
+    "prefix_index_blocks": 100,
 }
+NEEDED = {"kv_event_delay_s": {"prefix_knowledge": "exact"}}
+"""What a value goes with."""
 
 
 @pytest.mark.parametrize("name", ObservationSection.model_fields)
 def test_a_set_fits_the_observation_it_was_recorded_with(made, name):
-    without_planners = {"enabled": False}
-    other = config(observation={name: OTHER_VALUES[name]}, evaluation=without_planners)
+    other = config(
+        observation={**NEEDED.get(name, {}), name: OTHER_VALUES[name]},
+        cluster={"num_replicas": 3, "replica_scheduler": "vllm_v1"},  # with caches to be known
+        evaluation={"enabled": False},  # planners see nothing late
+    )
     open_set(made).check(config())
     if name == "clip":  # states are recorded before they are clipped
         open_set(made).check(other)
