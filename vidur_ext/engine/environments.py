@@ -29,6 +29,7 @@ from vidur_ext.engine.layout import (
     new_simulation,
     new_state,
     sees_late,
+    turns_of,
 )
 from vidur_ext.engine.planner import Planner
 from vidur_ext.engine.routing import ASK
@@ -38,6 +39,7 @@ from vidur_ext.routing.features import feature_rule, observation_schema
 from vidur_ext.routing.rewards import reward_rule
 from vidur_ext.routing.view import Earned, Memory, new_memory, new_sight
 from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
+from vidur_ext.workload.routed_sessions import routed_sessions
 
 _NOBODY = np.zeros(0, dtype=np.int64)
 
@@ -98,7 +100,8 @@ class RoutingEnvironments:
         arrived = np.stack([table.arrived_at for table in tables])
         texts = [texts_of(table, self._cluster.settings) for table in tables]
         lines = np.stack([text.lines for text in texts])
-        inputs = Inputs(arrived, np.full(arrived.shape, ASK), lines, np.zeros(0, np.uint32))
+        turns = np.stack([turns_of(routed_sessions(table)) for table in tables])
+        inputs = Inputs(arrived, np.full(arrived.shape, ASK), lines, turns, np.zeros(0, np.uint32))
         memories = [new_memory(self.num_replicas) for _ in tables]
         sight = new_sight(self.num_replicas, self._config.observation.queue_slots)
         cluster = self._cluster
@@ -154,6 +157,7 @@ class RoutingEnvironments:
                     arrived=np.repeat(inputs.arrived[:, :end], count, axis=0),
                     choices=np.repeat(inputs.choices[:, :end], count, axis=0),
                     lines=lines,
+                    turns=np.repeat(inputs.turns[:, :end], count, axis=0),
                 ),
                 state=_copied(envs.sims.state, count, end),
             ),

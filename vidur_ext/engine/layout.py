@@ -17,7 +17,10 @@ from ppo_scheduler.observation import Floats
 from vidur_ext.columns import Column
 from vidur_ext.compiled import compiled
 from vidur_ext.execution_time.tables import TableLimits
+from vidur_ext.routing.comparing import Compared
 from vidur_ext.routing.estimator import Estimates
+from vidur_ext.routing.thresholds import Thresholds
+from vidur_ext.workload.routed_sessions import RoutedSessions
 
 Ints = NDArray[np.int64]
 
@@ -76,6 +79,13 @@ class Line(Column):
 
     PARENT = "line", "that it left, -1 at the beginning of a text"
     BASE = "blocks", "of text before it"
+
+
+class Turn(Column):
+    """Columns of ``Inputs.turns``: what a router knows of sessions."""
+
+    SESSION = "", "number of the session that a request belongs to"
+    BEFORE = "request", "of the session before it, -1 for the first one"
 
 
 class Time(Column):
@@ -208,6 +218,7 @@ class Settings(NamedTuple):
     reserves per request; ``rule`` routes; ``batch_capacity`` is the requests of a batch, as the
     config says. own [R, len(Own)] is what differs between replicas. The router sees the replicas as
     they were ``signal_delay_s`` ago. prefix_caching (0 or 1): VLLM_V1 keeps what it has computed.
+    thresholds: what ``rule`` is told.
     prefix_knowledge: a ``Knowledge``; EXACT is ``kv_event_delay_s`` old, APPROXIMATE an index of
     ``index_blocks`` per replica.
     """
@@ -221,6 +232,7 @@ class Settings(NamedTuple):
     own: Ints
     signal_delay_s: float
     prefix_caching: int
+    thresholds: Thresholds
     prefix_knowledge: int
     kv_event_delay_s: float
     index_blocks: int
@@ -290,13 +302,14 @@ class Inputs(NamedTuple):
     """What is known beforehand and never changes.
 
     arrived [N]: times [s]. choices [N]: replicas under rule GIVEN; -1 asks the caller. lines [N,
-    len(Line)]: line i is left to request i; there are none without ``EngineState.prefixes``. words:
-    the 32-bit words of the random stream that breaks ties.
+    len(Line)]: line i is left to request i; there are none without ``EngineState.prefixes``.
+    turns [N, len(Turn)]. words: the 32-bit words of the random stream that breaks ties.
     """
 
     arrived: Floats
     choices: Ints
     lines: Ints | None
+    turns: Ints
     words: NDArray[np.uint32]
 
 
@@ -397,11 +410,12 @@ def _map_arrays(change: Callable[..., NDArray[Any]], parts: Sequence[Any]) -> An
 class Simulation(NamedTuple):
     """One simulation, as compiled functions take it.
 
-    scores float64 [R] and, with ``state.prefixes``, way int64 [N] (by line, the one that is left
-    for on the way to a text's end, -1 at the last) are working memory.
+    scores float64 [R], compared float64 [len(Compared), R] and, with ``state.prefixes``, way int64
+    [N] (by line, the one that is left for on the way to a text's end, -1 at the last) are working
+    memory.
 
     Stacked simulations of one cluster have a leading axis of environments in every array of
-    ``state`` and in ``arrived`` and ``choices``.
+    ``state`` and in those of ``inputs`` but for ``words``.
     """
 
     settings: Settings
@@ -410,6 +424,7 @@ class Simulation(NamedTuple):
     inputs: Inputs
     state: EngineState
     scores: Floats
+    compared: Floats
     way: Ints | None
 
 
@@ -481,7 +496,14 @@ def state_of(states: EngineState, env: int) -> EngineState:
 def with_state(sim: Simulation, state: EngineState) -> Simulation:
     """Return a simulation in another state."""
     return Simulation(
-        sim.settings, sim.tables, sim.estimates, sim.inputs, state, sim.scores, sim.way
+        sim.settings,
+        sim.tables,
+        sim.estimates,
+        sim.inputs,
+        state,
+        sim.scores,
+        sim.compared,
+        sim.way,
     )
 
 
@@ -497,10 +519,12 @@ def one_of(sims: Simulation, env: int) -> Simulation:
             inputs.arrived[env],
             inputs.choices[env],
             _lines_of(inputs.lines, env),
+            inputs.turns[env],
             inputs.words,
         ),
         state_of(sims.state, env),
         sims.scores,
+        sims.compared,
         sims.way,
     )
 
@@ -518,6 +542,7 @@ def new_simulation(
         inputs if texts else inputs._replace(lines=None),
         state,
         scores=np.zeros(len(settings.own)),
+        compared=np.zeros((len(Compared), len(settings.own))),
         way=np.zeros(count, dtype=np.int64) if texts else None,
     )
 
@@ -527,9 +552,19 @@ def alone(sim: Simulation) -> Simulation:
     inputs = sim.inputs
     lines = None if inputs.lines is None else inputs.lines[None]
     return sim._replace(
-        inputs=Inputs(inputs.arrived[None], inputs.choices[None], lines, inputs.words),
+        inputs=Inputs(
+            inputs.arrived[None], inputs.choices[None], lines, inputs.turns[None], inputs.words
+        ),
         state=map_states(lambda array: array[None], sim.state),
     )
+
+
+def turns_of(sessions: RoutedSessions) -> Ints:
+    """Return the ``Inputs.turns`` of requests [N]."""
+    turns = np.empty((len(sessions.session), len(Turn)), dtype=np.int64)
+    turns[:, Turn.SESSION] = sessions.session
+    turns[:, Turn.BEFORE] = sessions.before
+    return turns
 
 
 def write_requests(rows: Ints, prompts: Ints, outputs: Ints) -> None:

@@ -18,6 +18,7 @@ from vidur_ext.engine.layout import (
     Ints,
     Line,
     Simulation,
+    Turn,
     alone,
     new_simulation,
     new_state,
@@ -166,6 +167,7 @@ class ClusterTwin:
                 np.concatenate([arrived, np.full(more, np.inf)]),
                 np.full(capacity, ASK, dtype=np.int64),
                 texts.lines,
+                np.zeros((capacity, len(Turn)), dtype=np.int64),  # no rule is asked
                 np.concatenate([words, random_words(self._rng, WORDS_PER_DECISION * more)]),
             ),
             larger,

@@ -7,7 +7,15 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import Floats
 from vidur_ext.engine.choice_costs import Learned, Plan, learn_completions, price_choices
-from vidur_ext.engine.layout import Cluster, Inputs, Simulation, Tables, new_simulation, new_state
+from vidur_ext.engine.layout import (
+    Cluster,
+    Inputs,
+    Simulation,
+    Tables,
+    Turn,
+    new_simulation,
+    new_state,
+)
 from vidur_ext.engine.texts import separate_texts
 from vidur_ext.routing.output_lengths import new_lengths
 
@@ -47,7 +55,11 @@ class Planner:
             cluster._replace(tables=tables or cluster.tables),
             settings,
             Inputs(
-                np.zeros(num_requests), nothing, separate_texts(0).lines, np.zeros(0, np.uint32)
+                np.zeros(num_requests),
+                nothing,
+                separate_texts(0).lines,
+                np.zeros((0, len(Turn)), dtype=np.int64),  # whoever plans does not ask a rule
+                np.zeros(0, np.uint32),
             ),
             new_state(nothing, nothing, nothing, 1, settings),
         )

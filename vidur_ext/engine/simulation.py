@@ -28,11 +28,13 @@ from vidur_ext.engine.layout import (
     new_simulation,
     new_state,
     sees_late,
+    turns_of,
 )
 from vidur_ext.engine.lookahead import Lookahead
 from vidur_ext.engine.routing import routing_of
 from vidur_ext.engine.texts import texts_of
 from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
+from vidur_ext.workload.routed_sessions import routed_sessions
 
 Snapshot = dict[str, NDArray[Any]]
 
@@ -82,7 +84,13 @@ class CompiledSimulation:
         self._sim = new_simulation(
             cluster,
             settings,
-            Inputs(np.array(table.arrived_at), routing.choices, texts.lines, routing.words),
+            Inputs(
+                np.array(table.arrived_at),
+                routing.choices,
+                texts.lines,
+                turns_of(routed_sessions(table)),
+                routing.words,
+            ),
             new_state(
                 table.prefill_tokens, table.decode_tokens, texts.leaves, num_replicas, settings
             ),

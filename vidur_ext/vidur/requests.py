@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, Optional, get_args
 
+import numpy as np
 from pydantic import ValidationError
 from vidur.config import BaseRequestGeneratorConfig
 from vidur.entities import Request
@@ -19,6 +20,7 @@ from vidur_ext.config.sections import PRESETS, WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.workload.block_identities import BlockRuns, block_runs
 from vidur_ext.workload.request_table import RequestTable, refuse_closed_loops
+from vidur_ext.workload.routed_sessions import routed_sessions
 from vidur_ext.workload.run_workloads import Part, build_stream
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.trace_files import trace_formats
@@ -39,6 +41,15 @@ class RestartableRequest(Request):
     found_tokens: int = 0
     """Of its prompt, in the replica's prefix cache when it was first scheduled."""
 
+    session: int = 0
+    """Number of its session; see ``workload.routed_sessions``."""
+
+    before: Optional["RestartableRequest"] = None
+    """The session's request before it."""
+
+    replica: int = -1
+    """Index of the one that it was routed to."""
+
     def restart(self) -> None:
         """Give up all progress; the tokens so far become the prompt."""
         super().restart()
@@ -56,6 +67,10 @@ def requests_of(table: RequestTable) -> list[Any]:
     columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     requests = [RestartableRequest(*row) for row in rows]
+    sessions = routed_sessions(table)
+    for request, session, before in zip(requests, *map(np.ndarray.tolist, sessions), strict=True):
+        request.session = session
+        request.before = requests[before] if before >= 0 else None
     if table.prompts is not None:
         runs = cache(partial(block_runs, table.prompts, table.decode_tokens))
         for index, request in enumerate(requests):
