@@ -13,16 +13,21 @@ from inspect import get_annotations
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, TypeVar, cast
+from warnings import filterwarnings
 
 import numba
 import numpy as np
 from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
+from numba.core.errors import NumbaExperimentalFeatureWarning
 from numba.core.event import Event, Listener, register
 from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 _LOG = logging.getLogger("ppo")
+
+# What ``literal_unroll`` is to write out, numba first looks at as if it called through pointers.
+filterwarnings("ignore", "First-class function type", NumbaExperimentalFeatureWarning)
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

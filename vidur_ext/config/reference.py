@@ -9,7 +9,7 @@ import typing
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from vidur_ext.config.fields import bounds, is_model, type_text, unit
+from vidur_ext.config.fields import bounds, is_model, leaf_fields, type_text, unit
 from vidur_ext.config.training_config import TrainingConfig
 
 _HEADER = """# Configuration
@@ -78,7 +78,7 @@ def _section(model: type[BaseModel]) -> str:
     rows = [
         "| key | type | range | default | unit | what it does |",
         "|---|---|---|---|---|---|",
-        *(_row(name, field) for name, field in model.model_fields.items()),
+        *(_row(name, field) for name, field in leaf_fields(model)),
     ]
     parts = [f"{inspect.getdoc(model)}\n", "\n".join(rows) + "\n", _rules(model)]
     for name, field in model.model_fields.items():

@@ -49,6 +49,7 @@ RULES = (
     Rule("warmstart.*", Effect.NONE, "the warm start lies before the checkpoint"),
     Rule("terminal_value.*", Effect.NONE, "it was learned before the checkpoint"),
     Rule("evaluation.*", Effect.NONE, "it concerns the comparison after the training"),
+    Rule("routers.*", Effect.NONE, "it concerns what the policy is compared with"),
     Rule("checkpointing.*", Effect.NONE, "it concerns saving only"),
     Rule("monitoring.*", Effect.NONE, "it concerns watching only"),
     Rule("curriculum_learning.*", Effect.NEXT_EPISODE, "it scales the request stream"),

@@ -189,8 +189,17 @@ CONTROLS = marked(_FOLDER, "CONTROL")
 """Heuristics that are deliberately bad: a workload on which they do not lose cannot tell good
 from bad."""
 
+PREFIX_ROUTERS = marked(_FOLDER, "READS_PREFIXES")
+"""Heuristics that ask what of a prompt is found where."""
+
+SESSION_ROUTERS = marked(_FOLDER, "READS_SESSIONS")
+"""Heuristics that ask whose a request is."""
+
 SCHEDULERS = ("random", "round_robin", "lor", *HEURISTIC_NAMES, *PLANNERS)
 """Everything that can be named for the comparison; the first three are Vidur's own."""
+
+USUAL_SCHEDULERS = tuple(n for n in SCHEDULERS if n not in (*PREFIX_ROUTERS, *SESSION_ROUTERS))
+"""Those that are compared by default: they know neither texts nor sessions."""
 
 # Nobody imitates a planner: what its choices cost, all of them, teaches more than which it took.
 _TEACHERS = tuple(name for name in HEURISTIC_NAMES if name not in CONTROLS)
@@ -544,7 +553,7 @@ class EvaluationSection(Section):
 
     enabled: bool = key(True, "off: training ends without a comparison")
     schedulers: tuple[SchedulerName, ...] = key(
-        SCHEDULERS, "heuristics that PPO is compared with", min_length=1
+        USUAL_SCHEDULERS, "heuristics that PPO is compared with", min_length=1
     )
     baseline: SchedulerName = key("least_outstanding", "the heuristic differences are taken to")
     num_seeds: int = key(16, "held-out workloads", ge=1, le=1000)

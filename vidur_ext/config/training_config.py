@@ -10,9 +10,11 @@ from typing_extensions import Self
 
 from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.config.section import key
+from vidur_ext.config.routers import RoutersSection
 from vidur_ext.config.sections import (
     ORACLES,
     PLANNERS,
+    PREFIX_ROUTERS,
     ClusterSection,
     EvaluationSection,
     LookaheadSection,
@@ -111,6 +113,7 @@ class TrainingConfig(RouterConfig):
     warmstart: WarmstartSection = key(WarmstartSection(), "what the policy is taught before PPO")
     parallel_training: ParallelSection = key(ParallelSection(), "work spread over processes")
     evaluation: EvaluationSection = key(EvaluationSection(), "the comparison at the end")
+    routers: RoutersSection = key(RoutersSection(), "what heuristics are told")
 
     @model_validator(mode="after")
     def _teachers_can_be_followed(self) -> Self:
@@ -188,6 +191,25 @@ class TrainingConfig(RouterConfig):
                     f"evaluation.schedulers contains {' and '.join(named)}, which plan from the "
                     f"cluster as it is; with observation.{name}={delay_s:g} no scheduler may "
                     "see it: remove them from evaluation.schedulers, or set the delay to 0"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _prefixes_are_known(self) -> Self:
+        """`evaluation.schedulers` and `warmstart.teachers` contain a heuristic that goes by prefix
+        caches only if `observation.prefix_knowledge` is not "none"."""
+        imitates = self.warmstart.enabled and self.warmstart.method == "imitation"
+        named = {
+            "evaluation.schedulers": self.evaluation.schedulers if self.evaluation.enabled else (),
+            "warmstart.teachers": self.warmstart.teachers if imitates else (),
+        }
+        for where, names in named.items():
+            blind = [name for name in names if name in PREFIX_ROUTERS]
+            if blind and self.observation.prefix_knowledge == "none":
+                raise ValueError(
+                    f"{where} contains {' and '.join(blind)}, which go by what of a prompt is "
+                    'found where, and observation.prefix_knowledge="none" tells nobody: set it to '
+                    f'"exact" or "approximate", or remove them from {where}'
                 )
         return self
 

@@ -202,7 +202,8 @@ def _price(plan: Plan, sim: Simulation, lengths: Floats, costs: Floats) -> None:
 def _plan_for(plan: Plan, sim: Simulation) -> Plan:
     """Return the plan with a bench whose requests have the texts of a simulation's."""
     bench, lines = plan.bench, sim.inputs.lines
-    inputs = Inputs(bench.inputs.choices, lines, bench.inputs.turns, bench.inputs.words)
+    own = bench.inputs
+    inputs = Inputs(own.choices, lines, own.turns, own.sessions, own.words)
     return Plan(
         plan.ttft_weight,
         plan.clairvoyant,
@@ -213,6 +214,7 @@ def _plan_for(plan: Plan, sim: Simulation) -> Plan:
             inputs,
             bench.state,
             bench.scores,
+            bench.compared,
             bench.way,
         ),
     )

@@ -80,8 +80,18 @@ def _follow(sim: Simulation, seen: EngineState, delay_s: float) -> None:
     """
     until = sim.state.now[0] - delay_s
     # When requests arrive is known: it waits for nobody.
-    inputs = Inputs(sim.inputs.choices, sim.inputs.lines, None, sim.inputs.words)
-    behind = Simulation(sim.settings, sim.tables, sim.estimates, inputs, seen, sim.scores, sim.way)
+    own = sim.inputs
+    inputs = Inputs(own.choices, own.lines, None, own.sessions, own.words)
+    behind = Simulation(
+        sim.settings,
+        sim.tables,
+        sim.estimates,
+        inputs,
+        seen,
+        scores=sim.scores,
+        compared=sim.compared,
+        way=sim.way,
+    )
     counters, shown = seen.counters, seen.counters[Counter.FINISHED]
     while True:
         request = request_at(sim.state.loops, counters[Counter.ARRIVALS])

@@ -32,6 +32,7 @@ from vidur_ext.engine.layout import (
     new_simulation,
     new_state,
     sees_late,
+    sessions_in_numbers,
 )
 from vidur_ext.engine.planner import Planner
 from vidur_ext.engine.routing import ASK
@@ -41,6 +42,7 @@ from vidur_ext.routing.features import feature_rule, observation_schema
 from vidur_ext.routing.rewards import reward_rule
 from vidur_ext.routing.view import Earned, Memory, new_memory, new_sight
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.routed_sessions import routed_sessions
 
 _NOBODY = np.zeros(0, dtype=np.int64)
 
@@ -99,8 +101,9 @@ class RoutingEnvironments:
         count, turns = sizes.pop(), turns_of(tables, self._cluster.settings)
         texts = [texts_of(table, self._cluster.settings) for table in tables]
         lines = np.stack([text.lines for text in texts])
+        sessions = np.stack([sessions_in_numbers(routed_sessions(table)) for table in tables])
         choices = np.full((len(tables), count), ASK)
-        inputs = Inputs(choices, lines, turns, np.zeros(0, np.uint32))
+        inputs = Inputs(choices, lines, turns, sessions, np.zeros(0, np.uint32))
         memories = [new_memory(self.num_replicas) for _ in tables]
         sight = new_sight(self.num_replicas, self._config.observation.queue_slots)
         cluster = self._cluster
@@ -156,6 +159,7 @@ class RoutingEnvironments:
                 inputs=inputs._replace(
                     choices=np.repeat(inputs.choices[:, :end], count, axis=0),
                     lines=lines,
+                    sessions=np.repeat(inputs.sessions[:, :end], count, axis=0),
                 ),
                 state=_copied(envs.sims.state, count, end),
             ),

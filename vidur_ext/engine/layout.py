@@ -17,7 +17,10 @@ from ppo_scheduler.observation import Floats
 from vidur_ext.columns import Column
 from vidur_ext.compiled import compiled
 from vidur_ext.execution_time.tables import TableLimits
+from vidur_ext.routing.comparing import Compared
 from vidur_ext.routing.estimator import Estimates
+from vidur_ext.routing.thresholds import Thresholds
+from vidur_ext.workload.routed_sessions import RoutedSessions
 
 Ints = NDArray[np.int64]
 
@@ -77,6 +80,13 @@ class Line(Column):
 
     PARENT = "line", "that it left, -1 at the beginning of a text"
     BASE = "blocks", "of text before it"
+
+
+class InSession(Column):
+    """Columns of ``Inputs.sessions``: what a router knows of sessions."""
+
+    SESSION = "", "number of the session that a request belongs to"
+    BEFORE = "request", "of the session before it, -1 for the first one"
 
 
 class Time(Column):
@@ -210,6 +220,7 @@ class Settings(NamedTuple):
     reserves per request; ``rule`` routes; ``batch_capacity`` is the requests of a batch, as the
     config says. own [R, len(Own)] is what differs between replicas. The router sees the replicas as
     they were ``signal_delay_s`` ago. prefix_caching (0 or 1): VLLM_V1 keeps what it has computed.
+    thresholds: what ``rule`` is told.
     prefix_knowledge: a ``Knowledge``; EXACT is ``kv_event_delay_s`` old, APPROXIMATE an index of
     ``index_blocks`` per replica.
     """
@@ -223,6 +234,7 @@ class Settings(NamedTuple):
     own: Ints
     signal_delay_s: float
     prefix_caching: int
+    thresholds: Thresholds
     prefix_knowledge: int
     kv_event_delay_s: float
     index_blocks: int
@@ -310,13 +322,14 @@ class Inputs(NamedTuple):
 
     choices [N]: replicas under the rules GIVEN and SEQUENCE; -1 asks the caller. lines [N,
     len(Line)]: line i is left to request i; there are none without ``EngineState.prefixes``. turns:
-    None where no request waits for an answer. words: the 32-bit words of the random stream that
-    breaks ties.
+    None where no request waits for an answer. sessions [N, len(InSession)]. words: the 32-bit words
+    of the random stream that breaks ties.
     """
 
     choices: Ints
     lines: Ints | None
     turns: Turns | None
+    sessions: Ints
     words: NDArray[np.uint32]
 
 
@@ -441,11 +454,12 @@ def _map_arrays(change: Callable[..., NDArray[Any]], parts: Sequence[Any]) -> An
 class Simulation(NamedTuple):
     """One simulation, as compiled functions take it.
 
-    scores float64 [R] and, with ``state.prefixes``, way int64 [N] (by line, the one that is left
-    for on the way to a text's end, -1 at the last) are working memory.
+    scores float64 [R], compared float64 [len(Compared), R] and, with ``state.prefixes``, way int64
+    [N] (by line, the one that is left for on the way to a text's end, -1 at the last) are working
+    memory.
 
     Stacked simulations of one cluster have a leading axis of environments in every array of
-    ``state``, and in ``choices``, ``lines`` and ``turns``.
+    ``state`` and in those of ``inputs`` but for ``words``.
     """
 
     settings: Settings
@@ -454,6 +468,7 @@ class Simulation(NamedTuple):
     inputs: Inputs
     state: EngineState
     scores: Floats
+    compared: Floats
     way: Ints | None
 
 
@@ -541,7 +556,14 @@ def state_of(states: EngineState, env: int) -> EngineState:
 def with_state(sim: Simulation, state: EngineState) -> Simulation:
     """Return a simulation in another state."""
     return Simulation(
-        sim.settings, sim.tables, sim.estimates, sim.inputs, state, sim.scores, sim.way
+        sim.settings,
+        sim.tables,
+        sim.estimates,
+        sim.inputs,
+        state,
+        sim.scores,
+        sim.compared,
+        sim.way,
     )
 
 
@@ -557,10 +579,12 @@ def one_of(sims: Simulation, env: int) -> Simulation:
             inputs.choices[env],
             _lines_of(inputs.lines, env),
             _turns_of(inputs.turns, env),
+            inputs.sessions[env],
             inputs.words,
         ),
         state_of(sims.state, env),
         sims.scores,
+        sims.compared,
         sims.way,
     )
 
@@ -578,6 +602,7 @@ def new_simulation(
         inputs if texts else inputs._replace(lines=None),
         state,
         scores=np.zeros(len(settings.own)),
+        compared=np.zeros((len(Compared), len(settings.own))),
         way=np.zeros(count, dtype=np.int64) if texts else None,
     )
 
@@ -590,9 +615,17 @@ def alone(sim: Simulation) -> Simulation:
     if inputs.turns is not None:
         turns = Turns(*(array[None] for array in inputs.turns))  # type: ignore[arg-type]
     return sim._replace(
-        inputs=Inputs(inputs.choices[None], lines, turns, inputs.words),
+        inputs=Inputs(inputs.choices[None], lines, turns, inputs.sessions[None], inputs.words),
         state=map_states(lambda array: array[None], sim.state),
     )
+
+
+def sessions_in_numbers(sessions: RoutedSessions) -> Ints:
+    """Return the ``Inputs.turns`` of requests [N]."""
+    numbers = np.empty((len(sessions.session), len(InSession)), dtype=np.int64)
+    numbers[:, InSession.SESSION] = sessions.session
+    numbers[:, InSession.BEFORE] = sessions.before
+    return numbers
 
 
 def write_requests(rows: Ints, prompts: Ints, outputs: Ints) -> None:

@@ -15,6 +15,7 @@ from vidur_ext.engine.expectations import found_tokens, offered_tokens, spared_t
 from vidur_ext.engine.layout import (
     Counter,
     EngineState,
+    InSession,
     Own,
     Replica,
     Request,
@@ -25,7 +26,6 @@ from vidur_ext.engine.layout import (
 from vidur_ext.routing.components import RewardRule
 from vidur_ext.routing.estimator import expected_output_tokens, predict
 from vidur_ext.routing.view import (
-    Arriving,
     Elapsed,
     Queued,
     Seen,
@@ -33,6 +33,7 @@ from vidur_ext.routing.view import (
     SeenRequest,
     Sight,
     write_column,
+    write_entries,
 )
 
 _expected_output_tokens = compiled(expected_output_tokens)
@@ -119,13 +120,17 @@ def _look_at_replica(view: View, replica: int) -> Any:
 def _look_at_request(view: View) -> Any:
     """Return the ``SeenRequest`` of the next request."""
     sim, counters = view.sim, view.seen.counters
-    request = sim.state.requests[arriving(sim)]
+    row = arriving(sim)
+    request, own = sim.state.requests[row], sim.inputs.sessions[row]
+    before = own[InSession.BEFORE]
     return SeenRequest(
         prompt_tokens=float(request[Request.PROMPT]),
         expected_output_tokens=_expected_output_tokens(
             sim.estimates, counters[Counter.FINISHED], counters[Counter.FINISHED_OUTPUT]
         ),
         output_tokens=float(request[Request.OUTPUT]),
+        session=float(own[InSession.SESSION]),
+        session_replica=float(sim.state.requests[before, Request.REPLICA] if before >= 0 else -1),
     )
 
 
@@ -225,7 +230,4 @@ def see(view: View, rule: RewardRule, sight: Sight) -> None:
         write_column(seen.replica, replica, sight.table)
         write_column(seen.predicted, replica, sight.predicted)
         _see_queue(view, replica, sight.queues[replica])
-    request = _look_at_request(view)
-    sight.request[Arriving.PROMPT_TOKENS] = request.prompt_tokens
-    sight.request[Arriving.EXPECTED_OUTPUT_TOKENS] = request.expected_output_tokens
-    sight.request[Arriving.OUTPUT_TOKENS] = request.output_tokens
+    write_entries(_look_at_request(view), sight.request)

@@ -14,6 +14,7 @@ from vidur_ext.engine.layout import (
     Counter,
     EngineState,
     Inputs,
+    InSession,
     Ints,
     Line,
     Simulation,
@@ -168,6 +169,7 @@ class ClusterTwin:
                 np.full(capacity, ASK, dtype=np.int64),
                 texts.lines,
                 None,
+                np.zeros((capacity, len(InSession)), dtype=np.int64),  # no rule is asked
                 np.concatenate([words, random_words(self._rng, WORDS_PER_DECISION * more)]),
             ),
             larger,

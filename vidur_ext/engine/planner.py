@@ -7,7 +7,15 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.observation import Floats
 from vidur_ext.engine.choice_costs import Learned, Plan, learn_completions, price_choices
-from vidur_ext.engine.layout import Cluster, Inputs, Simulation, Tables, new_simulation, new_state
+from vidur_ext.engine.layout import (
+    Cluster,
+    Inputs,
+    InSession,
+    Simulation,
+    Tables,
+    new_simulation,
+    new_state,
+)
 from vidur_ext.engine.texts import separate_texts
 from vidur_ext.routing.output_lengths import new_lengths
 
@@ -46,7 +54,13 @@ class Planner:
         bench = new_simulation(
             cluster._replace(tables=tables or cluster.tables),
             settings,
-            Inputs(nothing, separate_texts(0).lines, None, np.zeros(0, np.uint32)),
+            Inputs(
+                nothing,
+                separate_texts(0).lines,
+                None,
+                np.zeros((0, len(InSession)), dtype=np.int64),  # whoever plans does not ask a rule
+                np.zeros(0, np.uint32),
+            ),
             new_state(np.zeros(num_requests), nothing, nothing, nothing, settings),
         )
         self._num_replicas = cluster.num_replicas

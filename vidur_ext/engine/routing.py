@@ -55,7 +55,10 @@ def route_by_view(view: View) -> int:
     if sim.settings.rule == SHORTEST_QUEUE:
         return _shortest_queue(view)
     used = sim.state.counters[Counter.WORD : Counter.WORD + 1]
-    return ask(sim.settings.rule, look, view, sim.scores, Dice(sim.inputs.words, used))
+    dice = Dice(sim.inputs.words, used)
+    return ask(
+        sim.settings.rule, look, view, sim.settings.thresholds, sim.compared, sim.scores, dice
+    )
 
 
 @compiled

@@ -30,11 +30,13 @@ from vidur_ext.engine.layout import (
     new_simulation,
     new_state,
     sees_late,
+    sessions_in_numbers,
 )
 from vidur_ext.engine.lookahead import Lookahead
 from vidur_ext.engine.routing import routing_of
 from vidur_ext.engine.texts import texts_of
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.routed_sessions import routed_sessions
 
 Snapshot = dict[str, NDArray[Any]]
 
@@ -84,7 +86,13 @@ class CompiledSimulation:
         self._sim = new_simulation(
             cluster,
             settings,
-            Inputs(routing.choices, texts.lines, turns, routing.words),
+            Inputs(
+                routing.choices,
+                texts.lines,
+                turns,
+                sessions_in_numbers(routed_sessions(table)),
+                routing.words,
+            ),
             new_state(
                 table.arrived_at,
                 table.prefill_tokens,

@@ -60,6 +60,8 @@ class Arriving(Column):
     PROMPT_TOKENS = "tokens", "of its prompt"
     EXPECTED_OUTPUT_TOKENS = "tokens", "of output: the mean of the completed requests"
     OUTPUT_TOKENS = "tokens", "it will generate: known to an oracle only"
+    SESSION = "", "number of the session it belongs to; see ``workload.routed_sessions``"
+    SESSION_REPLICA = "replica", "that the session's request before it was sent to, -1 without one"
 
 
 class Predicted(Column):
@@ -137,7 +139,8 @@ class ArrivingRequest:
     """The request to be routed. ``output_tokens`` is the truth: only oracles may read it.
 
     expected_output_tokens: the mean of the completed requests, begun at a prior. found_tokens [R]:
-    of its prompt, expected in each replica's prefix cache; None: nothing is known of them.
+    of its prompt, expected in each replica's prefix cache; None: nothing is known of them. session,
+    session_replica: see ``Arriving``.
     """
 
     arrived_at: float
@@ -145,6 +148,8 @@ class ArrivingRequest:
     expected_output_tokens: float
     output_tokens: int
     found_tokens: NDArray[np.float64] | None = None
+    session: int = 0
+    session_replica: int = -1
 
 
 @dataclass(frozen=True)
@@ -238,6 +243,13 @@ def write_column(record: Any, index: int, out: Floats) -> None:
     """Write a replica's record into its column of a table [len(record), R]."""
     for row, value in enumerate(record):
         out[row, index] = value
+
+
+@compiled
+def write_entries(record: Any, out: Floats) -> None:
+    """Write a record into an array [len(record)]."""
+    for row, value in enumerate(record):
+        out[row] = value
 
 
 class Memory(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.state import StateDict, snapshot
-from vidur_ext.config.sections import ORACLES, PLANNERS, SCHEDULERS
+from vidur_ext.config.sections import ORACLES, PLANNERS, SCHEDULERS, USUAL_SCHEDULERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.evaluation.metrics import LEARNED
 from vidur_ext.evaluation.run_result import RunResult
@@ -92,10 +92,11 @@ class Validation:
         """
         if self._cluster is None:
             return None
+        knows_nothing = self._config.observation.prefix_knowledge == "none"
         weight = self._config.lookahead.ttft_weight
         scores = {
             name: _score(runs_on_engine(self._config, self._cluster, name, None, self._workloads))
-            for name in SCHEDULERS
+            for name in (USUAL_SCHEDULERS if knows_nothing else SCHEDULERS)
             if name not in (*PLANNERS, *ORACLES)
         }
         return min(scores.items(), key=lambda item: item[1].objective_s(weight))

@@ -22,6 +22,7 @@ from vidur_ext.vidur import plugin
 from vidur_ext.vidur.cluster import ClusterConfig, ReplicaConfig, SimulationConfig
 from vidur_ext.vidur.limits import check_memory
 from vidur_ext.vidur.requests import stream_config
+from vidur_ext.vidur.router_flags import told
 
 _ORCA_TABLE_TOKENS = 131_072
 """Orca batches whole prompts without a limit; the predictor's tables need one."""
@@ -108,6 +109,8 @@ def _global_scheduler_config(config: TrainingConfig, name: str) -> Any:
     built = _of_type(BaseGlobalSchedulerConfig, name)
     if name in PLANNERS:
         built.ttft_weight = config.lookahead.ttft_weight
+    for key, value in told(config.routers, name).items():
+        setattr(built, key, value)
     return built
 
 

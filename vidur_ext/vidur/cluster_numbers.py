@@ -9,6 +9,7 @@ import numpy as np
 from vidur.types import ReplicaSchedulerType
 
 from ppo_scheduler.errors import UserError
+from vidur_ext.config.routers import RoutersSection
 from vidur_ext.engine.execution import TOKENS_PER_CHUNK, TOKENS_PER_ROW
 from vidur_ext.engine.layout import (
     GIVEN,
@@ -23,6 +24,7 @@ from vidur_ext.engine.layout import (
 from vidur_ext.execution_time.roofline import RooflineModel
 from vidur_ext.execution_time.tables import CHUNK_STEP, TOKEN_STEP, TableLimits, build_tables
 from vidur_ext.routing.estimator import Estimates
+from vidur_ext.routing.thresholds import thresholds_of
 from vidur_ext.vidur.analytic_predictor import AnalyticExecutionTimePredictor
 from vidur_ext.vidur.estimates import estimates_of
 from vidur_ext.vidur.types import OwnReplicaSchedulerType
@@ -126,6 +128,7 @@ def _settings_of(replicas: Replicas, cluster: Any) -> Settings:
         prefix_knowledge=int(Knowledge[cluster.prefix_knowledge.upper()]),
         kv_event_delay_s=cluster.kv_event_delay_s,
         index_blocks=cluster.prefix_index_blocks,
+        thresholds=thresholds_of(RoutersSection(), cache.block_size),
     )
 
 

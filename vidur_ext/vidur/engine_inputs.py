@@ -9,9 +9,11 @@ import numpy as np
 
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.layout import Cluster
+from vidur_ext.routing.thresholds import thresholds_of
 from vidur_ext.vidur.build import simulation_config
 from vidur_ext.vidur.cluster import build_predictor, build_replica_scheduler, replica_kinds
 from vidur_ext.vidur.cluster_numbers import Replicas, cluster_in_numbers
+from vidur_ext.vidur.router_flags import flagged_thresholds
 from vidur_ext.vidur.simulation import isolated_simulation
 
 
@@ -21,14 +23,21 @@ def engine_cluster(config: TrainingConfig) -> Cluster:
     Raises:
         UserError: the model or its longest request does not fit a device's memory.
     """
-    return cluster_of(simulation_config(config, "round_robin"))
+    cluster = cluster_of(simulation_config(config, "round_robin"))
+    told = thresholds_of(config.routers, config.cluster.block_size)
+    return cluster._replace(settings=cluster.settings._replace(thresholds=told))
 
 
 def cluster_of(config: Any) -> Cluster:
-    """Return the numbers of Vidur's ``SimulationConfig``; the engine must simulate its cluster."""
+    """Return the numbers of Vidur's ``SimulationConfig``; the engine must simulate its cluster.
+
+    Only its own global scheduler is told what its flags say.
+    """
     # Vidur counts the objects that are built to read its limits and tables.
     with isolated_simulation():
-        return cluster_in_numbers(build_replicas(config), config.cluster_config)
+        cluster = cluster_in_numbers(build_replicas(config), config.cluster_config)
+    told = flagged_thresholds(config)
+    return cluster._replace(settings=cluster.settings._replace(thresholds=told))
 
 
 def build_replicas(config: Any) -> Replicas:

@@ -15,8 +15,9 @@ from vidur.request_generator import RequestGeneratorRegistry
 
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.errors import UserError
-from vidur_ext.config.fields import Location, choices
+from vidur_ext.config.fields import Location, choices, path_text
 from vidur_ext.config.problems import describe_problems, join_problems
+from vidur_ext.config.routers import RoutersSection
 from vidur_ext.config.sections import PLANNERS
 from vidur_ext.config.training_config import (
     RouterConfig,
@@ -31,6 +32,7 @@ from vidur_ext.vidur.learner_flags import (
     SCHEDULER_FLAG_PREFIX,
     PPOGlobalSchedulerModularConfig,
     flag_at,
+    from_flag,
     learner_config,
     learner_values,
 )
@@ -42,6 +44,7 @@ from vidur_ext.vidur.requests import (
     workload_of,
     workload_values,
 )
+from vidur_ext.vidur.router_flags import prefixed, told
 from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.run_workloads import longest_request
 
@@ -80,11 +83,14 @@ def cli_flags(
     if scheduler in PLANNERS:
         flag = f"{scheduler}_global_scheduler_config_ttft_weight"
         values[flag] = config.lookahead.ttft_weight
+    for name, value in told(config.routers, scheduler).items():
+        values[prefixed(scheduler, name)] = value
     if scheduler == "ppo_modular":
         learner = {
             **learner_values(config),
             "engine": config.simulation.engine,
             "num_envs": config.parallel_training.num_envs,
+            "routers": config.routers.model_dump_json(exclude_defaults=True),
             "run_dir": run_dir,
             "pretrained_actor": pretrained_actor,
             "load_checkpoint": load_checkpoint,
@@ -179,6 +185,7 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
                 "simulation": simulation,
                 "workload": _workload_tree(config),
                 "parallel_training": {"num_envs": scheduler.num_envs},
+                "routers": from_flag("routers", scheduler.routers, RoutersSection),
                 # It lies before such a training, which is given what came of it.
                 "warmstart": {"enabled": False},
             }
@@ -309,6 +316,8 @@ def _flag_at(config: Any, location: Location) -> str:
         return f"--{WORKLOAD_FLAG_PREFIX}{names[0]}"
     if names == ["engine"] or names == ["num_envs"]:
         return f"--{SCHEDULER_FLAG_PREFIX}{names[0]}"
+    if group == "routers":
+        return f"--{SCHEDULER_FLAG_PREFIX}{path_text(location)}"
     if names and group == "simulation":
         return "--execution_time_predictor_config_type"
     return flag_at(location)

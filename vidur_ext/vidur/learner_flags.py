@@ -121,6 +121,7 @@ PPOGlobalSchedulerModularConfig: Any = dataclasses.make_dataclass(
         ),
         _field("engine", str, "compiled", "What simulates the training: compiled or vidur."),
         _field("num_envs", int, 1, "Simulations that the policy decides for at once."),
+        _field("routers", str, "{}", "What heuristics are told: JSON as in the config's group."),
         _optional_field("run_dir", str, "Folder of log, TensorBoard events and metrics."),
         _optional_field("pretrained_actor", str, "Warm-started policy to begin from."),
         _optional_field("load_checkpoint", str, "Checkpoint to resume from."),

@@ -10,6 +10,7 @@ from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Floats, Observation
 from vidur_ext.compiled import compiled, compiled_entry, tuple_of
 from vidur_ext.config.training_config import RouterConfig
+from vidur_ext.routing.comparing import Compared
 from vidur_ext.routing.components import COMPONENTS, RewardRule
 from vidur_ext.routing.dice import SPARE_WORDS, WORDS_PER_DECISION, Dice, random_words
 from vidur_ext.routing.estimator import Estimates, predict
@@ -21,6 +22,7 @@ from vidur_ext.routing.features import (
 )
 from vidur_ext.routing.heuristics import HEURISTICS, ask
 from vidur_ext.routing.rewards import reward_of, reward_rule
+from vidur_ext.routing.thresholds import Thresholds
 from vidur_ext.routing.view import (
     Arriving,
     ArrivingRequest,
@@ -64,8 +66,10 @@ def look(shown: VidurView, replica: int) -> Seen:
 
 
 @compiled_entry
-def _choose(number: int, shown: VidurView, scores: Floats, dice: Dice) -> int:
-    return ask(number, look, shown, scores, dice)
+def _choose(
+    number: int, shown: VidurView, told: Thresholds, table: Floats, scores: Floats, dice: Dice
+) -> int:
+    return ask(number, look, shown, told, table, scores, dice)
 
 
 class HeuristicChooser:
@@ -73,15 +77,19 @@ class HeuristicChooser:
 
     Args:
         name: of the heuristic.
+        told: what it is told beside what it sees.
         rng: breaks its ties; it is drawn from in blocks, as the compiled engine does.
     """
 
-    def __init__(self, name: str, estimates: Estimates, rng: np.random.Generator) -> None:
+    def __init__(
+        self, name: str, estimates: Estimates, told: Thresholds, rng: np.random.Generator
+    ) -> None:
         self._number = HEURISTICS[name].number
+        self._told = told
         self._rng = rng
         replicas = len(estimates.base)
         self._shown = VidurView(new_sight(replicas, 0), estimates)
-        self._scores = np.zeros(replicas)
+        self._table, self._scores = np.zeros((len(Compared), replicas)), np.zeros(replicas)
         self._dice = Dice(np.zeros(0, np.uint32), np.zeros(1, np.int64))
 
     def choose(self, snapshot: ClusterSnapshot, request: ArrivingRequest) -> int:
@@ -91,7 +99,7 @@ class HeuristicChooser:
             more = random_words(self._rng, _WORDS_AT_ONCE)
             self._dice = Dice(np.concatenate([words[used[0] :], more]), np.zeros(1, np.int64))
         write_sight(self._shown.sight, snapshot, request)
-        return _choose(self._number, self._shown, self._scores, self._dice)
+        return _choose(self._number, self._shown, self._told, self._table, self._scores, self._dice)
 
 
 def write_sight(sight: Sight, snapshot: ClusterSnapshot, request: ArrivingRequest) -> None:
@@ -106,6 +114,8 @@ def write_sight(sight: Sight, snapshot: ClusterSnapshot, request: ArrivingReques
     sight.request[Arriving.OUTPUT_TOKENS] = request.output_tokens
     found = request.found_tokens
     sight.predicted[Predicted.FOUND_TOKENS] = 0.0 if found is None else found
+    sight.request[Arriving.SESSION] = request.session
+    sight.request[Arriving.SESSION_REPLICA] = request.session_replica
     slots = sight.queues.shape[1]
     sight.queues[:] = 0.0
     for replica, queue in enumerate(snapshot.queues):

@@ -20,8 +20,8 @@ from vidur_ext.vidur.local_profile_predictor import (
 )
 from vidur_ext.vidur.planners import PLANNER_CONFIGS, PlannerGlobalScheduler
 from vidur_ext.vidur.requests import WorkloadRequestGenerator, WorkloadRequestGeneratorConfig
+from vidur_ext.vidur.router_flags import HEURISTIC_CONFIGS
 from vidur_ext.vidur.schedulers import (
-    HEURISTIC_CONFIGS,
     HEURISTIC_SCHEDULERS,
     PPOGlobalSchedulerModular,
     ShortestQueueGlobalScheduler,

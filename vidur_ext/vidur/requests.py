@@ -20,6 +20,7 @@ from vidur_ext.config.sections import PRESETS, WorkloadSection
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.workload.block_identities import BlockRuns, block_runs
 from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.routed_sessions import routed_sessions
 from vidur_ext.workload.run_workloads import Part, build_stream
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.trace_files import trace_formats
@@ -40,6 +41,14 @@ class RestartableRequest(Request):
     found_tokens: int = 0
     """Of its prompt, in the replica's prefix cache when it was first scheduled."""
 
+    session: int = 0
+    """Number of its session; see ``workload.routed_sessions``."""
+
+    before: Optional["RestartableRequest"] = None
+    """The session's request before it."""
+
+    replica: int = -1
+    """Index of the one that it was routed to."""
     awaited: Any = None
     """The request after whose completion it arrives, ``think_s`` later; None: it has its time."""
 
@@ -66,6 +75,10 @@ def requests_of(table: RequestTable) -> list[Any]:
     columns = (table.arrived_at, table.prefill_tokens, table.decode_tokens)
     rows = zip(*(column.tolist() for column in columns), strict=True)
     requests = [RestartableRequest(*row) for row in rows]
+    sessions = routed_sessions(table)
+    for request, session, before in zip(requests, *map(np.ndarray.tolist, sessions), strict=True):
+        request.session = session
+        request.before = requests[before] if before >= 0 else None
     if table.prompts is not None:
         runs = cache(partial(block_runs, table.prompts, table.decode_tokens))
         for index, request in enumerate(requests):

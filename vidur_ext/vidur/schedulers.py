@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from dataclasses import make_dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from vidur.config import BaseGlobalSchedulerConfig
 
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Floats, Observation
@@ -22,9 +20,10 @@ from vidur_ext.vidur.cluster import OwnDevices
 from vidur_ext.vidur.estimates import estimates_of
 from vidur_ext.vidur.observation import HeuristicChooser, Witness
 from vidur_ext.vidur.prefix_knowledge import knowledge_of
+from vidur_ext.vidur.requests import RestartableRequest
+from vidur_ext.vidur.router_flags import class_name, flagged_thresholds
 from vidur_ext.vidur.signals import DelayedSignals
 from vidur_ext.vidur.tracker import Observed, RequestTracker
-from vidur_ext.vidur.types import RoutingSchedulerType
 
 
 class RoutingGlobalScheduler(OwnDevices):
@@ -70,8 +69,11 @@ class RoutingGlobalScheduler(OwnDevices):
                 ),
                 output_tokens=request._num_decode_tokens,
                 found_tokens=found,
+                **_session_of(request),
             )
             replica = self._route(seen, present, arriving)
+            if isinstance(request, RestartableRequest):
+                request.replica = replica
             self._tracker.assign(replica, request, int(found[replica]))
             if self.signals:
                 self.signals.assign(replica, request, int(found[replica]))
@@ -90,6 +92,17 @@ class RoutingGlobalScheduler(OwnDevices):
         """
 
 
+def _session_of(request: Any) -> dict[str, int]:
+    """Return what a router knows of a request's session; Vidur's own have one each."""
+    if not isinstance(request, RestartableRequest):
+        return {"session": request._id, "session_replica": -1}
+    before = request.before
+    return {
+        "session": request.session,
+        "session_replica": -1 if before is None else before.replica,
+    }
+
+
 class HeuristicGlobalScheduler(RoutingGlobalScheduler):
     """Asks one heuristic. Its random stream follows Vidur's ``--seed``."""
 
@@ -98,7 +111,8 @@ class HeuristicGlobalScheduler(RoutingGlobalScheduler):
     def __init__(self, config: Any, replicas: Any) -> None:
         super().__init__(config, replicas)
         rng = generator(config.seed, Purpose.SCHEDULER)
-        self._chooser = HeuristicChooser(self.heuristic.name, self.estimates, rng)
+        told = flagged_thresholds(config)
+        self._chooser = HeuristicChooser(self.heuristic.name, self.estimates, told, rng)
 
     def _route(self, seen: Observed, present: Observed, request: ArrivingRequest) -> int:
         return self._chooser.choose(seen.snapshot, request)
@@ -114,26 +128,9 @@ class ShortestQueueGlobalScheduler(RoutingGlobalScheduler):
         return int(np.argmin(seen.snapshot.row("waiting")))
 
 
-def _class_name(name: str) -> str:
-    return "".join(part.capitalize() for part in name.split("_"))
-
-
-def _config_class(name: str) -> Any:
-    kind = RoutingSchedulerType.from_str(name)
-    return make_dataclass(
-        f"{_class_name(name)}GlobalSchedulerConfig",
-        [],
-        bases=(BaseGlobalSchedulerConfig,),
-        namespace={"get_type": staticmethod(lambda: kind), "__module__": __name__},
-    )
-
-
-HEURISTIC_CONFIGS = {name: _config_class(name) for name in HEURISTICS}
-"""Config class per heuristic. Vidur finds them as subclasses of its own base class."""
-
 HEURISTIC_SCHEDULERS = {
     name: type(
-        f"{_class_name(name)}GlobalScheduler",
+        f"{class_name(name)}GlobalScheduler",
         (HeuristicGlobalScheduler,),
         {"heuristic": heuristic, "__doc__": heuristic.description},
     )

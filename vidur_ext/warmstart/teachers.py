@@ -22,6 +22,7 @@ from vidur_ext.engine.layout import Cluster
 from vidur_ext.processes import map_unordered
 from vidur_ext.routing.estimator import Estimates
 from vidur_ext.routing.features import observation_schema
+from vidur_ext.routing.thresholds import Thresholds, thresholds_of
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, SinceLastDecision
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.vidur.observation import HeuristicChooser
@@ -66,8 +67,9 @@ def demonstration_jobs(config: TrainingConfig) -> list[DemonstrationJob]:
 class WatchedTeacher:
     """A router that does what a heuristic does and notes what a policy would have seen."""
 
-    def __init__(self, teacher: str, tie_breaker: np.random.Generator) -> None:
+    def __init__(self, teacher: str, told: Thresholds, tie_breaker: np.random.Generator) -> None:
         self._teacher = teacher
+        self._told = told
         self._tie_breaker = tie_breaker
         self._chooser: HeuristicChooser | None = None
         self._choice = 0
@@ -76,7 +78,7 @@ class WatchedTeacher:
 
     def watch(self, estimates: Estimates) -> None:
         """Let the teacher know the simulation's replicas; must be called before it runs."""
-        self._chooser = HeuristicChooser(self._teacher, estimates, self._tie_breaker)
+        self._chooser = HeuristicChooser(self._teacher, estimates, self._told, self._tie_breaker)
 
     def observe(
         self,
@@ -98,7 +100,8 @@ class WatchedTeacher:
 
 def demonstrate(job: DemonstrationJob) -> Demonstrations:
     """Run one simulation and return every decision of its teacher."""
-    teacher = WatchedTeacher(job.teacher, job.tie_breaker())
+    told = thresholds_of(job.config.routers, job.config.cluster.block_size)
+    teacher = WatchedTeacher(job.teacher, told, job.tie_breaker())
     simulation = routed_by(teacher, job.config, job.requests())
     teacher.watch(simulation.scheduler.estimates)
     simulation.run()

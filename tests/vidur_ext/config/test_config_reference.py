@@ -57,7 +57,7 @@ def test_shipped_configs_do_not_share_a_checkpoint_folder() -> None:
 def test_every_key_has_a_row_with_its_help() -> None:
     page = config_reference()
     for path, field in [*leaf_fields(TrainingConfig), *leaf_fields(CurriculumStage)]:
-        name = path.rpartition(".")[2]
+        name = path.partition(".")[2] or path
         help_text = (field.description or "").replace("|", "\\|")
         assert any(
             line.startswith(f"| `{name}` |") and line.endswith(f"| {help_text} |")

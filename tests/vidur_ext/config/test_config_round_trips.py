@@ -60,10 +60,13 @@ def values_of_key(field: FieldInfo) -> st.SearchStrategy[Any]:
 @st.composite
 def configs(draw: st.DrawFn) -> TrainingConfig:
     """Draw valid configs in which some keys differ from their defaults."""
-    tree: dict[str, dict[str, Any]] = {}
+    tree: dict[str, Any] = {}
     for path in draw(st.lists(st.sampled_from(sorted(KEYS)), min_size=1, max_size=4)):
-        group, name = path.split(".")
-        tree.setdefault(group, {})[name] = draw(values_of_key(KEYS[path]))
+        *groups, name = path.split(".")
+        place = tree
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[name] = draw(values_of_key(KEYS[path]))
     try:
         return TrainingConfig.model_validate_json(json.dumps(tree))
     except ValidationError:

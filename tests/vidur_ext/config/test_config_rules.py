@@ -74,6 +74,16 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
             "as it is; with observation.kv_event_delay_s=0.1 no scheduler may see it: remove them",
         ),
         (
+            {"evaluation": {"schedulers": ["random", "llm_d", "preble"], "baseline": "random"}},
+            "evaluation.schedulers contains llm_d and preble, which go by what of a prompt is "
+            'found where, and observation.prefix_knowledge="none" tells nobody: set it to "exact" '
+            'or "approximate", or remove them from evaluation.schedulers',
+        ),
+        (
+            {"warmstart": {"method": "imitation", "teachers": ["sticky_uncached"]}},
+            "warmstart.teachers contains sticky_uncached, which go by what of a prompt is found",
+        ),
+        (
             {"observation": {"prefix_knowledge": "approximate"}},
             'observation.prefix_knowledge="approximate" knows of prefix caches, which replicas '
             'have with cluster.replica_scheduler "vllm_v1" and cluster.prefix_caching: set these',

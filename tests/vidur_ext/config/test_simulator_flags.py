@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vidur_ext.config.training_config import TrainingConfig
-from vidur_ext.vidur.flags import cli_flags
+from vidur_ext.vidur.flags import cli_flags, parse_simulation_config, training_config
 from vidur_ext.vidur.learner_flags import SCHEDULER_FLAG_PREFIX, learner_values
 
 SMALL = """{
@@ -136,7 +136,8 @@ def test_only_the_learned_router_gets_the_learners_flags() -> None:
     config = TrainingConfig.model_validate_json(SMALL)
     flags = flags_of(SMALL, "ppo_modular")
     learner = [name for name in flags if name.removeprefix("no-").startswith(SCHEDULER_FLAG_PREFIX)]
-    assert len(learner) == len(learner_values(config)) + 2
+    assert len(learner) == len(learner_values(config)) + 3
+    assert flags[f"{SCHEDULER_FLAG_PREFIX}routers"] == "{}"
     assert flags[f"{SCHEDULER_FLAG_PREFIX}engine"] == "vidur"
     assert flags[f"{SCHEDULER_FLAG_PREFIX}num_envs"] == "1"
 
@@ -157,3 +158,11 @@ def test_seeds_beyond_32_bits_reach_the_workload_whole() -> None:
     flags = flags_of('{"training": {"seed": 4294967299}}')
     assert flags["seed"] == "3"
     assert flags["workload_request_generator_config_seed"] == "4294967299"
+
+
+def test_what_heuristics_are_told_reaches_a_training(tmp_path) -> None:
+    text = '{"routers": {"llm_d": {"kv_weight": 4}}, "evaluation": {"enabled": false}}'
+    config = TrainingConfig.model_validate_json(text)
+    flags = cli_flags(config, "ppo_modular", metrics_dir=str(tmp_path))
+    built = training_config(parse_simulation_config(flags), flags, None)
+    assert built.routers == config.routers

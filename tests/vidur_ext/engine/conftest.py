@@ -23,7 +23,7 @@ from vidur_ext.vidur.flags import cli_flags, parse_simulation_config
 from vidur_ext.vidur.simulation import VidurSimulation, routed_by
 from vidur_ext.workload.prompts import Prompts, ragged_indices
 from vidur_ext.workload.request_table import RequestTable
-from vidur_ext.workload.sessions import Sessions
+from vidur_ext.workload.sessions import NO_PREVIOUS, Sessions
 
 # The latency estimator of the plug-in's heuristics asks for 2048 tokens of context and for one
 # prompt that fills a batch; Orca puts any number of whole prompts into one.
@@ -71,9 +71,16 @@ class Case:
             # An answer that is found again must be known by one name only.
             names = np.where(order < len(table), prompts.answers[rows], 2 * ANSWERS + order)
             prompts = Prompts(prompts.segments[at], prompts.tokens[at], first, names)
+        sessions = table.sessions
+        if sessions is not None:
+            sessions = _open_sessions(sessions.session[rows])
         return self.with_table(
             RequestTable(
-                times[order], table.prefill_tokens[rows], table.decode_tokens[rows], prompts
+                times[order],
+                table.prefill_tokens[rows],
+                table.decode_tokens[rows],
+                prompts,
+                sessions,
             )
         )
 
@@ -196,7 +203,16 @@ def _draw_table(data: st.DataObject, max_tokens: int, replicas: int, scarce: boo
     if data.draw(st.booleans(), "of one length"):
         decode, prefill = np.full(count, decode[0]), np.full(count, prefill[0])
     prompts = _draw_texts(rng, prefill, decode)
-    return RequestTable(np.cumsum(gaps), prefill, decode, prompts)
+    sessions = None
+    if data.draw(st.booleans(), "sessions are known"):
+        sessions = _open_sessions(rng.integers(0, 8, count))
+    return RequestTable(np.cumsum(gaps), prefill, decode, prompts, sessions)
+
+
+def _open_sessions(session: np.ndarray) -> Sessions:
+    """Return sessions whose turns arrive at times of their own."""
+    nobody = np.full(len(session), NO_PREVIOUS)
+    return Sessions(session, np.arange(len(session)), nobody, np.zeros(len(session)))
 
 
 def _draw_texts(rng: np.random.Generator, prefill: np.ndarray, decode: np.ndarray) -> Prompts:

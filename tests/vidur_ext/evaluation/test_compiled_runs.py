@@ -10,7 +10,7 @@ import pytest
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Observation
 from ppo_scheduler.policy.routing_policy import RoutingPolicy, save_policy
-from vidur_ext.config.sections import SCHEDULERS
+from vidur_ext.config.sections import USUAL_SCHEDULERS
 from vidur_ext.evaluation.engines import (
     NEAR_TIE,
     check_engine,
@@ -28,7 +28,7 @@ from vidur_ext.routing.features import observation_schema
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import evaluation_table
 
-EVALUATION = {"requests": 48, "num_seeds": 2, "schedulers": list(SCHEDULERS)}
+EVALUATION = {"requests": 48, "num_seeds": 2, "schedulers": list(USUAL_SCHEDULERS)}
 SEEDS = range(2)
 
 
@@ -84,7 +84,7 @@ def assert_same(ours, theirs) -> None:
 def test_every_heuristic_does_what_it_does_on_vidur(config, on_vidur):
     runs = compared(config, {})
     assert [(run.scheduler, run.seed) for run in runs] == [
-        (name, seed) for name in SCHEDULERS for seed in range(2)
+        (name, seed) for name in USUAL_SCHEDULERS for seed in range(2)
     ]
     for run in runs:
         assert_same(run, on_vidur(config, run.scheduler, run.seed))
@@ -141,7 +141,7 @@ def test_each_scheduler_is_reported_once_with_all_its_runs(config, policy_file):
         config, {"ppo": policy_file}, "compiled", SEEDS,
         lambda runs, done, total: told.append(([(r.scheduler, r.seed) for r in runs], done, total)),
     )  # fmt: skip
-    names = ["ppo", *SCHEDULERS]
+    names = ["ppo", *USUAL_SCHEDULERS]
     assert told == [
         ([(name, seed) for seed in SEEDS], done, len(names)) for done, name in enumerate(names, 1)
     ]
@@ -165,10 +165,10 @@ def test_vidur_checks_the_engine_on_the_first_workloads(config, policy_file):
     repeated = compared(config, policies, "vidur", seeds=[0])
     engines = check_engine(config, policies, repeated, compared(config, policies))
     assert engines.seeds == (0,)
-    assert [one.name for one in engines.schedulers] == ["ppo", *SCHEDULERS]
+    assert [one.name for one in engines.schedulers] == ["ppo", *USUAL_SCHEDULERS]
     assert all(one.agrees for one in engines.schedulers)
     assert all(one.requests == 48 for one in engines.schedulers)
-    assert all(engines[name].completion_difference < 1e-9 for name in SCHEDULERS)
+    assert all(engines[name].completion_difference < 1e-9 for name in USUAL_SCHEDULERS)
 
 
 def test_a_policy_that_runs_as_another_one_is_no_rounding(config, policy_file, tmp_path, on_vidur):

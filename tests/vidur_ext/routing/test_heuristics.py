@@ -7,13 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vidur_ext.config.routers import RoutersSection
 from vidur_ext.config.sections import CONTROLS, HEURISTIC_NAMES, ORACLES
 from vidur_ext.routing.estimator import Estimates, Rate
 from vidur_ext.routing.heuristics import HEURISTICS
+from vidur_ext.routing.thresholds import thresholds_of
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Quantity
 from vidur_ext.vidur.observation import HeuristicChooser
 
 REQUEST = ArrivingRequest(0.0, prompt_tokens=100, expected_output_tokens=64.0, output_tokens=50)
+TOLD = thresholds_of(RoutersSection(), block_size=16)
 
 
 def snapshot(**rows: list[float]) -> ClusterSnapshot:
@@ -41,7 +44,8 @@ def choose(
     request: ArrivingRequest = REQUEST,
 ) -> int:
     known = estimates(seen.num_replicas) if known is None else known
-    return HeuristicChooser(name, known, np.random.default_rng(seed)).choose(seen, request)
+    chooser = HeuristicChooser(name, known, TOLD, np.random.default_rng(seed))
+    return chooser.choose(seen, request)
 
 
 def test_least_outstanding_counts_waiting_and_running():
@@ -87,7 +91,7 @@ def test_power_of_two_works_with_one_replica():
 def test_power_of_two_draws_its_pair_as_numpy_does(replicas):
     """Ranked by their index, the lighter of the two is the smaller one."""
     seen = snapshot(running=list(range(replicas)))
-    chooser = HeuristicChooser("power_of_two", estimates(replicas), np.random.default_rng(7))
+    chooser = HeuristicChooser("power_of_two", estimates(replicas), TOLD, np.random.default_rng(7))
     rng = np.random.default_rng(7)
     for _ in range(2000):
         pair = rng.choice(replicas, size=2, replace=False)
@@ -96,7 +100,7 @@ def test_power_of_two_draws_its_pair_as_numpy_does(replicas):
 
 def test_ties_are_drawn_as_numpy_does():
     seen = snapshot(running=[1, 0, 0, 1, 0])
-    chooser = HeuristicChooser("least_outstanding", estimates(5), np.random.default_rng(3))
+    chooser = HeuristicChooser("least_outstanding", estimates(5), TOLD, np.random.default_rng(3))
     rng = np.random.default_rng(3)
     for _ in range(2000):
         assert chooser.choose(seen, REQUEST) == rng.choice(np.array([1, 2, 4]))

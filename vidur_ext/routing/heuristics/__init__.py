@@ -4,34 +4,48 @@ A file's first docstring says the rule and its source. It defines one compiled f
 
 * ``score(seen: Seen) -> float``: how loaded a replica is; the lightest one wins, ties are broken
   at random. What it does not read of ``seen`` costs nothing.
-* or ``choose(look, cluster, scores, dice) -> int``: the replica. ``look(cluster, replica)`` returns
-  a ``Seen``, ``scores`` float64 [R] is working memory, ``dice`` draws random numbers.
+* or ``score_all(seen: SeenAll, told: Thresholds, scores) -> None``: the same for rules that compare
+  the replicas; it writes ``scores`` [R], infinite for who is out of the running.
+* or ``choose(look, cluster, scores, dice) -> int``: the replica. ``look(cluster, replica)``
+  returns a ``Seen``, ``scores`` float64 [R] is working memory, ``dice`` draws random numbers.
 
-Where it is true the file says ``USES_OUTPUT_LENGTHS = True`` (an oracle: no real router knows them)
-or ``CONTROL = True`` (deliberately bad: it must lose, and nobody should learn from it).
+A rule with numbers that can be tuned has a section in ``config.routers``, called by its name, whose
+keys stand in ``routing.thresholds`` too; ``score_all`` reads them as ``told.rule.key``.
+
+Where it is true the file says ``USES_OUTPUT_LENGTHS = True`` (an oracle: no real router knows
+them), ``CONTROL = True`` (deliberately bad: it must lose, and nobody should learn from it),
+``READS_PREFIXES = True`` (it asks what of a prompt is found where, which a router knows only with
+``observation.prefix_knowledge``) or ``READS_SESSIONS = True`` (it asks whose a request is).
 
 Vidur's own ``random``, ``round_robin`` and ``lor`` are not here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from numba import literal_unroll
+
 from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.config.sections import HEURISTIC_NAMES
+from vidur_ext.routing.comparing import SeenAll, see_all
 from vidur_ext.routing.dice import Dice, lightest
+from vidur_ext.routing.thresholds import Thresholds
 
 Compiled = Callable[..., Any]
 
 
+_KINDS = ("score", "score_all", "choose")
+
+
 @dataclass(frozen=True)
 class Heuristic:
-    """``ask`` is compiled: ``ask(number, look, cluster, scores, dice)`` returns the replica.
+    """``rule`` is the compiled function that its file defines, of one of the kinds above.
 
     number: what compiled code knows the heuristic by.
     """
@@ -39,37 +53,18 @@ class Heuristic:
     name: str
     number: int
     description: str
-    ask: Compiled
-
-
-def _by_score(score: Compiled) -> Compiled:
-    """Return the rule that takes the replica with the smallest score."""
-
-    @compiled
-    def ask(number: int, look: Compiled, cluster: Any, scores: Floats, dice: Dice) -> int:
-        for replica in range(len(scores)):
-            scores[replica] = score(look(cluster, replica))
-        return lightest(scores, dice)
-
-    return ask
-
-
-def _by_choice(choose: Compiled) -> Compiled:
-    @compiled
-    def ask(number: int, look: Compiled, cluster: Any, scores: Floats, dice: Dice) -> int:
-        return int(choose(look, cluster, scores, dice))
-
-    return ask
+    kind: str
+    rule: Compiled
 
 
 def _load(number: int, name: str) -> Heuristic:
     module = import_module(f"{__name__}.{name}")
-    rules = {"score": _by_score, "choose": _by_choice}
-    own = [rule(vars(module)[kind]) for kind, rule in rules.items() if _defines(module, kind)]
-    if len(own) != 1:
-        raise TypeError(f"{module.__file__} must define either score or choose")
+    kinds = [kind for kind in _KINDS if _defines(module, kind)]
+    if len(kinds) != 1:
+        raise TypeError(f"{module.__file__} must define one of {', '.join(_KINDS)}")
     assert module.__doc__, f"{module.__file__} must begin with its rule, as a docstring"
-    return Heuristic(name, number, module.__doc__, own[0])
+    [kind] = kinds
+    return Heuristic(name, number, module.__doc__, kind, vars(module)[kind])
 
 
 def _defines(module: ModuleType, name: str) -> bool:
@@ -83,25 +78,65 @@ def _defines(module: ModuleType, name: str) -> bool:
 HEURISTICS = {name: _load(number, name) for number, name in enumerate(HEURISTIC_NAMES)}
 
 
-def _among(heuristics: Sequence[Heuristic]) -> Compiled:
-    """Return a compiled function that asks the heuristic of a number.
+def _of_kind(kind: str) -> tuple[tuple[int, Compiled], ...]:
+    """Return the rules of a kind with their numbers.
 
-    By halves: each compiled function contains all it calls, and is compiled as a whole.
+    The number comes first: what begins with a function numba takes for a list of pointers.
     """
-    if len(heuristics) == 1:
-        return heuristics[0].ask
-    middle = len(heuristics) // 2
-    first_of_others = heuristics[middle].number
-    these, others = _among(heuristics[:middle]), _among(heuristics[middle:])
-
-    @compiled
-    def ask(number: int, look: Compiled, cluster: Any, scores: Floats, dice: Dice) -> int:
-        if number < first_of_others:
-            return int(these(number, look, cluster, scores, dice))
-        return int(others(number, look, cluster, scores, dice))
-
-    return ask
+    return tuple((one.number, one.rule) for one in HEURISTICS.values() if one.kind == kind)
 
 
-ask = _among(tuple(HEURISTICS.values()))
-"""Compiled: ``ask(number, look, cluster, scores, dice)`` asks the heuristic of this number."""
+# Compiled functions contain what they call, and each is compiled as a whole: a tree of functions
+# that ask one of two others compiles every rule once per level. numba writes these loops out.
+_BY_SCORE, _BY_ALL_SCORES, _BY_CHOICE = map(_of_kind, _KINDS)
+_COMPARE = tuple(number for number, _ in _BY_ALL_SCORES)
+_CHOOSE = tuple(number for number, _ in _BY_CHOICE)
+
+
+@compiled
+def _score_each(number: int, look: Compiled, cluster: Any, scores: Floats) -> None:
+    for rule in literal_unroll(_BY_SCORE):
+        if rule[0] == number:
+            for replica in range(len(scores)):
+                scores[replica] = rule[1](look(cluster, replica))
+
+
+@compiled
+def _score_all(number: int, seen: SeenAll, told: Thresholds, scores: Floats) -> None:
+    for rule in literal_unroll(_BY_ALL_SCORES):
+        if rule[0] == number:
+            rule[1](seen, told, scores)
+
+
+@compiled
+def _choose(number: int, look: Compiled, cluster: Any, scores: Floats, dice: Dice) -> int:
+    chosen = -1
+    for rule in literal_unroll(_BY_CHOICE):
+        if rule[0] == number:
+            chosen = rule[1](look, cluster, scores, dice)
+    return chosen
+
+
+@compiled
+def ask(
+    number: int,
+    look: Compiled,
+    cluster: Any,
+    told: Thresholds,
+    table: Floats,
+    scores: Floats,
+    dice: Dice,
+) -> int:
+    """Return the replica that the heuristic of a number chooses.
+
+    Args:
+        look: ``look(cluster, replica)`` returns a ``Seen``.
+        table, scores: working memory [len(Compared), R] and [R].
+    """
+    if number in _CHOOSE:
+        return int(_choose(number, look, cluster, scores, dice))
+    if number in _COMPARE:
+        _score_all(number, see_all(look, cluster, table), told, scores)
+    else:
+        _score_each(number, look, cluster, scores)
+    return lightest(scores, dice)
