@@ -48,7 +48,7 @@ class Load:
 
 def load_of(run: RunResult, first: int) -> Load:
     """Return the load of a run from the arrival of request ``first`` on."""
-    begin, end = float(run.arrived_at[first]), float(run.completed_at[first:].max())
+    begin, end = float(run.arrived_at[first:].min()), float(run.completed_at[first:].max())
     arrived, started, done = (
         np.clip(times, begin, end) for times in (run.arrived_at, run.scheduled_at, run.completed_at)
     )

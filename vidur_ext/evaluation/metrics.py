@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vidur_ext.evaluation.load import Load, load_of, mean_load
+from vidur_ext.evaluation.reuse import Reuse, pooled_reuse, reuse_of
 from vidur_ext.evaluation.run_result import RunResult
 
 QUANTILES = (0.5, 0.9, 0.99)
@@ -144,6 +145,7 @@ class Summary:
         replica_shares: share of the requests per replica.
         imbalance: largest share * replicas: 1 is even, R is everything on one of R replicas.
         load: how much the cluster had to do.
+        reuse: what it made of what requests have in common.
         decisions_per_second: simulated requests per second of real time, all requests of the runs.
     """
 
@@ -155,6 +157,7 @@ class Summary:
     replica_shares: tuple[float, ...]
     imbalance: float
     load: Load
+    reuse: Reuse
     decisions_per_second: float
 
     def __getitem__(self, metric: str) -> float | None:
@@ -172,6 +175,7 @@ class Summary:
             "replica_shares": list(self.replica_shares),
             "imbalance": self.imbalance,
             "load": self.load.to_dict(),
+            "reuse": self.reuse.to_dict(),
             "decisions_per_second": self.decisions_per_second,
         }
 
@@ -205,7 +209,7 @@ class CountedRun:
 def summarize(counted: CountedRun) -> Summary:
     """Return the figures of one run."""
     run, first = counted.run, counted.first
-    makespan = float(run.completed_at[first:].max() - run.arrived_at[first])
+    makespan = float(run.completed_at[first:].max() - run.arrived_at[first:].min())
     shares = np.bincount(run.replica[first:], minlength=run.num_replicas) / len(counted.latencies)
     return Summary(
         requests=len(counted.latencies),
@@ -216,6 +220,7 @@ def summarize(counted: CountedRun) -> Summary:
         replica_shares=tuple(shares.tolist()),
         imbalance=float(shares.max() * run.num_replicas),
         load=load_of(run, first),
+        reuse=reuse_of(run, first),
         decisions_per_second=run.decisions_per_second,
     )
 
@@ -242,6 +247,7 @@ def summarize_pooled(counted: Sequence[CountedRun]) -> Summary:
         replica_shares=tuple(shares.tolist()),
         imbalance=float(np.mean([run.imbalance for run in runs])),
         load=mean_load([run.load for run in runs], makespans.tolist()),
+        reuse=pooled_reuse([run.reuse for run in runs]),
         decisions_per_second=sum(len(one.run) for one in counted) / real_s,
     )
 

@@ -17,7 +17,7 @@ from vidur_ext.evaluation.run_result import RunResult, Served
 
 SUMMARY_KEYS = {
     "requests", *COMPARED_METRICS, "requests_per_s", "output_tokens_per_s", "makespan_s",
-    "replica_shares", "imbalance", "load", "decisions_per_second",
+    "replica_shares", "imbalance", "load", "reuse", "decisions_per_second",
 }  # fmt: skip
 
 

@@ -94,6 +94,7 @@ def render_page(
                 tables.speed_columns(comparison),
             ],
         ),
+        reuse=_optional(comparison, tables.reuse_columns(comparison)),
         figures={
             name: {"caption": _CAPTIONS[name], "png": base64.b64encode(png).decode("ascii")}
             for name, png in plots.items()

@@ -10,6 +10,7 @@ from vidur_ext.evaluation.engines import EngineComparison
 from vidur_ext.evaluation.load_sweep import AtLoad, LoadSweep
 from vidur_ext.evaluation.metrics import SLO_METRIC, STATISTICS, Latency
 from vidur_ext.evaluation.report import wording
+from vidur_ext.evaluation.reuse import TURNS
 from vidur_ext.evaluation.statistics import PairedDifference
 
 COMPARED = {
@@ -113,6 +114,25 @@ def service_columns(comparison: Comparison) -> Columns:
         for one in comparison.schedulers
     }
     return Columns(names, cells)
+
+
+def reuse_columns(comparison: Comparison) -> Columns | None:
+    """Return what was found of prefixes, and how sessions fared; None where nothing is shared."""
+    shown = [one.pooled.reuse for one in comparison.schedulers]
+    if not any(reuse.found_tokens or reuse.recomputed_tokens for reuse in shown):
+        return None
+    names = ("found", "recomputed", "preemptions", *(f"TTFT [s], {turn}" for turn in TURNS))
+    cells = {
+        one.name: [
+            Cell(wording.percent(reuse.hit_rate)),
+            Cell(wording.percent(reuse.recomputed_tokens / reuse.prompt_tokens)),
+            Cell(wording.number(reuse.preemptions)),
+            *(Cell(wording.in_unit("ttft_mean_s", ttft_s)) for ttft_s in reuse.ttft_s),
+            Cell(wording.NOTHING if reuse.fairness is None else wording.number(reuse.fairness)),
+        ]
+        for one, reuse in zip(comparison.schedulers, shown, strict=True)
+    }
+    return Columns((*names, "fairness"), cells)
 
 
 def load_columns(comparison: Comparison) -> Columns:

@@ -41,13 +41,14 @@ def print_comparison(
 
 
 def _tables(comparison: Comparison) -> list[Table]:
-    best = tables.best_heuristic_columns(comparison)
+    best, reuse = tables.best_heuristic_columns(comparison), tables.reuse_columns(comparison)
     return [
         _e2e(comparison),
         *([] if best is None else [_table(comparison, wording.best_title(comparison), [best])]),
         *_other_policies(comparison),
         _tokens(comparison),
         _service(comparison),
+        *([] if reuse is None else [_table(comparison, "Prefixes and sessions", [reuse])]),
     ]
 
 
