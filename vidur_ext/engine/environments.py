@@ -147,7 +147,8 @@ class RoutingEnvironments:
         """
         assert self.waiting, "no request waits for a decision"
         count, envs = choices.shape[1], self._envs
-        assert envs.sims.inputs.turns is None, "what follows in closed loops is not known"
+        turns = envs.sims.inputs.turns
+        assert turns is None or not turns.waits.any(), "what follows in closed loops is not known"
         end = int(envs.sims.state.counters[0, Counter.ARRIVALS]) + 1 + horizon
         inputs = envs.sims.inputs
         lines = inputs.lines
@@ -159,6 +160,7 @@ class RoutingEnvironments:
                 inputs=inputs._replace(
                     choices=np.repeat(inputs.choices[:, :end], count, axis=0),
                     lines=lines,
+                    turns=turns and Turns(*_repeated((part[:, :end] for part in turns), count)),
                     sessions=np.repeat(inputs.sessions[:, :end], count, axis=0),
                 ),
                 state=_copied(envs.sims.state, count, end),
@@ -313,7 +315,9 @@ class RoutingEnvironments:
 def _copied(states: EngineState, count: int, end: int) -> EngineState:
     """Return each of the stacked states ``count`` times, with its first ``end`` requests."""
     expected = states.expected
+    loops = states.loops
     of_requests = states._replace(
+        loops=loops and loops._replace(order=loops.order[:, :end], known=loops.known[:, :end]),
         arrived=states.arrived[:, :end],
         requests=states.requests[:, :end],
         times=states.times[:, :end],
