@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,7 +76,11 @@ def _changes(effective: TrainingConfig) -> dict[str, Any]:
     tree: dict[str, Any] = {}
     mine, default = effective.model_dump(mode="json"), TrainingConfig().model_dump(mode="json")
     for dotted, _ in leaf_fields(TrainingConfig):
-        group, name = dotted.split(".")
-        if mine[group][name] != default[group][name]:
-            tree.setdefault(group, {})[name] = mine[group][name]
+        *groups, name = dotted.split(".")
+        ours, usual = reduce(getitem, groups, mine), reduce(getitem, groups, default)
+        if ours[name] != usual[name]:
+            place = tree
+            for group in groups:
+                place = place.setdefault(group, {})
+            place[name] = ours[name]
     return tree

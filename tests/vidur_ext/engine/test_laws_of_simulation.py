@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,7 +134,7 @@ def with_other_outputs(case, rng):
     table = case.table
     longest = case.max_tokens - table.prefill_tokens
     outputs = 1 + rng.integers(0, 2**31, len(table)) % longest
-    return case.with_table(RequestTable(table.arrived_at, table.prefill_tokens, outputs))
+    return case.with_table(replace(table, decode_tokens=outputs))
 
 
 def decisions_before_lengths_show(case, simulate, rng):
