@@ -33,6 +33,7 @@ from vidur_ext.engine.layout import (
     Text,
     Time,
     one_of,
+    with_inputs,
 )
 from vidur_ext.engine.loop import assign_one, run_until
 from vidur_ext.engine.preemption import find_next_finish
@@ -201,23 +202,9 @@ def _price(plan: Plan, sim: Simulation, lengths: Floats, costs: Floats) -> None:
 @compiled
 def _plan_for(plan: Plan, sim: Simulation) -> Plan:
     """Return the plan with a bench whose requests have the texts of a simulation's."""
-    bench, lines = plan.bench, sim.inputs.lines
-    own = bench.inputs
-    inputs = Inputs(own.choices, lines, own.turns, own.sessions, own.words)
-    return Plan(
-        plan.ttft_weight,
-        plan.clairvoyant,
-        Simulation(
-            bench.settings,
-            bench.tables,
-            bench.estimates,
-            inputs,
-            bench.state,
-            bench.scores,
-            bench.compared,
-            bench.way,
-        ),
-    )
+    own = plan.bench.inputs
+    inputs = Inputs(own.choices, sim.inputs.lines, own.turns, own.sessions, own.words)
+    return Plan(plan.ttft_weight, plan.clairvoyant, with_inputs(plan.bench, inputs))
 
 
 @compiled

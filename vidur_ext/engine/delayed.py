@@ -26,6 +26,8 @@ from vidur_ext.engine.layout import (
     new_state,
     one_of,
     state_of,
+    with_inputs,
+    with_state,
 )
 from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import assign_row, run_until
@@ -82,16 +84,7 @@ def _follow(sim: Simulation, seen: EngineState, delay_s: float) -> None:
     # When requests arrive is known: it waits for nobody.
     own = sim.inputs
     inputs = Inputs(own.choices, own.lines, None, own.sessions, own.words)
-    behind = Simulation(
-        sim.settings,
-        sim.tables,
-        sim.estimates,
-        inputs,
-        seen,
-        scores=sim.scores,
-        compared=sim.compared,
-        way=sim.way,
-    )
+    behind = with_state(with_inputs(sim, inputs), seen)
     counters, shown = seen.counters, seen.counters[Counter.FINISHED]
     while True:
         request = request_at(sim.state.loops, counters[Counter.ARRIVALS])

@@ -17,27 +17,13 @@ from vidur_ext.engine.layout import (
     Simulation,
     with_state,
 )
-from vidur_ext.engine.prefix_cache import Cache, cache_of, find, release, share
+from vidur_ext.engine.prefix_cache import Cache, cache_in, cache_of, find, release, share
 
 
 @compiled
 def _index_of(sim: Simulation, index: Index, replica: int) -> Cache:
     """Return what the router believes of a replica's cache, as a cache in which nobody decodes."""
-    state, prefixes, lines, way = sim.state, index.prefixes, sim.inputs.lines, sim.way
-    assert lines is not None
-    assert way is not None
-    return Cache(
-        state.requests,
-        prefixes.texts,
-        lines,
-        way,
-        index.rows[replica],
-        prefixes.shelves[replica],
-        state.members[replica],
-        prefixes.extents[replica],
-        prefixes.lines[replica],
-        sim.settings.block_size,
-    )
+    return cache_in(sim, index.prefixes, index.rows[replica], replica)
 
 
 @compiled_apart

@@ -568,6 +568,21 @@ def with_state(sim: Simulation, state: EngineState) -> Simulation:
 
 
 @compiled
+def with_inputs(sim: Simulation, inputs: Inputs) -> Simulation:
+    """Return a simulation that knows something else beforehand."""
+    return Simulation(
+        sim.settings,
+        sim.tables,
+        sim.estimates,
+        inputs,
+        sim.state,
+        sim.scores,
+        sim.compared,
+        sim.way,
+    )
+
+
+@compiled
 def one_of(sims: Simulation, env: int) -> Simulation:
     """Return one of the stacked simulations; its arrays are views."""
     inputs = sims.inputs

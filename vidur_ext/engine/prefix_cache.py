@@ -24,6 +24,7 @@ from vidur_ext.engine.layout import (
     Held,
     Ints,
     Line,
+    Prefixes,
     Replica,
     Request,
     Shelf,
@@ -55,18 +56,25 @@ class Cache(NamedTuple):
 @compiled
 def cache_of(sim: Simulation, replica: int) -> Cache:
     """Return the prefix cache of a replica; the simulation has prefixes."""
-    state, prefixes, lines, way = sim.state, sim.state.prefixes, sim.inputs.lines, sim.way
+    prefixes = sim.state.prefixes
     assert prefixes is not None
+    return cache_in(sim, prefixes, sim.state.replicas[replica], replica)
+
+
+@compiled
+def cache_in(sim: Simulation, prefixes: Prefixes, row: Ints, replica: int) -> Cache:
+    """Return a replica's cache in ``prefixes``, whose free blocks and decoding ``row`` counts."""
+    lines, way = sim.inputs.lines, sim.way
     assert lines is not None
     assert way is not None
     return Cache(
-        state.requests,
+        sim.state.requests,
         prefixes.texts,
         lines,
         way,
-        state.replicas[replica],
+        row,
         prefixes.shelves[replica],
-        state.members[replica],
+        sim.state.members[replica],
         prefixes.extents[replica],
         prefixes.lines[replica],
         sim.settings.block_size,
