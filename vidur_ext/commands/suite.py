@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from ppo_scheduler.errors import UserError
 from vidur_ext.commands.options import DEFAULT_CONFIG, set_option
+
+if TYPE_CHECKING:
+    from vidur_ext.suite.folder import SuiteFolder
+    from vidur_ext.suite.plan import Plan
+    from vidur_ext.suite.tuning import Tuning
 
 _SCENARIOS = DEFAULT_CONFIG.parent / "scenarios"
 _DEFAULT = "default"
@@ -31,8 +36,20 @@ def suite(
         list[str] | None, set_option("Override one key of every scenario, e.g. ppo_config.epochs=4")
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What scenarios with a trace replay")
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FILE",
+            help="What the scenario with a trace replays; where there are several, NAME says which",
+        ),
     ] = None,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="First look for the best settings of each rival that has any (routers.*), on "
+            "validation workloads",
+        ),
+    ] = False,
     output_dir: Annotated[
         Path, typer.Option(help="Folder of the suite; what is done there is not done again")
     ] = Path("outputs/suite"),
@@ -63,18 +80,38 @@ def suite(
 
     check_copies(json_, markdown)
     plan = plan_suite(
-        _files(scenarios), seeds, set_ or [], trace=trace, asked_for=scenarios is not None
+        _files(scenarios),
+        seeds,
+        set_ or [],
+        traces=trace or [],
+        asked_for=scenarios is not None,
+        tune=tune,
     )
     for name, why in plan.skipped.items():
         typer.echo(f"scenario {name} is left out: {why}")
-    folder = SuiteFolder(output_dir)
+    folder, workers = SuiteFolder(output_dir), processes or len(os.sched_getaffinity(0))
     with open_suite(folder, plan):
-        cells = plan.cells(folder.path)
+        tuning = _tune(plan, folder, workers)
+        cells = plan.cells(folder.path, tuning)
         with Display(Console()) as display:
-            run_cells(cells, processes or len(os.sched_getaffinity(0)), display)
-        result = collect(plan, cells)
+            run_cells(cells, workers, display)
+        result = collect(plan, cells, tuning)
         write_results(result, folder, json_, markdown)
     typer.echo(f"{headline(result)}\n{folder.results('html')}")
+
+
+def _tune(plan: Plan, folder: SuiteFolder, processes: int) -> dict[str, Tuning]:
+    """Tune the rivals of all scenarios, if that was asked for."""
+    from vidur_ext.suite.tuning import tuned_scenarios
+
+    if not plan.tune:
+        return {}
+    return tuned_scenarios(
+        folder.tuning,
+        plan.scenarios,
+        processes,
+        lambda name, done, count: typer.echo(f"{name}: {done} of {count} rivals tuned"),
+    )
 
 
 def _files(names: str | None) -> dict[str, Path]:

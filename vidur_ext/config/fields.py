@@ -109,6 +109,20 @@ def bounds(field: FieldInfo) -> list[str]:
     ]
 
 
+def limits(field: FieldInfo) -> tuple[float, float]:
+    """Return the lower and the upper end of a number's range, whether they belong to it or not."""
+    low, high = (
+        next(
+            float(getattr(constraint, name))
+            for constraint in field.metadata
+            for name in names
+            if getattr(constraint, name, None) is not None
+        )
+        for names in (("ge", "gt"), ("le", "lt"))
+    )
+    return low, high
+
+
 def type_text(annotation: Any) -> str:
     """Return a type in a JSON user's words."""
     origin = typing.get_origin(annotation)

@@ -24,6 +24,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(strict=True)
 
     seeds: int
+    tuned: bool
     versions: dict[str, str]
     scenarios: dict[str, dict[str, JsonValue]]
 
@@ -38,6 +39,11 @@ class SuiteFolder:
     def record(self) -> Path:
         """What the folder holds results of; it is written before the first cell begins."""
         return self.path / "suite.json"
+
+    @property
+    def tuning(self) -> Path:
+        """What rivals are told in each scenario, if they are tuned."""
+        return self.path / "tuning.json"
 
     def results(self, kind: str) -> Path:
         """Return the report's file of a kind: json, md, html or png."""
@@ -95,6 +101,8 @@ def _check(file: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> N
 def _problems(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[str]:
     if found["seeds"] > wanted["seeds"]:
         yield f"{found['seeds']} seeds there, {wanted['seeds']} now: none may be left out"
+    if found["tuned"] != wanted["tuned"]:
+        yield "with --tune there, without now" if found["tuned"] else "without --tune there"
     for name, version in found["versions"].items():
         now = wanted["versions"].get(name, "none")
         if version != now:

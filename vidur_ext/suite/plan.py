@@ -12,10 +12,11 @@ from vidur_ext.config.loading import load_config
 from vidur_ext.config.sections import CONTROLS, ORACLES, PLANNERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.run_folder import RunFolder
+from vidur_ext.suite.tuning import Tuning, check_tunable, told
 from vidur_ext.training.feasible import check_feasible
 from vidur_ext.training.instruments import check_monitoring
 
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 
 PLACES = ("training.seed", "training.output_root", "checkpointing.checkpoint_dir")
 """What differs from cell to cell of a scenario."""
@@ -56,13 +57,20 @@ class Plan:
     seeds: int
     skipped: Mapping[str, str] = field(default_factory=dict)
     """Why a scenario is left out."""
+    tune: bool = False
+    """Whether rivals are tuned before they are met."""
 
-    def cells(self, root: Path) -> list[Cell]:
-        """Return the cells below a folder: the first seed of every scenario, then the second."""
+    def cells(self, root: Path, tuning: Mapping[str, Tuning]) -> list[Cell]:
+        """Return the cells below a folder: the first seed of every scenario, then the second.
+
+        Args:
+            tuning: of each scenario whose rivals were tuned.
+        """
+        scenarios = {n: told(config, tuning.get(n, {})) for n, config in self.scenarios.items()}
         return [
             _cell(name, config, seed, RunFolder(root / name / f"seed_{seed}"))
             for seed in range(self.seeds)
-            for name, config in self.scenarios.items()
+            for name, config in scenarios.items()
         ]
 
     def record(self) -> dict[str, Any]:
@@ -70,6 +78,7 @@ class Plan:
         return {
             "schema_version": RECORD_VERSION,
             "seeds": self.seeds,
+            "tuned": self.tune,
             "scenarios": {name: _settings(config) for name, config in self.scenarios.items()},
         }
 
@@ -79,19 +88,21 @@ def plan_suite(
     seeds: int,
     overrides: Sequence[str] = (),
     *,
-    trace: Path | None = None,
+    traces: Sequence[str] = (),
     asked_for: bool,
+    tune: bool = False,
 ) -> Plan:
     """Return the plan of the scenarios in ``files``, by name.
 
     Args:
         overrides: texts for ``--set``, for every scenario.
-        trace: replayed where a scenario replays a trace, instead of the file that it names.
+        traces: texts for ``--trace``: files that are replayed instead of those that scenarios name.
         asked_for: somebody named these scenarios: one whose trace is not there is refused; else it
             is left out, and the plan says why.
+        tune: rivals are to be tuned.
 
     Raises:
-        UserError: a config is wrong, cannot be trained, or nothing in it would be judged.
+        UserError: a config is wrong, cannot be trained, or nothing in it would be judged or tuned.
     """
     for text in overrides:
         key = text.partition("=")[0].strip()
@@ -99,8 +110,9 @@ def plan_suite(
             raise UserError(f"--set {text}: the suite sets {key} itself; leave it out")
     scenarios: dict[str, TrainingConfig] = {}
     skipped: dict[str, str] = {}
+    given = _given_traces(files, overrides, traces)
     for name, file in files.items():
-        config = _load(file, overrides, trace)
+        config = _load(file, overrides, given.get(name))
         missing = _missing_trace(config)
         if missing is None:
             _check(name, config)
@@ -109,16 +121,39 @@ def plan_suite(
             raise UserError(f"scenario {name}: {missing}")
         else:
             skipped[name] = missing
-    if trace is not None and not any(c.workload.source == "trace" for c in scenarios.values()):
-        raise UserError(f"--trace {trace}: none of {', '.join(scenarios)} replays a trace")
     check_monitoring(scenarios.values())
-    return Plan(scenarios, seeds, skipped)
+    if tune:
+        check_tunable(scenarios)
+    return Plan(scenarios, seeds, skipped, tune)
 
 
-def _load(file: Path, overrides: Sequence[str], trace: Path | None) -> TrainingConfig:
-    config = load_config(file, overrides)
-    if trace is not None and config.workload.source == "trace":
-        config = load_config(file, [*overrides, f"workload.trace_file={trace}"])
+def _given_traces(
+    files: Mapping[str, Path], overrides: Sequence[str], traces: Sequence[str]
+) -> dict[str, str]:
+    """Return the file that each scenario replays which ``--trace`` speaks of."""
+    replaying = [
+        n for n, f in files.items() if load_config(f, overrides).workload.source == "trace"
+    ]
+    given: dict[str, str] = {}
+    for text in traces:
+        name, separator, file = text.partition("=")
+        if not separator and len(replaying) == 1:
+            [name], file = replaying, text
+        if not replaying:
+            raise UserError(f"--trace {text}: none of {', '.join(files)} replays a trace")
+        if name not in replaying:
+            examples = " ".join(f"--trace {one}=FILE" for one in replaying)
+            raise UserError(
+                f"--trace {text}: say which scenario replays it, of those that replay a trace: "
+                f"{examples}"
+            )
+        given[name] = file
+    return given
+
+
+def _load(file: Path, overrides: Sequence[str], trace: str | None) -> TrainingConfig:
+    given = [] if trace is None else [f"workload.trace_file={trace}"]
+    config = load_config(file, [*overrides, *given])
     if {*config.evaluation.schedulers} <= {*ORACLES, *CONTROLS, *PLANNERS}:
         raise UserError(
             f"{file}: evaluation.schedulers names nothing that a router could be; name a heuristic "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Literal
 
@@ -16,8 +16,9 @@ from vidur_ext.evaluation.comparison import COMPARISON_VERSION
 from vidur_ext.evaluation.metrics import LEARNED
 from vidur_ext.evaluation.saturation import Saturation, saturation_of
 from vidur_ext.suite.plan import Cell, Plan
+from vidur_ext.suite.tuning import Tuned, Tuning
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 _OF_ONE_SEED = ("Seed", "Config digest")
 """Facts of a comparison that do not hold for the other seeds of its scenario."""
@@ -100,6 +101,7 @@ class ScenarioResult:
         facts: what the comparisons say of their runs, as far as it holds for all seeds.
         best_heuristics: the one of each training seed, on its held-out workloads.
         saturation: what the cluster sustains; None where the compiled engine does not simulate it.
+        tuning: what heuristics were told after tuning.
     """
 
     name: str
@@ -107,6 +109,7 @@ class ScenarioResult:
     best_heuristics: tuple[str, ...]
     saturation: Saturation | None
     schedulers: tuple[SchedulerResult, ...]
+    tuning: Mapping[str, Tuned] = field(default_factory=dict)
 
     @property
     def best_heuristic(self) -> str:
@@ -151,8 +154,11 @@ class SuiteResult:
         }
 
 
-def collect(plan: Plan, cells: Sequence[Cell]) -> SuiteResult:
+def collect(plan: Plan, cells: Sequence[Cell], tuning: Mapping[str, Tuning]) -> SuiteResult:
     """Return what the finished cells of a plan found.
+
+    Args:
+        tuning: of each scenario whose rivals were tuned.
 
     Raises:
         UserError: a cell's comparison cannot be read, or the seeds of a scenario do not compare the
@@ -163,6 +169,7 @@ def collect(plan: Plan, cells: Sequence[Cell]) -> SuiteResult:
             name,
             [_read(cell) for cell in cells if cell.scenario == name],
             saturation_of(config) if config.simulation.engine == "compiled" else None,
+            tuning.get(name, {}),
         )
         for name, config in plan.scenarios.items()
     ]
@@ -170,7 +177,10 @@ def collect(plan: Plan, cells: Sequence[Cell]) -> SuiteResult:
 
 
 def scenario_result(
-    name: str, comparisons: Sequence[Mapping[str, Any]], saturation: Saturation | None
+    name: str,
+    comparisons: Sequence[Mapping[str, Any]],
+    saturation: Saturation | None,
+    tuning: Mapping[str, Tuned] | None = None,
 ) -> ScenarioResult:
     """Return what the comparisons of a scenario's seeds, in their order, found.
 
@@ -204,6 +214,7 @@ def scenario_result(
         tuple(comparison["best_heuristic"] for comparison in comparisons),
         saturation,
         tuple(sorted(schedulers, key=lambda one: one.e2e.median)),
+        tuning or {},
     )
 
 
@@ -247,4 +258,5 @@ def _about(scenario: ScenarioResult) -> dict[str, Any]:
         "saturation_requests_per_s": None if saturation is None else saturation.sustained,
         "loads": None if saturation is None else list(saturation.loads),
         "kinds": {one.name: one.kind for one in scenario.schedulers},
+        "tuning": {name: asdict(tuned) for name, tuned in scenario.tuning.items()},
     }

@@ -17,8 +17,15 @@ from vidur_ext.evaluation.saturation import PRECISION, highest_rate, saturation_
 ROOT = Path(__file__).parents[3]
 SCENARIOS = ROOT / "configs" / "scenarios"
 PAGE = (ROOT / "docs" / "workloads.md").read_text(encoding="utf-8")
-_SLOW = {"slow_signals"}
-"""Its simulation is half a minute in Python; the cluster is that of most others."""
+_SLOW = {
+    "slow_signals",
+    "chat",
+    "chat_mixed_devices",
+    "api_templates",
+    "api_slow_signals",
+    "agent",
+}
+"""Their machine code takes long to be made, or the search; the first's cluster is that of most."""
 _FOUND = re.findall(r"^\| `(\w+)` \|[^|]*\| ([\d →]+) % \|", PAGE, re.MULTILINE)
 SHARES = [
     pytest.param(name, shares, marks=[pytest.mark.slow] if name in _SLOW else [])
@@ -61,7 +68,7 @@ def test_saturation_needs_the_compiled_engine() -> None:
 
 
 def test_the_page_names_every_scenario_that_needs_no_file() -> None:
-    files = {path.stem for path in SCENARIOS.glob("*.json")} - {"trace"}
+    files = {path.stem for path in SCENARIOS.glob("*.json")} - {"trace", "mooncake"}
     assert {name for name, _ in _FOUND} == files | {"default"}
 
 

@@ -34,7 +34,7 @@ def prepare(cell: Cell) -> None:
 
 @pytest.fixture
 def cell(plan, tmp_path) -> Cell:
-    [cell] = plan().cells(tmp_path / "suite")
+    [cell] = plan().cells(tmp_path / "suite", {})
     return cell
 
 
@@ -43,7 +43,7 @@ def doomed(plan, tmp_path, monkeypatch) -> list[Cell]:
     """Two cells whose trace goes away after they were planned; only their processes notice."""
     monkeypatch.chdir(tmp_path)
     Path("gone.csv").write_text(TRACE)
-    cells = plan("bad", "other", **GONE).cells(tmp_path / "suite")
+    cells = plan("bad", "other", **GONE).cells(tmp_path / "suite", {})
     Path("gone.csv").unlink()
     return cells
 

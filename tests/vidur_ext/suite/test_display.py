@@ -14,7 +14,7 @@ from vidur_ext.suite.progress import Progress
 
 @pytest.fixture
 def cells(plan, tmp_path):
-    return plan("one", "two", seeds=2).cells(tmp_path)
+    return plan("one", "two", seeds=2).cells(tmp_path, {})
 
 
 @pytest.fixture

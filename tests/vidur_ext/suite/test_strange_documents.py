@@ -75,7 +75,7 @@ def collected(tmp_path, plan):
 
     def collect_it(document: object):
         run.comparison_json.write_text(json.dumps(document), encoding="utf-8")
-        return collect(planned, [cell])
+        return collect(planned, [cell], {})
 
     return collect_it
 

@@ -32,7 +32,7 @@ def suite(monkeypatch, capsys, tmp_path):
 
 def test_what_is_trained_is_reported_and_not_trained_again(suite, scenario, tmp_path) -> None:
     file = scenario("tiny")
-    [cell] = plan_suite({"tiny": file}, 1, asked_for=True).cells(tmp_path / "outputs" / "suite")
+    [cell] = plan_suite({"tiny": file}, 1, asked_for=True).cells(tmp_path / "outputs" / "suite", {})
     cell.folder.path.mkdir(parents=True)
     write_file(cell.folder.config, dump_config(cell.config).encode())
     run_cell(cell.folder)
@@ -69,7 +69,7 @@ def test_another_suite_in_the_folder_is_refused(suite, scenario, tmp_path) -> No
     ("arguments", "text"),
     [
         (["--scenarios", "bursty,nowhere"], "--scenarios nowhere: there is no such scenario or"),
-        (["--scenarios", "nowhere"], "there are default, bursty, code_heavy, "),
+        (["--scenarios", "nowhere"], "there are default, agent, api_slow_signals, "),
         (["--scenarios", "bursty,bursty"], "bursty stands there twice"),
         (["--scenarios", "trace"], "scenario trace: its trace ./traces/AzureLLM"),
         (["--set", "training.seed=3"], "the suite sets training.seed itself"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,11 @@ def test_other_settings_are_named(folder, plan) -> None:
     assert "Choose another --output-dir" in text
 
 
+def test_tuned_rivals_and_others_are_not_mixed(folder, plan) -> None:
+    begin(folder, plan("one"))
+    assert "without --tune there" in refusal(folder, replace(plan("one"), tune=True))
+
+
 def test_other_versions_are_named(folder, plan) -> None:
     record = begin(folder, plan("one"))
     record["versions"]["torch"] = "0.1"
@@ -81,7 +87,7 @@ def test_what_is_no_record_is_refused(folder, plan, content) -> None:
 def test_a_record_of_another_schema_is_refused(folder, plan) -> None:
     folder.path.mkdir()
     folder.record.write_text('{"schema_version": 99}')
-    assert "has schema version 99, not 1" in refusal(folder, plan("one"))
+    assert "has schema version 99, not 2" in refusal(folder, plan("one"))
 
 
 def test_a_folder_has_one_suite_at_a_time(folder, plan) -> None:

@@ -15,6 +15,7 @@ from vidur_ext.suite.report.plot import draw_plot
 from vidur_ext.suite.report.tables import headline, introduction, loads
 from vidur_ext.suite.report.writer import write_results
 from vidur_ext.suite.results import Ratios, ScenarioResult, SchedulerResult, SuiteResult
+from vidur_ext.suite.tuning import Tuned
 
 E2E = {
     "ppo": (0.97, 0.95, 1.01),
@@ -75,6 +76,18 @@ def test_every_scheduler_is_shown_with_all_its_seeds(result) -> None:
         assert len(rows(page, name)) == 2, "once per scenario"
     assert rows(page, "ppo")[0][-1] == "−3.0, −5.0, +1.0"
     assert rows(page, "oracle_work")[0][:2] == ["oracle_work", "oracle †"]
+
+
+def test_what_rivals_were_told_after_tuning_stands_below_their_scenario() -> None:
+    tuned = Tuned({"match_share": 0.25, "imbalance_requests": 12.3456}, 4.5, untuned_e2e_s=5.0)
+    result = SuiteResult(3, (scenario("busy", tuning={"cache_aware": tuned}), scenario("calm")), {})
+    page = render_markdown(result, "plot.png")
+    assert rows(page, "cache_aware") == [
+        ["cache_aware", "match_share 0.25, imbalance_requests 12.3", "−10.0 %"]
+    ]
+    assert "the lowest mean E2E on 16 workloads" in page
+    assert "match_share 0.25" in render_page(result, b"")
+    assert result.to_dict()["about"]["busy"]["tuning"]["cache_aware"]["e2e_s"] == 4.5
 
 
 def test_the_headline_counts_medians_and_names_the_worst_seed(result) -> None:

@@ -28,6 +28,7 @@ def render_markdown(result: SuiteResult, plot: str) -> str:
             f"### {scenario.name}",
             tables.description(scenario),
             _table(tables.schedulers_table(scenario)),
+            *([_table(tables.tuning_table(scenario))] if scenario.tuning else []),
         ]
     return "\n\n".join(parts) + "\n"
 

@@ -25,7 +25,10 @@ def render_page(result: SuiteResult, plot: bytes) -> str:
             {
                 "name": scenario.name,
                 "description": tables.description(scenario),
-                "table": tables.schedulers_table(scenario),
+                "tables": [
+                    tables.schedulers_table(scenario),
+                    *([tables.tuning_table(scenario)] if scenario.tuning else []),
+                ],
             }
             for scenario in result.scenarios
         ],

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vidur_ext.evaluation.metrics import LEARNED, ORACLE_NOTE
 from vidur_ext.suite.results import Ratios, ScenarioResult, SchedulerResult, SuiteResult
+from vidur_ext.suite.tuning import TRIES, WORKLOADS
 
 NOTHING = "–"
 
@@ -39,8 +40,19 @@ def introduction(result: SuiteResult) -> list[str]:
         "best heuristic: the one that has the lowest mean E2E on these workloads and could be at "
         "work, so no oracle, control or planner. Below 0 % and below x1 is better than it; no seed "
         "is left out.",
+        *_about_tuning(result),
         "A training that rounds otherwise becomes another one, and other kinds of processors round "
         "otherwise: expect figures like these, not the same digits.",
+    ]
+
+
+def _about_tuning(result: SuiteResult) -> list[str]:
+    if not any(scenario.tuning for scenario in result.scenarios):
+        return []
+    return [
+        "Rivals that have settings were tuned on validation workloads, which are not those of the "
+        f"comparison: of {TRIES} settings of each, those of the scenario the first, the ones with "
+        f"the lowest mean E2E on {WORKLOADS} workloads. What was found stands below each scenario."
     ]
 
 
@@ -93,6 +105,24 @@ def schedulers_table(scenario: ScenarioResult) -> Table:
         for one in scenario.schedulers
     ]
     return Table(("scheduler", "kind", *_FIGURES, "E2E by seed [%]"), 2, tuple(rows))
+
+
+def tuning_table(scenario: ScenarioResult) -> Table:
+    """Return what heuristics were told after tuning, and what that brought."""
+    rows = [
+        Row(
+            (
+                name,
+                ", ".join(f"{key} {value:.3g}" for key, value in one.settings.items()),
+                change(one.e2e_s / one.untuned_e2e_s),
+            ),
+            learned=False,
+        )
+        for name, one in scenario.tuning.items()
+    ]
+    return Table(
+        ("tuned", "settings", "E2E on validation workloads, against before"), 2, tuple(rows)
+    )
 
 
 def description(scenario: ScenarioResult) -> str:
