@@ -58,8 +58,8 @@ their beginning is your home folder.
 | `configs/scenarios/shifting.json` | 60, then 110, then 80 % of what can be served |
 | `configs/scenarios/large.json` | sixteen replicas |
 | `configs/scenarios/trace.json` | the Azure conversation trace, which has to be fetched |
-| `configs/scenarios/chat.json` | conversations on vLLM V1 with prefix caches: long prompts, sessions that wait |
-| `configs/scenarios/api_templates.json` | calls that share templates: half of all prompt tokens can be found |
+| `configs/scenarios/chat.json` | long conversations on vLLM V1 with prefix caches |
+| `configs/scenarios/api_templates.json` | calls that share templates |
 | `configs/scenarios/agent.json` | coding agents: long contexts that grow step by step |
 | `configs/scenarios/chat_mixed_devices.json` | the conversations on two H100 and two A100 |
 | `configs/scenarios/api_slow_signals.json` | the calls, seen as of 100 ms ago, caches too |

@@ -28,6 +28,22 @@ Kind = Literal["policy", "planner", "heuristic", "oracle", "control"]
 lengths; controls are deliberately bad."""
 
 
+class _Reuse(BaseModel):
+    """What is read of what prefix caches gave a scheduler."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    hit_rate: float
+
+
+class _Pooled(BaseModel):
+    """What is read of a scheduler's figures over all workloads."""
+
+    model_config = ConfigDict(strict=True)
+
+    reuse: _Reuse
+
+
 class _Entry(BaseModel):
     """What is read of a scheduler in a ``comparison.json``."""
 
@@ -40,6 +56,7 @@ class _Entry(BaseModel):
     uses_output_lengths: bool
     e2e_vs_best_heuristic: float
     ttft_p99_vs_best_heuristic: float
+    pooled: _Pooled
 
 
 class _Compared(BaseModel):
@@ -74,13 +91,17 @@ class Ratios:
 
 @dataclass(frozen=True)
 class SchedulerResult:
-    """One scheduler on a scenario: mean E2E and p99 TTFT against the best heuristic."""
+    """One scheduler on a scenario: mean E2E and p99 TTFT against the best heuristic.
+
+    ``hit_rate``: found tokens / prompt tokens, by training seed.
+    """
 
     name: str
     kind: Kind
     uses_output_lengths: bool
     e2e: Ratios
     ttft_p99: Ratios
+    hit_rate: tuple[float, ...]
 
     @property
     def learned(self) -> bool:
@@ -144,6 +165,7 @@ class SuiteResult:
                     one.name: {
                         "e2e_vs_best_heuristic": list(one.e2e.by_seed),
                         "ttft_p99_vs_best_heuristic": list(one.ttft_p99.by_seed),
+                        "hit_rate": list(one.hit_rate),
                     }
                     for one in scenario.schedulers
                 }
@@ -205,6 +227,7 @@ def scenario_result(
             seeds[0][scheduler]["uses_output_lengths"],
             e2e=_ratios([one[scheduler] for one in seeds], "e2e_vs_best_heuristic"),
             ttft_p99=_ratios([one[scheduler] for one in seeds], "ttft_p99_vs_best_heuristic"),
+            hit_rate=tuple(one[scheduler]["pooled"]["reuse"]["hit_rate"] for one in seeds),
         )
         for scheduler in names
     ]

@@ -15,7 +15,8 @@ def entry(name: str, e2e: float, ttft: float, **marks: bool) -> dict[str, Any]:
     """Return a scheduler as ``comparison.json`` has it."""
     plain = {"policy": False, "planner": False, "control": False, "uses_output_lengths": False}
     ratios = {"e2e_vs_best_heuristic": e2e, "ttft_p99_vs_best_heuristic": ttft}
-    return {"name": name, **plain, **marks, **ratios}
+    found = {"pooled": {"reuse": {"hit_rate": ttft / 10}}}
+    return {"name": name, **plain, **marks, **ratios, **found}
 
 
 def comparison(best: str, *entries: dict[str, Any]) -> dict[str, Any]:
@@ -51,6 +52,9 @@ def test_figures_of_a_scheduler_are_in_the_order_of_the_seeds(result) -> None:
     ratios = {one.name: (one.e2e.by_seed, one.ttft_p99.by_seed) for one in result.schedulers}
     assert ratios["ppo"] == ((0.98, 1.25), (1.1, 0.75))
     assert ratios["vllm_dp"] == ((1.1, 1.0), (1.25, 1.0))
+    assert {one.name: one.hit_rate for one in result.schedulers}["ppo"] == pytest.approx(
+        (0.11, 0.075)
+    )
 
 
 def test_schedulers_are_sorted_by_the_median_of_mean_e2e(result) -> None:
@@ -87,6 +91,7 @@ def test_the_json_holds_a_list_over_seeds_for_every_scheduler(result) -> None:
     assert document["scenarios"]["busy"]["ppo"] == {
         "e2e_vs_best_heuristic": [0.98, 1.25],
         "ttft_p99_vs_best_heuristic": [1.1, 0.75],
+        "hit_rate": [pytest.approx(0.11), pytest.approx(0.075)],
     }
     assert document["scenarios"]["busy"].keys() == {
         "ppo", "vllm_dp", "least_tokens", "oracle_work", "always_first",

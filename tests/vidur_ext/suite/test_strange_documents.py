@@ -30,6 +30,7 @@ ENTRY = {
     "uses_output_lengths": False,
     "e2e_vs_best_heuristic": 0.9,
     "ttft_p99_vs_best_heuristic": 1.1,
+    "pooled": {"reuse": {"hit_rate": 0.5}},
 }
 COMPARISON = {
     "schema_version": COMPARISON_VERSION,

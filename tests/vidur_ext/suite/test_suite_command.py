@@ -52,6 +52,7 @@ def test_what_is_trained_is_reported_and_not_trained_again(suite, scenario, tmp_
         assert document["scenarios"]["tiny"][name] == {
             "e2e_vs_best_heuristic": [pooled["e2e_mean_s"] / best["e2e_mean_s"]],
             "ttft_p99_vs_best_heuristic": [pooled["ttft_p99_s"] / best["ttft_p99_s"]],
+            "hit_rate": [0.0],
         }
     assert "| **tiny** |" in (tmp_path / "page.md").read_text()
     assert (tmp_path / "outputs" / "suite" / "results.html").exists()

@@ -26,7 +26,9 @@ E2E = {
 KINDS = {"ppo": "policy", "behaviour_cloning": "policy", "oracle_work": "oracle"}
 
 
-def scenario(name: str, **changes: object) -> ScenarioResult:
+def scenario(
+    name: str, *, hit_rate: tuple[float, ...] = (0.0, 0.0, 0.0), **changes: object
+) -> ScenarioResult:
     schedulers = tuple(
         SchedulerResult(
             scheduler,
@@ -34,6 +36,7 @@ def scenario(name: str, **changes: object) -> ScenarioResult:
             scheduler == "oracle_work",
             Ratios(ratios),
             Ratios((1.0, 1.1, 1.04)),
+            hit_rate,
         )
         for scheduler, ratios in E2E.items()
     )
@@ -76,6 +79,13 @@ def test_every_scheduler_is_shown_with_all_its_seeds(result) -> None:
         assert len(rows(page, name)) == 2, "once per scenario"
     assert rows(page, "ppo")[0][-1] == "−3.0, −5.0, +1.0"
     assert rows(page, "oracle_work")[0][:2] == ["oracle_work", "oracle †"]
+
+
+def test_what_caches_found_is_shown_where_they_found_anything() -> None:
+    finding = scenario("busy", hit_rate=(0.25, 0.75, 0.5))
+    page = render_markdown(SuiteResult(3, (finding, scenario("calm")), {}), "plot.png")
+    busy, calm = rows(page.partition("## Every scheduler")[2], "ppo")
+    assert (busy[-2], len(busy)) == ("50.0 %", len(calm) + 1)
 
 
 def test_what_rivals_were_told_after_tuning_stands_below_their_scenario() -> None:

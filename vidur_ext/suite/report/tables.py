@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from vidur_ext.evaluation.metrics import LEARNED, ORACLE_NOTE
 from vidur_ext.suite.results import Ratios, ScenarioResult, SchedulerResult, SuiteResult
@@ -99,12 +100,23 @@ def routers_table(result: SuiteResult) -> Table:
 
 
 def schedulers_table(scenario: ScenarioResult) -> Table:
-    """Return every scheduler of a scenario."""
+    """Return every scheduler of a scenario, with hit rates where caches found anything."""
+    finds = any(rate > 0.0 for one in scenario.schedulers for rate in one.hit_rate)
     rows = [
-        Row((one.name, one.label, *_figures(one), _by_seed(one.e2e)), one.learned)
+        Row(
+            (
+                one.name,
+                one.label,
+                *_figures(one),
+                *([f"{100 * median(one.hit_rate):.1f} %"] if finds else []),
+                _by_seed(one.e2e),
+            ),
+            one.learned,
+        )
         for one in scenario.schedulers
     ]
-    return Table(("scheduler", "kind", *_FIGURES, "E2E by seed [%]"), 2, tuple(rows))
+    found = ["tokens found, median"] if finds else []
+    return Table(("scheduler", "kind", *_FIGURES, *found, "E2E by seed [%]"), 2, tuple(rows))
 
 
 def tuning_table(scenario: ScenarioResult) -> Table:
