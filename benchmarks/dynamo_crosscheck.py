@@ -56,7 +56,7 @@ STEP_TOKENS = 8192
 ROUTERS = {"round_robin": "round_robin", "dynamo_kv": "kv_router"}
 """Our name of each router, and theirs."""
 
-_RUNS = 5
+_RUNS = 10
 """Both KV routers draw among equals, theirs without a seed."""
 _SLOWED = 1.5
 
@@ -273,7 +273,7 @@ def _shown(description: str, figures: Mapping[str, float]) -> Table:
         for router in ROUTERS:
             for figure in ("hit", "hit_spread", "ttft_ms", "e2e_ms"):
                 keys = [f"{cache}_{router}_{figure}_{side}" for side in sides]
-                cells = [f"{figures[key]:,.2f}" if key in figures else "" for key in keys]
+                cells = [f"{figures[key]:.5g}" if key in figures else "" for key in keys]
                 if any(cells):
                     table.add_row(cache, router, figure, *cells)
     return table
