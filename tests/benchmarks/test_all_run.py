@@ -14,6 +14,7 @@ SCRIPTS = sorted(
     if "__main__" in path.read_text(encoding="utf-8")
 )
 NEEDED = {
+    "dynamo_crosscheck": "dynamo",
     "record_vllm": "vllm",
     "stable_baselines": "stable_baselines3",
     "training": "stable_baselines3",

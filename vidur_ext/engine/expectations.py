@@ -52,7 +52,9 @@ def _look_up(sim: Simulation, expected: Expected | None, cached: EngineState) ->
             cache = _index_of(sim, expected.sent, replica)
         else:
             cache = cache_of(with_state(sim, cached), replica)
-        expected.offered[replica] = find(cache, request, most)[0] * block_size
+        found, unused = find(cache, request, most)
+        expected.offered[replica] = found * block_size
+        expected.in_use[replica] = (found - unused) * block_size
 
 
 @compiled
@@ -106,6 +108,14 @@ def offered_tokens(expected: Expected | None, replica: int) -> int:
     if expected is None or len(expected.offered) == 0:
         return 0
     return int(expected.offered[replica])
+
+
+@compiled
+def in_use_tokens(expected: Expected | None, replica: int) -> int:
+    """Return how many of the offered tokens are in blocks that running requests use."""
+    if expected is None or len(expected.offered) == 0:
+        return 0
+    return int(expected.in_use[replica])
 
 
 @compiled

@@ -378,13 +378,14 @@ class Index(NamedTuple):
 class Expected(NamedTuple):
     """What a router expects to be found in the replicas' prefix caches [tokens].
 
-    offered int64 [R]: by each replica, of the request that waits for its decision. found int64 [N]:
-    of each request, by the replica that it was sent to, when it was. spared int64 [R]: the sum of
-    these over the requests on a replica that wait for their first batch. sent: what an approximate
-    router remembers.
+    offered int64 [R]: by each replica, of the request that waits for its decision; in_use int64
+    [R]: of these, in blocks that running requests use. found int64 [N]: of each request, by the
+    replica that it was sent to, when it was. spared int64 [R]: the sum of these over the requests
+    on a replica that wait for their first batch. sent: what an approximate router remembers.
     """
 
     offered: Ints
+    in_use: Ints
     found: Ints
     spared: Ints
     sent: Index
@@ -495,6 +496,7 @@ def _expected_of(stacked: Expected | None, env: int) -> Expected | None:
     rows, prefixes = stacked.sent.rows, stacked.sent.prefixes
     return Expected(
         stacked.offered[env],
+        stacked.in_use[env],
         stacked.found[env],
         stacked.spared[env],
         Index(
@@ -700,6 +702,7 @@ def _new_expected(leaves: Ints, num_replicas: int, settings: Settings) -> Expect
     rows[:, Replica.FREE] = settings.index_blocks
     return Expected(
         offered=np.zeros(num_replicas if knows else 0, dtype=np.int64),
+        in_use=np.zeros(num_replicas if knows else 0, dtype=np.int64),
         found=np.zeros(len(leaves) if knows else 0, dtype=np.int64),
         spared=np.zeros(num_replicas if knows else 0, dtype=np.int64),
         sent=Index(rows, _new_prefixes(leaves, rows[:, Replica.FREE], keeps=indexed > 0)),

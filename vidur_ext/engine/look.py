@@ -11,7 +11,12 @@ from typing import Any
 from ppo_scheduler.observation import Floats
 from vidur_ext.compiled import compiled
 from vidur_ext.engine.closed_loops import arriving, request_at
-from vidur_ext.engine.expectations import found_tokens, offered_tokens, spared_tokens
+from vidur_ext.engine.expectations import (
+    found_tokens,
+    in_use_tokens,
+    offered_tokens,
+    spared_tokens,
+)
 from vidur_ext.engine.layout import (
     Counter,
     EngineState,
@@ -138,8 +143,10 @@ def _look_at_request(view: View) -> Any:
 def look(view: View, replica: int) -> Seen:
     """Return what is seen of a replica when the next request waits to be routed."""
     seen, request = _look_at_replica(view, replica), _look_at_request(view)
-    found = float(offered_tokens(view.sim.state.expected, replica))
-    return Seen(seen, predict(view.sim.estimates, replica, seen, request, found), request)
+    expected = view.sim.state.expected
+    found = float(offered_tokens(expected, replica))
+    in_use = float(in_use_tokens(expected, replica))
+    return Seen(seen, predict(view.sim.estimates, replica, seen, request, found, in_use), request)
 
 
 @compiled

@@ -22,6 +22,7 @@ class Compared(Column):
     KV_BLOCKS_USED = "blocks", "of the KV cache that are taken"
     KV_BLOCKS_TOTAL = "blocks", "of the KV cache"
     FOUND_TOKENS = "tokens", "of the arriving prompt, expected in its prefix cache"
+    FOUND_IN_USE_TOKENS = "tokens", "of the found ones, in blocks that running requests use"
     TTFT_S = "s", "time to first token of the arriving request"
     LATENCY_S = "s", "end to end of the arriving request"
 
@@ -52,6 +53,7 @@ def see_all(look: Callable[..., Any], cluster: Any, table: Floats) -> SeenAll:
         table[Compared.KV_BLOCKS_USED, replica] = seen.replica.kv_blocks_used
         table[Compared.KV_BLOCKS_TOTAL, replica] = seen.replica.kv_blocks_total
         table[Compared.FOUND_TOKENS, replica] = seen.predicted.found_tokens
+        table[Compared.FOUND_IN_USE_TOKENS, replica] = seen.predicted.found_in_use_tokens
         table[Compared.TTFT_S, replica] = seen.predicted.ttft_s
         table[Compared.LATENCY_S, replica] = seen.predicted.latency_s
     return SeenAll(table, seen.request)

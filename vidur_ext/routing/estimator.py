@@ -48,11 +48,19 @@ def expected_output_tokens(known: Estimates, completed: float, output_tokens: fl
 
 
 @compiled
-def predict(known: Estimates, index: int, replica: Any, request: Any, found_tokens: float) -> Any:
+def predict(
+    known: Estimates,
+    index: int,
+    replica: Any,
+    request: Any,
+    found_tokens: float,
+    found_in_use_tokens: float,
+) -> Any:
     """Return the ``Prediction`` for a replica, from its ``SeenReplica`` and the ``SeenRequest``.
 
     Args:
         found_tokens: of the prompt, expected in the replica's prefix cache.
+        found_in_use_tokens: of these, in blocks that running requests use.
     """
     rates, cap = known.rates[index], known.base.shape[1] - 1
     backlog = replica.uncached_prefill_tokens + request.prompt_tokens - found_tokens
@@ -63,6 +71,7 @@ def predict(known: Estimates, index: int, replica: Any, request: Any, found_toke
     decode_iteration_s = known.base[index, batch] + of_context
     return Prediction(
         found_tokens=found_tokens,
+        found_in_use_tokens=found_in_use_tokens,
         ttft_s=ttft_s,
         latency_s=ttft_s + request.expected_output_tokens * decode_iteration_s,
         remaining_work_s=replica.pending_prefill_tokens * rates[Rate.PREFILL_S_PER_TOKEN]

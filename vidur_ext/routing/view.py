@@ -68,6 +68,7 @@ class Predicted(Column):
     """What is predicted of each replica: the rows of ``Sight.predicted``."""
 
     FOUND_TOKENS = "tokens", "of the arriving prompt, expected in its prefix cache"
+    FOUND_IN_USE_TOKENS = "tokens", "of the found ones, in blocks that running requests use"
     TTFT_S = "s", "time to first token of the arriving request"
     LATENCY_S = "s", "end to end of the arriving request"
     REMAINING_WORK_S = "s", "that the requests here still take: known to an oracle only"
@@ -139,8 +140,8 @@ class ArrivingRequest:
     """The request to be routed. ``output_tokens`` is the truth: only oracles may read it.
 
     expected_output_tokens: the mean of the completed requests, begun at a prior. found_tokens [R]:
-    of its prompt, expected in each replica's prefix cache; None: nothing is known of them. session,
-    session_replica: see ``Arriving``.
+    of its prompt, expected in each replica's prefix cache, and found_in_use_tokens [R]: see
+    ``Predicted``; None: nothing is known of them. session, session_replica: see ``Arriving``.
     """
 
     arrived_at: float
@@ -148,6 +149,7 @@ class ArrivingRequest:
     expected_output_tokens: float
     output_tokens: int
     found_tokens: NDArray[np.float64] | None = None
+    found_in_use_tokens: NDArray[np.float64] | None = None
     session: int = 0
     session_replica: int = -1
 

@@ -61,8 +61,9 @@ def look(shown: VidurView, replica: int) -> Seen:
     sight = shown.sight
     seen = SeenReplica(*_quantities(sight.table[:, replica]))
     request = SeenRequest(*_known(sight.request))
-    found_tokens = sight.predicted[Predicted.FOUND_TOKENS, replica]
-    return Seen(seen, predict(shown.estimates, replica, seen, request, found_tokens), request)
+    found = sight.predicted[Predicted.FOUND_TOKENS, replica]
+    in_use = sight.predicted[Predicted.FOUND_IN_USE_TOKENS, replica]
+    return Seen(seen, predict(shown.estimates, replica, seen, request, found, in_use), request)
 
 
 @compiled_entry
@@ -112,8 +113,9 @@ def write_sight(sight: Sight, snapshot: ClusterSnapshot, request: ArrivingReques
     sight.request[Arriving.PROMPT_TOKENS] = request.prompt_tokens
     sight.request[Arriving.EXPECTED_OUTPUT_TOKENS] = request.expected_output_tokens
     sight.request[Arriving.OUTPUT_TOKENS] = request.output_tokens
-    found = request.found_tokens
+    found, in_use = request.found_tokens, request.found_in_use_tokens
     sight.predicted[Predicted.FOUND_TOKENS] = 0.0 if found is None else found
+    sight.predicted[Predicted.FOUND_IN_USE_TOKENS] = 0.0 if in_use is None else in_use
     sight.request[Arriving.SESSION] = request.session
     sight.request[Arriving.SESSION_REPLICA] = request.session_replica
     slots = sight.queues.shape[1]

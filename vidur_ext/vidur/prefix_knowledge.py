@@ -5,13 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from vidur.events import BaseEvent
 from vidur.types import EventType
 
 from ppo_scheduler.observation import Floats
+
+
+class Found(NamedTuple):
+    """What of a prompt is expected in each replica's prefix cache [tokens], float64 [R].
+
+    in_use: of these tokens, those in blocks that running requests use.
+    """
+
+    tokens: Floats
+    in_use: Floats
 
 
 class PrefixKnowledge(ABC):
@@ -21,8 +31,8 @@ class PrefixKnowledge(ABC):
     """How old that is."""
 
     @abstractmethod
-    def found_tokens(self, request: Any) -> Floats:
-        """Return what is expected of a request's prompt in each replica's cache [R]."""
+    def found(self, request: Any) -> Found:
+        """Return what is expected of a request's prompt."""
 
     @abstractmethod
     def assign(self, replica: int, request: Any) -> None:
@@ -36,27 +46,30 @@ class ReportedCaches(PrefixKnowledge):
         self.delay_s = delay_s
         self._schedulers = replica_schedulers
         self._block_size = block_size
-        self._reported: dict[int, Floats] = {}
+        self._reported: dict[int, Found] = {}
 
     def report(self, request: Any) -> None:
         """Let the present caches be those that the decision on a request knows."""
         self._reported[request._id] = self._ask(request)
 
-    def found_tokens(self, request: Any) -> Floats:
+    def found(self, request: Any) -> Found:
         """See ``PrefixKnowledge``."""
         return self._reported.pop(request._id) if self.delay_s else self._ask(request)
 
     def assign(self, replica: int, request: Any) -> None:
         """Nothing follows from it before the replica reports it."""
 
-    def _ask(self, request: Any) -> Floats:
+    def _ask(self, request: Any) -> Found:
         text = full_blocks(request, self._block_size, request._num_prefill_tokens - 1)
         blocks = [scheduler.count_found(text) for scheduler in self._schedulers]
-        return np.array(blocks, dtype=np.float64) * self._block_size
+        found, in_use = np.array(blocks, dtype=np.float64).T * self._block_size
+        return Found(found, in_use)
 
 
 class SentPrompts(PrefixKnowledge):
     """Remembers the blocks of the prompts that each replica was sent, those of late at most.
+
+    Which of them are in use it does not know.
 
     Args:
         capacity: blocks that are remembered of each replica.
@@ -68,7 +81,7 @@ class SentPrompts(PrefixKnowledge):
         self._sent: list[OrderedDict[int, None]] = [OrderedDict() for _ in range(num_replicas)]
         """Identities of blocks per replica, in the order in which they are forgotten."""
 
-    def found_tokens(self, request: Any) -> Floats:
+    def found(self, request: Any) -> Found:
         """See ``PrefixKnowledge``."""
         text = full_blocks(request, self._block_size, request._num_prefill_tokens - 1)
         found = np.zeros(len(self._sent))
@@ -77,7 +90,7 @@ class SentPrompts(PrefixKnowledge):
                 if identity not in sent:
                     break
                 found[replica] += self._block_size
-        return found
+        return Found(found, np.zeros(len(self._sent)))
 
     def assign(self, replica: int, request: Any) -> None:
         """Remember all of a prompt; of what was sent at once, the end is forgotten first."""

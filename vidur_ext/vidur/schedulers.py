@@ -19,7 +19,7 @@ from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Earned, Sin
 from vidur_ext.vidur.cluster import OwnDevices
 from vidur_ext.vidur.estimates import estimates_of
 from vidur_ext.vidur.observation import HeuristicChooser, Witness
-from vidur_ext.vidur.prefix_knowledge import knowledge_of
+from vidur_ext.vidur.prefix_knowledge import Found, knowledge_of
 from vidur_ext.vidur.requests import RestartableRequest
 from vidur_ext.vidur.router_flags import class_name, flagged_thresholds
 from vidur_ext.vidur.signals import DelayedSignals
@@ -58,9 +58,8 @@ class RoutingGlobalScheduler(OwnDevices):
             seen = self.signals.receive(present) if self.signals else present
             self._completed += len(seen.interval.completions)
             self._output_tokens += sum(done.output_tokens for done in seen.interval.completions)
-            found: Floats = np.zeros(len(self._order))
-            if self.knowledge:
-                found = self.knowledge.found_tokens(request)
+            nothing: Floats = np.zeros(len(self._order))
+            found = self.knowledge.found(request) if self.knowledge else Found(nothing, nothing)
             arriving = ArrivingRequest(
                 arrived_at=request._arrived_at,
                 prompt_tokens=request._num_prefill_tokens,
@@ -68,15 +67,17 @@ class RoutingGlobalScheduler(OwnDevices):
                     self.estimates, self._completed, self._output_tokens
                 ),
                 output_tokens=request._num_decode_tokens,
-                found_tokens=found,
+                found_tokens=found.tokens,
+                found_in_use_tokens=found.in_use,
                 **_session_of(request),
             )
             replica = self._route(seen, present, arriving)
             if isinstance(request, RestartableRequest):
                 request.replica = replica
-            self._tracker.assign(replica, request, int(found[replica]))
+            expected = int(found.tokens[replica])
+            self._tracker.assign(replica, request, expected)
             if self.signals:
-                self.signals.assign(replica, request, int(found[replica]))
+                self.signals.assign(replica, request, expected)
             if self.knowledge:
                 self.knowledge.assign(replica, request)
             mapping.append((self._order[replica], request))

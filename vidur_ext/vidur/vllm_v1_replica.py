@@ -84,9 +84,11 @@ class VllmV1ReplicaScheduler(BaseReplicaScheduler):
         self._vidurs[ours] = request
         self._scheduler.add(ours)
 
-    def count_found(self, identities: Sequence[int]) -> int:
-        """Return how many of the first blocks of a text are in the prefix cache."""
-        return len(self._scheduler.pool.find(identities))
+    def count_found(self, identities: Sequence[int]) -> tuple[int, int]:
+        """Return how many of the first blocks of a text are in the prefix cache, and in use."""
+        pool = self._scheduler.pool
+        found = pool.find(identities)
+        return len(found), len(found) - pool.count_unused(found)
 
     def on_batch_end(self, batch: Any) -> None:
         """Take in what the batch has brought about; its requests know it already."""

@@ -97,6 +97,23 @@ def test_replicas_report_what_they_hold(numbers):
     assert quantities[:, Quantity.PENDING_PREFILL_TOKENS].tolist() == pending
 
 
+@pytest.mark.parametrize("engine", ["vidur", "compiled"])
+@pytest.mark.parametrize(
+    ("observation", "in_use"),
+    [
+        # A runs when B and C come. Nobody runs when D comes, whose 112 tokens F and G share.
+        ({"prefix_knowledge": "exact"}, [0, 96, 48, 0, 0, 32, 96]),
+        # B and C see a replica without any text, and all after them one that nobody uses.
+        ({"prefix_knowledge": "exact", "kv_event_delay_s": 1.0}, [0] * 7),
+        ({"prefix_knowledge": "approximate"}, [0] * 7),
+        ({}, [0] * 7),
+    ],
+)
+def test_of_what_is_found_running_requests_use_their_own(sights, engine, observation, in_use):
+    seen = sights[engine](config(**observation), ALL)
+    assert [sight[4][Predicted.FOUND_IN_USE_TOKENS, 0] for sight in seen] == in_use
+
+
 def test_an_index_of_its_own_knows_prompts_alone_and_at_once(numbers):
     """It does not know A's answer, with which D goes on."""
     found, uncached, _ = numbers({"prefix_knowledge": "approximate"})

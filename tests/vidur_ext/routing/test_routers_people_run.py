@@ -27,11 +27,21 @@ def state(**rows: list[float]) -> ClusterSnapshot:
     return ClusterSnapshot(0.0, table)
 
 
-def arriving(found=None, session: int = 0, session_replica: int = -1) -> ArrivingRequest:
-    """Return a prompt of ten blocks; ``found`` are tokens of it per replica."""
-    tokens = None if found is None else np.array(found, dtype=np.float64)
+def arriving(
+    found=None, session: int = 0, session_replica: int = -1, in_use=None
+) -> ArrivingRequest:
+    """Return a prompt of ten blocks; ``found`` are tokens of it per replica, ``in_use`` of these
+    those that running requests use.
+    """
     return ArrivingRequest(
-        0.0, PROMPT, float(OUTPUT), 50, tokens, session=session, session_replica=session_replica
+        0.0,
+        PROMPT,
+        float(OUTPUT),
+        50,
+        found_tokens=None if found is None else np.array(found, dtype=np.float64),
+        found_in_use_tokens=None if in_use is None else np.array(in_use, dtype=np.float64),
+        session=session,
+        session_replica=session_replica,
     )
 
 
@@ -205,6 +215,13 @@ def test_dynamo_weighs_blocks_to_compute_against_blocks_in_use():
     assert choices("dynamo_kv", seen, arriving([160, 0])) == {1}
     seen.table[Quantity.KV_BLOCKS_USED] = [20, 31]
     assert choices("dynamo_kv", seen, arriving([160, 0])) == {0}
+
+
+def test_dynamo_counts_found_blocks_in_use_once():
+    """(0 + 160)/16 - 10 + 29 + 10 - in use 0, 5, 6 or 10 blocks, against 10 - 0 + 14 + 10 = 34."""
+    seen = state(kv_blocks_used=[29, 14])
+    for blocks, expected in ((0, {1}), (4, {1}), (5, {0, 1}), (6, {0}), (10, {0})):
+        assert choices("dynamo_kv", seen, arriving([160, 0], in_use=[16 * blocks, 0])) == expected
 
 
 def test_dynamo_draws_among_equals():
