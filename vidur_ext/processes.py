@@ -20,6 +20,7 @@ from multiprocessing.util import get_temp_dir
 from types import FrameType
 from typing import BinaryIO, TypeVar
 
+from ppo_scheduler.allocator import keep_freed_memory
 from ppo_scheduler.errors import UserError
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -43,6 +44,14 @@ def catching(handlers: Mapping[signal.Signals, Handler]) -> Iterator[None]:
             signal.signal(number, before)
 
 
+def compute_with(threads: int) -> None:
+    """Give this process so many torch threads, and let it use memory again that it has freed."""
+    import torch  # takes a second: those who only start a child do without
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+
+
 Work = TypeVar("Work")
 Result = TypeVar("Result")
 
@@ -52,9 +61,7 @@ def _prepare_worker() -> None:
     # A worker holds both ends of the queue it waits at: without this it would wait for ever for
     # the jobs of a process that was killed.
     threading.Thread(target=_end_when_orphaned, daemon=True).start()
-    import torch  # takes a second: those who only start a child do without
-
-    torch.set_num_threads(1)
+    compute_with(1)
 
 
 def _end_when_orphaned() -> None:

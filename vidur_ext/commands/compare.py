@@ -15,6 +15,7 @@ from ppo_scheduler.errors import UserError, printable
 from vidur_ext.commands.options import DEFAULT_CONFIG, Quiet, output_root, set_option
 from vidur_ext.config.loading import load_config
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.processes import compute_with
 from vidur_ext.run_folder import RunFolder
 
 _LOG = logging.getLogger("ppo")
@@ -196,8 +197,6 @@ def _compare(
             "leave --output-dir out for a new one"
         )
     # The simulator and torch take seconds to import: not before the command line is known good.
-    import torch
-
     from ppo_scheduler.policy.routing_policy import load_policy
     from vidur_ext.evaluation.saturation import check_engine_finds_it
     from vidur_ext.routing.features import observation_schema
@@ -217,7 +216,7 @@ def _compare(
     else:
         root = Path(config.training.output_root)
         folder = RunFolder.create(root, _KIND, datetime.now())
-    torch.set_num_threads(config.training.torch_threads)
+    compute_with(config.training.torch_threads)
     with run_log(folder.path / "comparison.log", config.monitoring.log_level, quiet=quiet):
         try:
             _LOG.info("the policies: %s", ", ".join(map(str, policies.values())))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ppo_scheduler.errors import Interrupted
 from ppo_scheduler.monitoring.run_log import run_log
 from vidur_ext.config.training_config import TrainingConfig, uneven_interval
+from vidur_ext.processes import compute_with
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.runs.ownership import OwnedRun, leave_chunks, open_folder, owned_run
 from vidur_ext.runs.start import Start, begins_with_actor, check_ready, fitting, has_ended
@@ -101,7 +102,7 @@ def carry_out(start: Start, owned: OwnedRun, train: Trainer | None, *, quiet: bo
         if config.evaluation.enabled:
             from vidur_ext.evaluation.judging import held_out_of, judge, origin_of, policies_of
 
-            _set_torch_threads(config)
+            compute_with(config.training.torch_threads)
             origin = {**origin_of(folder), **held_out_of(folder, config)}
             try:
                 judge(config, policies_of(folder), folder, quiet, origin)
@@ -122,7 +123,7 @@ def warm_start(
     from vidur_ext.warmstart.external_model import adopt
     from vidur_ext.warmstart.teaching import teach
 
-    _set_torch_threads(config)
+    compute_with(config.training.torch_threads)
     if not config.warmstart.enabled:
         assert external is not None, "nothing to begin with"
         adopt(external, folder.pretrained_actor, config)
@@ -155,12 +156,6 @@ def training_job(
         stop_at_requests=stop_at_requests,
         owner=owned.owner,
     )
-
-
-def _set_torch_threads(config: TrainingConfig) -> None:
-    import torch
-
-    torch.set_num_threads(config.training.torch_threads)
 
 
 def _report(step: Report) -> None:

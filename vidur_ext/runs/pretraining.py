@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import torch
-
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import disk_errors, write_file
 from ppo_scheduler.monitoring.run_log import run_log
 from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.processes import compute_with
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.warmstart.taught_policy import Report, TaughtPolicy
 from vidur_ext.warmstart.teaching import teach, teaching_curves
@@ -71,7 +70,7 @@ def run_pretraining(wanted: Pretraining, folder: RunFolder, *, quiet: bool) -> T
     with disk_errors(folder.path, "nothing can be written there", "Choose another --output-dir"):
         target = folder.path / CONFIG_FILE
         write_file(target, dump_config(config).encode())
-    torch.set_num_threads(config.training.torch_threads)
+    compute_with(config.training.torch_threads)
     with run_log(folder.path / "pretraining.log", config.monitoring.log_level, quiet=quiet):
         _LOG.info("pretraining folder %s", folder.path)
         _LOG.info("workload: %s", wanted.workload)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import torch
-
 from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
 from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.checkpoint.store import CheckpointStore
@@ -25,6 +23,7 @@ from ppo_scheduler.policy.routing_policy import (
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.resume_rules import Effect, differences
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.processes import compute_with
 from vidur_ext.run_folder import Owner, RunFolder, home_of
 from vidur_ext.training.inputs import CONTENTS, TRACE, settings_of
 from vidur_ext.training.instruments import open_instruments
@@ -71,7 +70,7 @@ def run_training(job: Job) -> RunFolder:
     """
     config = job.config
     stream = job.stream or workload_stream(config, Purpose.WORKLOAD)
-    torch.set_num_threads(config.training.torch_threads)
+    compute_with(config.training.torch_threads)
     with ExitStack() as stack:
         store = _open_store(job)
         if store is not None:
