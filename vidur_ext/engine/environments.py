@@ -220,7 +220,7 @@ class RoutingEnvironments:
             )
             for env, table in enumerate(tables)
         ]
-        return map_states(lambda *arrays: np.stack(arrays), *states)
+        return map_states(_stack, *states)
 
     def costs(self, asked: NDArray[np.bool_]) -> Floats:
         """Return what every choice for the waiting requests costs [B, R]; see ``Planner.costs``.
@@ -343,4 +343,16 @@ def _repeated(arrays: Iterable[NDArray[Any]], count: int) -> list[NDArray[Any]]:
 
 def _stacked(items: Sequence[Sequence[NDArray[Any]]]) -> list[NDArray[Any]]:
     """Stack the arrays of equal tuples: [B, ...] each."""
-    return [np.stack(arrays) for arrays in zip(*items, strict=True)]
+    return [_stack(*arrays) for arrays in zip(*items, strict=True)]
+
+
+def _stack(*arrays: NDArray[Any]) -> NDArray[Any]:
+    """Stack arrays [B, ...]; where they are zero, no memory is taken before it is written.
+
+    A replica's prefix cache has room for the worst; of a megabyte or two a tenth is ever used.
+    """
+    stacked = np.zeros((len(arrays), *arrays[0].shape), dtype=arrays[0].dtype)
+    for row, array in zip(stacked, arrays, strict=True):
+        if array.any():
+            row[...] = array
+    return stacked
