@@ -34,7 +34,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # Compiled code allocates nothing: without numba's reference counts, one atomic operation for every
 # array that is passed on, it is twelve times as fast.
-_OPTIONS: dict[str, Any] = {"_nrt": False}
+_OPTIONS: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
+# A door for Python contains, and optimizes again, all that is behind it: parts need none.
+_PART: dict[str, Any] = {"no_cpython_wrapper": True}
 
 
 def compiled(function: Function) -> Function:
@@ -44,16 +46,17 @@ def compiled(function: Function) -> Function:
     without calls the engine is more than three times as fast. Since every call in the source is a
     copy of the machine code, a large function is better called from one place.
     """
-    return cast(Function, numba.njit(forceinline=True, **_OPTIONS)(function))
+    return cast(Function, numba.njit(forceinline=True, **_PART, **_OPTIONS)(function))
 
 
 def compiled_apart(function: Function) -> Function:
     """Compile a function that other compiled functions call, and that stays one.
 
-    For what is large and seldom called: a call costs some hundred nanoseconds, while a copy of it
-    in each of its callers would have to be compiled again and again.
+    For what is large and called once per decision at most, where a copy for every call would cost
+    much to compile: passing a ``Simulation`` takes some hundred nanoseconds.
     """
-    return cast(Function, numba.njit(**_OPTIONS)(function))
+    # Left out, this option is the caller's: numba would put the function into it after all.
+    return cast(Function, numba.njit(forceinline=False, **_PART, **_OPTIONS)(function))
 
 
 def tuple_of(length: int) -> Callable[[Any], Any]:

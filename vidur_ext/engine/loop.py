@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidur_ext.compiled import compiled, compiled_apart, compiled_entry
+from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.batch_end import end_batch
 from vidur_ext.engine.batch_start import start_batch
 from vidur_ext.engine.closed_loops import arriving, has_waited, next_arrival, take
@@ -150,7 +150,7 @@ def _run_to_arrival(turns: Turns | None, sim: Simulation) -> float:
     return _run_loops(sim)
 
 
-@compiled_apart
+@compiled
 def _run_loops(sim: Simulation) -> float:
     """Do so where completions bring about arrivals.
 

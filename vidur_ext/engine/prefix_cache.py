@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vidur_ext.compiled import compiled, compiled_apart
+from vidur_ext.compiled import compiled
 from vidur_ext.engine.layout import (
     ALIAS,
     Extent,
@@ -81,7 +81,7 @@ def cache_in(sim: Simulation, prefixes: Prefixes, row: Ints, replica: int) -> Ca
     )
 
 
-@compiled_apart
+@compiled
 def settle(cache: Cache) -> None:
     """Evict what has been taken of the unused blocks since the last call."""
     row, shelf, extents = cache.row, cache.shelf, cache.extents
@@ -101,7 +101,7 @@ def settle(cache: Cache) -> None:
         _forget(cache, oldest)
 
 
-@compiled_apart
+@compiled
 def find(cache: Cache, request: int, most: int) -> tuple[int, int]:
     """Return how many of the first ``most`` blocks of a text are found, and how many are unused.
 
@@ -125,7 +125,7 @@ def find(cache: Cache, request: int, most: int) -> tuple[int, int]:
     return place, unused
 
 
-@compiled_apart
+@compiled
 def share(cache: Cache, request: int, blocks: int) -> None:
     """Let a request have the first ``blocks`` blocks of its text, which have been found."""
     lines, way = cache.lines, cache.way
@@ -164,7 +164,7 @@ def share(cache: Cache, request: int, blocks: int) -> None:
     cache.texts[request, Text.REGISTERED] = blocks
 
 
-@compiled_apart
+@compiled
 def register(cache: Cache, request: int, computed: int) -> None:
     """Let the blocks of a request be found that its ``computed`` tokens fill."""
     lines = cache.lines
@@ -179,7 +179,7 @@ def register(cache: Cache, request: int, computed: int) -> None:
         place = end
 
 
-@compiled_apart
+@compiled
 def register_after_decoding(cache: Cache, request: int, computed: int) -> None:
     """Register a prompt's tokens after those that decoding requests have filled before.
 
@@ -194,7 +194,7 @@ def register_after_decoding(cache: Cache, request: int, computed: int) -> None:
     register(cache, request, computed)
 
 
-@compiled_apart
+@compiled
 def release(cache: Cache, request: int, computed: int) -> None:
     """Take a request's blocks, of ``computed`` tokens; the end of its text is evicted first."""
     extents, shelf, row = cache.extents, cache.shelf, cache.row

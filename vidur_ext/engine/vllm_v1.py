@@ -8,7 +8,7 @@ if nobody had to, and if their whole prompts have room beside what is found of t
 
 from __future__ import annotations
 
-from vidur_ext.compiled import compiled, compiled_apart
+from vidur_ext.compiled import compiled
 from vidur_ext.engine.expectations import stop_expecting
 from vidur_ext.engine.layout import (
     EXTENTS_PER_BATCH,
@@ -151,7 +151,7 @@ def _admit(sim: Simulation, replica: int, now: float, tokens: int) -> bool:
     return True
 
 
-@compiled_apart
+@compiled
 def form_vllm_v1(sim: Simulation, replica: int, now: float) -> bool:
     """Form the next batch; return whether another may differ though nobody ends or arrives."""
     state, settings = sim.state, sim.settings
