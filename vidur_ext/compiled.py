@@ -21,6 +21,7 @@ from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 from numba.core.errors import NumbaExperimentalFeatureWarning
 from numba.core.event import Event, Listener, register
+from numba.core.registry import CPUDispatcher
 from numba.extending import overload
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
@@ -35,8 +36,25 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # Compiled code allocates nothing: without numba's reference counts, one atomic operation for every
 # array that is passed on, it is twelve times as fast.
 _OPTIONS: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
-# A door for Python contains, and optimizes again, all that is behind it: parts need none.
-_PART: dict[str, Any] = {"no_cpython_wrapper": True}
+
+
+class _Part(CPUDispatcher):
+    """A function that compiled ones call. From Python, its source runs.
+
+    A door for Python contains all that is behind it, optimized once more: without one, the engine
+    compiles in half the time. numba would then let Python call address 0.
+    """
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.py_func(*arguments)
+
+
+def _part(function: Function, *, inline: bool) -> Function:
+    options = _OPTIONS | {"forceinline": inline, "no_cpython_wrapper": True}
+    part = numba.njit(**options)(function)
+    if isinstance(part, CPUDispatcher):  # else numba is switched off
+        part.__class__ = _Part
+    return cast(Function, part)
 
 
 def compiled(function: Function) -> Function:
@@ -46,7 +64,7 @@ def compiled(function: Function) -> Function:
     without calls the engine is more than three times as fast. Since every call in the source is a
     copy of the machine code, a large function is better called from one place.
     """
-    return cast(Function, numba.njit(forceinline=True, **_PART, **_OPTIONS)(function))
+    return _part(function, inline=True)
 
 
 def compiled_apart(function: Function) -> Function:
@@ -56,7 +74,7 @@ def compiled_apart(function: Function) -> Function:
     much to compile: passing a ``Simulation`` takes some hundred nanoseconds.
     """
     # Left out, this option is the caller's: numba would put the function into it after all.
-    return cast(Function, numba.njit(forceinline=False, **_PART, **_OPTIONS)(function))
+    return _part(function, inline=False)
 
 
 def tuple_of(length: int) -> Callable[[Any], Any]:

@@ -148,6 +148,21 @@ def test_an_option_of_the_compiler_changes_its_name(package, monkeypatch, option
     assert len({before, changed, usual}) == 3, "the file changed, and then the option alone"
 
 
+@pytest.mark.parametrize("decorator", [compiled.compiled, compiled.compiled_apart])
+def test_python_may_call_a_part_before_and_after_compiled_code_does(decorator):
+    @decorator
+    def doubled(x):
+        return x + x
+
+    @compiled.compiled_entry
+    def doubled_twice(x):
+        return doubled(doubled(x))
+
+    assert doubled("ab") == "abab", "its source"
+    assert doubled_twice(3) == 12
+    assert doubled(3) == 6
+
+
 def test_what_it_is_not_made_of_does_not_change_its_name(package):
     before = package.digest()
     package.change("constants", "UNUSED = 3", "UNUSED = 30")
