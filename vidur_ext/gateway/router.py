@@ -76,6 +76,7 @@ class ClusterRouter:
         prompt_tokens: int,
         completions: Sequence[Completion] = (),
         found_tokens: Sequence[float] | None = None,
+        session_replica: int | None = None,
     ) -> int:
         """Return the index of the replica for the request that has just arrived.
 
@@ -83,14 +84,18 @@ class ClusterRouter:
             cluster: as it is now; ``now`` in seconds of any clock. What only an oracle knows is 0.
             prompt_tokens: of the arriving request.
             completions: requests that were finished since the last call.
-            found_tokens: of the prompt, expected in each replica's prefix cache [R]; for policies
-                that were trained with ``observation.prefix_knowledge``, and for no others.
+            found_tokens: of the prompt, expected in each replica's prefix cache [R].
+            session_replica: where the request before it of its session was sent, -1 for a first
+                one. These two are for policies that were trained with
+                ``observation.prefix_knowledge``, and for no others.
 
         Raises:
             UserError: the cluster has another number of replicas, a number cannot be, or time runs
                 backwards. Nothing is remembered of such a call.
         """
-        return self._policy.route(self.see(cluster, prompt_tokens, completions, found_tokens))
+        return self._policy.route(
+            self.see(cluster, prompt_tokens, completions, found_tokens, session_replica)
+        )
 
     def see(
         self,
@@ -98,6 +103,7 @@ class ClusterRouter:
         prompt_tokens: int,
         completions: Sequence[Completion] = (),
         found_tokens: Sequence[float] | None = None,
+        session_replica: int | None = None,
     ) -> Snapshot:
         """Return what the policy sees of an arrival, and remember it: ``route`` without a choice.
 
@@ -107,10 +113,16 @@ class ClusterRouter:
         self._check_cluster(cluster)
         self._check_arrival(cluster.now, prompt_tokens, completions)
         found = self._checked_found(found_tokens, prompt_tokens)
+        before = self._checked_session(session_replica)
         self._remember(cluster.now, completions)
         expected = expected_output_tokens(self._estimates, self._completed, self._output_tokens)
         request = ArrivingRequest(
-            cluster.now, prompt_tokens, expected, output_tokens=0, found_tokens=found
+            cluster.now,
+            prompt_tokens,
+            expected,
+            output_tokens=0,
+            found_tokens=found,
+            session_replica=before,
         )
         write_sight(self._shown.sight, cluster, request)
         if not self._knows:
@@ -182,6 +194,22 @@ class ClusterRouter:
                 "its tokens is computed, and no number is negative"
             )
         return found
+
+    def _checked_session(self, session_replica: int | None) -> int:
+        if not self._knows and session_replica is not None:
+            raise UserError(
+                "session_replica: this policy does not go by sessions; leave it out, or give one "
+                "that was trained with observation.prefix_knowledge"
+            )
+        if not self._knows:
+            return -1
+        if session_replica is None or not -1 <= session_replica < self.num_replicas:
+            raise UserError(
+                f"session_replica={session_replica}: this policy goes by sessions; give the "
+                f"replica, 0 to {self.num_replicas - 1}, that the session's request before was "
+                "sent to, or -1 for a first one"
+            )
+        return session_replica
 
     def _remember(self, now: float, completions: Sequence[Completion]) -> None:
         """Write what happened since the last decision, as far as features are made of it."""

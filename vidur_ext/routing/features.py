@@ -103,6 +103,11 @@ def found_share(known: Known, replica: int) -> float:
     return float(found / known.sight.request[Arriving.PROMPT_TOKENS])
 
 
+@formula("", "1 where the request before it of its session was sent, 0 elsewhere")
+def session_here(known: Known, replica: int) -> float:
+    return 1.0 if known.sight.request[Arriving.SESSION_REPLICA] == replica else 0.0
+
+
 @formula("share", "of the arriving prompt that the replica is expected to have that has the most")
 def max_found_share(known: Known) -> float:
     most = 0.0
@@ -251,6 +256,7 @@ REPLICA = (
     Feature("outstanding_low", Past.LOW, shown=Shown.HISTORY),
     Feature("found_tokens", Predicted.FOUND_TOKENS, shown=Shown.KNOWLEDGE),
     Feature("found_share", found_share, shown=Shown.KNOWLEDGE),
+    Feature("session_here", session_here, shown=Shown.KNOWLEDGE),
     Feature("uncached_prefill_tokens", Quantity.UNCACHED_PREFILL_TOKENS, shown=Shown.KNOWLEDGE),
     Feature("found_gap", Predicted.FOUND_TOKENS, True, Shown.KNOWLEDGE),
     Feature("uncached_prefill_gap", Quantity.UNCACHED_PREFILL_TOKENS, True, Shown.KNOWLEDGE),

@@ -41,14 +41,18 @@ class Beside:
         self._policy, self._router, self._deployed = policy, router, deployed
         self._knows = knows
         self.choices: list[int] = []
+        self.sent_again = 0
+        """Requests of sessions that had one before."""
 
     def observe(self, snapshot, interval, request) -> None:
         if request is not None:
+            self.sent_again += request.session_replica >= 0
             self._seen = self._router.see(
                 snapshot_without_oracle(snapshot),
                 request.prompt_tokens,
                 interval.completions,
                 request.found_tokens if self._knows else None,
+                request.session_replica if self._knows else None,
             )
 
     def decide(self, observation, reward, done) -> np.ndarray:
@@ -104,6 +108,7 @@ def test_a_policy_that_knows_of_prefix_caches_is_told_what_is_found(
     simulation.run()
     assert len(beside.choices) == 40
     assert simulation.found_tokens.any()
+    assert beside.sent_again, "sessions go on"
 
 
 @pytest.mark.parametrize(
@@ -122,6 +127,25 @@ def test_what_cannot_be_found_is_refused(make_config, exported, knowing, found_t
     router = ClusterRouter.load(exported(make_config(**groups)))
     with pytest.raises(UserError, match=message):
         router.see(cluster(), 32, found_tokens=found_tokens)
+
+
+@pytest.mark.parametrize(
+    ("knowing", "session_replica", "message"),
+    [
+        (False, 0, "session_replica: this policy does not go by sessions"),
+        (True, None, "session_replica=None: .* give the replica, 0 to 2, "),
+        (True, 3, "session_replica=3: "),
+        (True, -2, "session_replica=-2: "),
+    ],
+)
+def test_what_no_session_can_have_is_refused(
+    make_config, exported, knowing, session_replica, message
+):
+    groups = KNOWING if knowing else {"cluster": {"num_replicas": 3}}
+    router = ClusterRouter.load(exported(make_config(**groups)))
+    found = [0, 0, 0] if knowing else None
+    with pytest.raises(UserError, match=message):
+        router.see(cluster(), 32, found_tokens=found, session_replica=session_replica)
 
 
 def test_a_policy_that_knows_nothing_takes_all_that_is_pending_for_uncached(make_config, exported):

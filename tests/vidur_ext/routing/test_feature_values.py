@@ -166,19 +166,21 @@ def test_what_a_first_token_weighs_is_shown_if_it_is_wanted(decide):
 def test_what_is_known_of_prefix_caches_is_shown_if_something_is(decide):
     """Of 320 tokens 160 are found on the first replica, which so takes 540 + 320 - 160 = 700 tokens
     in two batches of 0.1 s, each with 1e-5 s per token of context."""
-    found = replace(REQUEST, found_tokens=np.array([160.0, 0.0, 80.0]))
+    found = replace(REQUEST, found_tokens=np.array([160.0, 0.0, 80.0]), session_replica=2)
     seen = snapshot(uncached_prefill_tokens=[540, 150, 60])
     without, common, _ = decide((seen, NOTHING), request=found)
     assert not [name for name in (*without, *common) if "found" in name or "uncached" in name]
+    assert "session_here" not in without
     section = {"prefix_knowledge": "exact", "queue_slots": 0}
     replicas, common, _ = decide((seen, NOTHING), section=section, request=found)
     assert replicas["predicted_ttft_s"] == pytest.approx([2 * 0.15, 0.126, 0.102])
-    assert list(replicas)[-5:] == [
-        "found_tokens", "found_share", "uncached_prefill_tokens", "found_gap",
+    assert list(replicas)[-6:] == [
+        "found_tokens", "found_share", "session_here", "uncached_prefill_tokens", "found_gap",
         "uncached_prefill_gap",
     ]  # fmt: skip
     assert replicas["found_tokens"] == replicas["found_gap"] == [160, 0, 80]
     assert replicas["found_share"] == [0.5, 0, 0.25]
+    assert replicas["session_here"] == [0, 0, 1]
     assert replicas["uncached_prefill_tokens"] == [540, 150, 60]
     assert replicas["uncached_prefill_gap"] == [480, 90, 0]
     assert list(common)[-1] == "max_found_share"
