@@ -16,14 +16,22 @@ class BlockPool:
     A block that nobody uses any more keeps its text until it is handed out again. Blocks with the
     same text are not merged: each is found by the text, the first registered before the others.
 
+    Unused blocks are handed out in this order: what holds no text, what was never used, and the
+    rest, longest unused first. A pool takes memory for what was ever used.
+
     Args:
         num_blocks: blocks of the device. One of them stands for nothing and is never handed out.
     """
 
     def __init__(self, num_blocks: int) -> None:
-        self._unused: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_blocks))
+        self._num_blocks = num_blocks
+        self._without_text: list[int] = []
+        """Used before; the last one is handed out first."""
+        self._never_used = 1
+        """The first of them."""
+        self._with_text: OrderedDict[int, None] = OrderedDict()
         """In the order in which they are handed out."""
-        self._users = [0] * num_blocks
+        self._users: defaultdict[int, int] = defaultdict(int)
         self._text: dict[int, int] = {}
         """Identity of what a block holds, for those that can be found."""
         self._holders: defaultdict[int, dict[int, None]] = defaultdict(dict)
@@ -32,7 +40,8 @@ class BlockPool:
     @property
     def unused(self) -> int:
         """How many blocks can be handed out, with or without text."""
-        return len(self._unused)
+        never_used = self._num_blocks - self._never_used
+        return len(self._without_text) + never_used + len(self._with_text)
 
     def find(self, identities: Iterable[int]) -> list[int]:
         """Return blocks that hold the longest prefix of ``identities`` that can be found."""
@@ -47,16 +56,24 @@ class BlockPool:
         """Let one more user have blocks that were found."""
         for block in blocks:
             if not self._users[block]:
-                del self._unused[block]
+                del self._with_text[block]
             self._users[block] += 1
 
     def take(self, count: int) -> list[int]:
         """Hand out the ``count`` blocks that are to be evicted first; their texts are lost."""
-        blocks = [self._unused.popitem(last=False)[0] for _ in range(count)]
+        blocks = [self._next() for _ in range(count)]
         for block in blocks:
             self._users[block] = 1
             self._forget(block)
         return blocks
+
+    def _next(self) -> int:
+        if self._without_text:
+            return self._without_text.pop()
+        if self._never_used < self._num_blocks:
+            self._never_used += 1
+            return self._never_used - 1
+        return self._with_text.popitem(last=False)[0]
 
     def register(self, block: int, identity: int) -> None:
         """Let a full block be found by what it holds."""
@@ -75,12 +92,10 @@ class BlockPool:
             if self._users[block]:
                 continue
             if block in self._text:
-                self._unused[block] = None
+                self._with_text[block] = None
             else:
                 useless.append(block)
-        for block in reversed(useless):
-            self._unused[block] = None
-            self._unused.move_to_end(block, last=False)
+        self._without_text.extend(reversed(useless))
 
     def _forget(self, block: int) -> None:
         identity = self._text.pop(block, None)

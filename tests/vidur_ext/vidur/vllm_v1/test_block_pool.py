@@ -85,3 +85,20 @@ def test_blocks_of_the_same_text_are_not_merged():
 def test_a_text_is_found_up_to_its_first_missing_block():
     pool, _ = pool_with_text(4, [70, 72])
     assert pool.find([70, 71, 72]) == [1]
+
+
+def test_without_text_comes_first_then_what_was_never_used_then_the_longest_unused():
+    pool = BlockPool(7)
+    first, second, third = pool.take(3)
+    pool.register(first, 11)
+    pool.give_back([first])
+    pool.register(second, 12)
+    pool.give_back([second, third])
+    assert pool.unused == 6
+    assert pool.take(6) == [third, 4, 5, 6, first, second]
+
+
+def test_a_pool_takes_no_memory_for_blocks_that_are_never_used():
+    pool = BlockPool(10**12)
+    assert pool.take(2) == [1, 2]
+    assert pool.unused == 10**12 - 3
