@@ -127,7 +127,7 @@ class _MachineCode(FunctionCache):
 @cache
 def _say_once(what: str) -> None:
     _LOG.warning(
-        "%s: compiling takes 1 to 2 minutes each time. NUMBA_CACHE_DIR names another folder",
+        "%s: compiling takes 1 to 3 minutes each time. NUMBA_CACHE_DIR names another folder",
         what,
     )
 
@@ -239,7 +239,7 @@ class _Announcement(Listener):
         module = str(event.data["dispatcher"].py_func.__module__)
         if module.startswith("vidur_ext.engine") and not self._made:
             self._made = True
-            _LOG.info("compiling the simulation engine for this machine: 1 to 2 minutes, only once")
+            _LOG.info("compiling the simulation engine for this machine: 1 to 3 minutes, only once")
 
     def on_end(self, event: Event) -> None:
         pass

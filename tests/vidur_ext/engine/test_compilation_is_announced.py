@@ -26,5 +26,5 @@ def test_it_is_said_once_and_of_the_engine_only(caplog):
     for _ in range(2):
         announcement.on_start(Compilation("vidur_ext.engine.step"))
     assert caplog.messages == [
-        "compiling the simulation engine for this machine: 1 to 2 minutes, only once"
+        "compiling the simulation engine for this machine: 1 to 3 minutes, only once"
     ]
