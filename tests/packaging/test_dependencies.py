@@ -84,8 +84,8 @@ def test_what_is_declared_is_used():
 def test_what_tests_and_benchmarks_import_is_declared():
     on_path = [ROOT / folder for folder in PROJECT["tool"]["pytest"]["ini_options"]["pythonpath"]]
     beside = {file.stem.replace("_", "-") for folder in on_path for file in folder.glob("*.py")}
-    # benchmarks/training.py and record_vllm.py tell how to get them.
-    asked_for = {"stable-baselines3", "vllm"}
+    # benchmarks/training.py, record_vllm.py and dynamo_crosscheck.py tell how to get them.
+    asked_for = {"stable-baselines3", "vllm", "dynamo"}
     found = imported("tests", "benchmarks")
     undeclared = found.keys() - RUNS - EXTRAS["wandb"] - EXTRAS["dev"] - OWN - beside - asked_for
     assert undeclared <= {"tomli"}, [found[name] for name in undeclared]  # pytest's own, on 3.10
