@@ -73,7 +73,9 @@ def test_the_estimator_sees_which_replica_is_faster(parsed):
     request = SeenRequest(*[0.0] * len(Arriving))._replace(
         prompt_tokens=500.0, expected_output_tokens=128.0
     )
-    predicted = [predict.py_func(estimates, replica, idle, request, 0.0) for replica in range(4)]
+    predicted = [
+        predict.py_func(estimates, replica, idle, request, 0.0, 0.0) for replica in range(4)
+    ]
     ttft = [one.ttft_s for one in predicted]
     latency = [one.latency_s for one in predicted]
     assert ttft[0] == ttft[1] < ttft[3] < ttft[2]
