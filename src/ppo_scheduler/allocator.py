@@ -2,7 +2,7 @@
 
 Every step of an update needs the same arrays of a megabyte or so. By default glibc gives blocks of
 that size back to the kernel as soon as they are freed, and the kernel hands them out again page by
-page, filled with zeros: a tenth of a training.
+page, filled with zeros.
 """
 
 from __future__ import annotations

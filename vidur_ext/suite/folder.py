@@ -102,7 +102,9 @@ def _problems(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> Iterator[s
     if found["seeds"] > wanted["seeds"]:
         yield f"{found['seeds']} seeds there, {wanted['seeds']} now: none may be left out"
     if found["tuned"] != wanted["tuned"]:
-        yield "with --tune there, without now" if found["tuned"] else "without --tune there"
+        yield (
+            "with --tune there, without now" if found["tuned"] else "without --tune there, with now"
+        )
     for name, version in found["versions"].items():
         now = wanted["versions"].get(name, "none")
         if version != now:
