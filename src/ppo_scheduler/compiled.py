@@ -35,6 +35,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # Compiled code allocates nothing: without numba's reference counts, one atomic operation for every
 # array that is passed on, it is twelve times as fast.
 _OPTIONS: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
+# A division by zero is no error in loops that are to be vectorized: raising one would be a branch.
+# A product and the sum it goes into are rounded once.
+_OF_VECTORS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract": True}}
 # A door for Python contains, and optimizes again, all that is behind it: parts need none.
 _PART: dict[str, Any] = {"no_cpython_wrapper": True}
 
@@ -57,6 +60,26 @@ def compiled_apart(function: Function) -> Function:
     """
     # Left out, this option is the caller's: numba would put the function into it after all.
     return cast(Function, numba.njit(forceinline=False, **_PART, **_OPTIONS)(function))
+
+
+def vectorized(function: Function) -> Function:
+    """Compile loops over arrays into the vector instructions of this machine.
+
+    For functions that other compiled functions call. The order of sums stays as it is written.
+    """
+    return cast(Function, numba.njit(**_PART, **_OPTIONS, **_OF_VECTORS)(function))
+
+
+def vectorized_inline(function: Function) -> Function:
+    """Compile a formula of single numbers into the vectorized loops that call it."""
+    options = {**_PART, **_OPTIONS, **_OF_VECTORS}
+    return cast(Function, numba.njit(forceinline=True, **options)(function))
+
+
+def vectorized_sums(function: Function) -> Function:
+    """Compile loops that each add up an array; a machine's vectors fix in which order."""
+    options = {**_PART, **_OPTIONS, **_OF_VECTORS, "fastmath": {"contract": True, "reassoc": True}}
+    return cast(Function, numba.njit(**options)(function))
 
 
 def tuple_of(length: int) -> Callable[[Any], Any]:
@@ -109,7 +132,7 @@ class _MachineCode(FunctionCache):
 @cache
 def _say_once(what: str) -> None:
     _LOG.warning(
-        "%s: compiling takes 1 to 2 minutes each time. NUMBA_CACHE_DIR names another folder",
+        "%s: compiling takes up to 2 minutes each time. NUMBA_CACHE_DIR names another folder",
         what,
     )
 
@@ -218,10 +241,10 @@ class _Announcement(Listener):
         self._made = False
 
     def on_start(self, event: Event) -> None:
-        module = str(event.data["dispatcher"].py_func.__module__)
-        if module.startswith("vidur_ext.engine") and not self._made:
+        is_entry = isinstance(event.data["dispatcher"]._cache, _MachineCode)
+        if is_entry and not self._made:
             self._made = True
-            _LOG.info("compiling the simulation engine for this machine: 1 to 2 minutes, only once")
+            _LOG.info("compiling for this machine: up to 2 minutes, only once")
 
     def on_end(self, event: Event) -> None:
         pass
