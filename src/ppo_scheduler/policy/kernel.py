@@ -12,6 +12,7 @@ computed stands as [units, T]: what is done to a unit is done to as many lanes a
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -85,11 +86,9 @@ _ACTOR_GAIN, _CRITIC_GAIN, _ACTOR_CENTERED, _CRITIC_CENTERED = range(4)
 """The weights of the heads times the gain of the norm, and these less their mean."""
 
 
-def scratch_for(weights: Weights, num_replicas: int, decisions: int) -> Scratch:
-    """Return room for tiles of so many decisions over so many replicas."""
-    width, layers = len(weights.gain), len(weights.layers)
-    inputs = weights.layers[0].shape[1] + weights.context.shape[1]
-    lanes = decisions * num_replicas
+@lru_cache(maxsize=8)
+def scratch_for(inputs: int, width: int, layers: int, lanes: int) -> Scratch:
+    """Return room for tiles of so many lanes; all networks of this shape share it."""
 
     def room(*shape: int) -> Array:
         return np.empty(shape, np.float32)
@@ -108,8 +107,8 @@ def scratch_for(weights: Weights, num_replicas: int, decisions: int) -> Scratch:
 
 def tile_of(num_replicas: int, decisions: int) -> int:
     """Return how many of so many decisions go through the layers together: equal parts of them."""
-    tiles = math.ceil(decisions * num_replicas / _TILE_LANES)
-    return math.ceil(decisions / tiles)
+    tiles = max(1, math.ceil(decisions * num_replicas / _TILE_LANES))
+    return max(1, math.ceil(decisions / tiles))
 
 
 # e^x = 2^k e^r with |r| <= ln(2) / 2: the polynomial of Cephes' expf (S. Moshier), within 2 units
@@ -508,9 +507,7 @@ def _down_the_norm(of_lanes: Array, normalized: Array, heads: Array, gradient: A
 
 
 @vectorized
-def _down_the_layers(
-    features: int, weights: Weights, scratch: Scratch, gradients: Weights
-) -> None:
+def _down_the_layers(features: int, weights: Weights, scratch: Scratch, gradients: Weights) -> None:
     """Carry a tile's gradient through the layers, from the last to the first."""
     layers = len(weights.layers)
     for step in range(layers):

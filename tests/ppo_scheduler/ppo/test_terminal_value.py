@@ -18,7 +18,7 @@ STEPS = 800
 
 
 def new_value() -> TerminalValue:
-    return TerminalValue(SCHEMA, SMALL, clip=10.0)
+    return TerminalValue(SCHEMA, SMALL, clip=10.0, kernel="fused")
 
 
 def seen(rng: np.random.Generator, decisions: int, replicas: int = 4) -> Observation:
@@ -135,7 +135,7 @@ def test_a_saved_one_adds_the_very_same(learned):
 
 
 def test_one_for_other_features_is_refused(learned):
-    other = TerminalValue(replace(SCHEMA, replica=("load",)), SMALL, clip=10.0)
+    other = TerminalValue(replace(SCHEMA, replica=("load",)), SMALL, clip=10.0, kernel="fused")
     with pytest.raises(IncompatibleState, match="other features"):
         other.load_state_dict(learned.state_dict())
 
