@@ -117,18 +117,38 @@ class Fused(torch.autograd.Function):
         """Return logits [B, R] and values [B]; ``names`` are those of the parameters."""
         ctx.save_for_backward(replicas, context, *parameters)
         ctx.activation, ctx.names = activation, names
+        ctx.set_materialize_grads(False)
         network = _network(activation, names, parameters)
         logits, values = network.forward(replicas.numpy(), context.numpy())
         return torch.from_numpy(logits), torch.from_numpy(values)
 
     @staticmethod
-    def backward(ctx: Any, *of_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients of the parameters, after four of what has none."""
+    def backward(
+        ctx: Any, of_logits: Tensor | None, of_values: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of the parameters, after four of what has none.
+
+        The head of an output that the loss does not know has none either, as with torch.
+        """
         replicas, context, *parameters = ctx.saved_tensors
         network = _network(ctx.activation, ctx.names, parameters)
-        of_logits, of_values = (gradient.numpy() for gradient in of_outputs)
-        gradients = network.backward(replicas.numpy(), context.numpy(), of_logits, of_values)
-        return (None,) * 4 + tuple(torch.from_numpy(gradients[name]) for name in ctx.names)
+        batch, num_replicas, _ = replicas.shape
+        gradients = network.backward(
+            replicas.numpy(),
+            context.numpy(),
+            np.zeros((batch, num_replicas), np.float32) if of_logits is None else of_logits.numpy(),
+            np.zeros(batch, np.float32) if of_values is None else of_values.numpy(),
+        )
+        unknown = {
+            head
+            for head, gradient in (("actor_head", of_logits), ("critic_head", of_values))
+            if gradient is None
+        }
+        of_parameters = (
+            None if name.split(".")[0] in unknown else torch.from_numpy(gradients[name])
+            for name in ctx.names
+        )
+        return (None, None, None, None, *of_parameters)
 
 
 def _network(

@@ -6,7 +6,7 @@ decisions goes through all layers while its numbers stay in the nearest cache. T
 sum is fixed: it is taken tile after tile, in a tile as the vectors of the machine have it.
 
 A lane is one replica of one decision, the D decisions of a tile are T = D * R lanes. All that is
-computed stands as [units, T]: what is done to a unit is done to as many lanes at once as fit a vector.
+computed stands as [units, T]: what is done to a unit is done to a vector of lanes at once.
 """
 
 from __future__ import annotations

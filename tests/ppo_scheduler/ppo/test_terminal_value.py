@@ -149,7 +149,7 @@ def test_a_learner_learns_from_corrected_costs(make_learner, make_task):
 
     counterfactual = {"advantage": "counterfactual", "minibatch_size": 16}
     learner, task = make_learner(1, ppo_config=counterfactual), make_task(1)
-    learner.terminal_value = Constant(learner.policy.schema, SMALL, 10.0)
+    learner.terminal_value = Constant(learner.policy.schema, SMALL, 10.0, "fused")
     for _ in range(60):
         task.loads[:] = 0.0
         task.step(learner)
