@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -61,7 +62,7 @@ def measure(quick: bool) -> dict[str, float]:
         for kernel in get_args(Kernel):
             policy = RoutingPolicy(schema, ArchitectureSection(), 10.0, kernel)
             policy.initialize(0)
-            works[f"{kernel}_inference_us_{batch}"] = lambda p=policy, f=features: p.evaluate(f)
+            works[f"{kernel}_inference_us_{batch}"] = partial(policy.evaluate, features)
             works[f"{kernel}_learning_us_{batch}"] = _learning(policy, features)
         times: dict[str, list[float]] = {name: [] for name in works}
         for attempt in range(3 if quick else 20):
