@@ -197,3 +197,15 @@ def test_the_exponential_is_within_two_units_in_the_last_place():
     assert results[0] == results[1] < 2e-38
     assert results[2] == results[3] > 1e38
     assert np.isnan(results[4])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
+@pytest.mark.parametrize("replicas", [3, 4, 5])
+def test_replicas_that_are_alike_have_the_same_logit_bit_by_bit(replicas, activation):
+    """Ties then go to the lowest index, wherever a replica's numbers lie in a vector."""
+    fused, _ = pair(31, 14, 0, activation=activation)
+    generator = torch.Generator().manual_seed(0)
+    for batch in (1, 2, 7, 63, 100):
+        alike = torch.randn(batch, 1, 31, generator=generator).repeat(1, replicas, 1)
+        logits, _ = fused(alike, torch.randn(batch, 14, generator=generator))
+        assert torch.equal(logits, logits[:, :1].expand(-1, replicas))
