@@ -44,6 +44,7 @@ RULES = (
     Rule("training.exp_name", Effect.NONE, "it is a name"),
     Rule("training.output_root", Effect.NONE, "it is a place"),
     Rule("training.torch_threads", Effect.NONE, "only the last bits of sums depend on it"),
+    Rule("training.kernel", Effect.NONE, "only the last bits of sums depend on it"),
     Rule("training.episode_requests", Effect.NEXT_EPISODE, "its window of requests is another"),
     Rule("training.total_requests", Effect.FROM_NOW_ON, "schedules follow the new budget"),
     Rule("warmstart.*", Effect.NONE, "the warm start lies before the checkpoint"),

@@ -5,7 +5,7 @@ Times are those at which a user sees them: a request's own overhead comes after 
 
 from __future__ import annotations
 
-from vidur_ext.compiled import compiled
+from ppo_scheduler.compiled import compiled
 from vidur_ext.engine.closed_loops import answer
 from vidur_ext.engine.layout import (
     Batching,

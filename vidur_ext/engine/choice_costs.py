@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_scheduler.compiled import compiled, compiled_entry
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.closed_loops import arriving
 from vidur_ext.engine.layout import (
     NEVER,

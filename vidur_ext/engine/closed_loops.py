@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.engine.layout import (
     Batching,
     Counter,

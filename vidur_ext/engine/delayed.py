@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vidur_ext.compiled import compiled, compiled_apart, compiled_entry
+from ppo_scheduler.compiled import compiled, compiled_apart, compiled_entry
 from vidur_ext.engine.closed_loops import arriving, has_waited, request_at
 from vidur_ext.engine.expectations import look_up, pass_on
 from vidur_ext.engine.layout import (

@@ -6,7 +6,7 @@ a cache per replica that holds prompts only, each of which is there as soon as i
 
 from __future__ import annotations
 
-from vidur_ext.compiled import compiled, compiled_apart
+from ppo_scheduler.compiled import compiled, compiled_apart
 from vidur_ext.engine.closed_loops import arriving
 from vidur_ext.engine.layout import (
     EngineState,

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
 from vidur_ext.columns import Column
-from vidur_ext.compiled import compiled
 from vidur_ext.execution_time.tables import TableLimits
 from vidur_ext.routing.comparing import Compared
 from vidur_ext.routing.estimator import Estimates

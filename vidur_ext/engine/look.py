@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.engine.closed_loops import arriving, request_at
 from vidur_ext.engine.expectations import (
     found_tokens,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidur_ext.compiled import compiled, compiled_entry
+from ppo_scheduler.compiled import compiled, compiled_entry
 from vidur_ext.engine.batch_end import end_batch
 from vidur_ext.engine.batch_start import start_batch
 from vidur_ext.engine.closed_loops import arriving, has_waited, next_arrival, take

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vidur_ext.compiled import compiled
+from ppo_scheduler.compiled import compiled
 from vidur_ext.engine.layout import EngineState, Replica, Request
 
 

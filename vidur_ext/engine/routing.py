@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose, generator, seed_sequence
-from vidur_ext.compiled import compiled
 from vidur_ext.config.sections import PLANNERS, SCHEDULERS
 from vidur_ext.engine.closed_loops import arriving
 from vidur_ext.engine.layout import (

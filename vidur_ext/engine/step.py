@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_scheduler.compiled import compiled, compiled_entry
 from ppo_scheduler.observation import TELEMETRY, Floats
-from vidur_ext.compiled import compiled, compiled_entry
 from vidur_ext.engine.layout import Counter, Ints, Simulation, Time, View, one_of, sees_late
 from vidur_ext.engine.look import see
 from vidur_ext.engine.loop import AT_END, advance_one, assign_one

@@ -8,7 +8,7 @@ if nobody had to, and if their whole prompts have room beside what is found of t
 
 from __future__ import annotations
 
-from vidur_ext.compiled import compiled
+from ppo_scheduler.compiled import compiled
 from vidur_ext.engine.expectations import stop_expecting
 from vidur_ext.engine.layout import (
     EXTENTS_PER_BATCH,

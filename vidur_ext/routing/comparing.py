@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
 from vidur_ext.columns import Column
-from vidur_ext.compiled import compiled
 
 
 class Compared(Column):

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.view import Elapsed, Memory, Quantity, Remembered, Sight
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
 from vidur_ext.columns import Column
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.view import Prediction
 
 

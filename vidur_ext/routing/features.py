@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.config.learner_sections import ObservationSection
 from ppo_scheduler.observation import TELEMETRY, Floats, ObservationSchema
 from vidur_ext.columns import Column
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.components import COMPONENT_NAMES
 from vidur_ext.routing.view import (
     Arriving,

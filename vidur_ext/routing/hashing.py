@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 
 _32_BITS = np.uint64(0xFFFFFFFF)
 _SESSION, _REPLICA = np.uint64(0x9E3779B1), np.uint64(0x85EBCA77)

@@ -12,9 +12,9 @@ import math
 
 import numpy as np
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
 from vidur_ext.columns import Column
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.estimator import Estimates
 
 _OCTAVES = 17

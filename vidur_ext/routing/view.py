@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
 from vidur_ext.columns import Column, record
-from vidur_ext.compiled import compiled
 
 
 class Quantity(Column):

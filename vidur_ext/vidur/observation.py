@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ppo_scheduler.compiled import compiled, compiled_entry, tuple_of
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Floats, Observation
-from vidur_ext.compiled import compiled, compiled_entry, tuple_of
 from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.routing.comparing import Compared
 from vidur_ext.routing.components import COMPONENTS, RewardRule

@@ -92,7 +92,12 @@ def clone_behaviour(
     """
     demonstrations.check_schema(schema)
     seed, section = config.training.seed, config.warmstart
-    policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
+    policy = RoutingPolicy(
+        schema,
+        config.actor_critic_architecture,
+        config.observation.clip,
+        config.training.kernel,
+    )
     observation = demonstrations.observation()
     if initial is None:
         policy.initialize(torch_seed(seed, Purpose.NETWORK_INIT))

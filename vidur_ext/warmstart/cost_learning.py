@@ -155,7 +155,12 @@ def learn_from_costs(
     for cluster in clusters:
         cluster.first.check_schema(schema)
     config = clusters[0].config
-    policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
+    policy = RoutingPolicy(
+        schema,
+        config.actor_critic_architecture,
+        config.observation.clip,
+        config.training.kernel,
+    )
     if initial is None:
         policy.initialize(torch_seed(config.training.seed, Purpose.NETWORK_INIT))
         for cluster in clusters:

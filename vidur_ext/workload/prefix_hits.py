@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidur_ext.compiled import compiled, compiled_entry
+from ppo_scheduler.compiled import compiled, compiled_entry
 from vidur_ext.workload.block_identities import block_runs
 from vidur_ext.workload.prompts import Ints
 from vidur_ext.workload.request_table import RequestTable

@@ -10,6 +10,9 @@ from typing_extensions import Self
 
 from ppo_scheduler.config.section import ROOT_VARIABLES, VARIABLES, Section, checked, expand, key
 
+Kernel = Literal["fused", "torch"]
+"""What computes the network."""
+
 
 class ObservationSection(Section):
     """What the policy sees of the cluster."""
@@ -428,6 +431,11 @@ class TrainingSection(Section):
         "./outputs", "folder of all results; runs get their own folder below it", min_length=1
     )
     torch_threads: int = key(1, "threads of torch; more than 1 rarely pays here", ge=1, le=256)
+    kernel: Kernel = key(
+        "fused",
+        "what computes the network while it learns: compiled code of this project, all layers in "
+        "one go, or torch, which computes networks with attention in any case",
+    )
 
     @field_validator("output_root")
     @classmethod

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ppo_scheduler.config.learner_sections import ArchitectureSection
+from ppo_scheduler.config.learner_sections import ArchitectureSection, Kernel
+from ppo_scheduler.policy.fused import Fused
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -58,10 +59,18 @@ class ActorCritic(nn.Module):
     """
 
     def __init__(
-        self, replica_features: int, context_features: int, section: ArchitectureSection
+        self,
+        replica_features: int,
+        context_features: int,
+        section: ArchitectureSection,
+        kernel: Kernel = "fused",
     ) -> None:
+        """``kernel`` computes ``forward``; attention is torch's in any case."""
         super().__init__()
         width = section.hidden_size
+        self.is_fused = kernel == "fused" and section.attention_layers == 0
+        """Whether compiled code computes ``forward``."""
+        self._activation = section.activation
         self._activate = _ACTIVATIONS[section.activation]
         self.replica_input = nn.Linear(replica_features, width)
         self.context_input = nn.Linear(context_features, width, bias=False)
@@ -118,4 +127,10 @@ class ActorCritic(nn.Module):
 
     def forward(self, replicas: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits [B, R] and values [B] of normalized features [B, R, F], [B, C]."""
+        if self.is_fused:
+            parameters = dict(self.named_parameters())
+            logits, values = Fused.apply(
+                self._activation, tuple(parameters), replicas, context, *parameters.values()
+            )
+            return logits, values
         return self.heads(self.encode(replicas, context))

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ppo_scheduler import state_file
-from ppo_scheduler.config.learner_sections import ArchitectureSection
+from ppo_scheduler.config.learner_sections import ArchitectureSection, Kernel
 from ppo_scheduler.errors import IncompatibleState, UserError
 from ppo_scheduler.files import write_file
 from ppo_scheduler.observation import Floats, Observation, ObservationSchema
+from ppo_scheduler.policy.fused import FusedNetwork
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.policy.normalizer import RunningMeanStd
 from ppo_scheduler.policy.past_observations import migrate_policy
@@ -32,14 +33,23 @@ class RoutingPolicy:
     """
 
     def __init__(
-        self, schema: ObservationSchema, architecture: ArchitectureSection, clip: float
+        self,
+        schema: ObservationSchema,
+        architecture: ArchitectureSection,
+        clip: float,
+        kernel: Kernel = "fused",
     ) -> None:
+        """``kernel`` computes the network; see ``training.kernel``."""
         self.schema = schema
         self.architecture = architecture
         self.clip = clip
-        self.network = ActorCritic(len(schema.replica), len(schema.context), architecture)
+        self.network = ActorCritic(len(schema.replica), len(schema.context), architecture, kernel)
         # They are updated in place, so these stay the live ones; gathering them takes a while.
         self._weights: dict[str, Tensor] = dict(self.network.state_dict())
+        self._fused: FusedNetwork | None = None
+        if self.network.is_fused:
+            arrays = {name: tensor.numpy() for name, tensor in self._weights.items()}
+            self._fused = FusedNetwork(arrays, architecture.activation)
         self.replica_statistics = RunningMeanStd((len(schema.replica),))
         self.context_statistics = RunningMeanStd((len(schema.context),))
 
@@ -66,6 +76,9 @@ class RoutingPolicy:
     def evaluate(self, features: Features) -> tuple[Tensor, Floats]:
         """Return logits [B, R] and values [B] of normalized features, without gradients."""
         replicas, context = features
+        if self._fused is not None:
+            scores, values = self._fused.forward(replicas, context)
+            return torch.from_numpy(scores), values.astype(np.float64)
         logits, value = self.network(torch.from_numpy(replicas), torch.from_numpy(context))
         return logits, value.numpy().astype(np.float64)
 

@@ -80,7 +80,10 @@ class Learner:
         self.metrics = metrics
 
         self.policy = RoutingPolicy(
-            schema, config.actor_critic_architecture, config.observation.clip
+            schema,
+            config.actor_critic_architecture,
+            config.observation.clip,
+            config.training.kernel,
         )
         self.policy.initialize(torch_seed(seed, Purpose.NETWORK_INIT))
         if warm_start is not None:
@@ -186,7 +189,12 @@ class Learner:
     def new_terminal_value(self) -> TerminalValue:
         """Return one that has learned nothing yet, for what this learner sees."""
         config, schema = self.config, self.policy.schema
-        return TerminalValue(schema, config.actor_critic_architecture, config.observation.clip)
+        return TerminalValue(
+            schema,
+            config.actor_critic_architecture,
+            config.observation.clip,
+            config.training.kernel,
+        )
 
     def abandon_episodes(self) -> None:
         """Let the next decisions open new episodes, although the last ones have not ended."""

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ppo_scheduler.config.learner_sections import ArchitectureSection
+from ppo_scheduler.config.learner_sections import ArchitectureSection, Kernel
 from ppo_scheduler.observation import Floats, Observation, ObservationSchema
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.ppo.adamw import AdamW
@@ -56,10 +56,14 @@ class TerminalValue:
     """
 
     def __init__(
-        self, schema: ObservationSchema, architecture: ArchitectureSection, clip: float
+        self,
+        schema: ObservationSchema,
+        architecture: ArchitectureSection,
+        clip: float,
+        kernel: Kernel,
     ) -> None:
         priced = replace(schema, replica=(*schema.replica, "cost"))
-        self._network = RoutingPolicy(priced, architecture, clip)
+        self._network = RoutingPolicy(priced, architecture, clip, kernel)
         self._unit = 0.0
         """Of what the network returns, in that of costs."""
         self._most = 0.0

@@ -361,3 +361,18 @@ def test_action_log_holds_the_running_episode_only(make_learner, make_task):
     task = make_task()
     actions = run(learner, task, 120)
     assert learner.action_log.together().tolist() == [[a[0] for a in actions[100:]]]
+
+
+@pytest.mark.shows("training.kernel")
+def test_kernel_computes_alike_and_not_by_the_same_code(make_learner, make_task):
+    ends = {}
+    for kernel in ("fused", "torch"):
+        learner, task = make_learner(training={"kernel": kernel}), make_task()
+        assert learner.policy.network.is_fused == (kernel == "fused")
+        while learner.updates < 2:
+            task.step(learner)
+        ends[kernel] = weights(learner)
+    fused, reference = ends["fused"], ends["torch"]
+    for name, weight in reference.items():
+        torch.testing.assert_close(fused[name], weight, rtol=1e-3, atol=1e-4)
+    assert any(not torch.equal(fused[name], weight) for name, weight in reference.items())

@@ -18,7 +18,7 @@ STEPS = 800
 
 
 def new_value() -> TerminalValue:
-    return TerminalValue(SCHEMA, SMALL, clip=10.0)
+    return TerminalValue(SCHEMA, SMALL, clip=10.0, kernel="fused")
 
 
 def seen(rng: np.random.Generator, decisions: int, replicas: int = 4) -> Observation:
@@ -135,7 +135,7 @@ def test_a_saved_one_adds_the_very_same(learned):
 
 
 def test_one_for_other_features_is_refused(learned):
-    other = TerminalValue(replace(SCHEMA, replica=("load",)), SMALL, clip=10.0)
+    other = TerminalValue(replace(SCHEMA, replica=("load",)), SMALL, clip=10.0, kernel="fused")
     with pytest.raises(IncompatibleState, match="other features"):
         other.load_state_dict(learned.state_dict())
 
@@ -149,7 +149,7 @@ def test_a_learner_learns_from_corrected_costs(make_learner, make_task):
 
     counterfactual = {"advantage": "counterfactual", "minibatch_size": 16}
     learner, task = make_learner(1, ppo_config=counterfactual), make_task(1)
-    learner.terminal_value = Constant(learner.policy.schema, SMALL, 10.0)
+    learner.terminal_value = Constant(learner.policy.schema, SMALL, 10.0, "fused")
     for _ in range(60):
         task.loads[:] = 0.0
         task.step(learner)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from vidur_ext.compiled import compiled_entry
+from ppo_scheduler.compiled import compiled_entry
 from vidur_ext.config.sections import SCHEDULERS
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine import CompiledSimulation, loop

@@ -120,7 +120,7 @@ def test_it_is_fitted_in_so_many_steps(make_config, train, actor, tmp_path):
         return learned(train(make_config(**groups), f"run_{steps}", pretrained_actor=actor))
 
     one, other = value(50), value(100)
-    assert one["unit"] != other["unit"]
+    assert one["most"] != other["most"]
 
 
 def test_the_weight_of_first_tokens_counts(branches_of):

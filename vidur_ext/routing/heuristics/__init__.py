@@ -30,8 +30,8 @@ from typing import Any
 
 from numba import literal_unroll
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.config.sections import HEURISTIC_NAMES
 from vidur_ext.routing.comparing import SeenAll, see_all
 from vidur_ext.routing.dice import Dice, lightest

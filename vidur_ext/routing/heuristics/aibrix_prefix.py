@@ -9,8 +9,8 @@ running; what is found is compared in tokens, where AIBrix rounds to per cents.
 
 import math
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.comparing import SeenAll, count_requests, keep_most_found
 from vidur_ext.routing.thresholds import Thresholds
 

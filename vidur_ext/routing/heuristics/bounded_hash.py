@@ -7,8 +7,8 @@ and the sessions are those of ``session_hash``.
 
 import math
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.comparing import SeenAll, requests
 from vidur_ext.routing.hashing import order_by_hash
 from vidur_ext.routing.thresholds import Thresholds

@@ -8,8 +8,8 @@ characters of all it has sent and not evicted; no engine shows that, so the toke
 that are there stand for them: in the KV cache, and of prompts still to be processed.
 """
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.comparing import (
     Compared,
     SeenAll,

@@ -10,8 +10,8 @@ waiting ones included, where here they are those of the replica, answers include
 
 import math
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.comparing import Compared, SeenAll, uncached_tokens
 from vidur_ext.routing.thresholds import Thresholds
 

@@ -1,6 +1,6 @@
 """Smallest share of KV blocks in use."""
 
-from vidur_ext.compiled import compiled
+from ppo_scheduler.compiled import compiled
 from vidur_ext.routing.view import Seen
 
 

@@ -1,6 +1,6 @@
 """Fewest requests, waiting or running."""
 
-from vidur_ext.compiled import compiled
+from ppo_scheduler.compiled import compiled
 from vidur_ext.routing.view import Seen
 
 

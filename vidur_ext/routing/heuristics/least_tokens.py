@@ -1,6 +1,6 @@
 """Fewest prompt tokens to be processed plus weighted tokens in the KV cache."""
 
-from vidur_ext.compiled import compiled
+from ppo_scheduler.compiled import compiled
 from vidur_ext.routing.view import Seen
 
 CONTEXT_WEIGHT = 0.1

@@ -8,8 +8,8 @@ approximate index; its default scorers know nothing else.
 
 import math
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.comparing import Compared, SeenAll, found_share
 from vidur_ext.routing.thresholds import Thresholds
 

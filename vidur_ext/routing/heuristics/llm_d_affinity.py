@@ -10,8 +10,8 @@ it.
 
 import math
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.comparing import SeenAll, found_share, share_to_keep, uncached_tokens
 from vidur_ext.routing.thresholds import Thresholds
 

@@ -1,6 +1,6 @@
 """Smallest predicted latency of this request; output lengths are expected, not known."""
 
-from vidur_ext.compiled import compiled
+from ppo_scheduler.compiled import compiled
 from vidur_ext.routing.view import Seen
 
 

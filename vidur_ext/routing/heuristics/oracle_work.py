@@ -1,6 +1,6 @@
 """Least remaining work in seconds, true output lengths known."""
 
-from vidur_ext.compiled import compiled
+from ppo_scheduler.compiled import compiled
 from vidur_ext.routing.view import Seen
 
 USES_OUTPUT_LENGTHS = True

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.dice import Dice, draw
 from vidur_ext.routing.heuristics.least_outstanding import score
 

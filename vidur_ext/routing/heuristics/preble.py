@@ -9,8 +9,8 @@ the request stands for the first two. Left out: the history and the evictions, t
 prefixes to other replicas, and keeping prefill and decoding apart.
 """
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.comparing import (
     Compared,
     SeenAll,

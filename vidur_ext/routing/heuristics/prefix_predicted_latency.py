@@ -9,8 +9,8 @@ instead of the least, and the one of a hundred decisions in which affinity does 
 
 import math
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.comparing import Compared, SeenAll, found_share, share_to_keep
 from vidur_ext.routing.thresholds import Thresholds
 

@@ -7,8 +7,8 @@ of their prompts or, without texts, one of their own. The hash is no ring but an
 replicas.
 """
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.comparing import SeenAll
 from vidur_ext.routing.hashing import order_by_hash
 from vidur_ext.routing.thresholds import Thresholds

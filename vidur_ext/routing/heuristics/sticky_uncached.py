@@ -8,8 +8,8 @@ included.
 
 import math
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.comparing import SeenAll, uncached_tokens
 from vidur_ext.routing.thresholds import Thresholds
 

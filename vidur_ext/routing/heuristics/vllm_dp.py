@@ -1,6 +1,6 @@
 """The rule of vLLM's internal data-parallel load balancer: 4 * waiting + running requests."""
 
-from vidur_ext.compiled import compiled
+from ppo_scheduler.compiled import compiled
 from vidur_ext.routing.view import Seen
 
 WAITING_WEIGHT = 4.0

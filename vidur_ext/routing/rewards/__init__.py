@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.config.sections import REWARD_MODES
 from vidur_ext.config.training_config import RouterConfig
 from vidur_ext.routing.components import RewardRule, write_components

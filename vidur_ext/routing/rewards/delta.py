@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.components import RewardRule, position
 from vidur_ext.routing.view import Memory, Sight
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
+from ppo_scheduler.compiled import compiled
 from ppo_scheduler.observation import Floats
-from vidur_ext.compiled import compiled
 from vidur_ext.routing.components import RewardRule, position
 from vidur_ext.routing.rewards import instant
 from vidur_ext.routing.view import Memory, Remembered, Sight

@@ -13,7 +13,7 @@ from pathlib import Path
 import numba
 import pytest
 
-from vidur_ext import compiled
+from ppo_scheduler import compiled
 
 SOURCES = {
     "__init__": "",
@@ -34,14 +34,14 @@ SOURCES = {
             right: int
     """,
     "deep": """
-        from vidur_ext.compiled import compiled
+        from ppo_scheduler.compiled import compiled
         from package import options
         @compiled
         def shifted(x):
             return x + options.OFFSET
     """,
     "helpers": """
-        from vidur_ext.compiled import compiled
+        from ppo_scheduler.compiled import compiled
         from package.constants import FACTOR
         from package.deep import shifted
         @compiled
@@ -52,7 +52,7 @@ SOURCES = {
     "entry": """
         from __future__ import annotations
         import package.stranger
-        from vidur_ext.compiled import compiled_entry
+        from ppo_scheduler.compiled import compiled_entry
         from package.helpers import scaled
         from package.layout import State
         @compiled_entry
@@ -131,7 +131,7 @@ def test_an_option_of_the_compiler_changes_its_name(package, monkeypatch, option
     before = package.digest()
     name = {"entry": "compiled_entry", "helpers": "compiled"}[of]
     package.write("wrapping", f"""
-        import vidur_ext.compiled as original
+        import ppo_scheduler.compiled as original
         options = {{{option}}}
         def {name}(function):
             usual = original._OPTIONS
@@ -141,7 +141,7 @@ def test_an_option_of_the_compiler_changes_its_name(package, monkeypatch, option
             finally:
                 original._OPTIONS = usual
     """)  # fmt: skip
-    package.change(of, "from vidur_ext.compiled import", "from package.wrapping import")
+    package.change(of, "from ppo_scheduler.compiled import", "from package.wrapping import")
     changed = package.digest()
     package.change("wrapping", option, '"_nrt": False')
     usual = package.digest()
@@ -264,7 +264,7 @@ for name in sys.argv[1:]:
     __import__(name)
 import vidur_ext.engine.environments, vidur_ext.vidur.plugin
 from numba.core.dispatcher import Dispatcher
-from vidur_ext.compiled import _OPTIONS, sources_digest
+from ppo_scheduler.compiled import _OPTIONS, sources_digest
 found = {}
 for module in [m for n, m in sys.modules.items() if n.startswith("vidur_ext.")]:
     for value in vars(module).values():

@@ -36,6 +36,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 # Compiled code allocates nothing: without numba's reference counts, one atomic operation for every
 # array that is passed on, it is twelve times as fast.
 _OPTIONS: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
+# A division by zero is no error in loops that are to be vectorized: raising one would be a branch.
+# A product and the sum it goes into are rounded once.
+_OF_VECTORS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract": True}}
 
 
 class _Part(CPUDispatcher):
@@ -49,9 +52,8 @@ class _Part(CPUDispatcher):
         return self.py_func(*arguments)
 
 
-def _part(function: Function, *, inline: bool) -> Function:
-    options = _OPTIONS | {"forceinline": inline, "no_cpython_wrapper": True}
-    part = numba.njit(**options)(function)
+def _part(function: Function, **options: Any) -> Function:
+    part = numba.njit(**_OPTIONS, no_cpython_wrapper=True, **options)(function)
     if isinstance(part, CPUDispatcher):  # else numba is switched off
         part.__class__ = _Part
     return cast(Function, part)
@@ -64,7 +66,7 @@ def compiled(function: Function) -> Function:
     without calls the engine is more than three times as fast. Since every call in the source is a
     copy of the machine code, a large function is better called from one place.
     """
-    return _part(function, inline=True)
+    return _part(function, forceinline=True)
 
 
 def compiled_apart(function: Function) -> Function:
@@ -74,7 +76,25 @@ def compiled_apart(function: Function) -> Function:
     much to compile: passing a ``Simulation`` takes some hundred nanoseconds.
     """
     # Left out, this option is the caller's: numba would put the function into it after all.
-    return _part(function, inline=False)
+    return _part(function, forceinline=False)
+
+
+def vectorized(function: Function) -> Function:
+    """Compile loops over arrays into the vector instructions of this machine.
+
+    For functions that other compiled functions call. The order of sums stays as it is written.
+    """
+    return _part(function, **_OF_VECTORS)
+
+
+def vectorized_inline(function: Function) -> Function:
+    """Compile a formula of single numbers into the vectorized loops that call it."""
+    return _part(function, forceinline=True, **_OF_VECTORS)
+
+
+def vectorized_sums(function: Function) -> Function:
+    """Compile loops that each add up an array; a machine's vectors fix in which order."""
+    return _part(function, **_OF_VECTORS | {"fastmath": {"contract": True, "reassoc": True}})
 
 
 def tuple_of(length: int) -> Callable[[Any], Any]:
@@ -236,10 +256,10 @@ class _Announcement(Listener):
         self._made = False
 
     def on_start(self, event: Event) -> None:
-        module = str(event.data["dispatcher"].py_func.__module__)
-        if module.startswith("vidur_ext.engine") and not self._made:
+        is_entry = isinstance(event.data["dispatcher"]._cache, _MachineCode)
+        if is_entry and not self._made:
             self._made = True
-            _LOG.info("compiling the simulation engine for this machine: 1 to 3 minutes, only once")
+            _LOG.info("compiling for this machine: 1 to 3 minutes, only once")
 
     def on_end(self, event: Event) -> None:
         pass
