@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidur_ext.exits import exit_status
+from vidur_ext.launched import run_first
 from vidur_ext.processes import end_with_parent
 
 if TYPE_CHECKING:
@@ -63,11 +64,14 @@ def job_of(config: Any, flags: Sequence[str]) -> Job:
 
 
 def main() -> None:
-    """Entry point; see ``exit_status``. A chunk ends with the driver that started it."""
+    """Entry point; see ``exit_status``. A chunk ends with the driver that started it.
+
+    A launcher of processes may start it several times: see ``launched.py``.
+    """
 
     def program() -> None:
         end_with_parent()
-        run(sys.argv[1:])
+        run_first(lambda: run(sys.argv[1:]))
 
     sys.exit(exit_status(program))
 

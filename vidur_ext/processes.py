@@ -139,12 +139,23 @@ def _short_temporary_folder() -> Iterator[None]:
         tempfile.tempdir = chosen
 
 
+def ending(status: int) -> str:
+    """Say how a process ended with an exit status (-n: killed by signal n)."""
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
+
+
 _VARIABLE = "PPO_SCHEDULER_PARENT"
 _PR_SET_PDEATHSIG = 1
 
 
 def start_child(
-    module: str, arguments: Sequence[str], output: BinaryIO, handles: Sequence[int] = ()
+    module: str,
+    arguments: Sequence[str],
+    output: BinaryIO,
+    handles: Sequence[int] = (),
+    variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start ``python -m module``, which must call ``end_with_parent``, without a terminal.
 
@@ -154,6 +165,7 @@ def start_child(
     Args:
         output: file that gets what it prints.
         handles: open files that it inherits, under the same numbers.
+        variables: of its environment, beside those of this process.
     """
     # It imports for seconds before it listens: a signal that asks for a save must not kill it.
     with catching({signal.SIGUSR1: signal.SIG_IGN}):
@@ -162,7 +174,7 @@ def start_child(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=child_environment(),
+            env={**child_environment(), **(variables or {})},
             start_new_session=True,
             pass_fds=handles,
         )

@@ -53,7 +53,8 @@ class _Part(CPUDispatcher):
 
 
 def _part(function: Function, **options: Any) -> Function:
-    part = numba.njit(**_OPTIONS, no_cpython_wrapper=True, **options)(function)
+    options |= {**_OPTIONS, "no_cpython_wrapper": True}
+    part = numba.njit(**options)(function)
     if isinstance(part, CPUDispatcher):  # else numba is switched off
         part.__class__ = _Part
     return cast(Function, part)

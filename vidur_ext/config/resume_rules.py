@@ -55,6 +55,7 @@ RULES = (
     Rule("monitoring.*", Effect.NONE, "it concerns watching only"),
     Rule("curriculum_learning.*", Effect.NEXT_EPISODE, "it scales the request stream"),
     Rule("parallel_training.num_envs", Effect.NEXT_EPISODE, "episodes run side by side"),
+    Rule("parallel_training.num_shards", Effect.FROM_NOW_ON, "gradients are split by them"),
     Rule("parallel_training.*", Effect.NONE, "it concerns processes around the training"),
     Rule("cluster.*", Effect.NEXT_EPISODE, "the simulated cluster is another"),
     Rule("simulation.*", Effect.NEXT_EPISODE, "the simulated times are others"),

@@ -540,6 +540,21 @@ class ParallelSection(Section):
         ge=1,
         le=4096,
     )
+    num_shards: int = key(
+        8,
+        "parts of the environments whose gradients are computed alone and added in order; with "
+        "fewer environments each is one. Training depends on it, not on the number of processes",
+        unit="shards",
+        ge=1,
+        le=4096,
+    )
+    num_processes: int = key(
+        1,
+        "processes that train together, each with as many shards; the result is the same",
+        unit="processes",
+        ge=1,
+        le=4096,
+    )
     num_workers: int = key(
         2,
         "processes for what takes long: Vidur's runs, and planners in the comparison",

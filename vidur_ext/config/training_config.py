@@ -51,6 +51,28 @@ def misfit(engine: str, num_envs: int, rollout_len: int, total_requests: int) ->
     return None
 
 
+def unsplittable(config: TrainingConfig, num_processes: int) -> str | None:
+    """Say why so many processes cannot train together, and what to do; None if they can."""
+    parallel = config.parallel_training
+    shards = min(parallel.num_shards, parallel.num_envs)
+    if shards % num_processes:
+        fitting = ", ".join(str(n) for n in range(1, shards + 1) if shards % n == 0)
+        return (
+            f"{num_processes} processes cannot share {shards} shards evenly "
+            "(parallel_training.num_shards, at most one for each of num_envs): choose "
+            f"parallel_training.num_processes {fitting}"
+        )
+    by_torch = config.training.kernel == "torch"
+    if num_processes > 1 and (by_torch or config.actor_critic_architecture.attention_layers):
+        return (
+            "several processes need the compiled network, whose results do not depend on how many "
+            'decisions it takes at once: set training.kernel to "fused" and '
+            "actor_critic_architecture.attention_layers to 0, or parallel_training.num_processes "
+            "to 1"
+        )
+    return None
+
+
 def uneven_interval(config: TrainingConfig) -> str | None:
     """Say that checkpoints fall into ever other places of a rollout; None if they do not."""
     steps = config.ppo_config.rollout_len // config.parallel_training.num_envs
@@ -141,6 +163,15 @@ class TrainingConfig(RouterConfig):
             self.ppo_config.rollout_len,
             self.training.total_requests,
         )
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+    @model_validator(mode="after")
+    def _processes_fit(self) -> Self:
+        """`parallel_training.num_processes` divides the number of shards; above 1 it needs
+        `training.kernel` "fused" and no `actor_critic_architecture.attention_layers`."""
+        problem = unsplittable(self, self.parallel_training.num_processes)
         if problem is not None:
             raise ValueError(problem)
         return self

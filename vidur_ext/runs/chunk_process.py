@@ -15,7 +15,7 @@ from types import FrameType
 from typing import BinaryIO
 
 from ppo_scheduler.files import appending, disk_errors
-from vidur_ext.processes import STOPS, catching, start_child
+from vidur_ext.processes import STOPS, catching, ending, start_child
 
 HEADING = "--- chunk started at "
 _POLL_S = 0.1
@@ -31,13 +31,6 @@ class Ended:
 
     def __str__(self) -> str:
         return ending(self.status)
-
-
-def ending(status: int) -> str:
-    """Say how a process ended with an exit status (-n: killed by signal n)."""
-    if status < 0:
-        return f"was killed by {signal.Signals(-status).name}"
-    return f"ended with status {status}"
 
 
 class Signals:

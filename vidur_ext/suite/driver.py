@@ -15,9 +15,9 @@ from types import FrameType
 from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.files import appending, disk_errors, write_file
 from vidur_ext.config.loading import dump_config
-from vidur_ext.processes import STOPS, catching, start_child
+from vidur_ext.processes import STOPS, catching, ending, start_child
 from vidur_ext.run_folder import RunFolder
-from vidur_ext.runs.chunk_process import ending, last_lines
+from vidur_ext.runs.chunk_process import last_lines
 from vidur_ext.suite.plan import Cell
 from vidur_ext.suite.progress import Progress, progress_of
 

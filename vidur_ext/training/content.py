@@ -15,6 +15,7 @@ from ppo_scheduler.checkpoint.reading import LoadedCheckpoint
 from ppo_scheduler.errors import IncompatibleState
 from ppo_scheduler.monitoring.scalars import MetricsHistory, scalar_names
 from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
+from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.policy.soundness import STATISTICS, sound_policy
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.state import StateDict
@@ -105,7 +106,7 @@ class _Silent(Learner):
             observation_schema(config.observation),
             config.cluster.num_replicas,
             self,
-            num_envs=config.parallel_training.num_envs,
+            shards=Shards(config.parallel_training.num_envs),
         )
 
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
@@ -117,7 +118,7 @@ class _Silent(Learner):
         Raises:
             ValueError: it is, and it has actions that there are not.
         """
-        if (state["num_envs"], state["num_replicas"]) != (self._num_envs, self.num_replicas):
+        if (state["num_envs"], state["num_replicas"]) != (self._shards.num_envs, self.num_replicas):
             return False
         if not self.rollout.fits(state["buffer"]):
             return False

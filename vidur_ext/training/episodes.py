@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from ppo_scheduler.control.curriculum import StageScales
 from ppo_scheduler.observation import Floats, Observation
+from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.state import StateDict
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.engine.environments import RoutingEnvironments
+from vidur_ext.routing.output_lengths import new_lengths
 from vidur_ext.routing.view import ArrivingRequest, ClusterSnapshot, Earned, SinceLastDecision
 from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.vidur.simulation import VidurSimulation, routed_by
@@ -55,11 +57,10 @@ class Observer(Protocol):
 
 
 class Episodes(Protocol):
-    """Runs episodes with the learner in the router's place."""
+    """Runs episodes with the learner in the router's place: those of this process.
 
-    @property
-    def num_envs(self) -> int:
-        """B, the decisions that are made at once."""
+    Where several processes train, all of them call these methods together.
+    """
 
     def run(self, plan: EpisodePlan) -> Earned:
         """Run an episode to its end."""
@@ -122,9 +123,10 @@ class LearnerRouter:
 class VidurEpisodes:
     """Runs one episode after the other; see ``episodes.Episodes``."""
 
-    num_envs = 1
-
-    def __init__(self, config: TrainingConfig, learner: Learner, observer: Observer) -> None:
+    def __init__(
+        self, config: TrainingConfig, learner: Learner, observer: Observer, shards: Shards
+    ) -> None:
+        assert shards.num_envs == 1, "Vidur runs one environment"
         self._config = config
         self._learner = learner
         self._observer = observer
@@ -153,13 +155,15 @@ class VidurEpisodes:
 
 
 class CompiledEpisodes:
-    """Runs B episodes side by side; see ``episodes.Episodes``."""
+    """Runs this process's B episodes side by side; see ``episodes.Episodes``."""
 
-    def __init__(self, config: TrainingConfig, learner: Learner, observer: Observer) -> None:
-        self.num_envs = config.parallel_training.num_envs
+    def __init__(
+        self, config: TrainingConfig, learner: Learner, observer: Observer, shards: Shards
+    ) -> None:
+        self._shards = shards
         self._learner = learner
         self._observer = observer
-        self._envs = RoutingEnvironments(engine_cluster(config), config, self.num_envs)
+        self._envs = RoutingEnvironments(engine_cluster(config), config, shards.size)
         self._seen: bytes | None = None
         self._lengths: Floats | None = None
         """What the episodes before have shown of output lengths, where choices are priced."""
@@ -167,8 +171,8 @@ class CompiledEpisodes:
     def run(self, plan: EpisodePlan) -> Earned:
         envs, observer = self._envs, self._observer
         envs.begin(plan.tables, plan.scales, previous_end=plan.previous_end, lengths=self._lengths)
-        reward: Floats = np.zeros(self.num_envs)
-        done = np.zeros(self.num_envs, dtype=np.bool_)
+        reward: Floats = np.zeros(envs.num_envs)
+        done = np.zeros(envs.num_envs, dtype=np.bool_)
         if plan.recorded.size:
             reward = self._replay(plan)
         elif plan.previous_end is not None:
@@ -181,18 +185,25 @@ class CompiledEpisodes:
             costs = None if asked is None else envs.costs(asked)
             actions = self._learner.decide(envs.observation, reward, done, costs)
             envs.step(actions)
-            reward, done = envs.reward, np.zeros(self.num_envs, dtype=np.bool_)
+            reward, done = envs.reward, np.zeros(envs.num_envs, dtype=np.bool_)
         observer.before_change()
         observer.on_completions(envs.completed)
         self._seen = None
         if self._learner.asks() is not None:
-            self._lengths = envs.lengths()
+            self._lengths = self._learned()
         return Earned(envs.reward, envs.components)
 
     def digest(self) -> str | None:
         if self._seen is None:
             return None
-        return hashlib.blake2b(self._seen, digest_size=16).hexdigest()
+        seen = self._shards.together(np.frombuffer(self._seen, np.uint64))
+        return hashlib.blake2b(seen.tobytes(), digest_size=16).hexdigest()
+
+    def _learned(self) -> Floats:
+        """Return what all environments have shown of output lengths: whole numbers, so sums."""
+        before = new_lengths() if self._lengths is None else self._lengths
+        shown = self._shards.processes.gather(self._envs.lengths() - before)
+        return np.asarray(before + sum(shown))
 
     def state_dict(self) -> StateDict:
         lengths = self._lengths

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+
+import numpy as np
 
 from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.control.curriculum import StageScales
@@ -12,9 +15,13 @@ from ppo_scheduler.monitoring.progress_bar import ProgressBar
 from ppo_scheduler.monitoring.run_log import terminal
 from ppo_scheduler.monitoring.scalars import FanOut, MetricsHistory, MetricsSink, scalar_names
 from ppo_scheduler.monitoring.tail_latency import TailLatencyTracker
+from ppo_scheduler.observation import Floats
+from ppo_scheduler.parallel.shards import Processes
 from ppo_scheduler.state import StateDict
 from vidur_ext.routing.components import COMPONENT_NAMES
 from vidur_ext.run_folder import RunFolder
+
+_LOG = logging.getLogger("ppo")
 
 
 def check_monitoring(configs: Iterable[LearnerConfig]) -> None:
@@ -45,8 +52,13 @@ class Instruments:
         progress: ProgressBar,
         history: MetricsHistory,
         wandb_run: str | None = None,
+        *,
+        processes: Processes,
     ) -> None:
         self.tail = tail
+        self._processes = processes
+        self._completed: list[Floats] = []
+        """Of this process's environments, step by step, since they were last put together."""
         self.scales = StageScales(0)
         self.checkpoint_seconds: float | None = None
         self._sink = sink
@@ -62,7 +74,40 @@ class Instruments:
         """Show between two updates that decisions are made."""
         self._progress.tick(global_step)
 
+    def complete(self, latencies: Floats) -> None:
+        """Take the requests [n, 2] that a step has completed: times end to end and to first token.
+
+        All processes take every step; one that is alone looks at them at once.
+        """
+        if self._processes.count == 1:
+            self._see(latencies)
+        else:
+            self._completed.append(latencies.copy())
+
+    def _see(self, latencies: Floats) -> None:
+        alert = self.tail.add(latencies)
+        if alert is not None:
+            _LOG.warning(alert)
+
+    def _settle(self) -> None:
+        """See all environments' completions, one step's after the other's."""
+        own, self._completed = self._completed, []
+        if not own:  # in any process
+            return
+        processes = self._processes
+        counts = processes.gather(
+            np.array([len(step) for step in own]), [len(own)] * processes.count
+        )
+        every = processes.gather(np.concatenate(own), [int(count.sum()) for count in counts])
+        steps = [
+            np.split(latencies, np.cumsum(count)[:-1])
+            for latencies, count in zip(every, counts, strict=True)
+        ]
+        for step in zip(*steps, strict=True):
+            self._see(np.concatenate(step))
+
     def record(self, global_step: int, scalars: Mapping[str, float]) -> None:
+        self._settle()
         self._record(global_step, {**scalars, **self._surroundings()})
         self._progress.update(global_step, scalars["Rollout/RewardMean"], self.tail.mean_latency_s)
 
@@ -71,6 +116,7 @@ class Instruments:
 
     def record_end(self, global_step: int) -> None:
         """Mark the end of training: the last point of every curve is the last decision."""
+        self._settle()
         self._record(global_step, self._surroundings())
         self._progress.finish(global_step)
 
@@ -100,6 +146,8 @@ class Instruments:
         self._sink.raise_losses()
 
     def state_dict(self) -> StateDict:
+        """Return the state; where several processes train, all of them ask for it together."""
+        self._settle()
         return {
             "tail": self.tail.state_dict(),
             "history": self._history.state_dict(),
@@ -111,6 +159,20 @@ class Instruments:
         self.tail.load_state_dict(state["tail"])
 
 
+def unseen_instruments(
+    config: LearnerConfig, num_replicas: int, processes: Processes
+) -> Instruments:
+    """Return those of a process that helps another one to train: nobody sees what they show."""
+    monitoring = config.monitoring
+    return Instruments(
+        FanOut([]),
+        TailLatencyTracker(monitoring.tail_window, monitoring.tail_alert_s),
+        ProgressBar(config.training.total_requests, terminal(), enabled=False),
+        MetricsHistory(scalar_names(num_replicas, COMPONENT_NAMES)),
+        processes=processes,
+    )
+
+
 @contextmanager
 def open_instruments(
     config: LearnerConfig,
@@ -120,6 +182,7 @@ def open_instruments(
     saved: StateDict | None,
     *,
     same_run: bool,
+    processes: Processes,
 ) -> Iterator[Instruments]:
     """Open TensorBoard, CSV, W&B and progress as configured; all are closed at the end.
 
@@ -164,6 +227,6 @@ def open_instruments(
     total = config.training.total_requests
     with ProgressBar(total, terminal(), enabled=monitoring.progress_bar) as progress:
         try:
-            yield Instruments(sink, tail, progress, history, wandb_run)
+            yield Instruments(sink, tail, progress, history, wandb_run, processes=processes)
         finally:
             sink.close()

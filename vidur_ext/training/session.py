@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.control.curriculum import Curriculum
 from ppo_scheduler.errors import Interrupted, UserError
+from ppo_scheduler.parallel.shards import OneProcess, Processes, Shards
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.state import StateDict
 from vidur_ext.config.resume_rules import Difference, Effect
@@ -39,6 +41,7 @@ from vidur_ext.versions import package_versions
 from vidur_ext.workload.stream import RequestStream
 
 _LOG = logging.getLogger("ppo")
+_ALONE = OneProcess()
 
 
 @dataclass
@@ -84,6 +87,18 @@ class Position:
         )
 
 
+class Wishes(NamedTuple):
+    """What is wanted of a training between two decisions.
+
+    save: somebody asks for a checkpoint; overdue: the clock does; stop: number of the signal that
+    asks for the end.
+    """
+
+    save: bool
+    overdue: bool
+    stop: int | None
+
+
 class SaveSchedule:
     """Asked after every decision; wall-clock time is taken from the given clock alone."""
 
@@ -98,30 +113,30 @@ class SaveSchedule:
         self._last_save = self._clock()
         self._updates = updates
 
-    def due(self, ppo_step: int, updates: int, asked: bool) -> Reason | None:
+    def overdue(self) -> bool:
+        """Return whether the clock says to save now."""
+        seconds = self._section.checkpoint_interval_s
+        return seconds is not None and self._clock() - self._last_save >= seconds
+
+    def due(self, ppo_step: int, updates: int, wishes: Wishes) -> Reason | None:
         """Return why to save now, None to go on.
 
         Args:
             updates: of the policy so far, over all resumes.
-            asked: somebody wants a save now.
         """
-        reason = self._reason(ppo_step, updates, asked)
+        reason = self._reason(ppo_step, updates, wishes)
         if reason is not None:
             self._last_save = self._clock()
         return reason
 
-    def _reason(self, ppo_step: int, updates: int, asked: bool) -> Reason | None:
-        section = self._section
+    def _reason(self, ppo_step: int, updates: int, wishes: Wishes) -> Reason | None:
         if self._validation_due(updates):
             return "validation"
-        if asked:
+        if wishes.save:
             return "manual"
-        if ppo_step % section.checkpoint_interval == 0:
+        if ppo_step % self._section.checkpoint_interval == 0:
             return "interval"
-        seconds = section.checkpoint_interval_s
-        if seconds is not None and self._clock() - self._last_save >= seconds:
-            return "time"
-        return None
+        return "time" if wishes.overdue else None
 
     def due_after_episode(self, episodes: int) -> bool:
         """Return whether to save now that so many rounds of episodes have ended."""
@@ -143,10 +158,11 @@ class TrainingSession:
         self,
         config: TrainingConfig,
         stream: RequestStream,
-        folder: RunFolder,
+        folder: RunFolder | None,
         instruments: Instruments,
         saver: Saver | None,
         *,
+        processes: Processes = _ALONE,
         warm_start: StateDict | None = None,
         stop_at_requests: int | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -154,24 +170,26 @@ class TrainingSession:
         """Begin at the first request.
 
         Args:
-            folder: the run's, which checkpoints name.
+            folder: the run's, which checkpoints name; the process that owns it alone has it.
             saver: saves checkpoints; None saves nothing.
+            processes: those that train together: each has one session, and all run alike.
             warm_start: state of the policy to begin from.
             stop_at_requests: end after this request of the budget, inside an episode if need be;
                 a later session resumes there. None trains the whole budget.
             clock: seconds that only go forward, for ``checkpoint_interval_s``.
         """
-        saving = config.checkpointing
-        num_envs = config.parallel_training.num_envs
+        saving, parallel = config.checkpointing, config.parallel_training
+        num_envs = parallel.num_envs
         self._config = config
+        self._shards = Shards(num_envs, parallel.num_shards, processes)
         self._stream = stream
-        self._run_dir = folder.path
-        self._run_id = folder.identify()
+        self._run = None if folder is None else (str(folder.path), folder.identify())
+        """Folder and id of the run."""
         self._settings = settings_of(config)
         self._instruments = instruments
         self._saver = saver
         self._schedule = SaveSchedule(saving, clock)
-        self._validation = Validation(config) if saving.validation_freq is not None else None
+        self._validation = None if saving.validation_freq is None else Validation(config, processes)
         self.candidates = Candidates(config.lookahead.ttft_weight)
         self._score_first = warm_start is not None
         """The policy that training goes on from is a candidate that has no score yet."""
@@ -195,13 +213,13 @@ class TrainingSession:
             observation_schema(config.observation),
             config.cluster.num_replicas,
             instruments,
-            num_envs=num_envs,
+            shards=self._shards,
             warm_start=warm_start,
             after_decision=self._after_decision,
             on_event=_LOG.warning,
         )
         episodes = CompiledEpisodes if config.simulation.engine == "compiled" else VidurEpisodes
-        self._episodes: Episodes = episodes(config, self.learner, self)
+        self._episodes: Episodes = episodes(config, self.learner, self, self._shards)
 
     @property
     def requests_done(self) -> int:
@@ -247,19 +265,35 @@ class TrainingSession:
             started = time.perf_counter()
             self._saver.save(self.state_dict, self._describe(reason))
             self._instruments.checkpoint_seconds = time.perf_counter() - started
+        elif self._helps_to_save:
+            self.state_dict()
 
     def save_now(self, reason: Reason) -> Path | None:
         """Save and return the checkpoint's path; None when saving is off, or failed."""
-        if self._saver is None:
-            return None
-        return self._saver.save_now(self.state_dict, self._describe(reason))
+        if self._saver is not None:
+            return self._saver.save_now(self.state_dict, self._describe(reason))
+        if self._helps_to_save:
+            self.state_dict()
+        return None
+
+    @property
+    def _helps_to_save(self) -> bool:
+        """Whether the first process saves what this one has a part of."""
+        others = self._shards.processes.rank > 0
+        return others and self._config.checkpointing.enable_checkpoints
 
     def state_dict(self) -> StateDict:
-        """Return the parts of a checkpoint; it is complete only with all of them."""
+        """Return the parts of a checkpoint; it is complete only with all of them.
+
+        Where several processes train, all of them ask for it together, and get the same.
+        """
+        position, together = self._position, self._shards.together
+        if (end := position.previous_end) is not None:
+            end = Earned(together(end.reward), together(end.components))
         return {
             **self.learner.state_dict(),
             "simulation": {
-                "position": self._position.state_dict(),
+                "position": replace(position, previous_end=end).state_dict(),
                 "digest": self._episodes.digest(),
                 "seed": self._config.training.seed,
                 "engine": self._config.simulation.engine,
@@ -283,11 +317,13 @@ class TrainingSession:
         self._instruments.load_state_dict(state["metrics"])
         self._replayed_digest = state["simulation"]["digest"]
         self._episodes.load_state_dict(state["simulation"]["episodes"])
-        end = self._position.previous_end
-        if end is not None and len(end.reward) != self._episodes.num_envs:
-            self._position.previous_end = None
+        if (end := self._position.previous_end) is not None:
+            envs, fits = self._shards.envs, len(end.reward) == self._shards.num_envs
+            self._position.previous_end = (
+                Earned(end.reward[envs], end.components[envs]) if fits else None
+            )
         taken = self.learner.action_log.together()
-        replayable = taken.size == self._position.decisions_in_episode
+        replayable = taken.shape[1] * self._shards.num_envs == self._position.decisions_in_episode
         another_world = [d.name for d in changed if d.rule.effect is Effect.NEXT_EPISODE]
         if not another_world and state["simulation"]["engine"] != self._config.simulation.engine:
             another_world = ["simulation.engine"]
@@ -315,7 +351,7 @@ class TrainingSession:
 
     def _check_rest(self) -> None:
         """The rest of the budget must be split evenly too, whoever trained its beginning."""
-        total, num_envs = self._config.training.total_requests, self._episodes.num_envs
+        total, num_envs = self._config.training.total_requests, self._shards.num_envs
         rest = total - self._position.requests_before_episode
         if rest % num_envs:
             raise UserError(
@@ -328,6 +364,7 @@ class TrainingSession:
     def _run_and_save(self, total: int) -> None:
         self._schedule.start(self.learner.updates)
         self._to_beat = self._find_what_to_beat()
+        alone = self._shards.processes.count == 1
         try:
             if self._validation is not None and self._score_first:
                 self._validate()
@@ -342,7 +379,8 @@ class TrainingSession:
         except ChunkFinished:
             self.save_now("chunk_end")
         except Exception:
-            if self._consistent and self.learner.ppo_step > 0:
+            # Of several processes one may be gone, and nobody knows where the others are.
+            if alone and self._consistent and self.learner.ppo_step > 0:
                 path = self.save_now("exception")
                 _LOG.warning("an error ends the training; its state before it: %s", path)
             raise
@@ -355,14 +393,16 @@ class TrainingSession:
 
     def _run_episode(self, total: int) -> None:
         """Run the next episode: each environment has its own window of the stream."""
-        position, num_envs = self._position, self._episodes.num_envs
+        position, num_envs = self._position, self._shards.num_envs
         first = position.requests_before_episode
         count = min(self._config.training.episode_requests, (total - first) // num_envs)
         scales = self._curriculum.scales(first)
         self._instruments.scales = scales
-        windows = [self._stream.window(first + env * count, count) for env in range(num_envs)]
+        numbers = self._shards.numbers
+        windows = [self._stream.window(first + env * count, count) for env in numbers]
         begun = position.decisions_in_episode > 0
-        taken = self.learner.action_log.together() if begun else np.zeros((num_envs, 0), np.int64)
+        nothing = np.zeros((len(numbers), 0), np.int64)
+        taken = self.learner.action_log.together() if begun else nothing
         end = self._episodes.run(
             EpisodePlan(
                 tables=[window.at_rate(scales.qps_scale) for window in windows],
@@ -389,32 +429,51 @@ class TrainingSession:
 
     def on_completions(self, latencies: NDArray[np.float64]) -> None:
         """Count completed requests [n, 2]: times end to end and to first token [s]."""
-        alert = self._instruments.tail.add(latencies)
-        if alert is not None:
-            _LOG.warning(alert)
+        self._instruments.complete(latencies)
 
     def _after_decision(self) -> None:
         """Runs inside ``Learner.decide``, when its state is whole: save and stop happen here."""
-        self._position.decisions_in_episode += self._episodes.num_envs
+        self._position.decisions_in_episode += self._shards.num_envs
         self._consistent = True
         self._instruments.tick(self.learner.global_step)
-        reason = self._schedule.due(
-            self.learner.ppo_step, self.learner.updates, self._signals.take_save()
-        )
+        wishes = self._wishes()
+        reason = self._schedule.due(self.learner.ppo_step, self.learner.updates, wishes)
         if reason == "validation":
             self._validate()
-        stop = self._signals.stop
-        if stop is not None:
-            raise Interrupted(stop, self._saved_for_signal())
+        if wishes.stop is not None:
+            raise Interrupted(wishes.stop, self._saved_for_signal())
         more = self.requests_done < self._config.training.total_requests
         if more and self.requests_done == self._chunk_end:
             raise ChunkFinished
         if reason is not None:
             self.save(reason)
 
+    def _wishes(self) -> Wishes:
+        """Return what is wanted now.
+
+        Several processes have to do the same at the same step: they ask the first one, once a
+        rollout's length, since each time costs a message.
+        """
+        processes = self._shards.processes
+        if processes.count > 1 and self.learner.ppo_step % self.learner.rollout.length:
+            return Wishes(save=False, overdue=False, stop=None)
+        signals, overdue = self._signals, self._schedule.overdue()
+        wishes = Wishes(signals.take_save(), overdue, signals.stop)
+        if processes.count == 1:
+            return wishes
+        own = np.array([[wishes.save, wishes.overdue, wishes.stop or 0]])
+        [said, *_] = processes.gather(own, [1] * processes.count)
+        [[save, overdue, stop]] = said.tolist()
+        return Wishes(bool(save), bool(overdue), stop or None)
+
     def _find_what_to_beat(self) -> tuple[str, Score] | None:
-        """Return the best heuristic on the validation workloads, and how it does."""
-        found = None if self._validation is None else self._validation.best_heuristic()
+        """Return the best heuristic on the validation workloads, and how it does.
+
+        The first process alone looks for it: it tells.
+        """
+        if self._validation is None or self._shards.processes.rank > 0:
+            return None
+        found = self._validation.best_heuristic()
         if found is not None:
             name, score = found
             objective = self.candidates.objective_s(score)
@@ -441,7 +500,7 @@ class TrainingSession:
         assert self._validation is not None
         learner = self.learner
         # The decisions at hand are counted already, but the policy belongs to their past.
-        step = max(learner.global_step - self._episodes.num_envs, 0)
+        step = max(learner.global_step - self._shards.num_envs, 0)
         score = self._validation.score(learner.policy, step, learner.updates)
         best = self.candidates.consider(score, learner.policy)
         _LOG.info(
@@ -460,13 +519,15 @@ class TrainingSession:
         self._validated_at = learner.ppo_step
 
     def _describe(self, reason: Reason) -> Description:
+        assert self._run is not None, "who saves knows which run it is"
+        path, run_id = self._run
         validated = self._validated_at == self.learner.ppo_step
         scores = self.candidates.scores
         return Description(
             ppo_step=self.learner.ppo_step,
             global_step=self.learner.global_step,
             reason=reason,
-            run_dir=str(self._run_dir),
+            run_dir=path,
             config_digest=self._config.digest(),
             num_replicas=self.learner.num_replicas,
             # Of checkpoints the greater score is the better one.
@@ -475,7 +536,7 @@ class TrainingSession:
             facts={
                 "episode": self._position.episode,
                 "requests_done": self.requests_done,
-                RUN_ID: self._run_id,
+                RUN_ID: run_id,
             },
             settings=self._settings,
         )

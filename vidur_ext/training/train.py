@@ -21,18 +21,16 @@ from ppo_scheduler.policy.routing_policy import (
     save_policy_state,
 )
 from ppo_scheduler.seeding import Purpose
-from vidur_ext.config.resume_rules import Effect, differences
+from vidur_ext.config.resume_rules import Effect
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.processes import compute_with
 from vidur_ext.run_folder import Owner, RunFolder, home_of
-from vidur_ext.training.inputs import CONTENTS, TRACE, settings_of
+from vidur_ext.training.beginning import Beginning
+from vidur_ext.training.inputs import CONTENTS, TRACE
 from vidur_ext.training.instruments import open_instruments
 from vidur_ext.training.origin import Origin, find_origin, log_fresh_start, unfit
 from vidur_ext.training.session import TrainingSession
-from vidur_ext.training.terminal_value import (
-    changes_terminal_value,
-    learn_terminal_value,
-)
+from vidur_ext.training.team import gathered
 from vidur_ext.warmstart.external_model import log_same_choices
 from vidur_ext.workload.run_workloads import workload_stream
 from vidur_ext.workload.stream import RequestStream
@@ -157,7 +155,16 @@ def _train(
     config = job.config
     loaded = None if origin is None else origin.loaded
     record = folder.record_now()
+    actor = job.pretrained_actor if loaded is None else None
+    beginning = Beginning(
+        config,
+        job.stop_at_requests,
+        warm_start=None if actor is None else read_policy_state(actor),
+        tree=None if loaded is None else loaded.tree,
+        settings={} if loaded is None else loaded.manifest.settings,
+    )
     with ExitStack() as stack:
+        processes = stack.enter_context(gathered(beginning))
         instruments = stack.enter_context(
             open_instruments(
                 config,
@@ -166,28 +173,18 @@ def _train(
                 None if loaded is None else loaded.manifest.global_step,
                 None if loaded is None else loaded.tree["metrics"],
                 same_run=origin is not None and not origin.fork,
+                processes=processes,
             )
         )
         background = config.checkpointing.save_async
         saver = None if store is None else stack.enter_context(Saver(store, background=background))
-        actor = job.pretrained_actor if loaded is None else None
-        session = TrainingSession(
-            config,
-            stream,
-            folder,
-            instruments,
-            saver,
-            warm_start=None if actor is None else read_policy_state(actor),
-            stop_at_requests=job.stop_at_requests,
-        )
+        session = beginning.session(stream, folder, instruments, saver, processes)
         if actor is not None:
             log_same_choices(actor, session.learner.policy, session.learner.num_replicas)
-            if config.corrects_costs:
-                learn_terminal_value(config, session.learner)
         if store is not None:
             store.check_space(session.state_dict())
         if loaded is not None:
-            _resume(session, loaded, config)
+            _resume(session, loaded, beginning)
         elif store is not None and (aside := store.set_aside()) is not None:
             _LOG.info("moved the checkpoints of an earlier training to %s", aside)
         session.run()
@@ -221,20 +218,15 @@ def _export(session: TrainingSession, folder: RunFolder) -> None:
     )  # fmt: skip
 
 
-def _resume(session: TrainingSession, loaded: LoadedCheckpoint, config: TrainingConfig) -> None:
+def _resume(session: TrainingSession, loaded: LoadedCheckpoint, beginning: Beginning) -> None:
     for path, reason in loaded.skipped:
         _LOG.warning("skipped %s: %s", path, reason)
-    changed = differences(loaded.manifest.settings, settings_of(config))
-    for difference in changed:
+    for difference in beginning.changed:
         if difference.rule.effect is not Effect.NONE:
             meant = difference.name not in CONTENTS
             level = logging.INFO if meant else logging.WARNING
             _LOG.log(level, "changed since the checkpoint: %s", difference)
-    session.load_state_dict(loaded.tree, changed)
-    stale = [d.name for d in changed if changes_terminal_value(d.name)]
-    if stale and session.learner.terminal_value is not None:
-        _LOG.info("what look-ahead leaves out is learned anew: %s changed", ", ".join(stale))
-        learn_terminal_value(config, session.learner)
+    beginning.go_on(session)
     if loaded.tree["learner"]["updater"]["adamw"] is None:
         _LOG.warning(
             "%s holds no state of AdamW (checkpointing.save_optimizer_state was off): it starts "

@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 
 import numpy as np
 
+from ppo_scheduler.observation import Floats
+from ppo_scheduler.parallel.shards import OneProcess, Processes
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.state import StateDict, snapshot
 from vidur_ext.config.sections import ORACLES, PLANNERS, SCHEDULERS, USUAL_SCHEDULERS
@@ -19,6 +21,7 @@ from vidur_ext.vidur.engine_inputs import engine_cluster
 from vidur_ext.workload.run_workloads import validation_table
 
 PLANNER = "lookahead"
+_ALONE = OneProcess()
 
 _SCORED_WITH = (
     "cluster.*",
@@ -61,10 +64,11 @@ class Score:
 class Validation:
     """Runs the greedy policy over ``validation_seeds`` workloads of ``validation_requests`` each.
 
-    The engine is the training's: on the compiled one all workloads run side by side.
+    The engine is the training's: on the compiled one all workloads run side by side. Processes that
+    train together share them.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: TrainingConfig, processes: Processes = _ALONE) -> None:
         """Draw the workloads.
 
         Raises:
@@ -73,17 +77,26 @@ class Validation:
         self._config = config
         seeds = range(config.checkpointing.validation_seeds)
         self._workloads = {seed: validation_table(config, seed) for seed in seeds}
+        self._processes = processes
         compiled = config.simulation.engine == "compiled"
         self._cluster = engine_cluster(config) if compiled else None
 
     def score(self, policy: RoutingPolicy, global_step: int, updates: int) -> Score:
         """Return how the policy does; the training is left untouched."""
-        runs = (
-            runs_on_vidur(self._config, LEARNED, policy, self._workloads)
-            if self._cluster is None
-            else runs_on_engine(self._config, self._cluster, LEARNED, policy, self._workloads)
+        rank, count = self._processes.rank, self._processes.count
+        seeds = range(
+            rank * len(self._workloads) // count, (rank + 1) * len(self._workloads) // count
         )
-        return _score(runs, global_step, updates)
+        own = {seed: self._workloads[seed] for seed in seeds}
+        runs: Sequence[RunResult] = []
+        if own:
+            runs = (
+                runs_on_vidur(self._config, LEARNED, policy, own)
+                if self._cluster is None
+                else runs_on_engine(self._config, self._cluster, LEARNED, policy, own)
+            )
+        means = np.concatenate(self._processes.gather(_means(runs)))
+        return _score(means, global_step, updates)
 
     def best_heuristic(self) -> tuple[str, Score] | None:
         """Return which heuristic does best here, and how; None on Vidur: it would take minutes.
@@ -95,7 +108,7 @@ class Validation:
         knows_nothing = self._config.observation.prefix_knowledge == "none"
         weight = self._config.lookahead.ttft_weight
         scores = {
-            name: _score(runs_on_engine(self._config, self._cluster, name, None, self._workloads))
+            name: self._score_of(name)
             for name in (USUAL_SCHEDULERS if knows_nothing else SCHEDULERS)
             if name not in (*PLANNERS, *ORACLES)
         }
@@ -109,13 +122,29 @@ class Validation:
         """
         if self._cluster is None or self._config.observation.is_late:
             return None
-        return _score(runs_on_engine(self._config, self._cluster, PLANNER, None, self._workloads))
+        return self._score_of(PLANNER)
+
+    def _score_of(self, name: str) -> Score:
+        assert self._cluster is not None, "heuristics are validated on the compiled engine"
+        return _score(
+            _means(runs_on_engine(self._config, self._cluster, name, None, self._workloads))
+        )
 
 
-def _score(runs: Sequence[RunResult], global_step: int = 0, updates: int = 0) -> Score:
-    e2e = [run.completed_at - run.arrived_at for run in runs]
-    ttft = [run.prefill_completed_at - run.arrived_at for run in runs]
-    return Score(global_step, updates, float(np.mean(e2e)), float(np.mean(ttft)))
+def _means(runs: Sequence[RunResult]) -> Floats:
+    """Return the mean latencies of each run [N, 2] [s]: end to end, and to the first token."""
+    return np.array(
+        [
+            [(end - run.arrived_at).mean() for end in (run.completed_at, run.prefill_completed_at)]
+            for run in runs
+        ]
+    ).reshape(len(runs), 2)
+
+
+def _score(means: Floats, global_step: int = 0, updates: int = 0) -> Score:
+    """Return the score of runs that are of one length."""
+    e2e, ttft = means.mean(axis=0).tolist()
+    return Score(global_step, updates, e2e, ttft)
 
 
 class Candidates:

@@ -29,6 +29,7 @@ from vidur_ext.vidur import plugin
 from vidur_ext.vidur.build import largest_prefill
 from vidur_ext.vidur.cluster import SimulationConfig
 from vidur_ext.vidur.learner_flags import (
+    PARALLEL_FLAGS,
     SCHEDULER_FLAG_PREFIX,
     PPOGlobalSchedulerModularConfig,
     flag_at,
@@ -89,7 +90,7 @@ def cli_flags(
         learner = {
             **learner_values(config),
             "engine": config.simulation.engine,
-            "num_envs": config.parallel_training.num_envs,
+            **{name: getattr(config.parallel_training, name) for name in PARALLEL_FLAGS},
             "routers": config.routers.model_dump_json(exclude_defaults=True),
             "run_dir": run_dir,
             "pretrained_actor": pretrained_actor,
@@ -184,7 +185,7 @@ def training_config(config: Any, flags: Sequence[str], requests: RequestTable | 
                 "cluster": cluster,
                 "simulation": simulation,
                 "workload": _workload_tree(config),
-                "parallel_training": {"num_envs": scheduler.num_envs},
+                "parallel_training": {name: getattr(scheduler, name) for name in PARALLEL_FLAGS},
                 "routers": from_flag("routers", scheduler.routers, RoutersSection),
                 # It lies before such a training, which is given what came of it.
                 "warmstart": {"enabled": False},
@@ -314,7 +315,7 @@ def _flag_at(config: Any, location: Location) -> str:
         )
     if names and group == "workload":
         return f"--{WORKLOAD_FLAG_PREFIX}{names[0]}"
-    if names == ["engine"] or names == ["num_envs"]:
+    if names == ["engine"] or (group == "parallel_training" and names[:1] != ["num_workers"]):
         return f"--{SCHEDULER_FLAG_PREFIX}{names[0]}"
     if group == "routers":
         return f"--{SCHEDULER_FLAG_PREFIX}{path_text(location)}"

@@ -112,6 +112,13 @@ def _optional_field(name: str, kind: Any, help_text: str) -> tuple[str, Any, Any
     return name, Optional[kind], dataclasses.field(default=None, metadata={"help": help_text})  # noqa: UP045
 
 
+PARALLEL_FLAGS = {
+    "num_envs": (1, "Simulations that the policy decides for at once."),
+    "num_shards": (8, "Parts of them whose gradients are computed alone."),
+    "num_processes": (1, "Processes that train together."),
+}
+"""Flags of what is done side by side in a training, with their defaults."""
+
 PPOGlobalSchedulerModularConfig: Any = dataclasses.make_dataclass(
     "PPOGlobalSchedulerModularConfig",
     [
@@ -120,7 +127,7 @@ PPOGlobalSchedulerModularConfig: Any = dataclasses.make_dataclass(
             for name, flag_type, default, help_text in learner_flags()
         ),
         _field("engine", str, "compiled", "What simulates the training: compiled or vidur."),
-        _field("num_envs", int, 1, "Simulations that the policy decides for at once."),
+        *(_field(name, int, default, text) for name, (default, text) in PARALLEL_FLAGS.items()),
         _field("routers", str, "{}", "What heuristics are told: JSON as in the config's group."),
         _optional_field("run_dir", str, "Folder of log, TensorBoard events and metrics."),
         _optional_field("pretrained_actor", str, "Warm-started policy to begin from."),

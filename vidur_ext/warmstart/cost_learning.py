@@ -199,12 +199,7 @@ def _fit(
     rng: np.random.Generator,
 ) -> None:
     section = config.warmstart
-    gains = [
-        within_deviations(
-            labels.costs.mean(dim=1, keepdim=True) - labels.costs, config.ppo_config.advantage_clip
-        )
-        for labels in clusters
-    ]
+    gains = [_gains(labels, config.ppo_config.advantage_clip) for labels in clusters]
     optimizer = AdamW(policy.network.parameters(), learning_rate=section.learning_rate)
     steps = section.steps_per_round * len(clusters)
     for step in range(steps):
@@ -220,6 +215,12 @@ def _fit(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+
+
+def _gains(labels: _Tensors, clip: float) -> Tensor:
+    """Return what each choice [N, R] gains over the mean of all, in standard deviations."""
+    gained = labels.costs.mean(dim=1, keepdim=True) - labels.costs
+    return within_deviations(gained, float(gained.std()), clip)
 
 
 @torch.no_grad()

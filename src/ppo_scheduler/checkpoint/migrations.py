@@ -15,7 +15,7 @@ from ppo_scheduler.state import StateDict
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Version of the manifest and of the tree that this program writes."""
 
 
@@ -131,6 +131,15 @@ def _tree_from_5(tree: StateDict) -> StateDict:
     return {**tree, "learner": {**tree["learner"], "terminal_value": None}}
 
 
+def _tree_from_6(tree: StateDict) -> StateDict:
+    """Version 6 watched for a collapse at every decision: an update could be owed its boost."""
+    learner = tree["learner"]
+    guard = {name: part for name, part in learner["guard"].items() if name != "update_owed"}
+    if learner["guard"]["update_owed"]:
+        guard["remaining"] = max(guard["remaining"], 1)
+    return {**tree, "learner": {**learner, "guard": guard}}
+
+
 def _flat(tensors: Iterable[Tensor]) -> Tensor | None:
     """Return all numbers in one tensor, None if there are none."""
     import torch  # takes seconds; those who only read manifests do without
@@ -149,6 +158,7 @@ _MANIFEST_STEPS: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
     _unchanged,
     _unchanged,
     _unchanged,
+    _unchanged,
 ]
 _TREE_STEPS: list[Callable[[StateDict], StateDict]] = [
     _tree_from_1,
@@ -156,5 +166,6 @@ _TREE_STEPS: list[Callable[[StateDict], StateDict]] = [
     _tree_from_3,
     _tree_from_4,
     _tree_from_5,
+    _tree_from_6,
 ]
 assert len(_MANIFEST_STEPS) == len(_TREE_STEPS) == SCHEMA_VERSION - 1

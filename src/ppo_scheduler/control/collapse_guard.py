@@ -13,10 +13,10 @@ from ppo_scheduler.state import StateDict
 class CollapseGuard:
     """Watches the action shares of the last decisions and intervenes on collapse.
 
-    An intervention begins when the window is full and one of two or more replicas has more than
-    ``max_share`` of it, and lasts ``intervention_steps`` decisions: the behavior temperature is
-    raised and the entropy coefficient is at least ``entropy_boost``. Every intervention reaches
-    at least one update, also where a rollout spans more decisions than an intervention.
+    It is asked before every update, about the rollout. An intervention begins when the window is
+    full and one of two or more replicas has more than ``max_share`` of it, and lasts, in whole
+    rollouts, ``intervention_steps`` decisions: the behavior temperature is raised, and the entropy
+    coefficient, that of the update at hand included, is at least ``entropy_boost``.
     """
 
     def __init__(self, section: CollapseGuardSection, num_replicas: int) -> None:
@@ -29,7 +29,6 @@ class CollapseGuard:
         self._next = 0
         self._clear()
         self._remaining = 0
-        self._update_owed = False
 
     @property
     def shares(self) -> NDArray[np.float64]:
@@ -48,15 +47,10 @@ class CollapseGuard:
 
     def entropy_coef(self, scheduled: float) -> float:
         """Return the entropy coefficient of the next update."""
-        boosted = self.intervening or self._update_owed
-        return max(scheduled, self._section.entropy_boost) if boosted else scheduled
+        return max(scheduled, self._section.entropy_boost) if self.intervening else scheduled
 
-    def after_update(self) -> None:
-        """Take note that an update was made with ``entropy_coef``."""
-        self._update_owed = False
-
-    def observe(self, actions: NDArray[np.int64]) -> str | None:
-        """Take in the decisions of one step [B]; return what to log if something changed."""
+    def observe(self, actions: NDArray[np.integer]) -> str | None:
+        """Take in the decisions of a rollout [N]; return what to log if something changed."""
         self._count(actions)
         ended = self.intervening and self._remaining <= len(actions)
         self._remaining = max(0, self._remaining - len(actions))
@@ -69,7 +63,7 @@ class CollapseGuard:
             )
         return None
 
-    def _count(self, actions: NDArray[np.int64]) -> None:
+    def _count(self, actions: NDArray[np.integer]) -> None:
         """Let actions [n] take the places of the oldest ones."""
         newest = actions[-len(self._ring) :]
         places = (self._next + np.arange(len(newest))) % len(self._ring)
@@ -104,7 +98,6 @@ class CollapseGuard:
         section = self._section
         self.interventions += 1
         self._remaining = section.intervention_steps
-        self._update_owed = True
         return (
             f"collapse guard: replica {int(self._counts[:-1].argmax())} took "
             f"{self._largest_share():.1%} of the last {section.window} decisions (allowed "
@@ -119,7 +112,6 @@ class CollapseGuard:
             "num_replicas": self._num_replicas,
             "actions": torch.from_numpy(oldest_first[oldest_first < self._num_replicas]),
             "remaining": self._remaining,
-            "update_owed": self._update_owed,
             "interventions": self.interventions,
         }
 
@@ -132,5 +124,4 @@ class CollapseGuard:
         self._clear()
         self._count(state["actions"].numpy())
         self._remaining = state["remaining"] if self._section.enabled else 0
-        self._update_owed = state["update_owed"] and self._section.enabled
         self.interventions = state["interventions"]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ppo_scheduler.config.learner_sections import StabilizationSection
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Floats
+from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.policy.normalizer import RunningMeanStd
 from ppo_scheduler.state import StateDict
 
@@ -21,9 +22,10 @@ class RewardScaler:
     change which policy is best wherever episodes differ in length.
     """
 
-    def __init__(self, num_envs: int, clip: float) -> None:
+    def __init__(self, shards: Shards, clip: float) -> None:
         self._clip = clip
-        self._returns: Floats = np.zeros(num_envs)
+        self._shards = shards
+        self._returns: Floats = np.zeros(shards.size)
         self._statistics = RunningMeanStd(())
 
     @property
@@ -40,21 +42,21 @@ class RewardScaler:
             done: [B], true where this reward was the last of its episode.
         """
         self._returns = discount * self._returns + reward
-        self._statistics.update(self._returns)
+        self._statistics.update(self._shards.together(self._returns))
         self._returns[done] = 0.0
         return np.clip(reward / self._statistics.std, -self._clip, self._clip)
 
     def state_dict(self) -> StateDict:
         return {
-            "returns": torch.from_numpy(self._returns.copy()),
+            "returns": torch.from_numpy(self._shards.together(self._returns).copy()),
             "statistics": self._statistics.state_dict(),
         }
 
     def load_state_dict(self, state: StateDict) -> None:
         """Restore the statistics, and the returns unless they are of other environments."""
         returns = state["returns"].numpy().copy()
-        if returns.shape == self._returns.shape:
-            self._returns = returns
+        if len(returns) == self._shards.num_envs:
+            self._returns = returns[self._shards.envs]
         self._statistics.load_state_dict(state["statistics"])
 
 

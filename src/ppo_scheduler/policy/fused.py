@@ -74,7 +74,8 @@ class FusedNetwork:
         tile = kernel.tile_of(num_replicas, decisions)
         width, common = self._weights.context.shape
         layers = len(self._weights.layers)
-        return tile, kernel.scratch_for(features + common, width, layers, tile * num_replicas)
+        lanes = kernel.lanes_of(num_replicas, tile)
+        return tile, kernel.scratch_for(features + common, width, layers, lanes)
 
     def _parts(self, flat: Array) -> dict[str, Array]:
         """Return parts of a vector, in the parameters' shapes."""

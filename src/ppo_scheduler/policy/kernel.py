@@ -34,6 +34,10 @@ _TANH, _RELU, _SILU = range(len(ACTIVATIONS))
 _TILE_LANES = 256
 """Lanes that go through the layers together, at least those of one decision."""
 
+_LANES_AT_ONCE = 64
+"""A tile has a multiple of it: then every lane is computed by the same instructions, wherever in a
+tile it stands, and a decision has the same result whoever is beside it."""
+
 _ZERO, _HALF, _ONE, _TWO = (np.float32(number) for number in (0.0, 0.5, 1.0, 2.0))
 _EPSILON = np.float32(1e-5)
 """Added to the variance: that of ``torch.nn.LayerNorm``."""
@@ -109,6 +113,11 @@ def tile_of(num_replicas: int, decisions: int) -> int:
     """Return how many of so many decisions go through the layers together: equal parts of them."""
     tiles = max(1, math.ceil(decisions * num_replicas / _TILE_LANES))
     return max(1, math.ceil(decisions / tiles))
+
+
+def lanes_of(num_replicas: int, tile: int) -> int:
+    """Return how many lanes a tile of so many decisions is given; the last may be empty."""
+    return math.ceil(num_replicas * tile / _LANES_AT_ONCE) * _LANES_AT_ONCE
 
 
 # e^x = 2^k e^r with |r| <= ln(2) / 2: the polynomial of Cephes' expf (S. Moshier), within 2 units

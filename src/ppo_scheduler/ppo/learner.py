@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ppo_scheduler.control.reward_scaling import RewardScaler, StatisticsStabili
 from ppo_scheduler.control.temperature import TemperatureController
 from ppo_scheduler.monitoring.scalars import MetricsRecorder
 from ppo_scheduler.observation import TELEMETRY, Floats, Observation, ObservationSchema
+from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.policy.routing_policy import Features, RoutingPolicy
 from ppo_scheduler.ppo.objective import (
     advantages_and_returns,
@@ -23,7 +24,7 @@ from ppo_scheduler.ppo.objective import (
     log_probabilities,
     sample,
 )
-from ppo_scheduler.ppo.rollout import ActionLog, RolloutBuffer, Row, rollout_scalars
+from ppo_scheduler.ppo.rollout import ActionLog, RolloutBuffer, RolloutOfAll, Row
 from ppo_scheduler.ppo.schedules import (
     entropy_coefficient,
     kl_coefficient,
@@ -48,6 +49,7 @@ _QPS, _LATENCY, _BALANCE, _ELAPSED = (
 class Learner:
     """Decides for B environments at once and learns from what follows.
 
+    The B are those of this process; what is learned is learned from all E, in every process alike.
     ``global_step`` counts decisions over all environments and all resumes; ``ppo_step`` counts
     calls of ``decide``.
     """
@@ -59,7 +61,7 @@ class Learner:
         num_replicas: int,
         metrics: MetricsRecorder,
         *,
-        num_envs: int = 1,
+        shards: Shards | None = None,
         warm_start: StateDict | None = None,
         after_decision: Callable[[], None] = lambda: None,
         on_event: Callable[[str], None] = lambda event: None,
@@ -69,12 +71,14 @@ class Learner:
         With a warm start a frozen copy of the policy becomes the KL reference.
 
         Args:
+            shards: how the environments are split; None is a single one.
             after_decision: called at the end of each ``decide``, when the state is consistent:
                 checkpoints are taken there.
             on_event: is told what a person should know, in words.
         """
         ppo = config.ppo_config
         seed = config.training.seed
+        shards = shards or Shards(1)
         self.config = config
         self.num_replicas = num_replicas
         self.metrics = metrics
@@ -88,11 +92,11 @@ class Learner:
         self.policy.initialize(torch_seed(seed, Purpose.NETWORK_INIT))
         if warm_start is not None:
             self.policy.load_state_dict(warm_start)
-        self.updater = PPOUpdater(self.policy.network, ppo, config.advanced_optimization)
+        self.updater = PPOUpdater(self.policy.network, ppo, config.advanced_optimization, shards)
         if warm_start is not None:
             self.updater.keep_reference()
 
-        self.reward_scaler = RewardScaler(num_envs, config.reward_config.clip)
+        self.reward_scaler = RewardScaler(shards, config.reward_config.clip)
         self.temperature = TemperatureController(config.temperature_control)
         self.guard = CollapseGuard(config.collapse_guard, num_replicas)
         self.stabilizer = StatisticsStabilizer(
@@ -100,18 +104,18 @@ class Learner:
         )
         self.rollout = RolloutBuffer(
             schema,
-            length=ppo.rollout_len // num_envs,
-            num_envs=num_envs,
+            length=ppo.rollout_len // shards.num_envs,
+            num_envs=shards.size,
             num_replicas=num_replicas,
             priced=ppo.advantage == "counterfactual",
         )
-        self.action_log = ActionLog(num_envs)
+        self.action_log = ActionLog(shards.size)
         self.terminal_value: TerminalValue | None = None
         """Added to the costs of choices; None takes them as they are."""
         self.global_step = 0
         self.ppo_step = 0
         self.updates = 0
-        self._num_envs = num_envs
+        self._shards = shards
         self._pending: Row | None = None
         """The last decision, whose reward is not known yet."""
         self._after_decision = after_decision
@@ -129,7 +133,7 @@ class Learner:
         ppo = self.config.ppo_config
         if ppo.advantage == "gae":
             return None
-        turns = self.ppo_step + np.arange(self._num_envs)
+        turns = self.ppo_step + np.arange(self._shards.num_envs)[self._shards.envs]
         share = ppo.counterfactual_share
         asked: NDArray[np.bool_] = np.floor((turns + 1) * share) > np.floor(turns * share)
         return asked
@@ -159,7 +163,7 @@ class Learner:
         else:
             self._earn(self._pending, observation, reward, done)
         if self.stabilizer.collects_observations(self.global_step):
-            self.policy.collect(observation)
+            self.policy.collect(self._seen_by_all(observation))
         features = self.policy.normalize(observation)
         if self.rollout.full:
             self._update(features)
@@ -167,7 +171,8 @@ class Learner:
         temperature = self._behavior_temperature(observation, reward)
         logits, value = self.policy.evaluate(features)
         log_probs = log_probabilities(logits, torch.from_numpy(temperature).float()).numpy()
-        action = sample(log_probs, self._action_rng)
+        uniform = self._action_rng.random(self._shards.num_envs)
+        action = sample(log_probs, uniform[self._shards.envs])
         chosen = log_probs[np.arange(len(action)), action].astype(np.float64)
         replicas, context = features
         self._pending = {
@@ -180,9 +185,8 @@ class Learner:
             "costs": np.zeros((len(action), 0)) if costs is None else costs,
         }
         self.action_log.append(action, done)
-        self._watch(action)
         self.ppo_step += 1
-        self.global_step += len(action)
+        self.global_step += self._shards.num_envs
         self._after_decision()
         return action
 
@@ -226,47 +230,64 @@ class Learner:
             )
 
     def _behavior_temperature(self, observation: Observation, reward: Floats) -> Floats:
-        telemetry = observation.telemetry
-        measured = telemetry[:, : len(TELEMETRY)]
-        # Environments without a completed request report NaN as their latency.
-        known = measured[~np.isnan(measured[:, _LATENCY])]
-        means = measured.mean(axis=0).tolist()
-        temperature = self.temperature.update(
-            qps=means[_QPS],
-            latency_s=float(known[:, _LATENCY].mean()) if len(known) else float("nan"),
-            balance=means[_BALANCE],
-            reward=float(reward.mean()),
-        )
-        return np.full(len(telemetry), temperature * self.guard.temperature_factor)
+        temperature = self.temperature.current_temperature
+        if self.config.temperature_control.enabled:
+            own = observation.telemetry[:, : len(TELEMETRY)]
+            measured = self._shards.together(np.column_stack([own, reward]))
+            # Environments without a completed request report NaN as their latency.
+            known = measured[~np.isnan(measured[:, _LATENCY])]
+            means = measured.mean(axis=0).tolist()
+            temperature = self.temperature.update(
+                qps=means[_QPS],
+                latency_s=float(known[:, _LATENCY].mean()) if len(known) else float("nan"),
+                balance=means[_BALANCE],
+                reward=means[-1],
+            )
+        return np.full(len(reward), temperature * self.guard.temperature_factor)
 
-    def _watch(self, action: NDArray[np.int64]) -> None:
-        event = self.guard.observe(action)
+    def _seen_by_all(self, observation: Observation) -> Observation:
+        """Return what is seen of all E environments."""
+        own = (observation.replicas, observation.context, observation.telemetry)
+        return Observation(*self._shards.all_together(own))
+
+    def _watch(self, action: NDArray[np.integer]) -> None:
+        """Look at the actions [T, E] of the full rollout, one step after the other."""
+        event = self.guard.observe(action.reshape(-1))
         if event is not None:
             self._on_event(event)
 
     def _update(self, features: Features) -> None:
         """Learn from the full rollout; ``features`` are those of the decision after it."""
         started = time.perf_counter()
-        rollout = self.rollout
-        scalars = rollout_scalars(rollout, self.policy.schema, self.num_replicas)
+        together = RolloutOfAll.of(self.rollout, self.policy.schema, self._shards)
+        self._watch(together.action)
+        scalars = together.scalars(self.policy.schema, self.num_replicas)
         if self.config.ppo_config.advantage == "counterfactual":
             scalars |= self._learn_from_costs()
         else:
             scalars |= self._learn_from_returns(features)
-        rollout.clear()
+        self.rollout.clear()
         self.updates += 1
         scalars.update(self._control_scalars(started))
         self.metrics.record(self.global_step, scalars)
 
     def _learn_from_costs(self) -> dict[str, float]:
-        ppo = self.config.ppo_config
-        batch = PricedBatch.from_rollout(self.rollout, self.policy.network)
+        ppo, network = self.config.ppo_config, self.policy.network
+        batches = [
+            PricedBatch.from_rollout(self.rollout, envs, network) for envs in self._shards.parts
+        ]
+        advantage = torch.from_numpy(
+            self._shards.rows_together([batch.advantage.numpy() for batch in batches])
+        )
+        deviation = float(advantage.std())
         scalars = {
-            "Rollout/Regret": float(batch.advantage.amax(dim=1).mean()),
-            "Rollout/AdvantageStd": float(batch.advantage.std()),
+            "Rollout/Regret": float(advantage.amax(dim=1).mean()),
+            "Rollout/AdvantageStd": deviation,
         }
-        batch = batch.scaled(ppo.advantage_clip, normalize=ppo.normalize_advantages)
-        return scalars | self._improve(batch)
+        normalize = ppo.normalize_advantages
+        return scalars | self._improve(
+            [batch.scaled(deviation, ppo.advantage_clip, normalize=normalize) for batch in batches]
+        )
 
     def _learn_from_returns(self, features: Features) -> dict[str, float]:
         ppo, rollout = self.config.ppo_config, self.rollout
@@ -275,23 +296,27 @@ class Learner:
         advantage, target = advantages_and_returns(
             rollout.reward, rollout.value, rollout.done, next_value, passed, ppo.gae_lambda
         )
+        values, advantages, targets = self._shards.all_together(
+            [rollout.value, advantage, target], axis=1
+        )
         scalars = {
-            "Training/ExplainedVariance": explained_variance(rollout.value, target),
-            "Rollout/ValueMean": float(rollout.value.mean()),
-            "Rollout/ReturnMean": float(target.mean()),
-            "Rollout/AdvantageStd": float(advantage.std()),
+            "Training/ExplainedVariance": explained_variance(values, targets),
+            "Rollout/ValueMean": float(values.mean()),
+            "Rollout/ReturnMean": float(targets.mean()),
+            "Rollout/AdvantageStd": float(advantages.std()),
         }
         if ppo.normalize_advantages:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        batch = SampledBatch.from_rollout(rollout, advantage, target)
+            advantage = (advantage - advantages.mean()) / (advantages.std() + 1e-8)
+        batches = [
+            SampledBatch.from_rollout(rollout, envs, advantage, target)
+            for envs in self._shards.parts
+        ]
         if self.updates < ppo.critic_warmup_updates:
-            return scalars | self.updater.fit_critic(batch)
-        return scalars | self._improve(batch)
+            return scalars | self.updater.fit_critic(batches)
+        return scalars | self._improve(batches)
 
-    def _improve(self, batch: Batch) -> dict[str, float]:
-        scalars = self.updater.update(batch, self._coefficients(), self._minibatch_rng)
-        self.guard.after_update()
-        return scalars
+    def _improve(self, batches: Sequence[Batch]) -> dict[str, float]:
+        return self.updater.update(batches, self._coefficients(), self._minibatch_rng)
 
     def _coefficients(self) -> Coefficients:
         config, step = self.config, self.global_step
@@ -318,7 +343,10 @@ class Learner:
         }
 
     def state_dict(self) -> StateDict:
-        """Return everything that changes while training, in two parts: what learns, what acts."""
+        """Return everything that changes while training, in two parts: what learns, what acts.
+
+        It is that of all environments: every process returns the same, and all call it together.
+        """
         return {"learner": self._learning_state(), "rollout": self._rollout_state()}
 
     def load_state_dict(self, state: StateDict) -> None:
@@ -328,7 +356,7 @@ class Learner:
             IncompatibleState: the state was made for other features or another network.
         """
         learner, rollout = state["learner"], state["rollout"]
-        same_envs = rollout["num_envs"] == self._num_envs
+        same_envs = rollout["num_envs"] == self._shards.num_envs
         same_cluster = rollout["num_replicas"] == self.num_replicas
         same_columns = self.rollout.fits(rollout["buffer"])
         self._load_learning_state(learner, same_cluster=same_cluster)
@@ -339,7 +367,7 @@ class Learner:
             self._on_event(
                 f"the checkpoint's unfinished rollout ({rollout['num_replicas']} replicas, "
                 f"{rollout['num_envs']} environments, {rollout['buffer']['filled']} steps) does "
-                f"not fit {self.num_replicas} replicas, {self._num_envs} environments and "
+                f"not fit {self.num_replicas} replicas, {self._shards.num_envs} environments and "
                 f"{self.rollout.length} steps with what ppo_config.advantage="
                 f'"{self.config.ppo_config.advantage}" needs: it is collected anew'
             )
@@ -386,23 +414,25 @@ class Learner:
         load_rng_state(self._minibatch_rng, state["minibatch_rng"])
 
     def _rollout_state(self) -> StateDict:
-        pending = self._pending
+        pending, together = self._pending, self._shards.together
+        log = self.action_log.columns()
         return {
-            "buffer": self.rollout.state_dict(),
+            "buffer": self.rollout.state_dict(self._shards),
             "pending": None
             if pending is None
-            else {name: torch.from_numpy(column) for name, column in pending.items()},
-            "action_log": self.action_log.state_dict(),
+            else {name: torch.from_numpy(together(own)) for name, own in pending.items()},
+            "action_log": {name: torch.from_numpy(together(own)) for name, own in log.items()},
             "action_rng": rng_state(self._action_rng),
             "num_replicas": self.num_replicas,
-            "num_envs": self._num_envs,
+            "num_envs": self._shards.num_envs,
         }
 
     def _load_rollout_state(self, state: StateDict) -> None:
         """Restore what only makes sense for the same replicas and environments."""
-        self.rollout.load_state_dict(state["buffer"])
-        pending = state["pending"]
+        envs = self._shards.envs
+        self.rollout.load_state_dict(state["buffer"], envs)
+        pending, log = state["pending"], state["action_log"]
         self._pending = (
-            None if pending is None else {name: column.numpy() for name, column in pending.items()}
+            None if pending is None else {name: c.numpy()[envs] for name, c in pending.items()}
         )
-        self.action_log.load_state_dict(state["action_log"])
+        self.action_log.load({name: column.numpy()[envs] for name, column in log.items()})

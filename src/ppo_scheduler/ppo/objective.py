@@ -21,10 +21,14 @@ def log_probabilities(logits: Tensor, temperature: Tensor) -> Tensor:
     return functional.log_softmax(logits / temperature.unsqueeze(-1), dim=-1)
 
 
-def sample(log_probs: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw one action per row of log pi [B, R] by inverting the cumulative distribution."""
+def sample(log_probs: NDArray[np.float32], uniform: Floats) -> NDArray[np.int64]:
+    """Draw one action per row of log pi [B, R] by inverting the cumulative distribution.
+
+    Args:
+        uniform: random numbers [B] in [0, 1).
+    """
     cumulative = np.cumsum(np.exp(log_probs.astype(np.float64)), axis=1)
-    draws = rng.random(len(log_probs)) * cumulative[:, -1]
+    draws = uniform * cumulative[:, -1]
     actions = (cumulative <= draws[:, None]).sum(axis=1)
     drawn: NDArray[np.int64] = np.minimum(actions, log_probs.shape[1] - 1)
     return drawn
@@ -80,9 +84,9 @@ def advantages_of_choices(costs: Tensor, log_probs: Tensor) -> Tensor:
     return (log_probs.exp() * costs).sum(dim=-1, keepdim=True) - costs
 
 
-def within_deviations(advantage: Tensor, clip: float) -> Tensor:
-    """Return advantages of choices in standard deviations of them all, clipped to [-clip, clip]."""
-    return (advantage / (advantage.std() + 1e-8)).clamp(-clip, clip)
+def within_deviations(advantage: Tensor, deviation: float, clip: float) -> Tensor:
+    """Return advantages of choices in standard deviations, clipped to [-clip, clip]."""
+    return (advantage / (deviation + 1e-8)).clamp(-clip, clip)
 
 
 def explained_variance(predicted: Floats, target: Floats) -> float:

@@ -4,13 +4,15 @@ actions of the unfinished episodes, from which a resume replays them."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ppo_scheduler.observation import ObservationSchema
+from ppo_scheduler.observation import Floats, ObservationSchema
+from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.state import StateDict
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
@@ -41,18 +43,17 @@ class ActionLog:
         assert (self._lengths == self._lengths[0]).all(), self._lengths
         return self._actions[:, : self._lengths[0]].astype(np.int64)
 
-    def state_dict(self) -> StateDict:
-        actions = self._actions[:, : self._lengths.max()]
-        return {
-            "actions": torch.from_numpy(actions.copy()),
-            "lengths": torch.from_numpy(self._lengths.copy()),
-        }
+    def columns(self) -> dict[str, NDArray[np.integer]]:
+        """Return copies of the actions [B, longest] and of how many there are of each [B]."""
+        longest = self._lengths.max()
+        return {"actions": self._actions[:, :longest].copy(), "lengths": self._lengths.copy()}
 
-    def load_state_dict(self, state: StateDict) -> None:
-        actions = state["actions"].numpy()
+    def load(self, columns: Mapping[str, NDArray[np.integer]]) -> None:
+        """Go on from what ``columns`` returned."""
+        actions = columns["actions"]
         spare = np.zeros((len(actions), _FIRST_CAPACITY), np.int16)
         self._actions = np.concatenate([actions.astype(np.int16), spare], axis=1)
-        self._lengths = state["lengths"].numpy().copy()
+        self._lengths[:] = columns["lengths"]
 
 
 Row = Mapping[str, NDArray[np.generic]]
@@ -123,40 +124,61 @@ class RolloutBuffer:
         """Return whether a state of equally many environments and replicas can be restored."""
         rows = state["rows"]
         return state["filled"] <= self.length and all(
-            name in rows and rows[name].shape[1:] == column.shape[1:]
+            name in rows and rows[name].shape[2:] == column.shape[2:]
             for name, column in self.columns.items()
         )
 
-    def state_dict(self) -> StateDict:
+    def state_dict(self, shards: Shards) -> StateDict:
         """Return the filled rows only: after an update a checkpoint carries an empty rollout.
 
-        Like those of a torch module, the tensors are the live ones.
+        They are those of all environments. Like those of a torch module, the tensors of a process
+        that has them all are the live ones.
         """
-        rows = {name: torch.from_numpy(c[: self.filled]) for name, c in self.columns.items()}
+        filled = {name: column[: self.filled] for name, column in self.columns.items()}
+        rows = {name: torch.from_numpy(shards.together(c, axis=1)) for name, c in filled.items()}
         return {"filled": self.filled, "rows": rows}
 
-    def load_state_dict(self, state: StateDict) -> None:
+    def load_state_dict(self, state: StateDict, envs: slice) -> None:
+        """Go on with those rows of a state that are of these environments."""
         self.filled = state["filled"]
         for name, column in self.columns.items():
-            column[: self.filled] = state["rows"][name].numpy()
+            column[: self.filled] = state["rows"][name].numpy()[:, envs]
 
 
-def rollout_scalars(
-    rollout: RolloutBuffer, schema: ObservationSchema, num_replicas: int
-) -> dict[str, float]:
-    """Return Rollout/Reward*, Actions/* and Reward/* of one full rollout, before any scaling."""
-    reward = rollout.raw_reward
-    shares = np.bincount(rollout.action.ravel(), minlength=num_replicas) / rollout.action.size
-    components = np.take(rollout.telemetry, schema.component_columns, axis=-1)
-    means = components.reshape(-1, components.shape[-1]).mean(axis=0)
-    return {
-        "Rollout/RewardMean": float(reward.mean()),
-        "Rollout/RewardStd": float(reward.std()),
-        "Rollout/RewardMin": float(reward.min()),
-        "Rollout/RewardMax": float(reward.max()),
-        **{f"Actions/Replica_{i}": float(share) for i, share in enumerate(shares)},
-        **{
-            f"Reward/{name}": float(mean)
-            for name, mean in zip(schema.reward_components, means, strict=True)
-        },
-    }
+@dataclass(frozen=True)
+class RolloutOfAll:
+    """What a full rollout looked like in all E environments, before any scaling.
+
+    action [T, E]; reward [T, E]; components [K, E]: means of the reward's components.
+    """
+
+    action: NDArray[np.integer]
+    reward: Floats
+    components: Floats
+
+    @classmethod
+    def of(cls, own: RolloutBuffer, schema: ObservationSchema, shards: Shards) -> RolloutOfAll:
+        """Put together what the processes have seen."""
+        components = np.take(own.telemetry, schema.component_columns, axis=-1).mean(axis=0)
+        columns: list[NDArray[Any]] = [
+            own.action.astype(np.int16),
+            own.raw_reward,
+            np.ascontiguousarray(components.T),
+        ]
+        return cls(*shards.all_together(columns, axis=1))
+
+    def scalars(self, schema: ObservationSchema, num_replicas: int) -> dict[str, float]:
+        """Return Rollout/Reward*, Actions/* and Reward/*."""
+        shares = np.bincount(self.action.ravel(), minlength=num_replicas) / self.action.size
+        means = self.components.mean(axis=1)
+        return {
+            "Rollout/RewardMean": float(self.reward.mean()),
+            "Rollout/RewardStd": float(self.reward.std()),
+            "Rollout/RewardMin": float(self.reward.min()),
+            "Rollout/RewardMax": float(self.reward.max()),
+            **{f"Actions/Replica_{i}": float(share) for i, share in enumerate(shares)},
+            **{
+                f"Reward/{name}": float(mean)
+                for name, mean in zip(schema.reward_components, means, strict=True)
+            },
+        }

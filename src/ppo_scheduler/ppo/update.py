@@ -1,10 +1,16 @@
-"""One PPO update: some epochs of minibatches over a rollout."""
+"""One PPO update: some epochs of minibatches over a rollout.
+
+A minibatch has rows of every shard. Each shard's part of the gradient is computed alone, and the
+parts are added in the order of the shards: see ``parallel/shards.py``.
+"""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +21,7 @@ from typing_extensions import Self
 from ppo_scheduler.config.learner_sections import OptimizationSection, PPOSection
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Floats
+from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.ppo.adamw import AdamW
 from ppo_scheduler.ppo.objective import (
@@ -79,6 +86,9 @@ Statistics = dict[str, Tensor]
 class Batch(ABC):
     """N decisions to learn from: what was seen, and the temperature that was acted at."""
 
+    logged: ClassVar[tuple[str, ...]]
+    """What ``surrogate`` tells beside the loss, by its logged names."""
+
     replicas: Tensor
     context: Tensor
     temperature: Tensor
@@ -107,6 +117,13 @@ class Batch(ABC):
 class SampledBatch(Batch):
     """Decisions of a rollout with what their actions were worth: GAE and the critic's target."""
 
+    logged = (
+        "Training/PolicyLoss",
+        "Training/ValueLoss",
+        "Training/ApproxKL",
+        "Training/ClipFraction",
+    )
+
     action: Tensor
     log_prob: Tensor
     value: Tensor
@@ -114,15 +131,18 @@ class SampledBatch(Batch):
     target: Tensor
 
     @classmethod
-    def from_rollout(cls, rollout: RolloutBuffer, advantage: Floats, target: Floats) -> Self:
+    def from_rollout(
+        cls, rollout: RolloutBuffer, envs: slice, advantage: Floats, target: Floats
+    ) -> Self:
         """Take the columns that have the name of a field; numbers with a point as float32.
 
         Args:
+            envs: whose decisions.
             advantage: [T, B]; target: [T, B].
         """
         names = {field.name for field in fields(cls)}
-        seen = {name: _flat(c) for name, c in rollout.columns.items() if name in names}
-        return cls(**seen, advantage=_flat(advantage), target=_flat(target))
+        seen = {name: _flat(c[:, envs]) for name, c in rollout.columns.items() if name in names}
+        return cls(**seen, advantage=_flat(advantage[:, envs]), target=_flat(target[:, envs]))
 
     def surrogate(
         self, log_probs: Tensor, value: Tensor, section: PPOSection
@@ -147,31 +167,39 @@ class PricedBatch(Batch):
     behavior [N, R]: log-probabilities of the policy that acted.
     """
 
+    logged = ("Training/PolicyLoss", "Training/ApproxKL", "Training/ClipFraction")
+
     behavior: Tensor
     advantage: Tensor
 
     @classmethod
     @torch.no_grad()
-    def from_rollout(cls, rollout: RolloutBuffer, network: ActorCritic) -> Self:
-        """Take the decisions that are priced; ``network`` is the one that acted."""
-        priced = torch.from_numpy(~np.isnan(rollout.costs).any(axis=-1)).flatten()
+    def from_rollout(cls, rollout: RolloutBuffer, envs: slice, network: ActorCritic) -> Self:
+        """Take the decisions that are priced.
+
+        Args:
+            envs: whose decisions.
+            network: the one that acted.
+        """
+        costs = rollout.costs[:, envs]
+        priced = torch.from_numpy(~np.isnan(costs).any(axis=-1)).flatten()
         names = ("replicas", "context", "temperature")
-        seen = {name: _flat(rollout.columns[name])[priced] for name in names}
+        seen = {name: _flat(rollout.columns[name][:, envs])[priced] for name in names}
         logits, _ = network(seen["replicas"], seen["context"])
         behavior = log_probabilities(logits, seen["temperature"])
-        costs = torch.from_numpy(rollout.costs).flatten(0, 1)[priced]
-        advantage = advantages_of_choices(costs, behavior.double()).float()
+        of_choices = torch.from_numpy(costs).flatten(0, 1)[priced]
+        advantage = advantages_of_choices(of_choices, behavior.double()).float()
         return cls(**seen, behavior=behavior, advantage=advantage)
 
-    def scaled(self, clip: float, *, normalize: bool) -> Self:
+    def scaled(self, deviation: float, clip: float, *, normalize: bool) -> Self:
         """Return the batch with advantages within ``clip`` standard deviations.
 
         Args:
+            deviation: standard deviation of the advantages, those of other shards included.
             normalize: express them in standard deviations.
         """
-        within = within_deviations(self.advantage, clip)
-        scale = 1.0 if normalize else float(self.advantage.std())
-        return replace(self, advantage=within * scale)
+        within = within_deviations(self.advantage, deviation, clip)
+        return replace(self, advantage=within * (1.0 if normalize else deviation))
 
     def surrogate(
         self, log_probs: Tensor, value: Tensor, section: PPOSection
@@ -203,6 +231,23 @@ class Coefficients:
     reference_kl: float
 
 
+_LOGGED = ("Training/Entropy", "Training/ActionBalance", "Training/ReferenceKL")
+"""What every loss tells, behind that of its batch."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One shard's rows of a minibatch.
+
+    reference: the reference policy's log-probabilities [N, R], if there is one. weight: of their
+    mean loss in the loss of the step.
+    """
+
+    batch: Batch
+    reference: Tensor | None
+    weight: float
+
+
 @dataclass(frozen=True)
 class GradientStep:
     """One step of the optimizer, or one that was skipped because it was not finite."""
@@ -216,7 +261,11 @@ class PPOUpdater:
     """Owns the optimizer; its ``update`` reads like the algorithm of the paper."""
 
     def __init__(
-        self, network: ActorCritic, section: PPOSection, optimization: OptimizationSection
+        self,
+        network: ActorCritic,
+        section: PPOSection,
+        optimization: OptimizationSection,
+        shards: Shards,
     ) -> None:
         self.network = network
         self.reference: ActorCritic | None = None
@@ -228,6 +277,7 @@ class PPOUpdater:
             weight_decay=section.weight_decay,
         )
         self._section = section
+        self._shards = shards
         self._accumulation = optimization.accumulation_steps
         self._skipped_in_a_row = 0
 
@@ -235,35 +285,45 @@ class PPOUpdater:
         """Make the policy of this moment the one that the KL term refers to."""
         self.reference = self.network.frozen()
 
-    def fit_critic(self, batch: SampledBatch) -> dict[str, float]:
-        """Solve the value head alone by ridge regression on the returns; the policy stays."""
+    def fit_critic(self, batches: Sequence[SampledBatch]) -> dict[str, float]:
+        """Solve the value head alone by ridge regression on the returns; the policy stays.
+
+        Args:
+            batches: one of each of this process's shards.
+        """
         with torch.no_grad():
-            hidden = self.network.encode(batch.replicas, batch.context).mean(dim=1).double()
+            encoded = [self.network.encode(one.replicas, one.context) for one in batches]
+            hidden = self._of_all([one.mean(dim=1) for one in encoded])
+            target = self._of_all([batch.target for batch in batches])
             mean = hidden.mean(dim=0)
             centered = hidden - mean
-            target = batch.target.double()
             gram = centered.T @ centered
-            gram += _RIDGE * len(batch) * torch.eye(len(gram), dtype=torch.float64)
+            gram += _RIDGE * len(target) * torch.eye(len(gram), dtype=torch.float64)
             weight = torch.linalg.solve(gram, centered.T @ (target - target.mean()))
             self.network.critic_head.weight.copy_(weight.unsqueeze(0))
             self.network.critic_head.bias.copy_(target.mean() - weight @ mean)
             error = centered @ weight + target.mean() - target
         return {"Training/ValueLoss": 0.5 * float(error.square().mean())}
 
+    def _of_all(self, own: Sequence[Tensor]) -> Tensor:
+        return torch.from_numpy(self._shards.rows_together([rows.numpy() for rows in own])).double()
+
     def update(
-        self, batch: Batch, coefficients: Coefficients, rng: np.random.Generator
+        self, batches: Sequence[Batch], coefficients: Coefficients, rng: np.random.Generator
     ) -> dict[str, float]:
         """Run the epochs; return the means of what was seen, under their logged names.
+
+        Args:
+            batches: one of each of this process's shards.
+            rng: the same in all processes.
 
         Raises:
             UserError: too many gradient steps in a row were not finite.
         """
         self.optimizer.learning_rate = coefficients.learning_rate
-        # The same in all epochs, so it is computed once.
-        reference = self._reference_log_probs(batch)
         steps: list[GradientStep] = []
         stopped = False
-        for step in self._gradient_steps(batch, reference, coefficients, rng):
+        for step in self._gradient_steps(batches, coefficients, rng):
             steps.append(step)
             stopped = step.finite and self._passed_target(step.statistics["Training/ApproxKL"])
             if stopped:
@@ -288,41 +348,60 @@ class PPOUpdater:
         return target is not None and approx_kl > _KL_STOP_FACTOR * target
 
     def _gradient_steps(
-        self,
-        batch: Batch,
-        reference: Tensor | None,
-        coefficients: Coefficients,
-        rng: np.random.Generator,
+        self, batches: Sequence[Batch], coefficients: Coefficients, rng: np.random.Generator
     ) -> Iterator[GradientStep]:
         """Make the steps of all epochs, each when it is asked for."""
+        # The same in all epochs, so it is computed once.
+        references = [self._reference_log_probs(batch) for batch in batches]
+        sizes = self._shards.of_shards(np.array([len(batch) for batch in batches]))
+        count = math.ceil(sizes.sum() / self.minibatch.size)
+        rows_of = np.stack([_evenly(size, count) for size in sizes])
+        share = rows_of / rows_of.sum(axis=0)
         for epoch in range(self._section.epochs):
-            order = torch.from_numpy(rng.permutation(len(batch)))
-            minibatches = order.split(self.minibatch.size)
-            for first in range(0, len(minibatches), self._accumulation):
-                accumulated = minibatches[first : first + self._accumulation]
+            orders = [rng.permutation(size) for size in sizes]
+            own = [
+                torch.from_numpy(orders[shard]).split(rows_of[shard].tolist())
+                for shard in self._shards.own
+            ]
+            for first in range(0, count, self._accumulation):
+                accumulated = range(first, min(first + self._accumulation, count))
                 parts = [
-                    (batch.rows(rows), None if reference is None else reference[rows])
-                    for rows in accumulated
+                    [
+                        Part(
+                            batch.rows(rows[number]),
+                            None if reference is None else reference[rows[number]],
+                            share[shard, number] / len(accumulated),
+                        )
+                        for number in accumulated
+                        if len(rows[number])
+                    ]
+                    for shard, batch, reference, rows in zip(
+                        self._shards.own, batches, references, own, strict=True
+                    )
                 ]
-                statistics, finite = self._step(parts, coefficients)
+                names = (*batches[0].logged, *_LOGGED)
+                statistics, finite = self._step(parts, names, coefficients)
                 yield GradientStep(epoch, finite, statistics)
 
     def _step(
-        self, minibatches: list[tuple[Batch, Tensor | None]], coefficients: Coefficients
+        self, shards: Sequence[Sequence[Part]], names: tuple[str, ...], coefficients: Coefficients
     ) -> tuple[dict[str, float], bool]:
-        """Make one optimizer step from one or more accumulated minibatches, if it is finite."""
-        self.optimizer.zero_grad()
-        statistics: list[dict[str, float]] = []
-        for minibatch, reference in minibatches:
-            loss, values = self._loss(minibatch, reference, coefficients)
-            (loss / len(minibatches)).backward()
-            statistics.append(values)
-        norm = float(
-            nn.utils.clip_grad_norm_(self.network.parameters(), self._section.max_grad_norm)
-        )
-        finite = bool(np.isfinite(norm)) and all(
-            np.isfinite(list(s.values())).all() for s in statistics
-        )
+        """Make one optimizer step, if it is finite.
+
+        Args:
+            shards: of each of this process's shards the rows of one or more minibatches.
+            names: what the losses tell.
+        """
+        own = np.stack([self._gradient(parts, names, coefficients) for parts in shards])
+        parameters = list(self.network.parameters())
+        sizes = [parameter.numel() for parameter in parameters]
+        total = torch.from_numpy(self._shards.total(own))
+        *gradients, has_gradient, values = total.split([*sizes, len(sizes), len(names)])
+        for parameter, gradient, there in zip(parameters, gradients, has_gradient, strict=True):
+            parameter.grad = gradient.view_as(parameter) if there else None
+        norm = float(nn.utils.clip_grad_norm_(parameters, self._section.max_grad_norm))
+        statistics = dict(zip(names, values.tolist(), strict=True))
+        finite = bool(np.isfinite(norm) and np.isfinite(list(statistics.values())).all())
         if finite:
             self._skipped_in_a_row = 0
             self.optimizer.step()
@@ -336,7 +415,30 @@ class PPOUpdater:
                     "coefficients of entropy, value, balance and KL, advantage_clip, temperatures),"
                     " or resume from an earlier checkpoint"
                 )
-        return {**_means(statistics), "Training/GradientNorm": norm}, finite
+        return {**statistics, "Training/GradientNorm": norm}, finite
+
+    def _gradient(
+        self, parts: Sequence[Part], names: tuple[str, ...], coefficients: Coefficients
+    ) -> NDArray[np.float32]:
+        """Return what a shard adds to a step: the gradient of all parameters one after the other,
+        1 for each of them that has one, and the values of ``names``."""
+        self.optimizer.zero_grad()
+        values = np.zeros(len(names), np.float32)
+        for part in parts:
+            loss, statistics = self._loss(part.batch, part.reference, coefficients)
+            (loss * part.weight).backward()
+            values += part.weight * np.array([statistics[name] for name in names], np.float32)
+        gradients = [(p, p.grad) for p in self.network.parameters()]
+        return np.concatenate(
+            [
+                *(
+                    np.zeros(p.numel(), np.float32) if g is None else g.flatten().numpy()
+                    for p, g in gradients
+                ),
+                np.array([g is not None for _, g in gradients], np.float32),
+                values,
+            ]
+        )
 
     def _loss(
         self, batch: Batch, reference: Tensor | None, weights: Coefficients
@@ -389,6 +491,12 @@ class PPOUpdater:
         if state["reference"] is not None:
             self.reference = self.network.frozen()
             nn.utils.vector_to_parameters(state["reference"].clone(), self.reference.parameters())
+
+
+def _evenly(count: int, parts: int) -> NDArray[np.int64]:
+    """Return how many of ``count`` rows each of so many parts has."""
+    bounds = np.arange(parts + 1) * count // parts
+    return np.diff(bounds)
 
 
 def _means(statistics: Sequence[dict[str, float]]) -> dict[str, float]:

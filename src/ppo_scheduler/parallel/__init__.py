@@ -1,0 +1,1 @@
+"""How a training is split: into shards, which fix its arithmetic, and over processes."""
