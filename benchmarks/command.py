@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,15 @@ def run_program(command: list[str], folder: Path, **environment: str) -> Ended:
     return Ended(seconds, usage.ru_maxrss * 1024 / 1e6, text)
 
 
-def train(settings: Mapping[str, Mapping[str, Any]], **environment: str) -> tuple[Ended, float]:
+def train(
+    settings: Mapping[str, Mapping[str, Any]],
+    look: Callable[[Path], object] = lambda folder: None,
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Ended, float]:
     """Run ``vidur-ppo train`` without warm start and comparison.
+
+    Args:
+        look: is shown the folder that the training ran in before it is removed.
 
     Returns:
         How it ended, and its decisions per second of wall-clock time, updates, curves and
@@ -68,9 +75,12 @@ def train(settings: Mapping[str, Mapping[str, Any]], **environment: str) -> tupl
         folder = Path(name)
         (folder / "config.json").write_text(json.dumps(tree), encoding="utf-8")
         program = [sys.executable, "-m", "vidur_ext.cli", "train", "--config", "config.json"]
-        ended = run_program([*program, "--resume", "never", "--quiet"], folder, **environment)
+        ended = run_program(
+            [*program, "--resume", "never", "--quiet"], folder, **(environment or {})
+        )
         [metrics] = folder.glob("outputs/*/run_*/metrics/training.csv")
         with metrics.open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file))[fitting:]
+        look(folder)
     rates = [float(text) for row in rows if (text := row["Speed/DecisionsPerSecond"])]
     return ended, statistics.harmonic_mean(rates) if rates else 0.0

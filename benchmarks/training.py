@@ -36,7 +36,7 @@ _SB3 = Path(__file__).with_name("stable_baselines.py")
 
 
 def _train(decisions: int, **environment: str) -> tuple[Ended, float]:
-    return train({"training": {"total_requests": decisions}}, **environment)
+    return train({"training": {"total_requests": decisions}}, environment=environment)
 
 
 def _train_elsewhere(decisions: int, sizes: str) -> tuple[Ended, float]:

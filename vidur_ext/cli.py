@@ -23,6 +23,7 @@ from vidur_ext.commands.tensorboard import tensorboard
 from vidur_ext.commands.train import train
 from vidur_ext.commands.validate_model import validate_model
 from vidur_ext.exits import exit_status
+from vidur_ext.launched import run_first
 from vidur_ext.versions import version_line
 
 app = typer.Typer(
@@ -67,8 +68,14 @@ def _program(
 
 
 def main() -> None:
-    """Entry point; see ``exit_status``."""
-    sys.exit(exit_status(_run))
+    """Entry point; see ``exit_status``. A launcher may start it several times: ``launched.py``."""
+    sys.exit(exit_status(lambda: run_first(_run, _follow)))
+
+
+def _follow() -> None:
+    from vidur_ext.training.team import follow
+
+    follow()
 
 
 def _run() -> None:

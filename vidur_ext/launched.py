@@ -43,11 +43,9 @@ def launched_store() -> Any:
     return PrefixStore("ppo", TCPStore(address, port, is_master=is_master, timeout=PATIENCE))
 
 
-def run_first(program: Callable[[], None]) -> None:
-    """Run ``program`` where this is the first process; any other follows that one to its end."""
+def run_first(program: Callable[[], None], follow: Callable[[], None]) -> None:
+    """Run ``program`` where this is the first process; any other is to ``follow`` it to its end."""
     if launched_rank() > 0:
-        from vidur_ext.training.team import follow
-
         follow()
         return
     try:

@@ -63,6 +63,12 @@ def job_of(config: Any, flags: Sequence[str]) -> Job:
     )
 
 
+def _follow() -> None:
+    from vidur_ext.training.team import follow
+
+    follow()
+
+
 def main() -> None:
     """Entry point; see ``exit_status``. A chunk ends with the driver that started it.
 
@@ -71,7 +77,7 @@ def main() -> None:
 
     def program() -> None:
         end_with_parent()
-        run_first(lambda: run(sys.argv[1:]))
+        run_first(lambda: run(sys.argv[1:]), _follow)
 
     sys.exit(exit_status(program))
 

@@ -11,6 +11,7 @@ import torch
 
 from ppo_scheduler.config.learner_sections import LearnerConfig
 from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
+from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.ppo.learner import Learner
 
 torch.set_num_threads(1)
@@ -113,7 +114,9 @@ def make_learner(sink):
         **groups: dict[str, object],
     ) -> Learner:
         config = learner_config(**groups)
-        return Learner(config, TOY_SCHEMA, num_replicas, sink, num_envs=num_envs, on_event=on_event)
+        return Learner(
+            config, TOY_SCHEMA, num_replicas, sink, shards=Shards(num_envs), on_event=on_event
+        )
 
     return make
 

@@ -41,6 +41,7 @@ TRAIN_SHORTCUTS = {
     "total_requests": ("training.total_requests",),
     **WARMSTART_SHORTCUTS,
     "seed": ("training.seed",),
+    "num_processes": ("parallel_training.num_processes",),
     "trace": ("workload.trace_file",),
     "rate_scale": ("workload.rate_scale",),
 }
@@ -101,6 +102,9 @@ def train(
     bc_epochs: BcEpochs = None,
     demo_steps: DemoSteps = None,
     seed: Seed = None,
+    num_processes: Annotated[
+        int | None, typer.Option(help="Processes that train together; the result is the same")
+    ] = None,
     trace: Annotated[str | None, typer.Option(metavar="FILE", help="Replay this trace")] = None,
     rate_scale: Annotated[float | None, typer.Option(help="Factor on arrival rates")] = None,
     output_dir: OutputDir = None,

@@ -19,9 +19,13 @@ from numpy.typing import NDArray
 from ppo_scheduler.compiled import compiled, compiled_entry
 from ppo_scheduler.observation import Floats
 from vidur_ext.engine.closed_loops import arriving
+from vidur_ext.engine.execution import OUTSIDE, steady_iteration_s
 from vidur_ext.engine.layout import (
     NEVER,
+    Batching,
+    Clock,
     Counter,
+    EngineState,
     Inputs,
     Ints,
     Own,
@@ -35,10 +39,12 @@ from vidur_ext.engine.layout import (
     one_of,
     with_inputs,
 )
-from vidur_ext.engine.loop import assign_one, run_until
+from vidur_ext.engine.loop import assign_one, close_instant, run_batch
 from vidur_ext.engine.preemption import find_next_finish
 from vidur_ext.routing.dice import Dice, lightest
 from vidur_ext.routing.output_lengths import expected_output, learn_length
+
+_OF_REQUEST, _OF_TIMES = len(Request), len(Time)
 
 _NEVER_SERVED_S = 1e6
 """What a request costs that its replica can never serve."""
@@ -49,12 +55,13 @@ class Plan(NamedTuple):
 
     ttft_weight: L. clairvoyant: the true output lengths are known. bench: a simulation of one
     replica, working memory for as many requests as any simulation has; its tables are those that
-    are planned with.
+    are planned with. totals [N]: expected tokens of the requests on the bench.
     """
 
     ttft_weight: float
     clairvoyant: bool
     bench: Simulation
+    totals: Ints
 
 
 class Learned(NamedTuple):
@@ -72,6 +79,13 @@ def _copy(source: NDArray[Any], target: NDArray[Any]) -> None:
     """Copy a row: an assignment of slices would allocate memory."""
     for place in range(len(source)):
         target[place] = source[place]
+
+
+@compiled
+def _copy_columns(source: NDArray[Any], target: NDArray[Any], count: int) -> None:
+    """Copy a row of so many columns, a number that the compiler knows."""
+    for column in range(count):
+        target[column] = source[column]
 
 
 @compiled
@@ -114,12 +128,16 @@ def _copy_prefixes(source: Prefixes | None, target: Prefixes | None, replica: in
 
 @compiled
 def _copy_request(
-    plan: Plan, sim: Simulation, lengths: Floats, request: int, done: int, place: int
+    plan: Plan, sim: Simulation, lengths: Floats, request: int, done: int, place: int, again: bool
 ) -> None:
-    """Copy a request that has processed ``done`` tokens, with the output that is expected of it."""
+    """Copy a request that has processed ``done`` tokens, with the output that is expected of it.
+
+    Args:
+        again: the same place had it before.
+    """
     row, copy = sim.state.requests[request], plan.bench.state.requests[place]
-    _copy(row, copy)
-    _copy(sim.state.times[request], plan.bench.state.times[place])
+    _copy_columns(row, copy, _OF_REQUEST)
+    _copy_columns(sim.state.times[request], plan.bench.state.times[place], _OF_TIMES)
     if plan.clairvoyant:
         _copy_text(sim.state.prefixes, plan.bench.state.prefixes, request, place, NEVER)
         return
@@ -128,13 +146,19 @@ def _copy_request(
     known = max(row[Request.PROMPT], done, prompt)
     generated = known - prompt
     _copy_text(sim.state.prefixes, plan.bench.state.prefixes, request, place, known)
-    output = expected_output(lengths, sim.estimates, prompt, generated)
-    copy[Request.TOTAL] = max(min(prompt + output, _longest(plan.bench)), known + 1)
+    if not again:
+        output = expected_output(lengths, sim.estimates, prompt, generated)
+        plan.totals[place] = max(min(prompt + output, _longest(plan.bench)), known + 1)
+    copy[Request.TOTAL] = plan.totals[place]
 
 
 @compiled
-def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int) -> int:
-    """Copy a replica and the requests on it, which are numbered anew; return how many they are."""
+def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int, again: bool) -> int:
+    """Copy a replica and the requests on it, which are numbered anew; return how many they are.
+
+    Args:
+        again: the bench had this replica before.
+    """
     state, copy = sim.state, plan.bench.state
     row = copy.replicas[0]
     _copy(sim.settings.own[replica], plan.bench.settings.own[0])
@@ -150,13 +174,13 @@ def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int) ->
         done = state.requests[request, Request.DONE]
         if slot < row[Replica.DECODING]:
             done += row[Replica.ROUNDS]
-        _copy_request(plan, sim, lengths, request, done, slot)
+        _copy_request(plan, sim, lengths, request, done, slot, again)
         copy.members[0, slot] = slot
         copy.chunks[0, slot] = state.chunks[replica, slot]
     request = row[Replica.HEAD]
     row[Replica.HEAD] = count
     for _ in range(row[Replica.WAITING]):
-        _copy_request(plan, sim, lengths, request, 0, count)
+        _copy_request(plan, sim, lengths, request, 0, count, again)
         copy.requests[count, Request.NEXT] = count + 1
         request = state.requests[request, Request.NEXT]
         count += 1
@@ -168,6 +192,85 @@ def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int) ->
     copy.counters[Counter.OPEN] = row[Replica.ROUTED]
     copy.counters[Counter.ARRIVALS] = count
     return int(count)
+
+
+@compiled
+def _sort_by_finish(state: EngineState, count: int) -> None:
+    """Put the decoding requests in the order in which they finish (Shell 1959)."""
+    members, requests = state.members[0], state.requests
+    gap = count // 2
+    while gap > 0:
+        for place in range(gap, count):
+            request = members[place]
+            finish = requests[request, Request.TOTAL] - requests[request, Request.DONE]
+            while place >= gap:
+                before = members[place - gap]
+                if requests[before, Request.TOTAL] - requests[before, Request.DONE] <= finish:
+                    break
+                members[place] = before
+                place -= gap
+            members[place] = request
+        gap //= 2
+
+
+@compiled
+def _decode_to_the_end(bench: Simulation) -> None:
+    """Complete the requests of a steady batch that nobody waits for and no shortage cuts.
+
+    The same rounds as one batch after the other, but all that are alike at once: their times are
+    not rounded one by one as Vidur's are.
+    """
+    state, tables = bench.state, bench.tables
+    row = state.replicas[0]
+    outside_s = tables.request_s[bench.settings.own[0, Own.KIND]]
+    count = row[Replica.DECODING]
+    _sort_by_finish(state, count)
+    end = state.clocks[0, Clock.BATCH_END]
+    for place in range(count):
+        request = state.members[0, place]
+        offset = state.requests[request, Request.DONE]
+        finish = state.requests[request, Request.TOTAL] - offset
+        # The batch that ends at ``end`` makes it one round more.
+        while row[Replica.ROUNDS] + 1 < finish:
+            row[Replica.ROUNDS] += 1
+            duration = steady_iteration_s(bench, 0)
+            if duration == OUTSIDE:
+                return
+            alike = min(row[Replica.ROOM], finish - row[Replica.ROUNDS] - 1)
+            row[Replica.ROUNDS] += alike
+            end += (alike + 1) * duration
+        state.times[request, Time.COMPLETED] = end + outside_s
+        state.counters[Counter.FINISHED] += 1
+        row[Replica.DECODING] -= 1
+        row[Replica.OFFSETS] -= offset
+
+
+@compiled
+def _will_never_be_short(bench: Simulation) -> bool:
+    """Return whether there are blocks for all that the decoding requests are to become."""
+    state, size = bench.state, bench.settings.block_size
+    row = state.replicas[0]
+    if bench.settings.scheduler == Batching.ORCA:
+        return True
+    left = row[Replica.FREE] - 1
+    for slot in range(row[Replica.DECODING]):
+        request = state.requests[state.members[0, slot]]
+        rounds = request[Request.TOTAL] - request[Request.DONE] - row[Replica.ROUNDS]
+        left -= rounds // size + 1
+    return bool(left >= 0)
+
+
+@compiled
+def _serve_all(bench: Simulation) -> None:
+    """Run the bench until its requests are served, or one never can be."""
+    state = bench.state
+    row = state.replicas[0]
+    close_instant(bench)
+    while state.clocks[0, Clock.BATCH_END] < np.inf and not state.counters[Counter.OVERFLOW]:
+        if row[Replica.STEADY] and row[Replica.WAITING] == 0 and _will_never_be_short(bench):
+            _decode_to_the_end(bench)
+            return
+        run_batch(bench, 0, np.inf)
 
 
 @compiled
@@ -189,12 +292,12 @@ def _price(plan: Plan, sim: Simulation, lengths: Floats, costs: Floats) -> None:
     for replica in range(len(costs)):
         costs[replica] = 0.0
         for queued in range(2):
-            count = _copy_replica(plan, sim, lengths, replica)
+            count = _copy_replica(plan, sim, lengths, replica, queued == 1)
             if queued:
-                _copy_request(plan, sim, lengths, waiting, 0, count)
+                _copy_request(plan, sim, lengths, waiting, 0, count, False)
                 assign_one(plan.bench, 0)
                 count += 1
-            run_until(plan.bench, np.inf)
+            _serve_all(plan.bench)
             spent = _time_spent(plan, count, now)
             costs[replica] += spent if queued else -spent
 
@@ -204,7 +307,7 @@ def _plan_for(plan: Plan, sim: Simulation) -> Plan:
     """Return the plan with a bench whose requests have the texts of a simulation's."""
     own = plan.bench.inputs
     inputs = Inputs(own.choices, sim.inputs.lines, own.turns, own.sessions, own.words)
-    return Plan(plan.ttft_weight, plan.clairvoyant, with_inputs(plan.bench, inputs))
+    return Plan(plan.ttft_weight, plan.clairvoyant, with_inputs(plan.bench, inputs), plan.totals)
 
 
 @compiled

@@ -78,21 +78,31 @@ def _repeat_steady_batch(sim: Simulation, replica: int, until: float) -> None:
 
 
 @compiled
-def _run_replica(sim: Simulation, replica: int, until: float) -> None:
-    """Run a replica's batches that end before ``until``."""
+def run_batch(sim: Simulation, replica: int, until: float) -> None:
+    """Run a replica's batch to its end and start the next one; a steady one is run repeatedly.
+
+    It must end before ``until`` [s]; no repetition does that does not.
+    """
     clocks = sim.state.clocks
-    while clocks[replica, Clock.BATCH_END] < until and sim.state.counters[Counter.OVERFLOW] == 0:
-        if sim.state.replicas[replica, Replica.STEADY]:
-            _repeat_steady_batch(sim, replica, until)
-            if clocks[replica, Clock.BATCH_END] >= until or sim.state.counters[Counter.OVERFLOW]:
-                return
-        now = clocks[replica, Clock.BATCH_END]
-        end_batch(sim, replica, now)
-        _next_batch(sim, replica, now, 2)
+    if sim.state.replicas[replica, Replica.STEADY]:
+        _repeat_steady_batch(sim, replica, until)
+        if clocks[replica, Clock.BATCH_END] >= until or sim.state.counters[Counter.OVERFLOW]:
+            return
+    now = clocks[replica, Clock.BATCH_END]
+    end_batch(sim, replica, now)
+    _next_batch(sim, replica, now, 2)
 
 
 @compiled
-def _close_instant(sim: Simulation) -> None:
+def _run_replica(sim: Simulation, replica: int, until: float) -> None:
+    """Run a replica's batches that end before ``until``."""
+    state = sim.state
+    while state.clocks[replica, Clock.BATCH_END] < until and not state.counters[Counter.OVERFLOW]:
+        run_batch(sim, replica, until)
+
+
+@compiled
+def close_instant(sim: Simulation) -> None:
     """Let the replicas look at what was routed to them; arrivals go before batches that end now."""
     state = sim.state
     if not state.counters[Counter.OPEN]:
@@ -113,7 +123,7 @@ def _close_instant(sim: Simulation) -> None:
 @compiled
 def run_until(sim: Simulation, until: float) -> None:
     """End every replica's batches that end before ``until`` [s], at most the next arrival."""
-    _close_instant(sim)
+    close_instant(sim)
     for replica in range(len(sim.state.replicas)):
         _run_replica(sim, replica, until)
 
@@ -163,7 +173,7 @@ def _run_loops(sim: Simulation) -> float:
         request, until = next_arrival(sim)
         waited = request >= 0 and has_waited(sim.inputs.turns, request)
         if until > state.now[0] or waited:
-            _close_instant(sim)
+            close_instant(sim)
         limit = np.nextafter(until, np.inf) if waited else until
         first, horizon = 0, limit
         for replica in range(replicas):

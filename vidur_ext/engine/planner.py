@@ -64,7 +64,7 @@ class Planner:
             new_state(np.zeros(num_requests), nothing, nothing, nothing, settings),
         )
         self._num_replicas = cluster.num_replicas
-        self._plan = Plan(ttft_weight, clairvoyant, bench)
+        self._plan = Plan(ttft_weight, clairvoyant, bench, totals=nothing.copy())
         self._first = new_lengths() if lengths is None else lengths
         self._learned = Learned(
             np.repeat(self._first[None], num_envs, axis=0), np.zeros(num_envs, dtype=np.int64)

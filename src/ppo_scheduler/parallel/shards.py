@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -85,17 +86,17 @@ class Shards:
         """The numbers of this process's shards."""
         return self._shards_of(self.processes.rank)
 
-    @property
+    @cached_property
     def numbers(self) -> range:
         """The numbers of this process's environments, B of all E."""
         return self._envs_of(self.processes.rank)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """B, how many environments this process has."""
         return len(self.numbers)
 
-    @property
+    @cached_property
     def envs(self) -> slice:
         """This process's environments among all."""
         return slice(self.numbers.start, self.numbers.stop)

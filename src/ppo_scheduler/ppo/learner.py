@@ -155,7 +155,8 @@ class Learner:
             costs: [B, R], what every choice costs, NaN where the learner did not ask; less is
                 better, and only differences within a row count. None if it never ``asks``.
         """
-        assert (costs is None) == (self.asks() is None), "costs are given if they are asked for"
+        priced = self.config.ppo_config.advantage == "counterfactual"
+        assert (costs is not None) == priced, "costs are given if they are asked for"
         if costs is not None and self.terminal_value is not None:
             costs = self.terminal_value.add_to(costs, observation)
         if self._pending is None:

@@ -96,15 +96,15 @@ def explained_variance(predicted: Floats, target: Floats) -> float:
 
 
 def policy_loss(ratio: Tensor, advantage: Tensor, clip_ratio: float) -> Tensor:
-    """Clipped surrogate objective, negated (Schulman et al. 2017, equation 7)."""
+    """Clipped surrogate of each action [N], negated (Schulman et al. 2017, equation 7)."""
     clipped = ratio.clamp(1.0 - clip_ratio, 1.0 + clip_ratio)
-    return -torch.minimum(ratio * advantage, clipped * advantage).mean()
+    return -torch.minimum(ratio * advantage, clipped * advantage)
 
 
 def policy_loss_of_choices(
     log_probs: Tensor, behavior: Tensor, advantage: Tensor, clip_ratio: float
 ) -> Tensor:
-    """Clipped surrogate objective with its mean over actions taken exactly, negated.
+    """Clipped surrogate objective with its mean over actions taken exactly [N], negated.
 
     Args:
         log_probs: log pi [N, R].
@@ -114,24 +114,23 @@ def policy_loss_of_choices(
     ratio = (log_probs - behavior).exp()
     clipped = ratio.clamp(1.0 - clip_ratio, 1.0 + clip_ratio)
     surrogate = torch.minimum(ratio * advantage, clipped * advantage)
-    return -(behavior.exp() * surrogate).sum(dim=-1).mean()
+    return -(behavior.exp() * surrogate).sum(dim=-1)
 
 
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> Tensor:
-    """Half squared error of the value, optionally limited to +-clip of the old value."""
+    """Half squared error of each value [N], optionally limited to +-clip of the old value."""
     error = (value - target).square()
     if clip is not None:
         limited = old_value + (value - old_value).clamp(-clip, clip)
         error = torch.maximum(error, (limited - target).square())
-    return 0.5 * error.mean()
+    return 0.5 * error
 
 
-def balance_loss(log_probs: Tensor) -> Tensor:
-    """KL of the mean action distribution of a batch [B, R] to the uniform one, in nats."""
-    mean = log_probs.exp().mean(dim=0)
-    return (mean * (mean.clamp_min(1e-12) * len(mean)).log()).sum()
+def balance_loss(mean: Tensor) -> Tensor:
+    """KL of each of S mean action distributions [S, R] to the uniform one [S], in nats."""
+    return (mean * (mean.clamp_min(1e-12) * mean.shape[-1]).log()).sum(dim=-1)
 
 
 def approximate_kl(log_ratio: Tensor) -> Tensor:
-    """Low-variance estimate of KL(old || new): mean of (r - 1) - log r (Schulman 2020)."""
-    return (log_ratio.exp() - 1.0 - log_ratio).mean()
+    """Low-variance estimates of KL(old || new) [N]: (r - 1) - log r (Schulman 2020)."""
+    return log_ratio.exp() - 1.0 - log_ratio

@@ -79,7 +79,7 @@ _RIDGE = 1e-3
 
 
 Statistics = dict[str, Tensor]
-"""Scalars by their logged names."""
+"""Values of each decision [N] by the logged names of their mean."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +101,19 @@ class Batch(ABC):
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         return type(self)(**{name: column[index] for name, column in columns.items()})
 
+    @classmethod
+    def joined(cls, parts: Sequence[Batch]) -> Batch:
+        """Return the decisions of all parts, which are of one kind, one after the other."""
+        columns = {field.name for field in fields(parts[0])}
+        return type(parts[0])(
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in columns}
+        )
+
     @abstractmethod
     def surrogate(
         self, log_probs: Tensor, value: Tensor, section: PPOSection
     ) -> tuple[Tensor, Statistics]:
-        """Return the loss that the advantages make, and what is logged of it.
+        """Return the loss that the advantages make of each decision [N], and what is logged of it.
 
         Args:
             log_probs: log pi [N, R] at the temperatures.
@@ -151,7 +159,7 @@ class SampledBatch(Batch):
         ratio = log_ratio.exp()
         policy = policy_loss(ratio, self.advantage, section.clip_ratio)
         critic = value_loss(value, self.value, self.target, section.value_clip)
-        clipped = ((ratio - 1.0).abs() > section.clip_ratio).float().mean()
+        clipped = ((ratio - 1.0).abs() > section.clip_ratio).float()
         return policy + section.value_coef * critic, {
             "Training/PolicyLoss": policy,
             "Training/ValueLoss": critic,
@@ -208,10 +216,10 @@ class PricedBatch(Batch):
             log_probs, self.behavior, self.advantage, section.clip_ratio
         )
         moved = ((log_probs - self.behavior).exp() - 1.0).abs() > section.clip_ratio
-        clipped = (self.behavior.exp() * moved).sum(dim=-1).mean()
+        clipped = (self.behavior.exp() * moved).sum(dim=-1)
         return policy, {
             "Training/PolicyLoss": policy,
-            "Training/ApproxKL": kl_divergence(self.behavior, log_probs).mean(),
+            "Training/ApproxKL": kl_divergence(self.behavior, log_probs),
             "Training/ClipFraction": clipped,
         }
 
@@ -231,21 +239,27 @@ class Coefficients:
     reference_kl: float
 
 
-_LOGGED = ("Training/Entropy", "Training/ActionBalance", "Training/ReferenceKL")
-"""What every loss tells, behind that of its batch."""
+_LOGGED = ("Training/Entropy", "Training/ReferenceKL", "Training/ActionBalance")
+"""What every loss tells beside that of its batch; the last is one of a shard, not of a decision."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """One shard's rows of a minibatch.
+class Minibatch:
+    """This process's rows of a minibatch, one shard's after the other's.
 
-    reference: the reference policy's log-probabilities [N, R], if there is one. weight: of their
-    mean loss in the loss of the step.
+    reference [n, R]: the reference policy's log-probabilities, if there is one. sizes: rows of each
+    shard. weight: of a row in the loss of the step.
     """
 
     batch: Batch
     reference: Tensor | None
+    sizes: list[int]
     weight: float
+
+    @property
+    def shard_of(self) -> Tensor:
+        """The number [n], among this process's, of the shard that each row belongs to."""
+        return torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))
 
 
 @dataclass(frozen=True)
@@ -351,50 +365,43 @@ class PPOUpdater:
         self, batches: Sequence[Batch], coefficients: Coefficients, rng: np.random.Generator
     ) -> Iterator[GradientStep]:
         """Make the steps of all epochs, each when it is asked for."""
+        own = Batch.joined(batches)
         # The same in all epochs, so it is computed once.
-        references = [self._reference_log_probs(batch) for batch in batches]
-        sizes = self._shards.of_shards(np.array([len(batch) for batch in batches]))
-        count = math.ceil(sizes.sum() / self.minibatch.size)
-        rows_of = np.stack([_evenly(size, count) for size in sizes])
-        share = rows_of / rows_of.sum(axis=0)
+        reference = self._reference_log_probs(own)
+        lengths = self._shards.of_shards(np.array([len(batch) for batch in batches]))
+        firsts = np.cumsum([0, *(len(batch) for batch in batches)])
+        count = math.ceil(lengths.sum() / self.minibatch.size)
+        sizes = np.stack([_evenly(length, count) for length in lengths])
         for epoch in range(self._section.epochs):
-            orders = [rng.permutation(size) for size in sizes]
-            own = [
-                torch.from_numpy(orders[shard]).split(rows_of[shard].tolist())
-                for shard in self._shards.own
+            orders = [rng.permutation(length) for length in lengths]
+            parts = [
+                np.split(first + orders[shard], np.cumsum(sizes[shard])[:-1])
+                for first, shard in zip(firsts, self._shards.own, strict=False)
             ]
-            for first in range(0, count, self._accumulation):
-                accumulated = range(first, min(first + self._accumulation, count))
-                parts = [
-                    [
-                        Part(
-                            batch.rows(rows[number]),
-                            None if reference is None else reference[rows[number]],
-                            share[shard, number] / len(accumulated),
+            for begin in range(0, count, self._accumulation):
+                numbers = range(begin, min(begin + self._accumulation, count))
+                minibatches = []
+                for number in numbers:
+                    rows = torch.from_numpy(np.concatenate([part[number] for part in parts]))
+                    minibatches.append(
+                        Minibatch(
+                            own.rows(rows),
+                            None if reference is None else reference[rows],
+                            [len(part[number]) for part in parts],
+                            1.0 / (int(sizes[:, number].sum()) * len(numbers)),
                         )
-                        for number in accumulated
-                        if len(rows[number])
-                    ]
-                    for shard, batch, reference, rows in zip(
-                        self._shards.own, batches, references, own, strict=True
                     )
-                ]
-                names = (*batches[0].logged, *_LOGGED)
-                statistics, finite = self._step(parts, names, coefficients)
+                statistics, finite = self._step(minibatches, coefficients)
                 yield GradientStep(epoch, finite, statistics)
 
     def _step(
-        self, shards: Sequence[Sequence[Part]], names: tuple[str, ...], coefficients: Coefficients
+        self, minibatches: Sequence[Minibatch], coefficients: Coefficients
     ) -> tuple[dict[str, float], bool]:
-        """Make one optimizer step, if it is finite.
-
-        Args:
-            shards: of each of this process's shards the rows of one or more minibatches.
-            names: what the losses tell.
-        """
-        own = np.stack([self._gradient(parts, names, coefficients) for parts in shards])
+        """Make one optimizer step from one or more accumulated minibatches, if it is finite."""
         parameters = list(self.network.parameters())
         sizes = [parameter.numel() for parameter in parameters]
+        names = (*minibatches[0].batch.logged, *_LOGGED)
+        own = np.sum([self._gradients(one, names, coefficients) for one in minibatches], axis=0)
         total = torch.from_numpy(self._shards.total(own))
         *gradients, has_gradient, values = total.split([*sizes, len(sizes), len(names)])
         for parameter, gradient, there in zip(parameters, gradients, has_gradient, strict=True):
@@ -417,51 +424,86 @@ class PPOUpdater:
                 )
         return {**statistics, "Training/GradientNorm": norm}, finite
 
-    def _gradient(
-        self, parts: Sequence[Part], names: tuple[str, ...], coefficients: Coefficients
+    def _gradients(
+        self, minibatch: Minibatch, names: tuple[str, ...], coefficients: Coefficients
     ) -> NDArray[np.float32]:
-        """Return what a shard adds to a step: the gradient of all parameters one after the other,
-        1 for each of them that has one, and the values of ``names``."""
+        """Return what each of this process's shards adds to a step.
+
+        That is the gradient of all parameters one after the other, 1 for each of them that has one,
+        and the values of ``names``.
+        """
+        batch, sizes = minibatch.batch, minibatch.sizes
+        # Each shard goes through the network alone, but the loss, whose decisions do not touch
+        # each other, is taken of all at once.
+        outputs = [
+            self.network(replicas, context)
+            for replicas, context in zip(
+                batch.replicas.split(sizes), batch.context.split(sizes), strict=True
+            )
+        ]
+        logits = torch.cat([logits for logits, _ in outputs]).detach().requires_grad_()
+        value = torch.cat([value for _, value in outputs]).detach().requires_grad_()
+        loss, statistics = self._loss(logits, value, minibatch, coefficients)
+        loss.backward()
+        values = torch.stack([statistics[name] for name in names], dim=1)
+        of_logits, of_value = (_split_gradient(output, sizes) for output in (logits, value))
+        parts = [
+            self._backward(output, gradients)
+            for output, gradients in zip(
+                outputs, zip(of_logits, of_value, strict=True), strict=True
+            )
+        ]
+        return torch.cat([torch.stack(parts), values], dim=1).numpy()
+
+    def _backward(
+        self, output: tuple[Tensor, Tensor], gradients_by: tuple[Tensor | None, Tensor | None]
+    ) -> Tensor:
+        """Return the gradient of all parameters one after the other, and 1 for each that has one.
+
+        Args:
+            output: logits and values of a shard.
+            gradients_by: of the loss by both of them; None by what it does not depend on.
+        """
         self.optimizer.zero_grad()
-        values = np.zeros(len(names), np.float32)
-        for part in parts:
-            loss, statistics = self._loss(part.batch, part.reference, coefficients)
-            (loss * part.weight).backward()
-            values += part.weight * np.array([statistics[name] for name in names], np.float32)
-        gradients = [(p, p.grad) for p in self.network.parameters()]
-        return np.concatenate(
-            [
-                *(
-                    np.zeros(p.numel(), np.float32) if g is None else g.flatten().numpy()
-                    for p, g in gradients
-                ),
-                np.array([g is not None for _, g in gradients], np.float32),
-                values,
-            ]
+        reached = [
+            (part, gradient)
+            for part, gradient in zip(output, gradients_by, strict=True)
+            if gradient is not None
+        ]
+        torch.autograd.backward(
+            [part for part, _ in reached], [gradient for _, gradient in reached]
         )
+        gradients = [(p, p.grad) for p in self.network.parameters()]
+        flat = (torch.zeros(p.numel()) if g is None else g.flatten() for p, g in gradients)
+        return torch.cat([*flat, torch.tensor([float(g is not None) for _, g in gradients])])
 
     def _loss(
-        self, batch: Batch, reference: Tensor | None, weights: Coefficients
-    ) -> tuple[Tensor, dict[str, float]]:
-        section = self._section
-        logits, value = self.network(batch.replicas, batch.context)
+        self, logits: Tensor, value: Tensor, minibatch: Minibatch, weights: Coefficients
+    ) -> tuple[Tensor, Statistics]:
+        """Return the loss of the step, and each shard's part of its statistics.
+
+        Args:
+            logits: [n, R]; value: [n].
+        """
+        section, batch = self._section, minibatch.batch
         log_probs = log_probabilities(logits, batch.temperature)
         surrogate, statistics = batch.surrogate(log_probs, value, section)
-        mean_entropy = entropy(log_probs).mean()
-        balance = balance_loss(log_probs)
-        reference_kl = _reference_kl(logits, reference)
-        loss = (
-            surrogate
-            - weights.entropy * mean_entropy
-            + section.action_balance_coef * balance
-            + weights.reference_kl * reference_kl
-        )
-        statistics |= {
-            "Training/Entropy": mean_entropy,
-            "Training/ActionBalance": balance,
-            "Training/ReferenceKL": reference_kl,
+        entropies = entropy(log_probs)
+        reference_kl = _reference_kl(logits, minibatch.reference)
+        of_decision = surrogate - weights.entropy * entropies + weights.reference_kl * reference_kl
+        shares = minibatch.weight * torch.tensor(minibatch.sizes)
+        rows = torch.tensor(minibatch.sizes).clamp_min(1)
+        mean = _sums(log_probs.exp(), minibatch) / rows[:, None]
+        balance = balance_loss(mean)
+        loss = minibatch.weight * of_decision.sum()
+        loss = loss + section.action_balance_coef * (shares * balance).sum()
+        statistics |= {"Training/Entropy": entropies, "Training/ReferenceKL": reference_kl}
+        of_decisions = torch.stack(list(statistics.values()), dim=1).detach()
+        parts = minibatch.weight * _sums(of_decisions, minibatch)
+        return loss, {
+            **dict(zip(statistics, parts.unbind(dim=1), strict=True)),
+            "Training/ActionBalance": shares * balance.detach(),
         }
-        return loss, {name: float(tensor.detach()) for name, tensor in statistics.items()}
 
     @torch.no_grad()
     def _reference_log_probs(self, batch: Batch) -> Tensor | None:
@@ -511,5 +553,16 @@ def _at_temperature_one(logits: Tensor) -> Tensor:
 
 def _reference_kl(logits: Tensor, reference: Tensor | None) -> Tensor:
     if reference is None:
-        return torch.zeros(())
-    return kl_divergence(_at_temperature_one(logits), reference).mean()
+        return torch.zeros(len(logits))
+    return kl_divergence(_at_temperature_one(logits), reference)
+
+
+def _sums(rows: Tensor, minibatch: Minibatch) -> Tensor:
+    """Return the sums [S / W, K] over the rows [n, K] of each shard, one row after the other."""
+    sums = torch.zeros(len(minibatch.sizes), rows.shape[1])
+    return sums.index_add(0, minibatch.shard_of, rows)
+
+
+def _split_gradient(output: Tensor, sizes: list[int]) -> Sequence[Tensor | None]:
+    """Return each shard's part of the gradient by an output [n, ...]; None where it has none."""
+    return [None] * len(sizes) if output.grad is None else output.grad.split(sizes)

@@ -13,6 +13,7 @@ from ppo_scheduler.checkpoint.reading import load_named
 from ppo_scheduler.config.learner_sections import LearnerConfig, ObservationSection
 from ppo_scheduler.monitoring.scalars import FanOut
 from ppo_scheduler.observation import Observation
+from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.ppo.learner import Learner
 from vidur_ext.routing.features import observation_schema
 
@@ -26,6 +27,7 @@ OBSERVED = {
     4: ObservationSection(),
     5: ObservationSection(),
     6: ObservationSection(),
+    7: ObservationSection(),
 }
 """What the policies in the golden checkpoints see."""
 assert len(OBSERVED) == SCHEMA_VERSION
@@ -46,7 +48,9 @@ def test_a_learner_goes_on_from_every_version(version, observed, advantage):
     )
     schema = observation_schema(config.observation)
     envs = tree["rollout"]["num_envs"]
-    learner = Learner(config, schema, tree["rollout"]["num_replicas"], FanOut([]), num_envs=envs)
+    learner = Learner(
+        config, schema, tree["rollout"]["num_replicas"], FanOut([]), shards=Shards(envs)
+    )
     learner.load_state_dict(tree)
     steps, updates = learner.global_step, learner.updates
     assert steps == tree["learner"]["counters"]["global_step"]

@@ -20,6 +20,7 @@ from ppo_scheduler.checkpoint.reading import LoadedCheckpoint, load_named
 from ppo_scheduler.errors import IncompatibleState, UserError
 from ppo_scheduler.monitoring.scalars import FanOut
 from ppo_scheduler.observation import Observation
+from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.state import StateDict, snapshot
 from vidur_ext.config.training_config import TrainingConfig
@@ -192,7 +193,7 @@ def goes_on(tree: StateDict) -> None:
     """Let a learner take a tree over and decide, through an update."""
     schema = observation_schema(CONFIG.observation)
     replicas, envs = CONFIG.cluster.num_replicas, CONFIG.parallel_training.num_envs
-    learner = Learner(CONFIG, schema, replicas, FanOut([]), num_envs=envs)
+    learner = Learner(CONFIG, schema, replicas, FanOut([]), shards=Shards(envs))
     try:
         learner.load_state_dict(tree)
     except IncompatibleState:
