@@ -35,12 +35,21 @@ def launched_store() -> Any:
 
     It is the launcher's own, or, as torch has it, one of the first process.
     """
+    of_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return store_at(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=not of_agent and launched_rank() == 0,
+    )
+
+
+def store_at(address: str, port: int, *, is_master: bool) -> Any:
+    """Return a connection to a store; the master opens it, at any free port if it is 0."""
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    of_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    is_master = not of_agent and launched_rank() == 0
-    return PrefixStore("ppo", TCPStore(address, port, is_master=is_master, timeout=PATIENCE))
+    store = TCPStore(address, port, is_master=is_master, wait_for_workers=False, timeout=PATIENCE)
+    # Started again by torchrun, a program finds the store of its earlier life.
+    return PrefixStore(f"ppo_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def run_first(program: Callable[[], None], follow: Callable[[], None]) -> None:

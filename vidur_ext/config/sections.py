@@ -555,6 +555,14 @@ class ParallelSection(Section):
         ge=1,
         le=4096,
     )
+    max_restarts: int = key(
+        3,
+        "how often a training whose other processes were lost goes on from its last checkpoint by "
+        "itself",
+        unit="restarts",
+        ge=0,
+        le=10**6,
+    )
     num_workers: int = key(
         2,
         "processes for what takes long: Vidur's runs, and planners in the comparison",

@@ -9,6 +9,7 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
+from vidur_ext.training.team import check_launched
 from vidur_ext.vidur.build import largest_prefill, simulation_config
 from vidur_ext.vidur.cluster import check_profiles
 from vidur_ext.vidur.limits import check_requests
@@ -32,10 +33,12 @@ def check_feasible(config: TrainingConfig) -> None:
     """Check what no key shows by itself; nothing is made but Vidur's own copy of its hub's files.
 
     Raises:
-        UserError: this machine has not the memory that a number asks for, the cluster cannot serve
-            the longest request, a trace cannot be used or is too short, requests wait for answers
-            where that cannot be simulated, or profiles cannot be had.
+        UserError: a launcher has started processes that it cannot use, this machine has not the
+            memory that a number asks for, the cluster cannot serve the longest request, a trace
+            cannot be used or is too short, requests wait for answers where that cannot be
+            simulated, or profiles cannot be had.
     """
+    check_launched(config)
     _check_memory(config)
     _check_closed_loops(config)
     built = simulation_config(config, "round_robin")

@@ -18,8 +18,6 @@ from contextlib import contextmanager, suppress
 from time import sleep
 from typing import Any
 
-from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
-
 from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.parallel.process_group import ProcessGroup, ProcessLost
 from ppo_scheduler.parallel.shards import OneProcess, Processes
@@ -34,15 +32,19 @@ from vidur_ext.launched import (
     launched_count,
     launched_rank,
     launched_store,
+    store_at,
 )
 from vidur_ext.processes import compute_with, end_with_parent, ending, start_child
 from vidur_ext.training.beginning import Beginning
 from vidur_ext.training.instruments import unseen_instruments
+from vidur_ext.training.pulse import beating, watching
 from vidur_ext.workload.run_workloads import workload_stream
 
 _POLL_S = 0.05
 _LAST_WORDS_S = 5.0
 """How long one waits to hear how a companion that is lost has ended."""
+
+_WAY_OUT = "What was saved is intact: go on with --resume latest"
 
 Companions = Sequence["subprocess.Popen[bytes]"]
 
@@ -54,20 +56,54 @@ def gathered(beginning: Beginning) -> Iterator[Processes]:
     Companions that were started here end with the block.
 
     Raises:
-        UserError: they cannot train this together, or one of them has ended.
+        ProcessLost: one of them has ended, or does not answer any more.
     """
     wanted, launched = beginning.config.parallel_training.num_processes, launched_count()
     if launched > 1:
-        _check_launched(beginning.config)
-        with _told(launched_store(), launched, beginning) as group:
+        with _launched_group(launched, beginning) as group:
             yield group
     elif wanted > 1:
-        with _started(wanted) as (store, companions), _naming_who_ended(companions):
-            _wait_for(companions, store)
-            with _told(store, wanted, beginning) as group:
-                yield group
+        with _own_group(wanted, beginning) as group:
+            yield group
     else:
         yield OneProcess()
+
+
+@contextmanager
+def _launched_group(count: int, beginning: Beginning) -> Iterator[ProcessGroup]:
+    """Give the group that a launcher has started. It ends whatever is left of it."""
+
+    def end(rank: int | None = None) -> None:
+        who = "the store of the launcher" if rank is None else f"process {rank} of {count}"
+        print(f"error: {who} does not answer any more. {_WAY_OUT}", file=sys.stderr, flush=True)
+        os._exit(2)  # nobody can interrupt a process that waits for another machine
+
+    store = launched_store()
+    store.wait([_ready(rank) for rank in range(1, count)], PATIENCE)
+    with (
+        watching(store.clone(), range(1, count), end, end),
+        _told(store, count, beginning) as group,
+    ):
+        yield group
+
+
+@contextmanager
+def _own_group(count: int, beginning: Beginning) -> Iterator[ProcessGroup]:
+    """Give the group of this process and the companions that it starts."""
+    silent: set[int] = set()
+    with _started(count) as (store, companions), _naming_who_ended(companions, silent):
+
+        def end(rank: int) -> None:
+            silent.add(rank)
+            companions[rank - 1].kill()
+
+        _wait_for(companions, store)
+        others = range(1, count)
+        with (
+            watching(store.clone(), others, end, lambda: None),
+            _told(store, count, beginning) as group,
+        ):
+            yield group
 
 
 def follow() -> None:
@@ -76,13 +112,14 @@ def follow() -> None:
     How that went, the first process says.
     """
     rank, count, store = launched_rank(), launched_count(), launched_store()
-    store.set(_ready(rank), "")
-    store.wait([ORDER], PATIENCE)
-    if store.get(ORDER) == END:
-        return
-    logging.getLogger("ppo").setLevel(logging.CRITICAL + 1)
-    with suppress(Interrupted, ProcessLost), _connected(store, rank, count) as group:
-        _take_part(Beginning.from_bytes(group.receive()), group)
+    with beating(store.clone(), rank, on_lost_store=lambda: os._exit(1)):
+        store.set(_ready(rank), "")
+        store.wait([ORDER], PATIENCE)
+        if store.get(ORDER) == END:
+            return
+        logging.getLogger("ppo").setLevel(logging.CRITICAL + 1)
+        with suppress(Interrupted, ProcessLost), _connected(store, rank, count) as group:
+            _take_part(Beginning.from_bytes(group.receive()), group)
 
 
 def _take_part(beginning: Beginning, processes: Processes) -> None:
@@ -98,13 +135,15 @@ def _take_part(beginning: Beginning, processes: Processes) -> None:
     session.run()
 
 
-def _check_launched(config: TrainingConfig) -> None:
+def check_launched(config: TrainingConfig) -> None:
     """Check that the training can do with as many processes as a launcher has started.
 
     Raises:
         UserError: it cannot.
     """
     count, parallel = launched_count(), config.parallel_training
+    if count == 1:
+        return
     if parallel.num_processes not in (1, count):
         raise UserError(
             f"parallel_training.num_processes={parallel.num_processes}, but the launcher has "
@@ -138,11 +177,11 @@ def _told(store: Any, count: int, beginning: Beginning) -> Iterator[ProcessGroup
 def _started(count: int) -> Iterator[tuple[Any, Companions]]:
     """Start the companions of this process, ``count`` together; they end with the block."""
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    host = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=PATIENCE)
+    store = store_at("127.0.0.1", 0, is_master=True)
     place = {
         "WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(host.port),
+        "MASTER_PORT": str(store.underlying_store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
     }
     companions: list[subprocess.Popen[bytes]] = []
@@ -151,7 +190,7 @@ def _started(count: int) -> Iterator[tuple[Any, Companions]]:
             for rank in range(1, count):
                 variables = {**place, "RANK": str(rank)}
                 companions.append(start_child(__name__, [], messages, variables=variables))
-        yield PrefixStore("ppo", host), companions
+        yield store, companions
         for companion in companions:
             companion.wait()
     finally:
@@ -178,18 +217,22 @@ def _ready(rank: int) -> str:
 
 
 @contextmanager
-def _naming_who_ended(companions: Companions) -> Iterator[None]:
-    """Say of a lost companion how it ended, as soon as that is known."""
+def _naming_who_ended(companions: Companions, silent: set[int]) -> Iterator[None]:
+    """Say of a lost companion how it ended, as soon as that is known.
+
+    Args:
+        silent: the numbers of those that were ended because they did not answer any more.
+    """
     try:
         yield
     except ProcessLost as lost:
         for _ in range(round(_LAST_WORDS_S / _POLL_S)):
             for rank, companion in enumerate(companions, 1):
                 if companion.poll() is not None:
+                    how = "did not answer" if rank in silent else ending(companion.returncode)
                     raise ProcessLost(
-                        f"process {rank} of the {1 + len(companions)} that train together "
-                        f"{ending(companion.returncode)}. What was saved is intact: go on with "
-                        "--resume latest"
+                        f"process {rank} of the {1 + len(companions)} that train together {how}. "
+                        f"{_WAY_OUT}"
                     ) from lost
             sleep(_POLL_S)
         raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.files import disk_errors, write_file
 from ppo_scheduler.monitoring.run_log import run_log
+from ppo_scheduler.parallel.process_group import ProcessLost
 from ppo_scheduler.policy.routing_policy import (
     read_policy_state,
     save_policy,
@@ -23,6 +24,7 @@ from ppo_scheduler.policy.routing_policy import (
 from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.resume_rules import Effect
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.launched import launched_count
 from vidur_ext.processes import compute_with
 from vidur_ext.run_folder import Owner, RunFolder, home_of
 from vidur_ext.training.beginning import Beginning
@@ -30,7 +32,7 @@ from vidur_ext.training.inputs import CONTENTS, TRACE
 from vidur_ext.training.instruments import open_instruments
 from vidur_ext.training.origin import Origin, find_origin, log_fresh_start, unfit
 from vidur_ext.training.session import TrainingSession
-from vidur_ext.training.team import gathered
+from vidur_ext.training.team import check_launched, gathered
 from vidur_ext.warmstart.external_model import log_same_choices
 from vidur_ext.workload.run_workloads import workload_stream
 from vidur_ext.workload.stream import RequestStream
@@ -66,6 +68,33 @@ def run_training(job: Job) -> RunFolder:
             saved.
         Interrupted: a signal asked to stop; the state has been saved.
     """
+    config = job.config
+    check_launched(config)
+    left = config.parallel_training.max_restarts
+    while True:
+        try:
+            return _run(job)
+        except ProcessLost as lost:
+            if left == 0 or job.owner is None or launched_count() > 1:
+                raise
+            left -= 1
+            job = _after_loss(job, lost)
+
+
+def _after_loss(job: Job, lost: ProcessLost) -> Job:
+    """Return the training as it goes on: from its newest checkpoint, or as it began without one."""
+    assert job.run_dir is not None, "the owner of a run knows its folder"
+    folder = RunFolder(Path(job.run_dir))
+    enabled = job.config.checkpointing.enable_checkpoints
+    newest = CheckpointStore(job.config.checkpointing).latest() if enabled else None
+    own = newest is not None and folder.saved(newest.manifest)
+    with run_log(folder.log, job.config.monitoring.log_level):
+        place = "its newest checkpoint" if own else "where it began: nothing was saved yet"
+        _LOG.warning("%s. It goes on from %s", lost, place)
+    return replace(job, load_checkpoint="latest") if own else job
+
+
+def _run(job: Job) -> RunFolder:
     config = job.config
     stream = job.stream or workload_stream(config, Purpose.WORKLOAD)
     compute_with(config.training.torch_threads)

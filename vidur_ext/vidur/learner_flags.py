@@ -116,6 +116,7 @@ PARALLEL_FLAGS = {
     "num_envs": (1, "Simulations that the policy decides for at once."),
     "num_shards": (8, "Parts of them whose gradients are computed alone."),
     "num_processes": (1, "Processes that train together."),
+    "max_restarts": (3, "How often it goes on when others of them were lost."),
 }
 """Flags of what is done side by side in a training, with their defaults."""
 

@@ -123,7 +123,7 @@ class PPOSection(Section):
         "the rewards that followed (gae, which alone needs no engine that can price choices)",
     )
     counterfactual_share: float = key(
-        0.25, "counterfactual: share of the decisions whose choices are priced", gt=0, le=1
+        0.125, "counterfactual: share of the decisions whose choices are priced", gt=0, le=1
     )
     advantage_clip: float = key(
         5.0,
@@ -142,7 +142,7 @@ class PPOSection(Section):
     )
     epochs: int = key(2, "passes over each rollout", ge=1, le=100)
     minibatch_size: int = key(
-        2000, "decisions per gradient computation", unit="decisions", ge=1, le=10**7
+        1000, "decisions per gradient computation, at most", unit="decisions", ge=1, le=10**7
     )
     learning_rate: float = key(2e-3, "AdamW step size before the schedule", gt=0, le=1)
     weight_decay: float = key(1e-4, "AdamW decoupled weight decay", ge=0, le=1)

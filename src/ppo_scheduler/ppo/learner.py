@@ -20,9 +20,8 @@ from ppo_scheduler.policy.routing_policy import Features, RoutingPolicy
 from ppo_scheduler.ppo.objective import (
     advantages_and_returns,
     discount,
+    draw,
     explained_variance,
-    log_probabilities,
-    sample,
 )
 from ppo_scheduler.ppo.rollout import ActionLog, RolloutBuffer, RolloutOfAll, Row
 from ppo_scheduler.ppo.schedules import (
@@ -171,10 +170,8 @@ class Learner:
 
         temperature = self._behavior_temperature(observation, reward)
         logits, value = self.policy.evaluate(features)
-        log_probs = log_probabilities(logits, torch.from_numpy(temperature).float()).numpy()
         uniform = self._action_rng.random(self._shards.num_envs)
-        action = sample(log_probs, uniform[self._shards.envs])
-        chosen = log_probs[np.arange(len(action)), action].astype(np.float64)
+        action, chosen = draw(logits.numpy(), temperature, uniform[self._shards.envs])
         replicas, context = features
         self._pending = {
             "replicas": replicas,

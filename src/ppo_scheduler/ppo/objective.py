@@ -7,12 +7,15 @@ before the first gradient step of an update.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from ppo_scheduler.compiled import compiled_entry
 from ppo_scheduler.observation import Floats
 
 
@@ -21,17 +24,46 @@ def log_probabilities(logits: Tensor, temperature: Tensor) -> Tensor:
     return functional.log_softmax(logits / temperature.unsqueeze(-1), dim=-1)
 
 
-def sample(log_probs: NDArray[np.float32], uniform: Floats) -> NDArray[np.int64]:
-    """Draw one action per row of log pi [B, R] by inverting the cumulative distribution.
+def draw(
+    logits: NDArray[np.float32], temperature: Floats, uniform: Floats
+) -> tuple[NDArray[np.int64], Floats]:
+    """Return an action [B] for logits [B, R], drawn at temperatures [B], and its log-probability.
 
     Args:
-        uniform: random numbers [B] in [0, 1).
+        uniform: random numbers [B] in [0, 1), by which the cumulative distribution is inverted.
     """
-    cumulative = np.cumsum(np.exp(log_probs.astype(np.float64)), axis=1)
-    draws = uniform * cumulative[:, -1]
-    actions = (cumulative <= draws[:, None]).sum(axis=1)
-    drawn: NDArray[np.int64] = np.minimum(actions, log_probs.shape[1] - 1)
-    return drawn
+    actions, chosen = np.empty(len(logits), np.int64), np.empty(len(logits))
+    _draw(logits, temperature.astype(np.float32), uniform, actions, chosen)
+    return actions, chosen
+
+
+@compiled_entry
+def _draw(
+    logits: NDArray[np.float32],
+    temperature: NDArray[np.float32],
+    uniform: Floats,
+    actions: NDArray[np.int64],
+    chosen: Floats,
+) -> None:
+    """Write actions [B] and their log-probabilities [B]."""
+    num_replicas = logits.shape[1]
+    for row in range(len(logits)):
+        largest, total = -np.inf, 0.0
+        for replica in range(num_replicas):
+            largest = max(largest, logits[row, replica] / temperature[row])
+        for replica in range(num_replicas):
+            total += math.exp(logits[row, replica] / temperature[row] - largest)
+        action, passed = 0, 0.0
+        for replica in range(num_replicas):
+            # Never one whose probability is 0: who draws more than there is gets the last other.
+            share = math.exp(logits[row, replica] / temperature[row] - largest)
+            if share > 0.0:
+                action = replica
+            passed += share
+            if passed > uniform[row] * total:
+                break
+        actions[row] = action
+        chosen[row] = logits[row, action] / temperature[row] - largest - math.log(total)
 
 
 def entropy(log_probs: Tensor) -> Tensor:
