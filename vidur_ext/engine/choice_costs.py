@@ -25,7 +25,6 @@ from vidur_ext.engine.layout import (
     Batching,
     Clock,
     Counter,
-    EngineState,
     Inputs,
     Ints,
     Own,
@@ -55,13 +54,16 @@ class Plan(NamedTuple):
 
     ttft_weight: L. clairvoyant: the true output lengths are known. bench: a simulation of one
     replica, working memory for as many requests as any simulation has; its tables are those that
-    are planned with. totals [N]: expected tokens of the requests on the bench.
+    are planned with. totals [N]: expected tokens of the requests on the bench; keys [N], order [N]:
+    room to put them in order.
     """
 
     ttft_weight: float
     clairvoyant: bool
     bench: Simulation
     totals: Ints
+    keys: Ints
+    order: Ints
 
 
 class Learned(NamedTuple):
@@ -195,39 +197,38 @@ def _copy_replica(plan: Plan, sim: Simulation, lengths: Floats, replica: int, ag
 
 
 @compiled
-def _sort_by_finish(state: EngineState, count: int) -> None:
-    """Put the decoding requests in the order in which they finish (Shell 1959)."""
-    members, requests = state.members[0], state.requests
-    gap = count // 2
-    while gap > 0:
-        for place in range(gap, count):
-            request = members[place]
-            finish = requests[request, Request.TOTAL] - requests[request, Request.DONE]
-            while place >= gap:
-                before = members[place - gap]
-                if requests[before, Request.TOTAL] - requests[before, Request.DONE] <= finish:
-                    break
-                members[place] = before
-                place -= gap
-            members[place] = request
-        gap //= 2
+def _put_in_order(plan: Plan, count: int) -> None:
+    """Write the slots of the decoding requests in the order in which they finish.
+
+    Each is counted past by all that finish before it: that takes more steps than other ways, but
+    none of them has to be guessed.
+    """
+    state, keys = plan.bench.state, plan.keys
+    for slot in range(count):
+        request = state.requests[state.members[0, slot]]
+        keys[slot] = (request[Request.TOTAL] - request[Request.DONE]) * count + slot
+    for slot in range(count):
+        key, before = keys[slot], 0
+        for other in range(count):
+            before += keys[other] < key
+        plan.order[before] = slot
 
 
 @compiled
-def _decode_to_the_end(bench: Simulation) -> None:
+def _decode_to_the_end(plan: Plan) -> None:
     """Complete the requests of a steady batch that nobody waits for and no shortage cuts.
 
     The same rounds as one batch after the other, but all that are alike at once: their times are
     not rounded one by one as Vidur's are.
     """
-    state, tables = bench.state, bench.tables
+    bench, state = plan.bench, plan.bench.state
     row = state.replicas[0]
-    outside_s = tables.request_s[bench.settings.own[0, Own.KIND]]
+    outside_s = bench.tables.request_s[bench.settings.own[0, Own.KIND]]
     count = row[Replica.DECODING]
-    _sort_by_finish(state, count)
+    _put_in_order(plan, count)
     end = state.clocks[0, Clock.BATCH_END]
     for place in range(count):
-        request = state.members[0, place]
+        request = state.members[0, plan.order[place]]
         offset = state.requests[request, Request.DONE]
         finish = state.requests[request, Request.TOTAL] - offset
         # The batch that ends at ``end`` makes it one round more.
@@ -261,14 +262,14 @@ def _will_never_be_short(bench: Simulation) -> bool:
 
 
 @compiled
-def _serve_all(bench: Simulation) -> None:
+def _serve_all(plan: Plan) -> None:
     """Run the bench until its requests are served, or one never can be."""
-    state = bench.state
+    bench, state = plan.bench, plan.bench.state
     row = state.replicas[0]
     close_instant(bench)
     while state.clocks[0, Clock.BATCH_END] < np.inf and not state.counters[Counter.OVERFLOW]:
         if row[Replica.STEADY] and row[Replica.WAITING] == 0 and _will_never_be_short(bench):
-            _decode_to_the_end(bench)
+            _decode_to_the_end(plan)
             return
         run_batch(bench, 0, np.inf)
 
@@ -297,7 +298,7 @@ def _price(plan: Plan, sim: Simulation, lengths: Floats, costs: Floats) -> None:
                 _copy_request(plan, sim, lengths, waiting, 0, count, False)
                 assign_one(plan.bench, 0)
                 count += 1
-            _serve_all(plan.bench)
+            _serve_all(plan)
             spent = _time_spent(plan, count, now)
             costs[replica] += spent if queued else -spent
 
@@ -307,7 +308,8 @@ def _plan_for(plan: Plan, sim: Simulation) -> Plan:
     """Return the plan with a bench whose requests have the texts of a simulation's."""
     own = plan.bench.inputs
     inputs = Inputs(own.choices, sim.inputs.lines, own.turns, own.sessions, own.words)
-    return Plan(plan.ttft_weight, plan.clairvoyant, with_inputs(plan.bench, inputs), plan.totals)
+    bench = with_inputs(plan.bench, inputs)
+    return Plan(plan.ttft_weight, plan.clairvoyant, bench, plan.totals, plan.keys, plan.order)
 
 
 @compiled

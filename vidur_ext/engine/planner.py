@@ -64,7 +64,8 @@ class Planner:
             new_state(np.zeros(num_requests), nothing, nothing, nothing, settings),
         )
         self._num_replicas = cluster.num_replicas
-        self._plan = Plan(ttft_weight, clairvoyant, bench, totals=nothing.copy())
+        room = np.zeros((3, num_requests), dtype=np.int64)
+        self._plan = Plan(ttft_weight, clairvoyant, bench, *room)
         self._first = new_lengths() if lengths is None else lengths
         self._learned = Learned(
             np.repeat(self._first[None], num_envs, axis=0), np.zeros(num_envs, dtype=np.int64)

@@ -32,6 +32,9 @@ _BIN_PRIOR_REQUESTS = 4.0
 
 _LARGEST_EXPONENT = 700.0
 
+_MANTISSA_BITS, _EXPONENT_BIAS = 52, 1023
+"""Of a float64."""
+
 
 class AtLeast(Column):
     """The last axis of a table of lengths: what was completed in an output's bin or above it."""
@@ -51,9 +54,9 @@ def new_lengths() -> Floats:
 @compiled
 def _bin(tokens: int, bins_per_octave: int) -> int:
     """Return the bin of at least 1 token: octaves are powers of two, evenly divided."""
-    octave = 0
-    while octave < _OCTAVES - 1 and (tokens >> (octave + 1)) > 0:
-        octave += 1
+    # The exponent of a float, which holds whole numbers of that size exactly.
+    exponent = (np.float64(tokens).view(np.int64) >> _MANTISSA_BITS) - _EXPONENT_BIAS
+    octave: int = min(int(exponent), _OCTAVES - 1)
     within = ((tokens - (1 << octave)) * bins_per_octave) >> octave
     return octave * bins_per_octave + min(within, bins_per_octave - 1)
 

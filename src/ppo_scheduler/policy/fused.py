@@ -24,6 +24,8 @@ class FusedNetwork:
         self._parameters = parameters
         self._weights = _by_role(parameters)
         self._activation = ACTIVATIONS.index(activation)
+        self._of_tile_flat = np.zeros(sum(p.size for p in parameters.values()), np.float32)
+        self._of_tile = _by_role(self._parts(self._of_tile_flat))
 
     def forward(self, replicas: Array, context: Array) -> tuple[Array, Array]:
         """Return logits [B, R] and values [B] of normalized features [B, R, F] and [B, C]."""
@@ -45,14 +47,19 @@ class FusedNetwork:
     def backward(
         self, replicas: Array, context: Array, of_logits: Array, of_values: Array
     ) -> dict[str, Array]:
-        """Return the gradients by the parameters' names, of a loss with these of the outputs.
+        """Return the parts of ``gradient`` by the parameters' names."""
+        return self._parts(self.gradient(replicas, context, of_logits, of_values))
+
+    def gradient(
+        self, replicas: Array, context: Array, of_logits: Array, of_values: Array
+    ) -> Array:
+        """Return the gradient by all parameters [P], of a loss with these of the outputs.
 
         Args:
             of_logits: [B, R]; of_values: [B].
         """
         tile, scratch = self._room(replicas)
-        of_tile_flat = np.zeros(sum(p.size for p in self._parameters.values()), np.float32)
-        total = np.zeros_like(of_tile_flat)
+        total = np.zeros_like(self._of_tile_flat)
         kernel.backward(
             np.ascontiguousarray(replicas),
             np.ascontiguousarray(context),
@@ -62,11 +69,11 @@ class FusedNetwork:
             tile,
             np.ascontiguousarray(of_logits),
             np.ascontiguousarray(of_values),
-            _by_role(self._parts(of_tile_flat)),
-            of_tile_flat,
+            self._of_tile,
+            self._of_tile_flat,
             total,
         )
-        return self._parts(total)
+        return total
 
     def _room(self, replicas: Array) -> tuple[int, Scratch]:
         """Return the decisions of a tile, and what they are computed in."""

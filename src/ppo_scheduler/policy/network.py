@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ppo_scheduler.config.learner_sections import ArchitectureSection, Kernel
-from ppo_scheduler.policy.fused import Fused
+from ppo_scheduler.policy.fused import Fused, FusedNetwork
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
@@ -105,6 +105,13 @@ class ActorCritic(nn.Module):
         frozen = copy.deepcopy(self)
         frozen.requires_grad_(False)
         return frozen.eval()
+
+    def fused(self) -> FusedNetwork | None:
+        """Return what computes with these very parameters in compiled code, if anything does."""
+        if not self.is_fused:
+            return None
+        parameters = {name: p.detach().numpy() for name, p in self.named_parameters()}
+        return FusedNetwork(parameters, self._activation)
 
     def encode(self, replicas: Tensor, context: Tensor) -> Tensor:
         """Map normalized features [B, R, F] and [B, C] to hidden states [B, R, H]."""

@@ -15,7 +15,6 @@ from ppo_scheduler.config.learner_sections import ArchitectureSection, Kernel
 from ppo_scheduler.errors import IncompatibleState, UserError
 from ppo_scheduler.files import write_file
 from ppo_scheduler.observation import Floats, Observation, ObservationSchema
-from ppo_scheduler.policy.fused import FusedNetwork
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.policy.normalizer import RunningMeanStd
 from ppo_scheduler.policy.past_observations import migrate_policy
@@ -46,10 +45,7 @@ class RoutingPolicy:
         self.network = ActorCritic(len(schema.replica), len(schema.context), architecture, kernel)
         # They are updated in place, so these stay the live ones; gathering them takes a while.
         self._weights: dict[str, Tensor] = dict(self.network.state_dict())
-        self._fused: FusedNetwork | None = None
-        if self.network.is_fused:
-            arrays = {name: tensor.numpy() for name, tensor in self._weights.items()}
-            self._fused = FusedNetwork(arrays, architecture.activation)
+        self._fused = self.network.fused()
         self.replica_statistics = RunningMeanStd((len(schema.replica),))
         self.context_statistics = RunningMeanStd((len(schema.context),))
 

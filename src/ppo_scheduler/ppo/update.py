@@ -23,6 +23,7 @@ from ppo_scheduler.errors import UserError
 from ppo_scheduler.observation import Floats
 from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.policy.network import ActorCritic
+from ppo_scheduler.policy.parts import SplitNetwork
 from ppo_scheduler.ppo.adamw import AdamW
 from ppo_scheduler.ppo.objective import (
     advantages_of_choices,
@@ -88,6 +89,8 @@ class Batch(ABC):
 
     logged: ClassVar[tuple[str, ...]]
     """What ``surrogate`` tells beside the loss, by its logged names."""
+    needs_values: ClassVar[bool]
+    """Whether the loss depends on the critic."""
 
     replicas: Tensor
     context: Tensor
@@ -131,6 +134,7 @@ class SampledBatch(Batch):
         "Training/ApproxKL",
         "Training/ClipFraction",
     )
+    needs_values = True
 
     action: Tensor
     log_prob: Tensor
@@ -176,6 +180,7 @@ class PricedBatch(Batch):
     """
 
     logged = ("Training/PolicyLoss", "Training/ApproxKL", "Training/ClipFraction")
+    needs_values = False
 
     behavior: Tensor
     advantage: Tensor
@@ -190,12 +195,12 @@ class PricedBatch(Batch):
             network: the one that acted.
         """
         costs = rollout.costs[:, envs]
-        priced = torch.from_numpy(~np.isnan(costs).any(axis=-1)).flatten()
+        priced = ~np.isnan(costs).any(axis=-1)
         names = ("replicas", "context", "temperature")
-        seen = {name: _flat(rollout.columns[name][:, envs])[priced] for name in names}
+        seen = {name: _tensor(rollout.columns[name][:, envs][priced]) for name in names}
         logits, _ = network(seen["replicas"], seen["context"])
         behavior = log_probabilities(logits, seen["temperature"])
-        of_choices = torch.from_numpy(costs).flatten(0, 1)[priced]
+        of_choices = torch.from_numpy(costs[priced])
         advantage = advantages_of_choices(of_choices, behavior.double()).float()
         return cls(**seen, behavior=behavior, advantage=advantage)
 
@@ -226,7 +231,12 @@ class PricedBatch(Batch):
 
 def _flat(array: NDArray[np.generic]) -> Tensor:
     """Return columns [T, B, ...] as [T * B, ...]."""
-    tensor = torch.from_numpy(array.reshape(-1, *array.shape[2:]))
+    return _tensor(array.reshape(-1, *array.shape[2:]))
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    """Return an array, numbers with a point as float32."""
+    tensor = torch.from_numpy(array)
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
@@ -292,6 +302,7 @@ class PPOUpdater:
         )
         self._section = section
         self._shards = shards
+        self._split = SplitNetwork(network)
         self._accumulation = optimization.accumulation_steps
         self._skipped_in_a_row = 0
 
@@ -398,15 +409,16 @@ class PPOUpdater:
         self, minibatches: Sequence[Minibatch], coefficients: Coefficients
     ) -> tuple[dict[str, float], bool]:
         """Make one optimizer step from one or more accumulated minibatches, if it is finite."""
-        parameters = list(self.network.parameters())
-        sizes = [parameter.numel() for parameter in parameters]
+        named = dict(self.network.named_parameters())
         names = (*minibatches[0].batch.logged, *_LOGGED)
-        own = np.sum([self._gradients(one, names, coefficients) for one in minibatches], axis=0)
-        total = torch.from_numpy(self._shards.total(own))
-        *gradients, has_gradient, values = total.split([*sizes, len(sizes), len(names)])
-        for parameter, gradient, there in zip(parameters, gradients, has_gradient, strict=True):
-            parameter.grad = gradient.view_as(parameter) if there else None
-        norm = float(nn.utils.clip_grad_norm_(parameters, self._section.max_grad_norm))
+        parts = [self._gradients(one, names, coefficients) for one in minibatches]
+        total = torch.from_numpy(self._shards.total(np.sum(parts, axis=0)))
+        sizes = [parameter.numel() for parameter in named.values()]
+        *gradients, values = total.split([*sizes, len(names)])
+        for (name, parameter), gradient in zip(named.items(), gradients, strict=True):
+            reached = minibatches[0].batch.needs_values or not name.startswith("critic_head")
+            parameter.grad = gradient.view_as(parameter) if reached else None
+        norm = float(nn.utils.clip_grad_norm_(named.values(), self._section.max_grad_norm))
         statistics = dict(zip(names, values.tolist(), strict=True))
         finite = bool(np.isfinite(norm) and np.isfinite(list(statistics.values())).all())
         if finite:
@@ -427,55 +439,20 @@ class PPOUpdater:
     def _gradients(
         self, minibatch: Minibatch, names: tuple[str, ...], coefficients: Coefficients
     ) -> NDArray[np.float32]:
-        """Return what each of this process's shards adds to a step.
+        """Return what each of this process's shards adds to a step [S / W, ...].
 
-        That is the gradient of all parameters one after the other, 1 for each of them that has one,
-        and the values of ``names``.
+        That is the gradient by all parameters one after the other, and the values of ``names``.
         """
         batch, sizes = minibatch.batch, minibatch.sizes
-        # Each shard goes through the network alone, but the loss, whose decisions do not touch
-        # each other, is taken of all at once.
-        outputs = [
-            self.network(replicas, context)
-            for replicas, context in zip(
-                batch.replicas.split(sizes), batch.context.split(sizes), strict=True
-            )
-        ]
-        logits = torch.cat([logits for logits, _ in outputs]).detach().requires_grad_()
-        value = torch.cat([value for _, value in outputs]).detach().requires_grad_()
+        # The loss is taken of all shards at once: in it decisions do not touch each other.
+        parts = self._split.parts(batch.replicas.split(sizes), batch.context.split(sizes))
+        logits, value = (output.requires_grad_() for output in parts.outputs())
         loss, statistics = self._loss(logits, value, minibatch, coefficients)
         loss.backward()
+        assert logits.grad is not None, "every loss depends on the logits"
+        gradients = torch.stack(parts.gradients(logits.grad, value.grad))
         values = torch.stack([statistics[name] for name in names], dim=1)
-        of_logits, of_value = (_split_gradient(output, sizes) for output in (logits, value))
-        parts = [
-            self._backward(output, gradients)
-            for output, gradients in zip(
-                outputs, zip(of_logits, of_value, strict=True), strict=True
-            )
-        ]
-        return torch.cat([torch.stack(parts), values], dim=1).numpy()
-
-    def _backward(
-        self, output: tuple[Tensor, Tensor], gradients_by: tuple[Tensor | None, Tensor | None]
-    ) -> Tensor:
-        """Return the gradient of all parameters one after the other, and 1 for each that has one.
-
-        Args:
-            output: logits and values of a shard.
-            gradients_by: of the loss by both of them; None by what it does not depend on.
-        """
-        self.optimizer.zero_grad()
-        reached = [
-            (part, gradient)
-            for part, gradient in zip(output, gradients_by, strict=True)
-            if gradient is not None
-        ]
-        torch.autograd.backward(
-            [part for part, _ in reached], [gradient for _, gradient in reached]
-        )
-        gradients = [(p, p.grad) for p in self.network.parameters()]
-        flat = (torch.zeros(p.numel()) if g is None else g.flatten() for p, g in gradients)
-        return torch.cat([*flat, torch.tensor([float(g is not None) for _, g in gradients])])
+        return torch.cat([gradients, values], dim=1).numpy()
 
     def _loss(
         self, logits: Tensor, value: Tensor, minibatch: Minibatch, weights: Coefficients
@@ -561,8 +538,3 @@ def _sums(rows: Tensor, minibatch: Minibatch) -> Tensor:
     """Return the sums [S / W, K] over the rows [n, K] of each shard, one row after the other."""
     sums = torch.zeros(len(minibatch.sizes), rows.shape[1])
     return sums.index_add(0, minibatch.shard_of, rows)
-
-
-def _split_gradient(output: Tensor, sizes: list[int]) -> Sequence[Tensor | None]:
-    """Return each shard's part of the gradient by an output [n, ...]; None where it has none."""
-    return [None] * len(sizes) if output.grad is None else output.grad.split(sizes)
