@@ -108,14 +108,14 @@ def test_with_attention_replicas_see_each_other():
 
 def test_samples_follow_the_distribution():
     log_probs = np.log(np.tile(np.array([0.2, 0.5, 0.3], np.float32), (20_000, 1)))
-    actions = sample(log_probs, np.random.default_rng(0))
+    actions = sample(log_probs, np.random.default_rng(0).random(20_000))
     shares = np.bincount(actions, minlength=3) / len(actions)
     np.testing.assert_allclose(shares, [0.2, 0.5, 0.3], atol=0.02)
 
 
 def test_impossible_actions_are_never_sampled():
     log_probs = np.array([[-np.inf, 0.0, -np.inf]] * 500, np.float32)
-    assert (sample(log_probs, np.random.default_rng(0)) == 1).all()
+    assert (sample(log_probs, np.random.default_rng(0).random(500)) == 1).all()
 
 
 def test_temperature_flattens_and_sharpens():

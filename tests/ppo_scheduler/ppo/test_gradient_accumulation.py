@@ -11,6 +11,7 @@ from ppo_scheduler.config.learner_sections import (
     OptimizationSection,
     PPOSection,
 )
+from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.ppo.update import Coefficients, PPOUpdater, SampledBatch
 
@@ -37,8 +38,8 @@ def weights_after_one_epoch(minibatch_size: int, accumulation_steps: int) -> tor
     section = PPOSection(minibatch_size=minibatch_size, epochs=1, target_kl=None)
     optimization = OptimizationSection(accumulation_steps=accumulation_steps)
     coefficients = Coefficients(learning_rate=1e-2, entropy=0.01, reference_kl=0.0)
-    updater = PPOUpdater(network, section, optimization)
-    updater.update(batch(), coefficients, np.random.default_rng(2))
+    updater = PPOUpdater(network, section, optimization, Shards(1))
+    updater.update([batch()], coefficients, np.random.default_rng(2))
     return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
 
 
