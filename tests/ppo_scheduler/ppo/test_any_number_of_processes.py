@@ -15,11 +15,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from threaded_processes import in_threads
 
+from ppo_scheduler.config.learner_sections import (
+    ArchitectureSection,
+    OptimizationSection,
+    PPOSection,
+)
 from ppo_scheduler.observation import TELEMETRY, Observation
 from ppo_scheduler.parallel.shards import Processes, Shards
+from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.ppo.learner import Learner
+from ppo_scheduler.ppo.update import (
+    Batch,
+    Coefficients,
+    PPOUpdater,
+    PricedBatch,
+    SampledBatch,
+)
 from ppo_scheduler.state import StateDict, snapshot
 
 ENVS, SHARDS, STEPS = 10, 4, 100
@@ -169,3 +184,53 @@ def test_the_number_of_shards_decides_over_the_bits(train) -> None:
         bits(train(1, STEPS, shards=shards)[0].state["learner"]["policy"]) for shards in (1, 2, 4)
     ]
     assert weights[0] != weights[1] != weights[2] != weights[0]
+
+
+def rows(kind: str, count: int, replicas: int, rng: np.random.Generator) -> Batch:
+    """Return random rows of a shard."""
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.normal(size=(count, *shape)).astype(np.float32))
+
+    seen = draw(replicas, 5), draw(2), draw().exp()
+    if kind == "counterfactual":
+        return PricedBatch(*seen, torch.log_softmax(draw(replicas), dim=-1), draw(replicas))
+    action = torch.from_numpy(rng.integers(0, replicas, count))
+    return SampledBatch(*seen, action, draw() - 1.0, draw(), draw(), draw())
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    kind=st.sampled_from(["counterfactual", "gae"]),
+    lengths=st.lists(st.integers(0, 40), min_size=4, max_size=4).filter(any),
+    replicas=st.sampled_from([1, 2, 3, 4, 7, 8, 9, 16, 17, 40]),
+    wanted=st.integers(4, 60),
+    accumulation=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_an_update_has_the_same_bits_whatever_rows_the_shards_have(
+    kind, lengths, replicas, wanted, accumulation, seed
+) -> None:
+    """Also where a shard has none, as when none of its decisions was priced."""
+    rng = np.random.default_rng(seed)
+    batches = [rows(kind, length, replicas, rng) for length in lengths]
+    section = PPOSection.model_validate(
+        {"minibatch_size": wanted, "epochs": 1, "action_balance_coef": 0.3}
+    )
+    optimization = OptimizationSection(accumulation_steps=accumulation)
+    coefficients = Coefficients(learning_rate=1e-2, entropy=0.01, reference_kl=0.1)
+
+    def program(processes: Processes) -> object:
+        shards = Shards(4, 4, processes)
+        network = ActorCritic(5, 2, ArchitectureSection(hidden_size=8, attention_heads=1), "fused")
+        network.initialize(torch.Generator().manual_seed(seed), False)
+        updater = PPOUpdater(network, section, optimization, shards)
+        updater.keep_reference()
+        own = [batches[shard] for shard in shards.own]
+        logged = updater.update(own, coefficients, np.random.default_rng(seed))
+        state = updater.state_dict(with_optimizer=True)
+        return bits([network.state_dict(), state, [f"{n}: {v!r}" for n, v in logged.items()]])
+
+    [alone] = in_threads(1, program)
+    for count in (2, 4):
+        assert in_threads(count, program) == [alone] * count
