@@ -49,6 +49,7 @@ def config_below(
         "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
         "ppo_config": {
             "advantage": ADVANTAGES[engine],
+            "counterfactual_share": 0.25,
             "rollout_len": 32 * envs,
             "minibatch_size": 8 * envs,
             "critic_warmup_updates": 1,

@@ -131,8 +131,8 @@ def test_gradients_of_a_whole_loss_are_torchs(kind, seed):
         logits, value = network(given.replicas, given.context)
         log_probs = log_probabilities(logits, given.temperature)
         loss, _ = given.surrogate(log_probs, value, section)
-        loss = loss - of_entropy * entropy(log_probs).mean()
-        loss = loss + of_balance * balance_loss(log_probs)
+        loss = loss.mean() - of_entropy * entropy(log_probs).mean()
+        loss = loss + of_balance * balance_loss(log_probs.exp().mean(dim=0))
         kl = kl_divergence(torch.log_softmax(logits, dim=-1), reference.to(logits.dtype))
         (loss + of_kl * kl.mean()).backward()
     fused, exact = networks
