@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bits import bits, clocked
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from threaded_processes import in_threads
@@ -127,20 +128,9 @@ def train(request, make_config, make_task, toy_schema, sink) -> Callable[..., li
     return run
 
 
-def bits(node: Any) -> Any:
-    """Return a state with the bytes of its tensors in their places."""
-    if isinstance(node, dict):
-        return {name: bits(child) for name, child in node.items()}
-    if isinstance(node, list | tuple):
-        return [bits(child) for child in node]
-    if isinstance(node, torch.Tensor):
-        return (node.dtype, node.shape, node.contiguous().numpy().tobytes())
-    return node
-
-
 def without_clock(records: list[tuple[int, dict[str, float]]]) -> list[object]:
     return [
-        (step, {name: repr(value) for name, value in scalars.items() if "Speed/" not in name})
+        (step, {name: repr(value) for name, value in scalars.items() if not clocked(name)})
         for step, scalars in records
     ]
 
