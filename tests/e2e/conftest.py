@@ -26,7 +26,12 @@ TRAIN = ("train", "--config", "small.json")
 SMALL: dict[str, dict[str, object]] = {
     "training": {"total_requests": 120, "episode_requests": 100},
     "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
-    "ppo_config": {"rollout_len": 32, "minibatch_size": 8, "critic_warmup_updates": 1},
+    "ppo_config": {
+        "rollout_len": 32,
+        "minibatch_size": 8,
+        "critic_warmup_updates": 1,
+        "counterfactual_share": 0.25,
+    },
     "statistics_stabilization": {"collect_steps": 16},
     "checkpointing": {
         "checkpoint_interval": 25,

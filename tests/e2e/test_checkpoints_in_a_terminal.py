@@ -14,7 +14,12 @@ COMMAND = str(Path(sys.executable).with_name("vidur-ppo"))
 TINY = {
     "training": {"total_requests": 90, "episode_requests": 60},
     "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
-    "ppo_config": {"rollout_len": 32, "minibatch_size": 8, "critic_warmup_updates": 1},
+    "ppo_config": {
+        "rollout_len": 32,
+        "minibatch_size": 8,
+        "critic_warmup_updates": 1,
+        "counterfactual_share": 0.25,
+    },
     "statistics_stabilization": {"collect_steps": 16},
     "checkpointing": {"checkpoint_dir": "saved", "checkpoint_interval": 20, "keep_every": 40},
     "warmstart": {"enabled": False},

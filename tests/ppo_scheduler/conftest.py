@@ -90,6 +90,7 @@ def learner_config(**groups: dict[str, object]) -> LearnerConfig:
             "learning_rate": 3e-3,
             "critic_warmup_updates": 1,
             "advantage": "gae",
+            "counterfactual_share": 0.25,
         },
         # Steps of a second: what follows counts half.
         "reward_config": {"horizon_s": 1.0 / math.log(2.0)},

@@ -44,7 +44,12 @@ def small_config(root: Path, **groups: dict[str, object]) -> TrainingConfig:
             "output_root": str(root / "outputs"),
         },
         "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
-        "ppo_config": {"rollout_len": 32, "minibatch_size": 8, "critic_warmup_updates": 1},
+        "ppo_config": {
+            "rollout_len": 32,
+            "minibatch_size": 8,
+            "critic_warmup_updates": 1,
+            "counterfactual_share": 0.25,
+        },
         "statistics_stabilization": {"collect_steps": 16},
         "checkpointing": {
             "checkpoint_dir": str(root / "checkpoints"),

@@ -132,11 +132,10 @@ def _tree_from_5(tree: StateDict) -> StateDict:
 
 
 def _tree_from_6(tree: StateDict) -> StateDict:
-    """Version 6 watched for a collapse at every decision: an update could be owed its boost."""
+    """Version 6 watched for a collapse at every decision, so an update could be owed its boost; now
+    the guard looks right before it, and boosts it if the collapse still stands."""
     learner = tree["learner"]
     guard = {name: part for name, part in learner["guard"].items() if name != "update_owed"}
-    if learner["guard"]["update_owed"]:
-        guard["remaining"] = max(guard["remaining"], 1)
     return {**tree, "learner": {**learner, "guard": guard}}
 
 

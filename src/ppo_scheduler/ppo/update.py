@@ -381,8 +381,8 @@ class PPOUpdater:
         reference = self._reference_log_probs(own)
         lengths = self._shards.of_shards(np.array([len(batch) for batch in batches]))
         firsts = np.cumsum([0, *(len(batch) for batch in batches)])
-        count = math.ceil(lengths.sum() / self.minibatch.size)
-        sizes = np.stack([_evenly(length, count) for length in lengths])
+        sizes = rows_of_minibatches(lengths, self.minibatch.size)
+        count = sizes.shape[1]
         for epoch in range(self._section.epochs):
             orders = [rng.permutation(length) for length in lengths]
             parts = [
@@ -512,10 +512,22 @@ class PPOUpdater:
             nn.utils.vector_to_parameters(state["reference"].clone(), self.reference.parameters())
 
 
-def _evenly(count: int, parts: int) -> NDArray[np.int64]:
-    """Return how many of ``count`` rows each of so many parts has."""
-    bounds = np.arange(parts + 1) * count // parts
-    return np.diff(bounds)
+def rows_of_minibatches(lengths: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """Return how many rows each shard gives to each minibatch [S, M].
+
+    The rows of every shard are spread evenly over an epoch, which is cut into minibatches as even
+    as whole numbers can be, of ``wanted`` rows at most.
+
+    Args:
+        lengths: rows of each shard [S].
+    """
+    total = int(lengths.sum())
+    count = math.ceil(total / wanted)
+    places = np.concatenate([(np.arange(length) + 0.5) / length for length in lengths])
+    shards = np.repeat(np.arange(len(lengths)), lengths)[np.argsort(places, kind="stable")]
+    rows = np.zeros((len(lengths), count), np.int64)
+    np.add.at(rows, (shards, np.arange(total) * count // max(total, 1)), 1)
+    return rows
 
 
 def _means(statistics: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
+from bits import bits, clocked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from warm_python import WarmPython
 
@@ -49,6 +49,7 @@ def config_below(
         "actor_critic_architecture": {"hidden_size": 8, "attention_heads": 2},
         "ppo_config": {
             "advantage": ADVANTAGES[engine],
+            "counterfactual_share": 0.25,
             "rollout_len": 32 * envs,
             "minibatch_size": 8 * envs,
             "critic_warmup_updates": 1,
@@ -317,7 +318,7 @@ class Outcome:
         with (run / "metrics" / "training.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         return cls(
-            {step: dict(leaves(experiment.store.load(step).tree)) for step in steps},
+            {step: bits(experiment.store.load(step).tree) for step in steps},
             (run / "policy.pt").read_bytes(),
             curves(experiment),
             [{name: v for name, v in row.items() if not clocked(name)} for row in rows],
@@ -332,24 +333,6 @@ class Outcome:
         assert self.policy == other.policy
         assert self.rows == other.rows
         assert self.curves == other.curves
-
-
-def clocked(name: str) -> bool:
-    return name.startswith("Speed/")
-
-
-def leaves(tree: Any, place: str = "") -> Iterator[tuple[str, object]]:
-    """Yield every leaf in a form that compares bit by bit, NaNs included."""
-    if place == "metrics.history":
-        kept = [i for i, name in enumerate(tree["columns"]) if not clocked(name)]
-        tree = {**tree, "values": tree["values"][:, kept].contiguous()}
-    if isinstance(tree, torch.Tensor):
-        yield place, (tree.dtype, tuple(tree.shape), tree.numpy().tobytes())
-    elif isinstance(tree, (dict, list, tuple)):
-        for name, branch in tree.items() if isinstance(tree, dict) else enumerate(tree):
-            yield from leaves(branch, f"{place}.{name}" if place else str(name))
-    else:
-        yield place, (type(tree), repr(tree))
 
 
 def curves(experiment: Experiment) -> dict[str, list[tuple[int, float]]]:

@@ -11,12 +11,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ppo_scheduler.checkpoint.manifest import Manifest
 from ppo_scheduler.checkpoint.migrations import SCHEMA_VERSION, migrate_manifest, migrate_tree
 from ppo_scheduler.checkpoint.reading import load_named
+from ppo_scheduler.config.learner_sections import CollapseGuardSection
+from ppo_scheduler.control.collapse_guard import CollapseGuard
 from ppo_scheduler.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -152,6 +155,19 @@ def test_version_5_keeps_what_outputs_and_validations_have_shown():
     assert tree["validation"]["policy"].keys() == tree["learner"]["policy"].keys()
     priced = ~tree["rollout"]["buffer"]["rows"]["costs"].isnan().any(dim=-1)
     assert priced.tolist() == [[True, False], [False, False]]
+
+
+@pytest.mark.parametrize(("since", "boosted"), [([1, 1], True), ([0, 1], False)])
+def test_of_version_6_an_update_that_is_owed_a_boost_has_it_if_the_collapse_stands(since, boosted):
+    """Since version 7 the guard looks at the rollout right before its update."""
+    tree = raw_tree(6)
+    collapsed = torch.ones(16, dtype=torch.int64)
+    tree["learner"]["guard"] |= {"actions": collapsed, "remaining": 0, "update_owed": True}
+    guard = CollapseGuard(CollapseGuardSection(window=16, entropy_boost=0.5), num_replicas=2)
+    guard.load_state_dict(migrate_tree(tree, 6)["learner"]["guard"])
+    assert guard.temperature_factor == 1.0, "that intervention is over for the decisions"
+    guard.observe(np.array(8 * since))
+    assert guard.entropy_coef(0.0) == (0.5 if boosted else 0.0)
 
 
 def test_files_of_old_versions_stay_as_they_are(tmp_path, make_stores, save):

@@ -28,7 +28,7 @@ def guard(num_replicas: int = 4, **keys: Any) -> CollapseGuard:
 
 
 def feed(made: CollapseGuard, actions: list[int]) -> list[str]:
-    """Observe one decision at a time; return what was said."""
+    """Observe rollouts of one decision each; return what was said."""
     said = [made.observe(np.array([action])) for action in actions]
     return [event for event in said if event is not None]
 
@@ -141,13 +141,28 @@ def test_intervention_steps_is_how_many_decisions_are_boosted() -> None:
         assert boosted == steps
 
 
-def test_an_intervention_shorter_than_a_rollout_still_reaches_one_update() -> None:
-    made = guard()
-    feed(made, [1] * 16 + even(8))
-    assert not made.intervening
+def test_an_intervention_boosts_the_update_it_begins_at_and_the_rollout_after_it() -> None:
+    """Also one that is shorter than a rollout."""
+    made = guard(intervention_steps=1)
+    made.observe(np.array([1] * 20))
     assert made.entropy_coef(0.0) == made.entropy_coef(0.0) == 0.05, "asking changes nothing"
-    made.after_update()
-    assert made.entropy_coef(0.0) == 0.0
+    assert made.temperature_factor == 1.5
+    made.observe(np.array(even(20)))
+    assert (made.temperature_factor, made.entropy_coef(0.0)) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("intervention_steps", "rollout", "boosted"),
+    [(1, 20, 1), (20, 20, 1), (21, 20, 2), (40, 20, 2), (2000, 256, 8)],
+)
+def test_it_lasts_whole_rollouts(intervention_steps: int, rollout: int, boosted: int) -> None:
+    made = guard(intervention_steps=intervention_steps)
+    made.observe(np.array([1] * 20))
+    updates = 0
+    while made.entropy_coef(0.0) > 0.0:
+        updates += 1
+        made.observe(np.array(even(rollout)))
+    assert updates == boosted
 
 
 @given(batch=st.integers(1, 20))
@@ -172,8 +187,6 @@ def test_guarding_continues_from_a_file_bit_by_bit(
         assert feed(original, [action]) == feed(restored, [action])
         assert original.temperature_factor == restored.temperature_factor
         assert original.entropy_coef(0.0) == restored.entropy_coef(0.0)
-        for made in (original, restored):
-            made.after_update()
     assert original.interventions == restored.interventions
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ppo_scheduler.config.learner_sections import ArchitectureSection
 from ppo_scheduler.policy.network import ActorCritic
-from ppo_scheduler.ppo.objective import entropy, kl_divergence, log_probabilities, sample
+from ppo_scheduler.ppo.objective import draw, entropy, kl_divergence, log_probabilities
 
 
 def network(**keys: object) -> ActorCritic:
@@ -106,16 +106,34 @@ def test_with_attention_replicas_see_each_other():
     assert not torch.allclose(built(changed, context)[0][:, :2], built(states, context)[0][:, :2])
 
 
-def test_samples_follow_the_distribution():
-    log_probs = np.log(np.tile(np.array([0.2, 0.5, 0.3], np.float32), (20_000, 1)))
-    actions = sample(log_probs, np.random.default_rng(0))
+def test_actions_are_drawn_by_inverting_the_cumulative_distribution():
+    """By hand: probabilities 0.2, 0.5 and 0.3 end at 0.2, 0.7 and 1."""
+    logits = np.log(np.tile(np.array([0.2, 0.5, 0.3], np.float32), (6, 1)))
+    uniform = np.array([0.0, 0.19, 0.21, 0.69, 0.71, 1.0 - 2**-53])
+    actions, chosen = draw(logits, np.ones(6), uniform)
+    assert actions.tolist() == [0, 0, 1, 1, 2, 2]
+    np.testing.assert_allclose(np.exp(chosen), [0.2, 0.2, 0.5, 0.5, 0.3, 0.3], rtol=1e-6)
+
+
+def test_what_is_drawn_follows_the_distribution_at_its_temperature():
+    logits = np.tile(np.array([0.0, 1.0, 2.0], np.float32), (20_000, 1))
+    temperature = np.full(len(logits), 2.0)
+    actions, chosen = draw(logits, temperature, np.random.default_rng(0).random(len(logits)))
+    table = log_probabilities(torch.from_numpy(logits[:1]), torch.tensor([2.0]))[0].numpy()
     shares = np.bincount(actions, minlength=3) / len(actions)
-    np.testing.assert_allclose(shares, [0.2, 0.5, 0.3], atol=0.02)
+    np.testing.assert_allclose(shares, np.exp(table), atol=0.02)
+    np.testing.assert_allclose(chosen, table[actions], rtol=1e-6)
 
 
-def test_impossible_actions_are_never_sampled():
-    log_probs = np.array([[-np.inf, 0.0, -np.inf]] * 500, np.float32)
-    assert (sample(log_probs, np.random.default_rng(0)) == 1).all()
+@pytest.mark.parametrize("possible", range(3))
+def test_impossible_actions_are_never_drawn(possible):
+    logits = np.full((500, 3), -np.inf, np.float32)
+    logits[:, possible] = 7.0
+    uniform = np.random.default_rng(0).random(500)
+    uniform[0], uniform[-1] = 0.0, 1.0 - 2**-53
+    actions, chosen = draw(logits, np.ones(500), uniform)
+    assert (actions == possible).all()
+    assert (chosen == 0.0).all()
 
 
 def test_temperature_flattens_and_sharpens():

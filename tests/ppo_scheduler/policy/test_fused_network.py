@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ppo_scheduler.config.learner_sections import ArchitectureSection, PPOSection
 from ppo_scheduler.observation import ObservationSchema
-from ppo_scheduler.policy.kernel import exp
+from ppo_scheduler.policy.kernel import exp, lanes_of, scratch_for, tile_of
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
 from ppo_scheduler.ppo.objective import balance_loss, entropy, kl_divergence, log_probabilities
@@ -131,8 +131,8 @@ def test_gradients_of_a_whole_loss_are_torchs(kind, seed):
         logits, value = network(given.replicas, given.context)
         log_probs = log_probabilities(logits, given.temperature)
         loss, _ = given.surrogate(log_probs, value, section)
-        loss = loss - of_entropy * entropy(log_probs).mean()
-        loss = loss + of_balance * balance_loss(log_probs)
+        loss = loss.mean() - of_entropy * entropy(log_probs).mean()
+        loss = loss + of_balance * balance_loss(log_probs.exp().mean(dim=0))
         kl = kl_divergence(torch.log_softmax(logits, dim=-1), reference.to(logits.dtype))
         (loss + of_kl * kl.mean()).backward()
     fused, exact = networks
@@ -209,3 +209,45 @@ def test_replicas_that_are_alike_have_the_same_logit_bit_by_bit(replicas, activa
         alike = torch.randn(batch, 1, 31, generator=generator).repeat(1, replicas, 1)
         logits, _ = fused(alike, torch.randn(batch, 14, generator=generator))
         assert torch.equal(logits, logits[:, :1].expand(-1, replicas))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "silu"])
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4, 5, 16, 33, 100, 300])
+def test_a_decision_has_the_same_bits_whoever_is_beside_it(replicas, activation):
+    """Then it does not matter how many processes share the decisions of a step."""
+    fused, _ = pair(31, 14, 0, activation=activation)
+    generator = torch.Generator().manual_seed(replicas)
+    one = torch.randn(1, replicas, 31, generator=generator), torch.randn(1, 14, generator=generator)
+    logits, values = fused(*one)
+    for batch in (3, 50, 100):
+        others = [torch.randn(batch, *part.shape[1:], generator=generator) for part in one]
+        for place in (0, batch // 2, batch - 1):
+            for all_, own in zip(others, one, strict=True):
+                all_[place] = own[0]
+            of_logits, of_values = fused(*others)
+            assert torch.equal(of_logits[place], logits[0]), (batch, place)
+            assert torch.equal(of_values[place], values[0]), (batch, place)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 70])
+def test_what_was_computed_before_leaves_nothing_behind(batch):
+    """The memory that networks of one shape share has lanes that no decision fills."""
+    fused, _ = pair(5, 3, 0, hidden_size=8)
+    generator = torch.Generator().manual_seed(0)
+    seen = (
+        torch.randn(batch, 3, 5, generator=generator),
+        torch.randn(batch, 3, generator=generator),
+    )
+
+    def bits() -> list[bytes]:
+        fused.zero_grad()
+        outputs = fused(*seen)
+        torch.autograd.backward(outputs, tuple(torch.ones_like(output) for output in outputs))
+        gradients = [weight.grad for weight in fused.parameters()]
+        return [part.detach().numpy().tobytes() for part in (*outputs, *gradients)]
+
+    before, rooms = bits(), scratch_for.cache_info().misses
+    for room in scratch_for(5 + 3, 8, 2, lanes_of(3, tile_of(3, batch))):
+        room.fill(np.nan)
+    assert scratch_for.cache_info().misses == rooms, "it is the memory that was computed in"
+    assert bits() == before

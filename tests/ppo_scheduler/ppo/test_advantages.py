@@ -108,9 +108,9 @@ def test_the_loss_of_choices_is_the_mean_of_the_clipped_objective_over_the_actio
 
 def test_advantages_are_expressed_in_standard_deviations_and_clipped():
     advantage = torch.tensor([[-100.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
-    within = within_deviations(advantage, 2.0)
+    within = within_deviations(advantage, 4.0, 2.0)
     assert float(within[0, 0]) == -2.0
-    assert float(within[0, 1]) == pytest.approx(1.0 / float(advantage.std()))
+    assert float(within[0, 1]) == pytest.approx(0.25)
 
 
 def test_environments_do_not_mix():

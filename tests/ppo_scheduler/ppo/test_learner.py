@@ -15,6 +15,9 @@ from ppo_scheduler.ppo.objective import log_probabilities
 from ppo_scheduler.ppo.rollout import RolloutBuffer
 from ppo_scheduler.ppo.update import SampledBatch
 
+ALL = slice(None)
+"""Environments."""
+
 
 def run(learner, task, steps):
     return [task.step(learner).tolist() for _ in range(steps)]
@@ -77,7 +80,7 @@ def test_before_the_first_gradient_step_every_ratio_is_one(make_learner, make_ta
         task.step(learner)
     rollout = learner.rollout
     zeros = np.zeros_like(rollout.reward)
-    batch = SampledBatch.from_rollout(rollout, zeros, zeros)
+    batch = SampledBatch.from_rollout(rollout, ALL, zeros, zeros)
     filled = 30 * 2
     logits, _ = learner.policy.network(batch.replicas[:filled], batch.context[:filled])
     table = log_probabilities(logits, batch.temperature[:filled])
@@ -189,9 +192,9 @@ def test_not_finite_gradients_are_skipped_and_then_fail(make_learner, make_task)
     zeros = np.zeros_like(learner.rollout.reward)
     rollout: RolloutBuffer = learner.rollout
     rollout.replicas[:] = 0.0
-    batch = SampledBatch.from_rollout(rollout, zeros * math.nan, zeros)
+    batch = SampledBatch.from_rollout(rollout, ALL, zeros * math.nan, zeros)
     with pytest.raises(UserError, match="3 gradient steps in a row"):
-        learner.updater.update(batch, learner._coefficients(), np.random.default_rng(0))
+        learner.updater.update([batch], learner._coefficients(), np.random.default_rng(0))
     assert same(before, weights(learner))
 
 

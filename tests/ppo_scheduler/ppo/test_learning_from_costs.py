@@ -13,6 +13,8 @@ from ppo_scheduler.ppo.update import PricedBatch
 
 COSTS = {"advantage": "counterfactual", "minibatch_size": 16}
 SECTION = PPOSection()
+ALL = slice(None)
+"""Environments."""
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_before_the_first_gradient_step_every_ratio_of_every_action_is_one(make,
     run_until_almost_full(learner, make_task(2))
     rollout = learner.rollout
     priced = ~np.isnan(rollout.costs).any(axis=-1)
-    batch = PricedBatch.from_rollout(rollout, learner.policy.network)
+    batch = PricedBatch.from_rollout(rollout, ALL, learner.policy.network)
     assert len(batch) == priced.sum()
     assert (batch.temperature == 1.3).all()
 
@@ -147,8 +149,8 @@ def test_before_the_first_gradient_step_every_ratio_of_every_action_is_one(make,
     now = log_probabilities(logits, batch.temperature)
     torch.testing.assert_close((now - batch.behavior).exp(), torch.ones_like(now))
     loss, statistics = batch.surrogate(now, value, SECTION)
-    for figure in (loss, *statistics.values()):
-        assert float(figure.detach()) == pytest.approx(0.0, abs=1e-6)
+    for of_decisions in (loss, *statistics.values()):
+        assert float(of_decisions.detach().abs().max()) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_regret_is_what_the_best_choice_would_have_saved(make, sink):
@@ -211,13 +213,14 @@ def test_advantages_that_are_not_normalized_keep_their_unit(make, make_task):
     """Within the clip they are request-seconds; normalized, they have a deviation of one."""
     learner = make(2)
     run_until_almost_full(learner, make_task(2))
-    batch = PricedBatch.from_rollout(learner.rollout, learner.policy.network)
-    far = 1e3
-    torch.testing.assert_close(batch.scaled(far, normalize=False).advantage, batch.advantage)
-    normalized = batch.scaled(far, normalize=True).advantage
+    batch = PricedBatch.from_rollout(learner.rollout, ALL, learner.policy.network)
+    deviation, far = float(batch.advantage.std()), 1e3
+    kept = batch.scaled(deviation, far, normalize=False).advantage
+    torch.testing.assert_close(kept, batch.advantage)
+    normalized = batch.scaled(deviation, far, normalize=True).advantage
     assert float(normalized.std()) == pytest.approx(1.0, rel=1e-3)
-    halved = batch.scaled(0.5, normalize=False).advantage
-    assert float(halved.abs().max()) == pytest.approx(0.5 * float(batch.advantage.std()))
+    halved = batch.scaled(deviation, 0.5, normalize=False).advantage
+    assert float(halved.abs().max()) == pytest.approx(0.5 * deviation)
 
 
 def test_entropy_and_the_clip_hold_the_policy_back(make, make_task):

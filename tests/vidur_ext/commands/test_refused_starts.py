@@ -15,7 +15,7 @@ SMALL = {
         "total_requests": 80, "episode_requests": 80,
         "output_root": "outputs", "torch_threads": 1,
     },
-    "ppo_config": {"rollout_len": 32, "minibatch_size": 8},
+    "ppo_config": {"rollout_len": 32, "minibatch_size": 8, "counterfactual_share": 0.25},
     "checkpointing": {"checkpoint_dir": "outputs/checkpoints", "validation_freq": None},
     "parallel_training": {"num_envs": 1},
     "evaluation": {"enabled": False},

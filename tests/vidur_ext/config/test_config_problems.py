@@ -26,7 +26,7 @@ SEED_HELP = "(the only seed: every random stream is spawned from it)"
         (
             "ppo_config", "minibatch_size", 0.5,
             "ppo_config.minibatch_size = 0.5: must be an integer >= 1 and <= 10000000, in "
-            "decisions (decisions per gradient computation)",
+            "decisions (decisions per gradient computation, at most)",
         ),
         (
             "ppo_config", "learning_rate", "3e-4",

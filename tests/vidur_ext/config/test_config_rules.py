@@ -20,7 +20,7 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
         (
             {"ppo_config": {"minibatch_size": 17, "rollout_len": 64}},
             "ppo_config: minibatch_size=17 is larger than rollout_len=64 x "
-            "counterfactual_share=0.25: one rollout holds no full minibatch",
+            "counterfactual_share=0.125: one rollout holds no full minibatch",
         ),
         (
             {"ppo_config": {"minibatch_size": 65, "rollout_len": 64, "advantage": "gae"}},
@@ -140,8 +140,32 @@ ADAPTIVE = {"adaptive_minibatch": True, "min_minibatch_size": 32, "max_minibatch
                 "training": {"total_requests": 300},
             },
             "ppo_config.rollout_len=300 is 3 decisions in each of parallel_training.num_envs=100 "
-            "environments, of which ppo_config.counterfactual_share=0.25 prices none: raise "
+            "environments, of which ppo_config.counterfactual_share=0.125 prices none: raise "
             "rollout_len or the share",
+        ),
+        (
+            {"parallel_training": {"num_processes": 3}},
+            "3 processes cannot share 8 shards evenly (parallel_training.num_shards, at most one "
+            "for each of num_envs): choose parallel_training.num_processes 1, 2, 4, 8",
+        ),
+        (
+            {"parallel_training": {"num_processes": 2, "num_envs": 5}},
+            "2 processes cannot share 5 shards evenly (parallel_training.num_shards, at most one "
+            "for each of num_envs): choose parallel_training.num_processes 1, 5",
+        ),
+        (
+            {"parallel_training": {"num_processes": 2}, "training": {"kernel": "torch"}},
+            "several processes need the compiled network, whose results do not depend on how many "
+            'decisions it takes at once: set training.kernel to "fused" and '
+            "actor_critic_architecture.attention_layers to 0, or parallel_training.num_processes "
+            "to 1",
+        ),
+        (
+            {
+                "parallel_training": {"num_processes": 2},
+                "actor_critic_architecture": {"attention_layers": 1},
+            },
+            "several processes need the compiled network",
         ),
         (
             {"simulation": {"engine": "vidur"}, "parallel_training": {"num_envs": 1}},
@@ -244,6 +268,9 @@ def test_a_contradiction_is_named_with_the_keys_of_both_sides(complaint, tree, e
             "warmstart": {"method": "imitation"},
         },
         {"training": {"total_requests": 90}, "parallel_training": {"num_envs": 2}},
+        {"parallel_training": {"num_processes": 8}},
+        {"parallel_training": {"num_processes": 5, "num_shards": 10}},
+        {"training": {"kernel": "torch"}, "actor_critic_architecture": {"attention_layers": 1}},
     ],
 )
 def test_what_does_not_contradict_is_accepted(write, tree) -> None:

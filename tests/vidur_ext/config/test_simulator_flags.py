@@ -136,10 +136,13 @@ def test_only_the_learned_router_gets_the_learners_flags() -> None:
     config = TrainingConfig.model_validate_json(SMALL)
     flags = flags_of(SMALL, "ppo_modular")
     learner = [name for name in flags if name.removeprefix("no-").startswith(SCHEDULER_FLAG_PREFIX)]
-    assert len(learner) == len(learner_values(config)) + 3
+    assert len(learner) == len(learner_values(config)) + 6
     assert flags[f"{SCHEDULER_FLAG_PREFIX}routers"] == "{}"
     assert flags[f"{SCHEDULER_FLAG_PREFIX}engine"] == "vidur"
     assert flags[f"{SCHEDULER_FLAG_PREFIX}num_envs"] == "1"
+    assert flags[f"{SCHEDULER_FLAG_PREFIX}num_shards"] == "8"
+    assert flags[f"{SCHEDULER_FLAG_PREFIX}num_processes"] == "1"
+    assert flags[f"{SCHEDULER_FLAG_PREFIX}max_restarts"] == "3"
 
 
 def test_places_of_the_learned_router_are_flags_only_when_given() -> None:

@@ -42,7 +42,7 @@ def test_a_learner_goes_on_from_every_version(version, observed, advantage):
         {
             "observation": observed,
             "actor_critic_architecture": tree["learner"]["policy"]["architecture"],
-            "ppo_config": {"rollout_len": 16, "minibatch_size": 4, "advantage": advantage},
+            "ppo_config": {"rollout_len": 16, "minibatch_size": 2, "advantage": advantage},
             "statistics_stabilization": {"collect_steps": 16},
         }
     )

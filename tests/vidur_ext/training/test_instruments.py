@@ -10,6 +10,7 @@ import pytest
 import wandb
 
 from ppo_scheduler.monitoring.run_log import run_log
+from ppo_scheduler.parallel.shards import OneProcess
 from vidur_ext.run_folder import RunFolder
 from vidur_ext.training.instruments import Instruments, open_instruments
 
@@ -26,7 +27,9 @@ def open_with(make_config, folder):
     def open_(saved=None, same_run: bool = True, num_replicas: int = 3, to=folder, **keys: object):
         step = None if saved is None else 1000
         config = make_config(monitoring=keys)
-        return open_instruments(config, to, num_replicas, step, saved, same_run=same_run)
+        return open_instruments(
+            config, to, num_replicas, step, saved, same_run=same_run, processes=OneProcess()
+        )
 
     return open_
 

@@ -25,7 +25,7 @@ GOLDEN_KEYS = {
     "actor_critic_architecture": {
         "hidden_size": 4, "attention_heads": 1, "encoder_layers": 1, "attention_layers": 1,
     },
-    "ppo_config": {"rollout_len": 16, "minibatch_size": 4},
+    "ppo_config": {"rollout_len": 16, "minibatch_size": 4, "counterfactual_share": 0.25},
 }  # fmt: skip
 
 

@@ -10,7 +10,9 @@ import pytest
 from ppo_scheduler.config.learner_sections import CheckpointingSection
 from ppo_scheduler.errors import Interrupted
 from vidur_ext.engine.environments import RoutingEnvironments
-from vidur_ext.training.session import SaveSchedule
+from vidur_ext.training.session import SaveSchedule, Wishes
+
+NOTHING = Wishes(save=False, overdue=False, stop=None)
 
 
 class Clock:
@@ -31,7 +33,7 @@ def schedule(clock: Clock, **keys: object) -> SaveSchedule:
 
 def test_an_interval_of_steps():
     due = schedule(Clock(), checkpoint_interval=50).due
-    assert [step for step in range(1, 161) if due(step, 0, False)] == [50, 100, 150]
+    assert [step for step in range(1, 161) if due(step, 0, NOTHING)] == [50, 100, 150]
 
 
 def test_an_interval_of_time_counts_from_the_last_save_of_any_kind():
@@ -40,7 +42,8 @@ def test_an_interval_of_time_counts_from_the_last_save_of_any_kind():
     reasons = {}
     for step in range(1, 141):
         clock.now += 0.25
-        if (reason := saves.due(step, 0, asked=step == 50)) is not None:
+        wishes = Wishes(save=step == 50, overdue=saves.overdue(), stop=None)
+        if (reason := saves.due(step, 0, wishes)) is not None:
             reasons[step] = reason
     assert reasons == {40: "time", 50: "manual", 90: "time", 100: "interval", 140: "time"}
 
@@ -48,7 +51,7 @@ def test_an_interval_of_time_counts_from_the_last_save_of_any_kind():
 def test_a_validation_follows_every_nth_update_once():
     due = schedule(Clock(), checkpoint_interval=10_000, validation_freq=2).due
     updates = [0, 1, 1, 2, 2, 3, 4, 4]
-    found = [due(step, count, False) for step, count in enumerate(updates, start=1)]
+    found = [due(step, count, NOTHING) for step, count in enumerate(updates, start=1)]
     assert found == [None, None, None, "validation", None, None, "validation", None]
 
 
@@ -58,7 +61,7 @@ def test_a_validation_is_not_repeated_behind_a_resume():
         Clock(),
     )
     saves.start(updates=2)
-    assert [saves.due(1, 2, False), saves.due(2, 4, False)] == [None, "validation"]
+    assert [saves.due(1, 2, NOTHING), saves.due(2, 4, NOTHING)] == [None, "validation"]
 
 
 @pytest.mark.shows("checkpointing.checkpoint_on_start")

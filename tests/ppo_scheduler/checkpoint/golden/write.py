@@ -23,7 +23,7 @@ from vidur_ext.warmstart.cost_labels import CostLabels
 SETTINGS = {
     "training": {"total_requests": 240, "episode_requests": 40},
     "actor_critic_architecture": {"hidden_size": 8, "encoder_layers": 2, "attention_heads": 2},
-    "ppo_config": {"rollout_len": 16, "minibatch_size": 4},
+    "ppo_config": {"rollout_len": 16, "minibatch_size": 4, "counterfactual_share": 0.25},
     "statistics_stabilization": {"collect_steps": 16},
     "temperature_control": {"enabled": True},
     "advanced_optimization": {"lr_schedule": "linear"},
