@@ -159,11 +159,13 @@ class RolloutOfAll:
     @classmethod
     def of(cls, own: RolloutBuffer, schema: ObservationSchema, shards: Shards) -> RolloutOfAll:
         """Put together what the processes have seen."""
-        components = np.take(own.telemetry, schema.component_columns, axis=-1).mean(axis=0)
+        components = np.take(own.telemetry, schema.component_columns, axis=-1)
+        # Step by step: the mean of a single column NumPy would take in another order.
+        means = np.add.accumulate(components, axis=0)[-1] / own.length
         columns: list[NDArray[Any]] = [
             own.action.astype(np.int16),
             own.raw_reward,
-            np.ascontiguousarray(components.T),
+            np.ascontiguousarray(means.T),
         ]
         return cls(*shards.all_together(columns, axis=1))
 

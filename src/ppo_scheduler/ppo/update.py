@@ -235,8 +235,11 @@ def _flat(array: NDArray[np.generic]) -> Tensor:
 
 
 def _tensor(array: NDArray[np.generic]) -> Tensor:
-    """Return an array, numbers with a point as float32."""
-    tensor = torch.from_numpy(array)
+    """Return an array in memory of torch's own, numbers with a point as float32.
+
+    How its products are rounded depends on whether rows lie apart, and on where the first begins.
+    """
+    tensor = torch.tensor(array)
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
