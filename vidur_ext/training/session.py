@@ -490,9 +490,9 @@ class TrainingSession:
         }
 
     def _saved_for_signal(self) -> str:
+        path = self.save_now("signal")
         if self._saver is None:
             return "checkpoints are switched off, nothing is saved"
-        path = self.save_now("signal")
         return f"saved {path}" if path is not None else f"NOT saved: {self._saver.failed[-1]}"
 
     def _validate(self) -> None:
