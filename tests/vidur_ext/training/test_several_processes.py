@@ -1,0 +1,360 @@
+"""A training by several processes ends with the same bits, however often and wherever they end."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from bits import bits
+
+from ppo_scheduler.checkpoint.store import CheckpointStore
+from ppo_scheduler.errors import UserError
+from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.training.train import Job, run_training
+from vidur_ext.vidur.flags import cli_flags
+
+INTERVAL, EPISODE, STEPS = 7, 84, 240
+"""In PPO steps, each a decision in all four environments."""
+
+LIMIT_S = 30.0
+"""Until a training whose processes were lost has said so and ended."""
+
+GROUPS: dict[str, dict[str, object]] = {
+    "training": {"total_requests": 4 * STEPS, "episode_requests": EPISODE},
+    "ppo_config": {"rollout_len": 128, "minibatch_size": 8, "counterfactual_share": 0.25},
+    "statistics_stabilization": {"collect_steps": 64},
+    "temperature_control": {"enabled": True},
+    "parallel_training": {"num_envs": 4, "num_workers": 1},
+    "checkpointing": {
+        "checkpoint_interval": INTERVAL,
+        "max_checkpoints": 3,
+        "keep_every": 12 * INTERVAL,
+        "validation_freq": 2,
+    },
+    "monitoring": {"tensorboard": False, "progress_bar": False, "log_level": "info"},
+    "warmstart": {"enabled": False},
+}
+GAE: dict[str, dict[str, object]] = {
+    "ppo_config": {"advantage": "gae"},
+    "reward_config": {"normalize": True},
+    "collapse_guard": {"window": 64, "max_share": 0.4, "intervention_steps": 100},
+}
+SESSIONS: dict[str, dict[str, object]] = {
+    "workload": {"source": "agent"},
+    "observation": {"prefix_knowledge": "none"},
+    "terminal_value": {"enabled": True, "decisions": 64, "horizon": 2, "steps": 10},
+    "advanced_optimization": {
+        "accumulation_steps": 2,
+        "adaptive_minibatch": True,
+        "min_minibatch_size": 4,
+        "max_minibatch_size": 32,
+    },
+    "curriculum_learning": {"enabled": True, "stages": [{"until_requests": 500, "qps_scale": 0.8}]},
+}
+
+
+def small(
+    make_config: Callable[..., TrainingConfig],
+    folder: Path,
+    processes: int = 1,
+    **groups: dict[str, object],
+) -> TrainingConfig:
+    """Return the config of a training that saves all the time, with a checkpoint folder."""
+    own = {
+        "parallel_training": {"num_processes": processes},
+        "checkpointing": {"checkpoint_dir": str(folder / "checkpoints")},
+    }
+    merged = dict(GROUPS)
+    for changes in (groups, own):
+        for group, keys in changes.items():
+            merged[group] = {**merged.get(group, {}), **keys}
+    return make_config(**merged)
+
+
+def left(config: TrainingConfig, run: Path) -> dict[str, object]:
+    """Return what a training has left: its policy, and all of every checkpoint."""
+    store = CheckpointStore(config.checkpointing)
+    return {
+        "policy": (run / "policy.pt").read_bytes(),
+        "validation": (run / "validation.json").read_text(),
+        **{
+            str(info.manifest.ppo_step): bits(store.load(info.manifest.ppo_step).tree)
+            for info in store.checkpoints()
+        },
+    }
+
+
+def children() -> list[int]:
+    """Return the processes that this one has started."""
+    return children_of(os.getpid())
+
+
+def children_of(process: int) -> list[int]:
+    texts = [path.read_text() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    return [int(child) for text in texts for child in text.split()]
+
+
+@pytest.mark.shows("parallel_training.num_processes")
+def test_two_processes_leave_what_one_leaves(make_config, tmp_path, at_step):
+    ends, helpers = [], []
+    before = children()
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        config = small(
+            make_config,
+            folder,
+            processes,
+            training={"total_requests": 200, "episode_requests": 30},
+            ppo_config={"rollout_len": 64, "minibatch_size": 8},
+        )
+        at_step(40, lambda session: helpers.append(len(set(children()) - set(before))))
+        run = run_training(Job(config, run_dir=str(folder / "run"))).path
+        ends.append(left(config, run))
+    assert helpers == [0, 1]
+    assert children() == before
+    assert ends[1] == ends[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [{}, GAE, SESSIONS], ids=["costs", "returns", "sessions"])
+def test_one_two_and_four_processes_leave_the_same(make_config, tmp_path, kind):
+    """The policy, every checkpoint whole, the validations, and every row of metrics."""
+    ends = []
+    for processes in (1, 2, 4):
+        folder = tmp_path / str(processes)
+        config = small(make_config, folder, processes, **kind)
+        run = run_training(Job(config, run_dir=str(folder / "run"))).path
+        ends.append(left(config, run))
+    assert set(ends[0]) >= {"84", "168", "231", "238", "240"}
+    assert ends[1] == ends[0]
+    assert ends[2] == ends[0]
+
+
+class Program:
+    """A training that is a program of its own, and whatever it starts."""
+
+    def __init__(self, command: Sequence[str], folder: Path) -> None:
+        self._output = folder / "output.txt"
+        with self._output.open("ab") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                cwd=folder,
+            )
+        self.pid = self._process.pid
+        self._seen: dict[int, int] = {self.pid: os.pidfd_open(self.pid)}
+        """Open handles of all its processes, by their ids."""
+
+    @property
+    def said(self) -> str:
+        return self._output.read_text(encoding="utf-8")
+
+    def companions(self) -> list[int]:
+        """Return all processes below it, the nearest first, and remember them."""
+        found = children_of(self.pid)
+        for process in found:
+            found += children_of(process)
+        for process in found:
+            if process not in self._seen:
+                self._seen[process] = os.pidfd_open(process)
+        return found
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that it does; ending is none of it."""
+        while not condition():
+            ended, _, _ = select.select([self._seen[self.pid]], [], [], 0.001)
+            assert not ended, f"it ended before: {self.said}"
+
+    def end(self) -> int:
+        """Return the status with which it ends in time; nothing that it started is left then."""
+        deadline = [self._seen[self.pid]]
+        assert select.select(deadline, [], [], LIMIT_S)[0], f"it does not end: {self.said}"
+        status = self._process.wait()
+        for process, handle in self._seen.items():
+            assert select.select([handle], [], [], LIMIT_S)[0], f"process {process} is left"
+        return status
+
+    def close(self) -> None:
+        for handle in self._seen.values():
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+            os.close(handle)
+        self._process.wait()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One training in a folder of its own, by as many programs and processes as it takes."""
+
+    folder: Path
+    make: Callable[..., TrainingConfig]
+
+    def config(self, processes: int, **groups: dict[str, object]) -> TrainingConfig:
+        return small(self.make, self.folder, processes, **groups)
+
+    @property
+    def store(self) -> CheckpointStore:
+        return CheckpointStore(self.config(1).checkpointing)
+
+    @property
+    def newest(self) -> int:
+        """The PPO step of the newest whole checkpoint, 0 without one."""
+        return max((info.manifest.ppo_step for info in self.store.checkpoints()), default=0)
+
+    def flags(self, processes: int) -> list[str]:
+        return cli_flags(
+            self.config(processes),
+            "ppo_modular",
+            metrics_dir=str(self.folder / "vidur"),
+            run_dir=str(self.folder / "run"),
+            load_checkpoint="latest" if self.newest else None,
+        )
+
+    @contextmanager
+    def training(self, processes: int, *launcher: str) -> Iterator[Program]:
+        """Train, or go on; whatever happens, nothing is left of it behind the block."""
+        count = 1 if launcher else processes
+        program = Program([*launcher, "vidur_ext.main", *self.flags(count)], self.folder)
+        try:
+            yield program
+        finally:
+            program.close()
+
+    def left(self) -> dict[str, object]:
+        return left(self.config(1), self.folder / "run")
+
+
+@pytest.fixture
+def experiment(tmp_path, make_config) -> Experiment:
+    return Experiment(tmp_path, make_config)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """Return what a training by one process leaves that was never stopped."""
+    known: dict[str, dict[str, object]] = {}
+
+    def outcome(make: Callable[..., TrainingConfig]) -> dict[str, object]:
+        if not known:
+            folder = tmp_path_factory.mktemp("straight")
+            config = small(make, folder)
+            run = run_training(Job(config, run_dir=str(folder / "run"))).path
+            known["left"] = left(config, run)
+        return known["left"]
+
+    return outcome
+
+
+def in_mid_episode(training: Experiment, program: Program, steps: int) -> None:
+    """Wait until so many more steps are saved, and there is something to replay."""
+    first = training.newest
+    program.until(lambda: training.newest >= first + steps and training.newest % EPISODE != 0)
+
+
+@pytest.mark.slow
+def test_killed_with_two_gone_on_with_four_and_ended_with_one(experiment, straight):
+    for processes, steps in ((2, 3 * INTERVAL), (4, 9 * INTERVAL)):
+        with experiment.training(processes) as program:
+            in_mid_episode(experiment, program, steps)
+            assert len(program.companions()) == processes - 1
+            os.kill(program.pid, signal.SIGKILL)
+            assert program.end() == -signal.SIGKILL
+    with experiment.training(1) as program:
+        assert program.end() == 0
+    assert program.said.count("[Resume]") == 2
+    assert experiment.left() == straight(experiment.make)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "how"),
+    [(signal.SIGKILL, "was killed by SIGKILL"), (signal.SIGSTOP, "did not answer")],
+)
+def test_a_lost_companion_ends_it_with_what_to_do(experiment, straight, number, how):
+    with experiment.training(2) as program:
+        in_mid_episode(experiment, program, 3 * INTERVAL)
+        [companion] = program.companions()
+        os.kill(companion, number)
+        assert program.end() == 2
+    *_, last = program.said.splitlines()
+    assert last == (
+        f"error: process 1 of the 2 that train together {how}. What was saved is intact: go on "
+        "with --resume latest"
+    )
+    assert "Traceback" not in program.said
+    assert "exception" not in {i.manifest.reason for i in experiment.store.checkpoints()}
+    with experiment.training(2) as program:
+        assert program.end() == 0
+    assert experiment.left() == straight(experiment.make)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_ends_all(experiment, straight, number, status):
+    with experiment.training(2) as program:
+        in_mid_episode(experiment, program, 3 * INTERVAL)
+        program.companions()
+        os.kill(program.pid, number)
+        assert program.end() == status
+    assert experiment.store.checkpoints()[-1].manifest.reason == "signal"
+    assert f"saved {experiment.store.checkpoints()[-1].path}" in program.said
+    assert "Traceback" not in program.said
+    with experiment.training(4) as program:
+        assert program.end() == 0
+    assert experiment.left() == straight(experiment.make)
+
+
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_training(experiment, straight):
+    with experiment.training(2, *TORCHRUN) as program:
+        assert program.end() == 0
+    assert experiment.left() == straight(experiment.make)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_ends_all_where_one_is_lost(experiment, straight, rank):
+    with experiment.training(2, *TORCHRUN) as program:
+        in_mid_episode(experiment, program, 3 * INTERVAL)
+        os.kill(program.companions()[rank], signal.SIGKILL)
+        assert program.end() != 0
+    with experiment.training(1) as program:
+        assert program.end() == 0
+    assert experiment.left() == straight(experiment.make)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [(["--help"], 0, "usage:"), (["--no-such-flag"], 1, "no-such-flag")],
+)
+def test_a_launched_program_that_does_not_train_ends(experiment, flags, status, said):
+    program = Program([*TORCHRUN, "vidur_ext.main", *flags], experiment.folder)
+    try:
+        assert program.end() == status
+    finally:
+        program.close()
+    assert program.said.count(said) == 1, "the first process says it, and no other"
+
+
+def test_processes_that_a_launcher_has_started_must_fit(make_config, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    folder = str(tmp_path / "run")
+    with pytest.raises(UserError, match="the launcher has started 3 processes: 3 processes cannot"):
+        run_training(Job(small(make_config, tmp_path), run_dir=folder))
+    with pytest.raises(UserError, match="the launcher has started 3 processes: leave num_proc"):
+        run_training(Job(small(make_config, tmp_path, 2), run_dir=folder))
+    assert not (tmp_path / "run").exists()
