@@ -136,18 +136,22 @@ class Shards:
         shapes = [(self.num_envs, *array.shape[1:]) for array in first]
         return [
             np.ascontiguousarray(
-                np.moveaxis(np.ascontiguousarray(column).view(array.dtype).reshape(shape), 0, axis)
+                np.moveaxis(column.copy().view(array.dtype).reshape(shape), 0, axis)
             )
             for column, array, shape in zip(columns, first, shapes, strict=True)
         ]
 
-    def rows_together(self, own: Sequence[NDArray[_Number]]) -> NDArray[_Number]:
-        """Return the rows of all shards, one shard's after the other's; each may have any number.
+    def rows_together(
+        self, own: Sequence[NDArray[_Number]], lengths: NDArray[np.int64]
+    ) -> NDArray[_Number]:
+        """Return the rows of all shards, one shard's after the other's.
 
         Args:
             own: rows [n, ...] of each of this process's shards.
+            lengths: n of all shards [S].
         """
-        return np.concatenate(self.processes.gather(np.concatenate(own)))
+        of_processes = lengths.reshape(self.processes.count, -1).sum(axis=1).tolist()
+        return np.concatenate(self.processes.gather(np.concatenate(own), of_processes))
 
     def of_shards(self, own: NDArray[_Number]) -> NDArray[_Number]:
         """Return the rows of all S shards, of this process's [S / W, ...]."""

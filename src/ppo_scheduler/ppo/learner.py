@@ -274,18 +274,19 @@ class Learner:
         batches = [
             PricedBatch.from_rollout(self.rollout, envs, network) for envs in self._shards.parts
         ]
-        advantage = torch.from_numpy(
-            self._shards.rows_together([batch.advantage.numpy() for batch in batches])
-        )
+        lengths = self._lengths(batches)
+        own = [batch.advantage.numpy() for batch in batches]
+        advantage = torch.from_numpy(self._shards.rows_together(own, lengths))
         deviation = float(advantage.std())
         scalars = {
             "Rollout/Regret": float(advantage.amax(dim=1).mean()),
             "Rollout/AdvantageStd": deviation,
         }
         normalize = ppo.normalize_advantages
-        return scalars | self._improve(
-            [batch.scaled(deviation, ppo.advantage_clip, normalize=normalize) for batch in batches]
-        )
+        batches = [
+            batch.scaled(deviation, ppo.advantage_clip, normalize=normalize) for batch in batches
+        ]
+        return scalars | self._improve(batches, lengths)
 
     def _learn_from_returns(self, features: Features) -> dict[str, float]:
         ppo, rollout = self.config.ppo_config, self.rollout
@@ -309,12 +310,17 @@ class Learner:
             SampledBatch.from_rollout(rollout, envs, advantage, target)
             for envs in self._shards.parts
         ]
+        lengths = self._lengths(batches)
         if self.updates < ppo.critic_warmup_updates:
-            return scalars | self.updater.fit_critic(batches)
-        return scalars | self._improve(batches)
+            return scalars | self.updater.fit_critic(batches, lengths)
+        return scalars | self._improve(batches, lengths)
 
-    def _improve(self, batches: Sequence[Batch]) -> dict[str, float]:
-        return self.updater.update(batches, self._coefficients(), self._minibatch_rng)
+    def _lengths(self, batches: Sequence[Batch]) -> NDArray[np.int64]:
+        """Return how many decisions each shard has to learn from [S]."""
+        return self._shards.of_shards(np.array([len(batch) for batch in batches]))
+
+    def _improve(self, batches: Sequence[Batch], lengths: NDArray[np.int64]) -> dict[str, float]:
+        return self.updater.update(batches, lengths, self._coefficients(), self._minibatch_rng)
 
     def _coefficients(self) -> Coefficients:
         config, step = self.config, self.global_step
@@ -412,18 +418,19 @@ class Learner:
         load_rng_state(self._minibatch_rng, state["minibatch_rng"])
 
     def _rollout_state(self) -> StateDict:
-        pending, together = self._pending, self._shards.together
-        log = self.action_log.columns()
         return {
             "buffer": self.rollout.state_dict(self._shards),
-            "pending": None
-            if pending is None
-            else {name: torch.from_numpy(together(own)) for name, own in pending.items()},
-            "action_log": {name: torch.from_numpy(together(own)) for name, own in log.items()},
+            "pending": None if self._pending is None else self._of_all(self._pending),
+            "action_log": self._of_all(self.action_log.columns()),
             "action_rng": rng_state(self._action_rng),
             "num_replicas": self.num_replicas,
             "num_envs": self._shards.num_envs,
         }
+
+    def _of_all(self, own: Row) -> StateDict:
+        """Return columns [B, ...] as those of all environments."""
+        together = map(torch.from_numpy, self._shards.all_together(list(own.values())))
+        return dict(zip(own, together, strict=True))
 
     def _load_rollout_state(self, state: StateDict) -> None:
         """Restore what only makes sense for the same replicas and environments."""

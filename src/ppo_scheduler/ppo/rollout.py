@@ -134,9 +134,9 @@ class RolloutBuffer:
         They are those of all environments. Like those of a torch module, the tensors of a process
         that has them all are the live ones.
         """
-        filled = {name: column[: self.filled] for name, column in self.columns.items()}
-        rows = {name: torch.from_numpy(shards.together(c, axis=1)) for name, c in filled.items()}
-        return {"filled": self.filled, "rows": rows}
+        filled = [column[: self.filled] for column in self.columns.values()]
+        together = map(torch.from_numpy, shards.all_together(filled, axis=1))
+        return {"filled": self.filled, "rows": dict(zip(self.columns, together, strict=True))}
 
     def load_state_dict(self, state: StateDict, envs: slice) -> None:
         """Go on with those rows of a state that are of these environments."""

@@ -313,16 +313,19 @@ class PPOUpdater:
         """Make the policy of this moment the one that the KL term refers to."""
         self.reference = self.network.frozen()
 
-    def fit_critic(self, batches: Sequence[SampledBatch]) -> dict[str, float]:
+    def fit_critic(
+        self, batches: Sequence[SampledBatch], lengths: NDArray[np.int64]
+    ) -> dict[str, float]:
         """Solve the value head alone by ridge regression on the returns; the policy stays.
 
         Args:
             batches: one of each of this process's shards.
+            lengths: decisions of all shards [S].
         """
         with torch.no_grad():
             encoded = [self.network.encode(one.replicas, one.context) for one in batches]
-            hidden = self._of_all([one.mean(dim=1) for one in encoded])
-            target = self._of_all([batch.target for batch in batches])
+            hidden = self._of_all([one.mean(dim=1) for one in encoded], lengths)
+            target = self._of_all([batch.target for batch in batches], lengths)
             mean = hidden.mean(dim=0)
             centered = hidden - mean
             gram = centered.T @ centered
@@ -333,16 +336,22 @@ class PPOUpdater:
             error = centered @ weight + target.mean() - target
         return {"Training/ValueLoss": 0.5 * float(error.square().mean())}
 
-    def _of_all(self, own: Sequence[Tensor]) -> Tensor:
-        return torch.from_numpy(self._shards.rows_together([rows.numpy() for rows in own])).double()
+    def _of_all(self, own: Sequence[Tensor], lengths: NDArray[np.int64]) -> Tensor:
+        rows = self._shards.rows_together([part.numpy() for part in own], lengths)
+        return torch.from_numpy(rows).double()
 
     def update(
-        self, batches: Sequence[Batch], coefficients: Coefficients, rng: np.random.Generator
+        self,
+        batches: Sequence[Batch],
+        lengths: NDArray[np.int64],
+        coefficients: Coefficients,
+        rng: np.random.Generator,
     ) -> dict[str, float]:
         """Run the epochs; return the means of what was seen, under their logged names.
 
         Args:
             batches: one of each of this process's shards.
+            lengths: decisions of all shards [S].
             rng: the same in all processes.
 
         Raises:
@@ -351,7 +360,7 @@ class PPOUpdater:
         self.optimizer.learning_rate = coefficients.learning_rate
         steps: list[GradientStep] = []
         stopped = False
-        for step in self._gradient_steps(batches, coefficients, rng):
+        for step in self._gradient_steps(batches, lengths, coefficients, rng):
             steps.append(step)
             stopped = step.finite and self._passed_target(step.statistics["Training/ApproxKL"])
             if stopped:
@@ -376,13 +385,16 @@ class PPOUpdater:
         return target is not None and approx_kl > _KL_STOP_FACTOR * target
 
     def _gradient_steps(
-        self, batches: Sequence[Batch], coefficients: Coefficients, rng: np.random.Generator
+        self,
+        batches: Sequence[Batch],
+        lengths: NDArray[np.int64],
+        coefficients: Coefficients,
+        rng: np.random.Generator,
     ) -> Iterator[GradientStep]:
         """Make the steps of all epochs, each when it is asked for."""
         own = Batch.joined(batches)
         # The same in all epochs, so it is computed once.
         reference = self._reference_log_probs(own)
-        lengths = self._shards.of_shards(np.array([len(batch) for batch in batches]))
         firsts = np.cumsum([0, *(len(batch) for batch in batches)])
         sizes = rows_of_minibatches(lengths, self.minibatch.size)
         count = sizes.shape[1]

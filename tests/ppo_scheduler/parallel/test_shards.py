@@ -140,7 +140,7 @@ def test_rows_follow_one_another_however_many_a_shard_has(split, data) -> None:
     rows = [rng.normal(size=(length, width)).astype(np.float32) for length in lengths]
 
     def program(shards: Shards) -> object:
-        return shards.rows_together([rows[shard] for shard in shards.own])
+        return shards.rows_together([rows[shard] for shard in shards.own], np.array(lengths))
 
     for together in by_all(split, program):
         assert_same_bits(together, np.concatenate(rows))

@@ -236,7 +236,8 @@ def test_an_update_has_the_same_bits_whatever_rows_the_shards_have(
         updater = PPOUpdater(network, section, optimization, shards)
         updater.keep_reference()
         own = [batches[shard] for shard in shards.own]
-        logged = updater.update(own, coefficients, np.random.default_rng(seed))
+        decisions = np.array(lengths)
+        logged = updater.update(own, decisions, coefficients, np.random.default_rng(seed))
         state = updater.state_dict(with_optimizer=True)
         return bits([network.state_dict(), state, [f"{n}: {v!r}" for n, v in logged.items()]])
 

@@ -42,7 +42,7 @@ def weights_after_one_epoch(minibatch_size: int, accumulation_steps: int) -> tor
     optimization = OptimizationSection(accumulation_steps=accumulation_steps)
     coefficients = Coefficients(learning_rate=1e-2, entropy=0.01, reference_kl=0.0)
     updater = PPOUpdater(network, section, optimization, Shards(1))
-    updater.update([batch()], coefficients, np.random.default_rng(2))
+    updater.update([batch()], np.array([DECISIONS]), coefficients, np.random.default_rng(2))
     return torch.nn.utils.parameters_to_vector(network.parameters()).detach()
 
 

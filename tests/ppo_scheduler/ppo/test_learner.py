@@ -193,8 +193,9 @@ def test_not_finite_gradients_are_skipped_and_then_fail(make_learner, make_task)
     rollout: RolloutBuffer = learner.rollout
     rollout.replicas[:] = 0.0
     batch = SampledBatch.from_rollout(rollout, ALL, zeros * math.nan, zeros)
+    rng, lengths = np.random.default_rng(0), np.array([len(batch)])
     with pytest.raises(UserError, match="3 gradient steps in a row"):
-        learner.updater.update([batch], learner._coefficients(), np.random.default_rng(0))
+        learner.updater.update([batch], lengths, learner._coefficients(), rng)
     assert same(before, weights(learner))
 
 
