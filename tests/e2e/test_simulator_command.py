@@ -61,6 +61,7 @@ def test_ppo_trains_on_vidurs_own_requests_and_resumes(main, tmp_path):
         "--global_scheduler_config_type", "ppo_modular",
         f"{PPO}ppo_config_rollout_len", "32",
         f"{PPO}ppo_config_minibatch_size", "8",
+        f"{PPO}ppo_config_counterfactual_share", "0.25",
         f"{PPO}statistics_stabilization_collect_steps", "16",
         f"{PPO}checkpointing_validation_freq", "null",
         f"{PPO}run_dir", "run",

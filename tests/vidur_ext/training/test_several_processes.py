@@ -7,9 +7,9 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,15 +17,19 @@ from bits import bits
 
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.parallel.process_group import ProcessLost
+from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.run_folder import Owner, RunFolder
+from vidur_ext.training import team
 from vidur_ext.training.train import Job, run_training
 from vidur_ext.vidur.flags import cli_flags
 
 INTERVAL, EPISODE, STEPS = 7, 84, 240
 """In PPO steps, each a decision in all four environments."""
 
-LIMIT_S = 30.0
-"""Until a training whose processes were lost has said so and ended."""
+LIMIT_S, FINISHED_S = 30.0, 300.0
+"""Until a training that cannot go on has said so and ended, and until one is finished."""
 
 GROUPS: dict[str, dict[str, object]] = {
     "training": {"total_requests": 4 * STEPS, "episode_requests": EPISODE},
@@ -41,6 +45,7 @@ GROUPS: dict[str, dict[str, object]] = {
     },
     "monitoring": {"tensorboard": False, "progress_bar": False, "log_level": "info"},
     "warmstart": {"enabled": False},
+    "evaluation": {"enabled": False},
 }
 GAE: dict[str, dict[str, object]] = {
     "ppo_config": {"advantage": "gae"},
@@ -82,9 +87,9 @@ def small(
 def left(config: TrainingConfig, run: Path) -> dict[str, object]:
     """Return what a training has left: its policy, and all of every checkpoint."""
     store = CheckpointStore(config.checkpointing)
+    files = [run / "policy.pt", run / "validation.json"]
     return {
-        "policy": (run / "policy.pt").read_bytes(),
-        "validation": (run / "validation.json").read_text(),
+        **{file.name: file.read_bytes() for file in files if file.exists()},
         **{
             str(info.manifest.ppo_step): bits(store.load(info.manifest.ppo_step).tree)
             for info in store.checkpoints()
@@ -121,6 +126,47 @@ def test_two_processes_leave_what_one_leaves(make_config, tmp_path, at_step):
     assert helpers == [0, 1]
     assert children() == before
     assert ends[1] == ends[0]
+
+
+@pytest.mark.shows("parallel_training.num_shards")
+def test_num_shards_decides_over_the_bits(make_config, tmp_path):
+    """It fixes in which order gradients are added, and which rows a minibatch has."""
+    weights = set()
+    for shards in (1, 2, 4, 8):
+        folder = tmp_path / str(shards)
+        config = small(make_config, folder, parallel_training={"num_shards": shards})
+        run = run_training(Job(config, run_dir=str(folder / "run"))).path
+        weights.add((run / "policy.pt").read_bytes())
+    assert len(weights) == 3, "four environments are at most four shards"
+
+
+@pytest.mark.shows("parallel_training.max_restarts")
+@pytest.mark.parametrize("restarts", [0, 2])
+def test_max_restarts_is_how_often_it_goes_on_by_itself(
+    make_config, tmp_path, monkeypatch, restarts
+):
+    """Here every companion ends before it can do anything."""
+    started = []
+
+    def start(*arguments, **keys):
+        started.append(subprocess.Popen([sys.executable, "-S", "-c", "raise SystemExit(3)"]))
+        return started[-1]
+
+    monkeypatch.setattr(team, "start_child", start)
+    config = small(make_config, tmp_path, 2, parallel_training={"max_restarts": restarts})
+    store = CheckpointStore(config.checkpointing)
+    store.prepare()
+    folder = RunFolder.at(tmp_path / "run")
+    with pytest.raises(ProcessLost) as lost:
+        run_training(Job(config, run_dir=str(folder.path), owner=Owner(store.lock_handle)))
+    store.close()
+    assert str(lost.value) == (
+        "process 1 of the 2 that train together ended with status 3. What was saved is intact: go "
+        "on with --resume latest"
+    )
+    assert len(started) == 1 + restarts
+    told = folder.log.read_text(encoding="utf-8")
+    assert told.count("It goes on from where it began: nothing was saved yet") == restarts
 
 
 @pytest.mark.slow
@@ -175,10 +221,10 @@ class Program:
             ended, _, _ = select.select([self._seen[self.pid]], [], [], 0.001)
             assert not ended, f"it ended before: {self.said}"
 
-    def end(self) -> int:
+    def end(self, within_s: float = LIMIT_S) -> int:
         """Return the status with which it ends in time; nothing that it started is left then."""
-        deadline = [self._seen[self.pid]]
-        assert select.select(deadline, [], [], LIMIT_S)[0], f"it does not end: {self.said}"
+        ended, _, _ = select.select([self._seen[self.pid]], [], [], within_s)
+        assert ended, f"it does not end: {self.said}"
         status = self._process.wait()
         for process, handle in self._seen.items():
             assert select.select([handle], [], [], LIMIT_S)[0], f"process {process} is left"
@@ -192,15 +238,26 @@ class Program:
         self._process.wait()
 
 
+@contextmanager
+def running(command: Sequence[str], folder: Path) -> Iterator[Program]:
+    """Run a program; whatever happens, nothing is left of it behind the block."""
+    program = Program(command, folder)
+    try:
+        yield program
+    finally:
+        program.close()
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One training in a folder of its own, by as many programs and processes as it takes."""
 
     folder: Path
     make: Callable[..., TrainingConfig]
+    groups: Mapping[str, dict[str, object]] = field(default_factory=dict)
 
-    def config(self, processes: int, **groups: dict[str, object]) -> TrainingConfig:
-        return small(self.make, self.folder, processes, **groups)
+    def config(self, processes: int) -> TrainingConfig:
+        return small(self.make, self.folder, processes, **self.groups)
 
     @property
     def store(self) -> CheckpointStore:
@@ -211,6 +268,13 @@ class Experiment:
         """The PPO step of the newest whole checkpoint, 0 without one."""
         return max((info.manifest.ppo_step for info in self.store.checkpoints()), default=0)
 
+    def job(self, processes: int, *more: str) -> list[str]:
+        """Return the command of a whole run, which goes on from what is there."""
+        file = self.folder / "config.json"
+        file.write_text(dump_config(self.config(processes)), encoding="utf-8")
+        places = ["--config", str(file), "--output-dir", str(self.folder / "run")]
+        return ["vidur_ext.cli", "train", *places, "--resume", "auto", *more]
+
     def flags(self, processes: int) -> list[str]:
         return cli_flags(
             self.config(processes),
@@ -220,15 +284,14 @@ class Experiment:
             load_checkpoint="latest" if self.newest else None,
         )
 
-    @contextmanager
-    def training(self, processes: int, *launcher: str) -> Iterator[Program]:
-        """Train, or go on; whatever happens, nothing is left of it behind the block."""
+    def training(self, processes: int, *launcher: str) -> AbstractContextManager[Program]:
+        """Train by Vidur's flags, or go on."""
         count = 1 if launcher else processes
-        program = Program([*launcher, "vidur_ext.main", *self.flags(count)], self.folder)
-        try:
-            yield program
-        finally:
-            program.close()
+        return running([*launcher, "vidur_ext.main", *self.flags(count)], self.folder)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "run" / "ppo_training.log").read_text(encoding="utf-8")
 
     def left(self) -> dict[str, object]:
         return left(self.config(1), self.folder / "run")
@@ -270,7 +333,7 @@ def test_killed_with_two_gone_on_with_four_and_ended_with_one(experiment, straig
             os.kill(program.pid, signal.SIGKILL)
             assert program.end() == -signal.SIGKILL
     with experiment.training(1) as program:
-        assert program.end() == 0
+        assert program.end(FINISHED_S) == 0
     assert program.said.count("[Resume]") == 2
     assert experiment.left() == straight(experiment.make)
 
@@ -294,7 +357,7 @@ def test_a_lost_companion_ends_it_with_what_to_do(experiment, straight, number, 
     assert "Traceback" not in program.said
     assert "exception" not in {i.manifest.reason for i in experiment.store.checkpoints()}
     with experiment.training(2) as program:
-        assert program.end() == 0
+        assert program.end(FINISHED_S) == 0
     assert experiment.left() == straight(experiment.make)
 
 
@@ -310,7 +373,7 @@ def test_a_signal_saves_and_ends_all(experiment, straight, number, status):
     assert f"saved {experiment.store.checkpoints()[-1].path}" in program.said
     assert "Traceback" not in program.said
     with experiment.training(4) as program:
-        assert program.end() == 0
+        assert program.end(FINISHED_S) == 0
     assert experiment.left() == straight(experiment.make)
 
 
@@ -320,7 +383,7 @@ TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-
 @pytest.mark.slow
 def test_torchrun_starts_the_same_training(experiment, straight):
     with experiment.training(2, *TORCHRUN) as program:
-        assert program.end() == 0
+        assert program.end(FINISHED_S) == 0
     assert experiment.left() == straight(experiment.make)
 
 
@@ -332,7 +395,7 @@ def test_torchrun_ends_all_where_one_is_lost(experiment, straight, rank):
         os.kill(program.companions()[rank], signal.SIGKILL)
         assert program.end() != 0
     with experiment.training(1) as program:
-        assert program.end() == 0
+        assert program.end(FINISHED_S) == 0
     assert experiment.left() == straight(experiment.make)
 
 
@@ -342,12 +405,62 @@ def test_torchrun_ends_all_where_one_is_lost(experiment, straight, rank):
     [(["--help"], 0, "usage:"), (["--no-such-flag"], 1, "no-such-flag")],
 )
 def test_a_launched_program_that_does_not_train_ends(experiment, flags, status, said):
-    program = Program([*TORCHRUN, "vidur_ext.main", *flags], experiment.folder)
-    try:
+    with running([*TORCHRUN, "vidur_ext.main", *flags], experiment.folder) as program:
         assert program.end() == status
-    finally:
-        program.close()
     assert program.said.count(said) == 1, "the first process says it, and no other"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mode", [(), ("--chunk-mode", "--chunk-size", "324")], ids=["one", "chunks"]
+)
+def test_a_run_that_loses_a_companion_goes_on_by_itself(experiment, straight, mode):
+    with running(experiment.job(2, *mode), experiment.folder) as program:
+        for steps in (3 * INTERVAL, 2 * INTERVAL):
+            in_mid_episode(experiment, program, steps)
+            os.kill(program.companions()[-1], signal.SIGKILL)
+            program.until(lambda: experiment.log.count("It goes on from its newest checkpoint"))
+        assert program.end(FINISHED_S) == 0
+    assert experiment.left() == straight(experiment.make)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_whole_run(experiment, straight):
+    with running([*TORCHRUN, *experiment.job(1)], experiment.folder) as program:
+        assert program.end(FINISHED_S) == 0
+    assert experiment.left() == straight(experiment.make)
+
+
+@pytest.mark.slow
+def test_a_save_that_is_asked_for_is_made_at_the_next_rollout(experiment, straight):
+    with experiment.training(2) as program:
+        in_mid_episode(experiment, program, INTERVAL)
+        os.kill(program.pid, signal.SIGUSR1)
+        assert program.end(FINISHED_S) == 0
+    assert "as asked" in program.said
+    assert experiment.left() == straight(experiment.make)
+
+
+@pytest.mark.slow
+def test_vidurs_own_requests_are_trained_on_by_all(experiment):
+    """They come from no key of the config, so the first process has to tell the others."""
+    vidurs = [
+        "--request_generator_config_type", "synthetic",
+        "--synthetic_request_generator_config_num_requests", str(4 * STEPS),
+        "--length_generator_config_type", "uniform",
+        "--uniform_request_length_generator_config_max_tokens", "1024",
+        "--uniform_request_length_generator_config_min_tokens", "128",
+    ]  # fmt: skip
+    groups = {"checkpointing": {"validation_freq": None}, "workload": {"max_tokens": 1024}}
+    ends = []
+    for processes in (1, 2):
+        folder = experiment.folder / str(processes)
+        folder.mkdir()
+        one = Experiment(folder, experiment.make, groups)
+        with running(["vidur_ext.main", *one.flags(processes), *vidurs], folder) as program:
+            assert program.end(FINISHED_S) == 0, program.said
+        ends.append(one.left())
+    assert ends[0] == ends[1]
 
 
 def test_processes_that_a_launcher_has_started_must_fit(make_config, tmp_path, monkeypatch):
