@@ -47,7 +47,6 @@ def job_of(config: Any, flags: Sequence[str]) -> Job:
     from vidur_ext.run_folder import Owner
     from vidur_ext.training.train import Job
     from vidur_ext.vidur.flags import foreign_requests, training_config
-    from vidur_ext.workload.trace_stream import TraceStream
 
     scheduler = config.cluster_config.global_scheduler_config
     actor = scheduler.pretrained_actor
@@ -58,7 +57,7 @@ def job_of(config: Any, flags: Sequence[str]) -> Job:
         pretrained_actor=None if actor is None else Path(actor),
         load_checkpoint=scheduler.load_checkpoint,
         stop_at_requests=scheduler.stop_at_requests,
-        stream=None if requests is None else TraceStream(requests),
+        requests=requests,
         owner=None if scheduler.lock is None else Owner(scheduler.lock),
     )
 

@@ -8,9 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from ppo_scheduler import state_file
 from ppo_scheduler.checkpoint.saver import Saver
 from ppo_scheduler.parallel.shards import Processes
+from ppo_scheduler.seeding import Purpose
 from ppo_scheduler.state import StateDict
 from vidur_ext.config.resume_rules import Difference, differences
 from vidur_ext.config.training_config import TrainingConfig
@@ -19,20 +22,34 @@ from vidur_ext.training.inputs import settings_of
 from vidur_ext.training.instruments import Instruments
 from vidur_ext.training.session import TrainingSession
 from vidur_ext.training.terminal_value import changes_terminal_value, learn_terminal_value
+from vidur_ext.workload.request_table import RequestTable
+from vidur_ext.workload.run_workloads import workload_stream
 from vidur_ext.workload.stream import RequestStream
+from vidur_ext.workload.trace_stream import TraceStream
 
 _LOG = logging.getLogger("ppo")
+
+
+def training_stream(config: TrainingConfig, requests: RequestTable | None) -> RequestStream:
+    """Return what is trained on: requests from elsewhere, or those of ``config.workload``.
+
+    Raises:
+        UserError: a trace cannot be used.
+    """
+    return workload_stream(config, Purpose.WORKLOAD) if requests is None else TraceStream(requests)
 
 
 @dataclass(frozen=True)
 class Beginning:
     """A config, and what is gone on from: a policy, a checkpoint, or neither of them.
 
-    warm_start: state of a policy. tree: that of a checkpoint, and settings: its config's values.
+    requests: from elsewhere than ``config.workload``, without texts and sessions.
     stop_at_requests: where this part of the training ends; None is the budget's end.
+    warm_start: state of a policy. tree: that of a checkpoint, and settings: its config's values.
     """
 
     config: TrainingConfig
+    requests: RequestTable | None
     stop_at_requests: int | None
     warm_start: StateDict | None
     tree: StateDict | None
@@ -84,6 +101,7 @@ class Beginning:
         return state_file.dump(
             {
                 "config": self.config.model_dump_json(),
+                "requests": None if self.requests is None else _columns(self.requests),
                 "stop_at_requests": self.stop_at_requests,
                 "warm_start": self.warm_start,
                 "tree": self.tree,
@@ -94,10 +112,19 @@ class Beginning:
     @classmethod
     def from_bytes(cls, data: bytes) -> Beginning:
         state = state_file.load(data)
+        columns = state["requests"]
         return cls(
             TrainingConfig.model_validate_json(state["config"]),
+            None if columns is None else RequestTable(**{n: c.numpy() for n, c in columns.items()}),
             state["stop_at_requests"],
             state["warm_start"],
             state["tree"],
             json.loads(state["settings"]),
         )
+
+
+def _columns(requests: RequestTable) -> StateDict:
+    assert requests.prompts is None, "texts are not told"
+    assert requests.sessions is None, "sessions are not told"
+    names = ("arrived_at", "prefill_tokens", "decode_tokens")
+    return {name: torch.from_numpy(getattr(requests, name).copy()) for name in names}

@@ -21,7 +21,6 @@ from typing import Any
 from ppo_scheduler.errors import Interrupted, UserError
 from ppo_scheduler.parallel.process_group import ProcessGroup, ProcessLost
 from ppo_scheduler.parallel.shards import OneProcess, Processes
-from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.training_config import TrainingConfig, unsplittable
 from vidur_ext.exits import exit_status
 from vidur_ext.launched import (
@@ -35,10 +34,9 @@ from vidur_ext.launched import (
     store_at,
 )
 from vidur_ext.processes import compute_with, end_with_parent, ending, start_child
-from vidur_ext.training.beginning import Beginning
+from vidur_ext.training.beginning import Beginning, training_stream
 from vidur_ext.training.instruments import unseen_instruments
 from vidur_ext.training.pulse import beating, watching
-from vidur_ext.workload.run_workloads import workload_stream
 
 _POLL_S = 0.05
 _LAST_WORDS_S = 5.0
@@ -126,7 +124,7 @@ def _take_part(beginning: Beginning, processes: Processes) -> None:
     """Train as the first process does, and write nothing."""
     config = beginning.config
     compute_with(config.training.torch_threads)
-    stream = workload_stream(config, Purpose.WORKLOAD)
+    stream = training_stream(config, beginning.requests)
     instruments = unseen_instruments(config, config.cluster.num_replicas, processes)
     session = beginning.session(stream, None, instruments, None, processes)
     if config.checkpointing.enable_checkpoints:

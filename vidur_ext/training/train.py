@@ -21,20 +21,19 @@ from ppo_scheduler.policy.routing_policy import (
     save_policy,
     save_policy_state,
 )
-from ppo_scheduler.seeding import Purpose
 from vidur_ext.config.resume_rules import Effect
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.launched import launched_count
 from vidur_ext.processes import compute_with
 from vidur_ext.run_folder import Owner, RunFolder, home_of
-from vidur_ext.training.beginning import Beginning
+from vidur_ext.training.beginning import Beginning, training_stream
 from vidur_ext.training.inputs import CONTENTS, TRACE
 from vidur_ext.training.instruments import open_instruments
 from vidur_ext.training.origin import Origin, find_origin, log_fresh_start, unfit
 from vidur_ext.training.session import TrainingSession
 from vidur_ext.training.team import check_launched, gathered
 from vidur_ext.warmstart.external_model import log_same_choices
-from vidur_ext.workload.run_workloads import workload_stream
+from vidur_ext.workload.request_table import RequestTable
 from vidur_ext.workload.stream import RequestStream
 from vidur_ext.workload.trained_rows import doubt_about_held_out, trace_digest, trained_rows
 
@@ -54,8 +53,8 @@ class Job:
     """Checkpoint to resume from: a path, or ``latest``."""
     stop_at_requests: int | None = None
     """End after this request of the stream, to be resumed; None trains the whole budget."""
-    stream: RequestStream | None = None
-    """Requests from elsewhere than ``config.workload``."""
+    requests: RequestTable | None = None
+    """From elsewhere than ``config.workload``; without texts and sessions."""
     owner: Owner | None = None
     """Who has locked the run's folders for longer than this training; None: it locks them."""
 
@@ -96,7 +95,7 @@ def _after_loss(job: Job, lost: ProcessLost) -> Job:
 
 def _run(job: Job) -> RunFolder:
     config = job.config
-    stream = job.stream or workload_stream(config, Purpose.WORKLOAD)
+    stream = training_stream(config, job.requests)
     compute_with(config.training.torch_threads)
     with ExitStack() as stack:
         store = _open_store(job)
@@ -110,7 +109,7 @@ def _run(job: Job) -> RunFolder:
         stack.enter_context(run_log(folder.log, config.monitoring.log_level))
         if problem is not None:
             log_fresh_start(problem)
-        if job.stream is None:
+        if job.requests is None:
             _note_trace(folder, config, origin)
         _train(job, stream, folder, store, origin)
     return folder
@@ -187,6 +186,7 @@ def _train(
     actor = job.pretrained_actor if loaded is None else None
     beginning = Beginning(
         config,
+        job.requests,
         job.stop_at_requests,
         warm_start=None if actor is None else read_policy_state(actor),
         tree=None if loaded is None else loaded.tree,

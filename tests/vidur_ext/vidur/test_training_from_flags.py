@@ -76,7 +76,7 @@ def test_vidurs_own_requests_are_the_budget(job):
         "checkpointing": {"validation_freq": None},
     }
     one = job(groups, *VIDURS_REQUESTS)
-    assert one.stream.num_requests == 120
+    assert len(one.requests) == 120
     assert one.config.training.total_requests == 120
     assert one.config.workload.max_tokens == 4096
 
