@@ -140,12 +140,10 @@ def test_num_shards_decides_over_the_bits(make_config, tmp_path):
     assert len(weights) == 3, "four environments are at most four shards"
 
 
-@pytest.mark.shows("parallel_training.max_restarts")
 @pytest.mark.parametrize("restarts", [0, 2])
-def test_max_restarts_is_how_often_it_goes_on_by_itself(
+def test_a_companion_that_cannot_begin_is_named_and_started_as_often_as_it_may(
     make_config, tmp_path, monkeypatch, restarts
 ):
-    """Here every companion ends before it can do anything."""
     started = []
 
     def start(*arguments, **keys):
