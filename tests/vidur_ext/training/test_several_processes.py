@@ -18,12 +18,15 @@ from bits import bits
 from ppo_scheduler.checkpoint.store import CheckpointStore
 from ppo_scheduler.errors import UserError
 from ppo_scheduler.parallel.process_group import ProcessLost
+from ppo_scheduler.policy.routing_policy import RoutingPolicy, save_policy
 from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
+from vidur_ext.routing.features import observation_schema
 from vidur_ext.run_folder import Owner, RunFolder
 from vidur_ext.training import team
 from vidur_ext.training.train import Job, run_training
 from vidur_ext.vidur.flags import cli_flags
+from vidur_ext.warmstart.cost_labels import CostLabels
 
 INTERVAL, EPISODE, STEPS = 7, 84, 240
 """In PPO steps, each a decision in all four environments."""
@@ -54,8 +57,6 @@ GAE: dict[str, dict[str, object]] = {
 }
 SESSIONS: dict[str, dict[str, object]] = {
     "workload": {"source": "agent"},
-    "observation": {"prefix_knowledge": "none"},
-    "terminal_value": {"enabled": True, "decisions": 64, "horizon": 2, "steps": 10},
     "advanced_optimization": {
         "accumulation_steps": 2,
         "adaptive_minibatch": True,
@@ -63,6 +64,10 @@ SESSIONS: dict[str, dict[str, object]] = {
         "max_minibatch_size": 32,
     },
     "curriculum_learning": {"enabled": True, "stages": [{"until_requests": 500, "qps_scale": 0.8}]},
+}
+TAUGHT: dict[str, dict[str, object]] = {
+    "terminal_value": {"enabled": True, "decisions": 64, "horizon": 2, "steps": 10},
+    "kl_regularization": {"initial_coef": 0.1, "final_coef": 0.02},
 }
 
 
@@ -168,18 +173,47 @@ def test_a_companion_that_cannot_begin_is_named_and_started_as_often_as_it_may(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [{}, GAE, SESSIONS], ids=["costs", "returns", "sessions"])
+@pytest.mark.parametrize(
+    "kind", [{}, GAE, SESSIONS, TAUGHT], ids=["costs", "returns", "sessions", "taught"]
+)
 def test_one_two_and_four_processes_leave_the_same(make_config, tmp_path, kind):
-    """The policy, every checkpoint whole, the validations, and every row of metrics."""
+    """The policy, every checkpoint whole, the validations, and every row of metrics.
+
+    One begins with a policy, and learns first what look-ahead leaves out.
+    """
+    actor = tmp_path / "actor.pt" if kind is TAUGHT else None
+    if actor is not None:
+        save_policy(begun(small(make_config, tmp_path, **kind)), actor)
     ends = []
     for processes in (1, 2, 4):
         folder = tmp_path / str(processes)
         config = small(make_config, folder, processes, **kind)
-        run = run_training(Job(config, run_dir=str(folder / "run"))).path
-        ends.append(left(config, run))
+        job = Job(config, run_dir=str(folder / "run"), pretrained_actor=actor)
+        ends.append(left(config, run_training(job).path))
     assert set(ends[0]) >= {"84", "168", "231", "238", "240"}
     assert ends[1] == ends[0]
     assert ends[2] == ends[0]
+
+
+def begun(config: TrainingConfig) -> RoutingPolicy:
+    """Return a policy that has seen some requests."""
+    schema = observation_schema(config.observation)
+    policy = RoutingPolicy(schema, config.actor_critic_architecture, config.observation.clip)
+    policy.initialize(0)
+    policy.collect(CostLabels(config).collect(0, None).observation())
+    return policy
+
+
+@pytest.mark.slow
+def test_without_checkpoints_two_processes_leave_the_same_policy(make_config, tmp_path):
+    policies = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        saving = {"checkpointing": {"enable_checkpoints": False}}
+        config = small(make_config, folder, processes, **saving)
+        run = run_training(Job(config, run_dir=str(folder / "run"))).path
+        policies.append((run / "policy.pt").read_bytes())
+    assert policies[1] == policies[0]
 
 
 class Program:
@@ -381,6 +415,19 @@ TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-
 @pytest.mark.slow
 def test_torchrun_starts_the_same_training(experiment, straight):
     with experiment.training(2, *TORCHRUN) as program:
+        assert program.end(FINISHED_S) == 0
+    assert experiment.left() == straight(experiment.make)
+
+
+@pytest.mark.slow
+def test_torchrun_that_is_interrupted_lets_them_save(experiment, straight):
+    with experiment.training(2, *TORCHRUN) as program:
+        in_mid_episode(experiment, program, 3 * INTERVAL)
+        program.companions()
+        os.kill(program.pid, signal.SIGINT)
+        assert program.end() != 0
+    assert experiment.store.checkpoints()[-1].manifest.reason == "signal"
+    with experiment.training(1) as program:
         assert program.end(FINISHED_S) == 0
     assert experiment.left() == straight(experiment.make)
 
