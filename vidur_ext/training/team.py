@@ -92,8 +92,10 @@ def _own_group(count: int, beginning: Beginning) -> Iterator[ProcessGroup]:
     with _started(count) as (store, companions), _naming_who_ended(companions, silent):
 
         def end(rank: int) -> None:
-            silent.add(rank)
-            companions[rank - 1].kill()
+            companion = companions[rank - 1]
+            if companion.poll() is None:
+                silent.add(rank)
+                companion.kill()
 
         _wait_for(companions, store)
         others = range(1, count)
@@ -203,11 +205,11 @@ def _wait_for(companions: Companions, store: Any) -> None:
     Raises:
         ProcessLost: one has ended before.
     """
-    for rank, companion in enumerate(companions, 1):
-        while not store.check([_ready(rank)]):
-            if companion.poll() is not None:
-                raise ProcessLost("a companion was not ready")
-            sleep(_POLL_S)
+    ready = [_ready(rank) for rank, _ in enumerate(companions, 1)]
+    while not store.check(ready):
+        if any(companion.poll() is not None for companion in companions):
+            raise ProcessLost("a companion was not ready")
+        sleep(_POLL_S)
 
 
 def _ready(rank: int) -> str:

@@ -16,6 +16,9 @@ from ppo_scheduler.errors import UserError
 
 _Number = TypeVar("_Number", bound=np.generic)
 
+_CONNECTING = timedelta(seconds=20)
+"""How long one process waits for another to connect: each has said before that it is ready."""
+
 _PATIENCE = timedelta(days=1)
 """How long one process waits for another that lives: it may compile, validate or be asked."""
 
@@ -40,8 +43,9 @@ class ProcessGroup:
         self.count = count
         with _exchanging():
             dist.init_process_group(
-                "gloo", store=store, rank=rank, world_size=count, timeout=_PATIENCE
+                "gloo", store=store, rank=rank, world_size=count, timeout=_CONNECTING
             )
+            dist.distributed_c10d._set_pg_timeout(_PATIENCE)
 
     def gather(
         self, own: NDArray[_Number], lengths: Sequence[int] | None = None
