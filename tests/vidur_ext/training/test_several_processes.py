@@ -173,6 +173,23 @@ def test_a_companion_that_cannot_begin_is_named_and_started_as_often_as_it_may(
 
 
 @pytest.mark.slow
+def test_a_companion_that_ends_when_it_was_ready_is_not_waited_for(
+    make_config, tmp_path, monkeypatch
+):
+    """Between the two it has no connection yet whose end could be noticed."""
+    wait_for = team._wait_for
+
+    def kill_when_ready(companions, store):
+        wait_for(companions, store)
+        companions[-1].kill()
+        companions[-1].wait()
+
+    monkeypatch.setattr(team, "_wait_for", kill_when_ready)
+    with pytest.raises(ProcessLost, match=r"process 1 of the 2 .* was killed by SIGKILL"):
+        run_training(Job(small(make_config, tmp_path, 2), run_dir=str(tmp_path / "run")))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", [{}, GAE, SESSIONS, TAUGHT], ids=["costs", "returns", "sessions", "taught"]
 )
