@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 import select
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -267,13 +269,15 @@ class Program:
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that it does; ending is none of it."""
         while not condition():
-            ended, _, _ = select.select([self._seen[self.pid]], [], [], 0.001)
-            assert not ended, f"it ended before: {self.said}"
+            assert not self.ends_within(0.001), f"it ended before: {self.said}"
+
+    def ends_within(self, seconds: float) -> bool:
+        ended, _, _ = select.select([self._seen[self.pid]], [], [], seconds)
+        return bool(ended)
 
     def end(self, within_s: float = LIMIT_S) -> int:
         """Return the status with which it ends in time; nothing that it started is left then."""
-        ended, _, _ = select.select([self._seen[self.pid]], [], [], within_s)
-        assert ended, f"it does not end: {self.said}"
+        assert self.ends_within(within_s), f"it does not end: {self.said}"
         status = self._process.wait()
         for process, handle in self._seen.items():
             assert select.select([handle], [], [], LIMIT_S)[0], f"process {process} is left"
@@ -384,6 +388,36 @@ def test_killed_with_two_gone_on_with_four_and_ended_with_one(experiment, straig
     with experiment.training(1) as program:
         assert program.end(FINISHED_S) == 0
     assert program.said.count("[Resume]") == 2
+    assert experiment.left() == straight(experiment.make)
+
+
+@pytest.mark.slow
+def test_kills_of_any_process_at_any_moment_lose_nothing(experiment, straight):
+    """From the first import on; whoever is left ends in time, and says so if it can."""
+    dice = random.Random(0)
+    landings = Counter()
+    for number in range(12):
+        later, of_companion = number % 2, number // 2 % 2
+        before = experiment.newest
+        with experiment.training(2) as program:
+            if later:
+                in_mid_episode(experiment, program, INTERVAL)
+            elif of_companion:
+                program.until(lambda: bool(program.companions()))
+            for _ in range(dice.randrange(50 if later else 2000)):
+                assert not program.ends_within(0.001)
+            companions = program.companions()
+            os.kill(companions[0] if of_companion else program.pid, signal.SIGKILL)
+            status = program.end()
+        assert status == (2 if of_companion else -signal.SIGKILL)
+        if of_companion:
+            assert "process 1 of the 2 that train together was killed by SIGKILL" in program.said
+        assert experiment.newest >= before
+        landings["training" if experiment.newest > before else "start-up"] += 1
+    print(f"kills: {dict(landings)}")
+    assert min(landings.values()) >= 4
+    with experiment.training(1) as program:
+        assert program.end(FINISHED_S) == 0
     assert experiment.left() == straight(experiment.make)
 
 
