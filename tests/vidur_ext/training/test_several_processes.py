@@ -528,6 +528,18 @@ def test_torchrun_starts_a_whole_run(experiment, straight):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_may_start_a_run_again_that_lost_a_process(experiment, straight, rank):
+    launcher = [*TORCHRUN[:-1], "--max-restarts", "1", "-m"]
+    with running([*launcher, *experiment.job(1)], experiment.folder) as program:
+        in_mid_episode(experiment, program, 3 * INTERVAL)
+        os.kill(program.companions()[rank], signal.SIGKILL)
+        assert program.end(FINISHED_S) == 0
+    assert "[Resume]" in experiment.log
+    assert experiment.left() == straight(experiment.make)
+
+
+@pytest.mark.slow
 def test_a_save_that_is_asked_for_is_made_at_the_next_rollout(experiment, straight):
     with experiment.training(2) as program:
         in_mid_episode(experiment, program, INTERVAL)
