@@ -17,6 +17,7 @@ from ppo_scheduler.monitoring.scalars import MetricsRecorder
 from ppo_scheduler.observation import TELEMETRY, Floats, Observation, ObservationSchema
 from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.policy.routing_policy import Features, RoutingPolicy
+from ppo_scheduler.ppo.batches import Batch, PricedBatch, SampledBatch
 from ppo_scheduler.ppo.objective import (
     advantages_and_returns,
     discount,
@@ -30,13 +31,7 @@ from ppo_scheduler.ppo.schedules import (
     learning_rate_factor,
 )
 from ppo_scheduler.ppo.terminal_value import TerminalValue
-from ppo_scheduler.ppo.update import (
-    Batch,
-    Coefficients,
-    PPOUpdater,
-    PricedBatch,
-    SampledBatch,
-)
+from ppo_scheduler.ppo.update import Coefficients, PPOUpdater
 from ppo_scheduler.seeding import Purpose, generator, torch_seed
 from ppo_scheduler.state import StateDict, Stateful, load_rng_state, rng_state
 

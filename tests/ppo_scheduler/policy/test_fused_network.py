@@ -15,8 +15,8 @@ from ppo_scheduler.observation import ObservationSchema
 from ppo_scheduler.policy.kernel import exp, lanes_of, scratch_for, tile_of
 from ppo_scheduler.policy.network import ActorCritic
 from ppo_scheduler.policy.routing_policy import RoutingPolicy
+from ppo_scheduler.ppo.batches import Batch, PricedBatch, SampledBatch
 from ppo_scheduler.ppo.objective import balance_loss, entropy, kl_divergence, log_probabilities
-from ppo_scheduler.ppo.update import Batch, PricedBatch, SampledBatch
 
 EXACT = torch.float64
 NEAR = 1e-6

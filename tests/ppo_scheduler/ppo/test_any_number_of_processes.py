@@ -28,14 +28,9 @@ from ppo_scheduler.config.learner_sections import (
 from ppo_scheduler.observation import TELEMETRY, Observation, ObservationSchema
 from ppo_scheduler.parallel.shards import Processes, Shards
 from ppo_scheduler.policy.network import ActorCritic
+from ppo_scheduler.ppo.batches import Batch, PricedBatch, SampledBatch
 from ppo_scheduler.ppo.learner import Learner
-from ppo_scheduler.ppo.update import (
-    Batch,
-    Coefficients,
-    PPOUpdater,
-    PricedBatch,
-    SampledBatch,
-)
+from ppo_scheduler.ppo.update import Coefficients, PPOUpdater
 from ppo_scheduler.state import StateDict, snapshot
 
 SHARDS, STEPS = 4, 70

@@ -16,7 +16,8 @@ from ppo_scheduler.config.learner_sections import (
 )
 from ppo_scheduler.parallel.shards import Shards
 from ppo_scheduler.policy.network import ActorCritic
-from ppo_scheduler.ppo.update import Coefficients, PPOUpdater, SampledBatch, rows_of_minibatches
+from ppo_scheduler.ppo.batches import SampledBatch
+from ppo_scheduler.ppo.update import Coefficients, PPOUpdater, rows_of_minibatches
 
 DECISIONS = 64
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from ppo_scheduler.errors import UserError
+from ppo_scheduler.ppo.batches import SampledBatch
 from ppo_scheduler.ppo.learner import Learner
 from ppo_scheduler.ppo.objective import log_probabilities
 from ppo_scheduler.ppo.rollout import RolloutBuffer
-from ppo_scheduler.ppo.update import SampledBatch
 
 ALL = slice(None)
 """Environments."""

@@ -8,8 +8,8 @@ import torch
 
 from ppo_scheduler.config.learner_sections import PPOSection
 from ppo_scheduler.observation import Observation
+from ppo_scheduler.ppo.batches import PricedBatch
 from ppo_scheduler.ppo.objective import entropy, log_probabilities
-from ppo_scheduler.ppo.update import PricedBatch
 
 COSTS = {"advantage": "counterfactual", "minibatch_size": 16}
 SECTION = PPOSection()
