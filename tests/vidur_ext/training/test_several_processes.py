@@ -141,7 +141,13 @@ def test_num_shards_decides_over_the_bits(make_config, tmp_path):
     weights = set()
     for shards in (1, 2, 4, 8):
         folder = tmp_path / str(shards)
-        config = small(make_config, folder, parallel_training={"num_shards": shards})
+        config = small(
+            make_config,
+            folder,
+            parallel_training={"num_shards": shards},
+            training={"total_requests": 240, "episode_requests": EPISODE},
+            checkpointing={"enable_checkpoints": False},
+        )
         run = run_training(Job(config, run_dir=str(folder / "run"))).path
         weights.add((run / "policy.pt").read_bytes())
     assert len(weights) == 3, "four environments are at most four shards"
@@ -396,7 +402,7 @@ def test_kills_of_any_process_at_any_moment_lose_nothing(experiment, straight):
     """From the first import on; whoever is left ends in time, and says so if it can."""
     dice = random.Random(0)
     landings = Counter()
-    for number in range(12):
+    for number in range(8):
         later, of_companion = number % 2, number // 2 % 2
         before = experiment.newest
         with experiment.training(2) as program:
@@ -415,7 +421,7 @@ def test_kills_of_any_process_at_any_moment_lose_nothing(experiment, straight):
         assert experiment.newest >= before
         landings["training" if experiment.newest > before else "start-up"] += 1
     print(f"kills: {dict(landings)}")
-    assert min(landings.values()) >= 4
+    assert min(landings.values()) >= 3
     with experiment.training(1) as program:
         assert program.end(FINISHED_S) == 0
     assert experiment.left() == straight(experiment.make)
