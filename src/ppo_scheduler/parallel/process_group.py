@@ -42,10 +42,9 @@ class ProcessGroup:
         self.rank = rank
         self.count = count
         with _exchanging():
-            dist.init_process_group(
-                "gloo", store=store, rank=rank, world_size=count, timeout=_CONNECTING
-            )
-            dist.distributed_c10d._set_pg_timeout(_PATIENCE)
+            # Not torch's global group: its name counts those that this process has tried before.
+            self._group: Any = dist.ProcessGroupGloo(store, rank, count, _CONNECTING)
+            self._group.set_timeout(_PATIENCE)
 
     def gather(
         self, own: NDArray[_Number], lengths: Sequence[int] | None = None
@@ -61,28 +60,28 @@ class ProcessGroup:
     def send(self, data: bytes) -> None:
         """Let all other processes ``receive`` this."""
         with _exchanging():
-            dist.broadcast(torch.tensor([len(data)]), 0)
-            dist.broadcast(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0)
+            self._group.broadcast(torch.tensor([len(data)]), 0).wait()
+            self._group.broadcast(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0).wait()
 
     def receive(self) -> bytes:
         """Return what the first process sends."""
         length = torch.zeros(1, dtype=torch.int64)
         with _exchanging():
-            dist.broadcast(length, 0)
+            self._group.broadcast(length, 0).wait()
             data = torch.zeros(int(length), dtype=torch.uint8)
-            dist.broadcast(data, 0)
+            self._group.broadcast(data, 0).wait()
         return data.numpy().tobytes()
 
     def close(self) -> None:
         """Leave the others."""
-        dist.destroy_process_group()
+        del self._group
 
     def _gather(self, own: NDArray[_Number]) -> list[NDArray[_Number]]:
         """Return arrays of one shape."""
         data = torch.from_numpy(own.reshape(-1).view(np.uint8))
         parts = [torch.empty_like(data) for _ in range(self.count)]
         with _exchanging():
-            dist.all_gather(parts, data)
+            self._group.allgather([parts], [data]).wait()
         return [part.numpy().view(own.dtype).reshape(own.shape) for part in parts]
 
 
