@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from torch.distributed import TCPStore
+from torch.distributed import PrefixStore, TCPStore
+
+from ppo_scheduler.parallel import process_group
+from ppo_scheduler.parallel.process_group import ProcessGroup, ProcessLost
 
 MEMBER = Path(__file__).with_name("member_of_group.py")
 LIMIT_S = 30.0
@@ -34,26 +40,35 @@ class Member:
 def members(count: int) -> list[Member]:
     """Let so many processes exchange, the last one end without a word, and all end."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with started(store, range(count), count) as processes:
+        printed = [process.communicate(timeout=LIMIT_S)[0] for process in processes]
+    said = [[json.loads(line) for line in text.splitlines()] for text in printed]
+    return [
+        Member(exchanged, told, process.returncode)
+        for (exchanged, *told), process in zip(said, processes, strict=True)
+    ]
+
+
+@contextmanager
+def started(
+    store: TCPStore, ranks: Sequence[int], count: int
+) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start processes of these numbers, which end with the block."""
     here = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    started = [
+    processes = [
         subprocess.Popen(
             [sys.executable, str(MEMBER), str(store.port), str(rank), str(count)],
             stdout=subprocess.PIPE,
             env=here,
         )
-        for rank in range(count)
+        for rank in ranks
     ]
     try:
-        printed = [process.communicate(timeout=LIMIT_S)[0] for process in started]
+        yield processes
     finally:
-        for process in started:
+        for process in processes:
             process.kill()
             process.wait()
-    said = [[json.loads(line) for line in text.splitlines()] for text in printed]
-    return [
-        Member(exchanged, told, process.returncode)
-        for (exchanged, *told), process in zip(said, started, strict=True)
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +104,21 @@ def test_who_goes_on_is_told_that_another_has_ended_and_what_to_do(two) -> None:
     assert message.endswith("What was saved is intact: start again with --resume latest")
     assert "\n" not in message
     assert left.status == 0
+
+
+def test_a_group_that_could_not_connect_hinders_no_later_one(monkeypatch) -> None:
+    """As where a companion was lost at once, and a new one is started."""
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(process_group, "_CONNECTING", timedelta(seconds=0.1))
+        with pytest.raises(ProcessLost, match="cannot be reached"):
+            ProcessGroup(PrefixStore("first", store), 0, 2)
+    exchanges = runpy.run_path(str(MEMBER))["exchanges"]
+    with started(store, [1], 2) as [other]:
+        group = ProcessGroup(store, 0, 2)
+        exchanged = exchanges(group)
+        assert json.loads(other.communicate(timeout=LIMIT_S)[0]) == exchanged
+        group.close()
 
 
 @pytest.mark.slow
