@@ -90,7 +90,8 @@ def _exchanging() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch has no kinds of them: it is the connection in any case
-        [reason, *_] = str(error).splitlines() or [type(error).__name__]
+        # The first sentence says what it is; the rest is torch's advice.
+        reason = str(error).partition(". ")[0].partition("\n")[0] or type(error).__name__
         raise ProcessLost(
             f"another process of this training has ended or cannot be reached ({reason}); what it "
             "printed says why. What was saved is intact: start again with --resume latest"
