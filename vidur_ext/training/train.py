@@ -193,7 +193,8 @@ def _train(
         settings={} if loaded is None else loaded.manifest.settings,
     )
     with ExitStack() as stack:
-        processes = stack.enter_context(gathered(beginning))
+        team = stack.enter_context(ExitStack())
+        processes = team.enter_context(gathered(beginning))
         instruments = stack.enter_context(
             open_instruments(
                 config,
@@ -217,6 +218,7 @@ def _train(
         elif store is not None and (aside := store.set_aside()) is not None:
             _LOG.info("moved the checkpoints of an earlier training to %s", aside)
         session.run()
+        team.close()  # what is left may take long, and companions have ended
         folder.refuse_another_run(record)
         way_out = "Free space there, then resume from the last checkpoint"
         with disk_errors(folder.policy, "the trained policy was not written", way_out):

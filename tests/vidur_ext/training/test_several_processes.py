@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bits import bits
@@ -25,7 +26,7 @@ from vidur_ext.config.loading import dump_config
 from vidur_ext.config.training_config import TrainingConfig
 from vidur_ext.routing.features import observation_schema
 from vidur_ext.run_folder import Owner, RunFolder
-from vidur_ext.training import team
+from vidur_ext.training import team, train
 from vidur_ext.training.train import Job, run_training
 from vidur_ext.vidur.flags import cli_flags
 from vidur_ext.warmstart.cost_labels import CostLabels
@@ -115,9 +116,16 @@ def children_of(process: int) -> list[int]:
 
 
 @pytest.mark.shows("parallel_training.num_processes")
-def test_two_processes_leave_what_one_leaves(make_config, tmp_path, at_step):
+def test_two_processes_leave_what_one_leaves(make_config, tmp_path, at_step, monkeypatch):
     ends, helpers = [], []
     before = children()
+    export, at_export = train._export, []
+
+    def look_and_export(*arguments: Any) -> None:
+        at_export.append(children())
+        export(*arguments)
+
+    monkeypatch.setattr(train, "_export", look_and_export)
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         config = small(
@@ -131,7 +139,7 @@ def test_two_processes_leave_what_one_leaves(make_config, tmp_path, at_step):
         run = run_training(Job(config, run_dir=str(folder / "run"))).path
         ends.append(left(config, run))
     assert helpers == [0, 1]
-    assert children() == before
+    assert at_export == [before, before], "companions are not watched when they have ended"
     assert ends[1] == ends[0]
 
 
